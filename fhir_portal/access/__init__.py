@@ -1,0 +1,1 @@
+"""Who may see and do what: one decision, compiled into every query."""

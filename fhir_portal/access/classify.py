@@ -1,0 +1,109 @@
+"""What the server computes about a resource when it is written: owners, class, directory mark.
+
+Derived rows (Provenance, Binary, PaymentNotice, AppointmentResponse) take theirs from the
+resources they belong to, in the transaction that changes either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from fhir_portal.access.owners import (
+    DERIVED,
+    DIRECTORY,
+    OWNERS,
+    FromReferrers,
+    FromTargets,
+    local_target,
+    own_patients,
+    references_at,
+)
+from fhir_portal.access.visibility import NO_SECTION, UNCLASSIFIED, RowFacts, VisibilityClass
+from fhir_portal.consent.labels import is_listed_in_directory, labels_of
+from fhir_portal.consent.sections import sections_of
+from fhir_portal.fhir.reference import ResourceKey, attachments_in, references_in
+
+
+class Neighbours(Protocol):
+    """How derived rows look at the rows around them, inside the writing transaction."""
+
+    async def facts_of(self, key: ResourceKey, practice: str) -> RowFacts | None:
+        """Return the facts of a current row, or ``None`` when there is none."""
+        ...
+
+    async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
+        """Return the facts of the current rows that point at ``key``."""
+        ...
+
+
+async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbours) -> RowFacts:
+    """Compute the facts of a resource (with its id set) as it would be stored."""
+    name, own_id = tree["resourceType"], tree["id"]
+    rule = OWNERS.get(name)
+    labels = labels_of(tree)
+    owners = own_patients(tree)
+    sections = _own_sections(tree)
+    if name in DERIVED:
+        found: list[RowFacts] = []
+        if isinstance(rule, FromTargets):
+            for path in rule.paths:
+                for key in filter(None, map(local_target, references_at(tree, path))):
+                    facts = await neighbours.facts_of(key, practice)
+                    if facts is not None:
+                        found.append(facts)
+        elif isinstance(rule, FromReferrers):
+            key = ResourceKey(name, own_id)
+            found = [
+                facts
+                for facts in await neighbours.facts_of_referrers(key, practice)
+                if facts.owners
+            ]
+        owners = tuple(sorted({owner for facts in found for owner in facts.owners}))
+        inherited = frozenset(s for facts in found for s in facts.visibility_class.sections)
+        sections = inherited or frozenset({UNCLASSIFIED})
+        labels |= frozenset(label for facts in found for label in facts.visibility_class.labels)
+    return RowFacts(
+        resource_type=name,
+        id=own_id,
+        practice=practice,
+        owners=owners,
+        visibility_class=VisibilityClass(sections, labels),
+        directory=name in DIRECTORY and is_listed_in_directory(tree),
+    )
+
+
+def _own_sections(tree: Mapping[str, Any]) -> frozenset[str]:
+    sections = sections_of(tree)
+    if sections is None:
+        return frozenset({NO_SECTION})
+    return sections or frozenset({UNCLASSIFIED})
+
+
+def edges_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the local resources that this one makes visible or takes its ownership from.
+
+    Directory entries it refers to, Binaries that its attachments name, and the targets of a
+    derived row: ``Type/id`` each.
+    """
+    return tuple(dict.fromkeys(_edges(tree)))
+
+
+def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
+    for _, holder in references_in(tree):
+        key = local_target(holder["reference"])
+        if key is not None and key.type in DIRECTORY:
+            yield str(key)
+    for key in binaries_of(tree):
+        yield str(key)
+    rule = OWNERS.get(tree["resourceType"])
+    if isinstance(rule, FromTargets):
+        for path in rule.paths:
+            for target in filter(None, map(local_target, references_at(tree, path))):
+                yield str(target)
+
+
+def binaries_of(tree: Mapping[str, Any]) -> list[ResourceKey]:
+    """Return the Binaries on this server that a resource's attachments name."""
+    keys = (local_target(holder["url"]) for _, holder in attachments_in(tree))
+    return [key for key in keys if key is not None and key.type == "Binary"]

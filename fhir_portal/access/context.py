@@ -1,0 +1,47 @@
+"""Who is asking: one frozen value, built once per token from what the stores say now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fhir_portal.consent.record import RecordAccess
+from fhir_portal.smart.scope import ScopeSet
+
+LABEL = "label"
+GRANT_WRITING = "grant-writing"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthContext:
+    """The caller of one request (SMART App Launch 2.2 §2: scopes of one context per token).
+
+    ``record`` is the record a ``patient/`` token is bound to and the relation under which it is
+    used now; ``None`` under ``system/``. ``permissions`` are the client's own (``label``,
+    ``grant-writing``). ``token`` is the token's hash: it names the token in the log.
+    """
+
+    client: str
+    context: Literal["patient", "user", "system"]
+    scopes: ScopeSet
+    practice: str
+    expires: float
+    token: str
+    record: RecordAccess | None = None
+    account: str | None = None
+    permissions: frozenset[str] = frozenset()
+
+    @property
+    def patient(self) -> str | None:
+        """The id of the Patient in context."""
+        return self.record.patient.partition("/")[2] if self.record else None
+
+    @property
+    def fhir_user(self) -> str | None:
+        """``Patient/<id>`` or ``RelatedPerson/<id>`` of the person using the token."""
+        return self.record.fhir_user if self.record else None
+
+    @property
+    def is_self(self) -> bool:
+        """Whether the person uses their own record."""
+        return self.record is not None and self.record.fhir_user == self.record.patient

@@ -1,0 +1,80 @@
+"""The access log: one compact append-only row per record an access touched.
+
+A row is committed before the answer leaves (DESIGN: durability). AuditEvents are rendered from
+rows when they are read; `fhir_portal.resources.audit_event` does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+
+class AccessRow(msgspec.Struct, frozen=True, array_like=True):
+    """One access. New fields go at the end: rows written before then lack them.
+
+    ``at`` is milliseconds since 1970 UTC; ``record`` the Patient id the access touched (``""``:
+    none); ``agent`` the ``fhirUser``, ``""`` for a system client; ``what`` the resource or the
+    searched type; ``detail`` the search or the reason of a refusal; ``context`` is
+    ``patient``, ``user`` or ``system``; ``status`` the HTTP status of the answer.
+    """
+
+    at: int
+    practice: str
+    record: str
+    interaction: str
+    what: str
+    status: int
+    client: str
+    context: str
+    agent: str = ""
+    account: str = ""
+    grant: str = ""
+    token: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAccess:
+    """A row and its id, which depends on nothing but the record and the row's turn in its log."""
+
+    id: str
+    row: AccessRow
+
+
+def access_id(practice: str, record: str, turn: int) -> str:
+    """Return the id of the ``turn``-th access to a record: the same whatever others do."""
+    return hashlib.sha256(f"{practice}/{record}/{turn}".encode()).hexdigest()[:40]
+
+
+class AccessLog(Protocol):
+    """Append-only for everybody."""
+
+    async def append(self, rows: Sequence[AccessRow]) -> None:
+        """Add rows; returns once they survive the death of this process."""
+        ...
+
+    async def read(self, row_id: str) -> LoggedAccess | None:
+        """Return one row."""
+        ...
+
+    async def of_record(
+        self,
+        practice: str,
+        record: str | None,
+        *,
+        agent: str | None,
+        low: int,
+        high: int,
+        before: str | None,
+        limit: int,
+    ) -> list[LoggedAccess]:
+        """Return rows of a practice (and record, and agent, where given), newest first.
+
+        ``low`` and ``high`` bound ``at``, both inclusive; ``before`` is the id to go on from.
+        """
+        ...

@@ -1,0 +1,171 @@
+"""The one decision: scopes, relation to the record, labels and the write table.
+
+`decide` is asked once per resource type that a request touches: the searched type, each
+``_include`` and ``_revinclude``, each entry of a batch. It answers with data: what may be seen,
+which the stores compile into the query, or why not, which goes to the access log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fhir_portal.access.context import AuthContext
+from fhir_portal.access.owners import DIRECTORY, OWNERS, Directory
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.access.writes import writable
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
+from fhir_portal.fhir.definitions import served_types
+from fhir_portal.fhir.errors import FhirError
+from fhir_portal.search.criterion import Criterion
+from fhir_portal.search.request import parse_query
+from fhir_portal.smart.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question: a letter out of ``cruds`` (SMART App Launch 2.2 §2.0.2) on a type, now."""
+
+    letter: str
+    resource_type: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The caller may, within this visibility."""
+
+    visible: Visibility
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The caller may not. The reason speaks of the token and the type, never of stored data."""
+
+    reason: str
+
+
+def decide(auth: AuthContext, ask: Ask) -> Permit | Deny:
+    """Decide one question; what nothing permits is denied."""
+    if ask.resource_type not in _SERVED:
+        return Deny(f"{ask.resource_type} is not served")
+    if ask.at >= auth.expires:
+        return Deny("the access token has expired")
+    record = auth.record
+    if record is not None and record.until is not None and ask.at >= record.until:
+        return Deny("the grant has ended")
+    if ask.letter in "cud":
+        reason = writable(auth, ask.letter, ask.resource_type)
+        if reason:
+            return Deny(reason)
+    return _within(auth, ask.letter, ask.resource_type)
+
+
+@lru_cache(maxsize=8192)
+def _within(auth: AuthContext, letter: str, resource_type: str) -> Permit | Deny:
+    """The part of the decision that time does not change; pure, so it may be remembered."""
+    any_of = _granted(auth, letter, resource_type)
+    if auth.context == "system":
+        if any_of == ():
+            return Deny(f"no scope grants {letter} on {resource_type}")
+        return Permit(
+            Visibility.of_practice(
+                resource_type, practice=auth.practice, labels=None, any_of=any_of
+            )
+        )
+    if auth.context != "patient" or auth.record is None or auth.patient is None:
+        return Deny("no patient in the launch context")
+    own = _own_identity(auth, letter, resource_type) if any_of == () else None
+    if own is not None:
+        return Permit(own)
+    if any_of == ():
+        return Deny(f"no scope grants {letter} on {resource_type}")
+    rule = OWNERS.get(resource_type)
+    if rule is None:
+        return Deny(f"{resource_type} is not part of a patient's record")
+    if isinstance(rule, Directory):
+        return Permit(
+            Visibility.of_directory(
+                resource_type, practice=auth.practice, referrers=_referrers(auth), any_of=any_of
+            )
+        )
+    return Permit(_of_record(auth, resource_type, any_of))
+
+
+def _of_record(
+    auth: AuthContext, resource_type: str, any_of: tuple[tuple[Criterion, ...], ...] | None
+) -> Visibility:
+    record, patient = auth.record, auth.patient
+    assert record is not None  # noqa: S101 - narrowed by the caller
+    assert patient is not None  # noqa: S101
+    ids: frozenset[str] | None = None
+    sections = record.sections
+    if not auth.is_self:
+        # A proxy sees only the own RelatedPerson and grant, whatever the sections say.
+        if resource_type == "RelatedPerson":
+            ids, sections = frozenset({record.fhir_user.partition("/")[2]}), None
+        elif resource_type == "Consent":
+            ids, sections = frozenset({(record.grant or "/").partition("/")[2]}), None
+        elif resource_type == "AuditEvent":
+            sections = None  # bounded to the own lines where the log is read
+    return Visibility.of_record(
+        resource_type,
+        practice=auth.practice,
+        record=patient,
+        sections=sections,
+        labels=SELF_LABELS if auth.is_self else PROXY_LABELS,
+        any_of=any_of,
+        ids=ids,
+    )
+
+
+def _own_identity(auth: AuthContext, letter: str, resource_type: str) -> Visibility | None:
+    """With the ``fhirUser`` scope a token may read exactly that resource (SMART 2.2 §5.1)."""
+    user = auth.fhir_user
+    if letter != "r" or user is None or "fhirUser" not in auth.scopes.identity:
+        return None
+    name, _, own_id = user.partition("/")
+    if name != resource_type:
+        return None
+    return _of_record(auth, resource_type, None).only({own_id})
+
+
+def _referrers(auth: AuthContext) -> tuple[Visibility, ...]:
+    """What this token can see that may refer to directory types."""
+    found = []
+    for name in OWNERS:
+        if name in DIRECTORY:
+            continue
+        for letter in "rs":
+            permit = _within(auth, letter, name)
+            if isinstance(permit, Permit):
+                found.append(permit.visible)
+                break
+    return tuple(found)
+
+
+def _granted(
+    auth: AuthContext, letter: str, resource_type: str
+) -> tuple[tuple[Criterion, ...], ...] | None:
+    """The conjunctions that granular scopes allow: ``None`` for all rows, ``()`` for no scope."""
+    found: list[tuple[Criterion, ...]] = []
+    for scope in auth.scopes.resource:
+        if scope.context == auth.context and scope.allows(letter, resource_type):
+            if not scope.query:
+                return None
+            found.append(parse_query(resource_type, scope.query))
+    return tuple(dict.fromkeys(found))
+
+
+_SERVED = frozenset(served_types())
+
+
+def understands(scope: Scope) -> bool:
+    """Whether a granular scope can be enforced: its parameters exist and are indexed."""
+    if not scope.query:
+        return True
+    try:
+        parse_query(scope.resource_type, scope.query)
+    except FhirError:
+        return False
+    return True

@@ -1,0 +1,164 @@
+"""How an account stands to records: its own Patients, and the grants of its RelatedPersons.
+
+Resolved inside the server from accounts, Persons and grants, never through the guarded API, so
+that nobody needs rights to find out which rights they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, Protocol
+
+from fhir_portal.access.owners import local_target
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.consent.grant import Grant, is_current
+from fhir_portal.consent.record import RecordAccess
+from fhir_portal.consent.sections import section_displays
+from fhir_portal.fhir import json
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.records import RecordReader
+
+PROVEN: Final = frozenset({"level2", "level3", "level4"})
+"""``Person.link.assurance`` that opens a record; a link nobody proved opens nothing."""
+
+
+class StoredResource(Protocol):
+    """The part of a row that is looked at here."""
+
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def deleted(self) -> bool: ...
+
+
+class IdentityReader(RecordReader, Protocol):
+    """Records and resources, as the store or a transaction shows them."""
+
+    async def read(self, key: ResourceKey, visible: Visibility) -> StoredResource | None:
+        """Return the current version."""
+        ...
+
+
+class Relations:
+    """`fhir_portal.consent.record.RecordDirectory` over a store."""
+
+    def __init__(self, reader: IdentityReader, clock: Callable[[], float]) -> None:
+        self._reader = reader
+        self._clock = clock
+
+    async def records_of(self, account: Account) -> tuple[RecordAccess, ...]:
+        """Return the records the account may use now, own records first."""
+        if account.disabled:
+            return ()
+        found = [record async for record in self._records(account)]
+        return tuple(sorted(found, key=lambda record: record.grant is not None))
+
+    async def record_of(self, account: Account, patient: str) -> RecordAccess | None:
+        """Return the one way the account may use this record, or ``None``.
+
+        Two different ways to one record (two own RelatedPersons with a grant each) are none:
+        which of them counts would be a guess. The own record comes before any grant.
+        """
+        found = [record for record in await self.records_of(account) if record.patient == patient]
+        own = [record for record in found if record.grant is None]
+        found = own or found
+        return found[0] if len(found) == 1 else None
+
+    async def _records(self, account: Account) -> AsyncIterator[RecordAccess]:
+        for entry in account.persons:
+            practice_key, _, key = entry.partition("/")
+            practice = await self._reader.get(Practice, practice_key)
+            if practice is None:
+                continue
+            person = await self._resource(practice_key, ResourceKey.parse(key))
+            if person is None or person.get("active") is False:
+                continue
+            for link in person.get("link") or ():
+                target = local_target((link.get("target") or {}).get("reference") or "")
+                if target is None or link.get("assurance") not in PROVEN:
+                    continue
+                record = await self._record(practice, target)
+                if record is not None:
+                    yield record
+
+    async def _record(self, practice: Practice, target: ResourceKey) -> RecordAccess | None:
+        if target.type == "Patient":
+            return await self._own(practice, target)
+        if target.type == "RelatedPerson":
+            return await self._granted(practice, target)
+        return None
+
+    async def _own(self, practice: Practice, key: ResourceKey) -> RecordAccess | None:
+        patient = await self._resource(practice.key, key)
+        if patient is None:
+            return None
+        return RecordAccess(
+            patient=str(key),
+            practice=practice.key,
+            practice_name=practice.name,
+            patient_name=name_of(patient),
+            birth_date=patient.get("birthDate"),
+            relation="self",
+            fhir_user=str(key),
+            grant=None,
+            sections=None,
+            act=frozenset(section_displays()),
+            until=None,
+        )
+
+    async def _granted(self, practice: Practice, key: ResourceKey) -> RecordAccess | None:
+        related = await self._resource(practice.key, key)
+        if related is None or related.get("active") is False:
+            return None
+        patient_key = local_target((related.get("patient") or {}).get("reference") or "")
+        if patient_key is None or patient_key.type != "Patient":
+            return None
+        patient = await self._resource(practice.key, patient_key)
+        now = self._clock()
+        grants = [
+            grant
+            for grant in await self._reader.find(Grant, "related_person", key.id)
+            if grant.practice == practice.key
+            and grant.patient == patient_key.id
+            and is_current(grant, now)
+        ]
+        if patient is None or len(grants) != 1:
+            return None
+        grant = grants[0]
+        return RecordAccess(
+            patient=str(patient_key),
+            practice=practice.key,
+            practice_name=practice.name,
+            patient_name=name_of(patient),
+            birth_date=patient.get("birthDate"),
+            relation=_relationship(related),
+            fhir_user=str(key),
+            grant=f"Consent/{grant.consent}",
+            sections=frozenset(grant.sections),
+            act=frozenset(grant.act),
+            until=grant.end,
+        )
+
+    async def _resource(self, practice: str, key: ResourceKey) -> Mapping[str, Any] | None:
+        row = await self._reader.read(key, Visibility.of_server(key.type, practice=practice))
+        return None if row is None or row.deleted else json.parse(row.body)
+
+
+def name_of(resource: Mapping[str, Any]) -> str:
+    """Return the name a person is known by, from ``name`` of a Patient or RelatedPerson."""
+    names = resource.get("name") or [{}]
+    name = next((n for n in names if n.get("use") in {"official", "usual"}), names[0])
+    text = name.get("text") or " ".join([*(name.get("given") or ()), name.get("family") or ""])
+    return str(text).strip() or "name not recorded"
+
+
+def _relationship(related: Mapping[str, Any]) -> str:
+    for concept in related.get("relationship") or ():
+        if concept.get("text"):
+            return str(concept["text"])
+        for coding in concept.get("coding") or ():
+            if coding.get("display"):
+                return str(coding["display"])
+    return "representative"

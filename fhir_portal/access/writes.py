@@ -1,0 +1,112 @@
+"""Who may create, update and delete what (DESIGN: the write table). It also bounds scopes.
+
+``system/`` clients write their own practice's resources; people write the few types below, in
+their own name, and everything else through operations. What is in neither table is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fhir_portal.access.context import GRANT_WRITING, AuthContext
+from fhir_portal.access.owners import OWNERS, references_at
+from fhir_portal.consent.record import RecordAccess
+from fhir_portal.consent.sections import sections_of, types_in
+from fhir_portal.fhir.definitions import served_types
+
+
+@dataclass(frozen=True, slots=True)
+class PersonWrites:
+    """What the person in context may do with a type.
+
+    ``letters`` out of ``cud``; the path that must name that person (``required``), and paths that,
+    where present, may name nobody else (``allowed``).
+    """
+
+    letters: str
+    required: str
+    allowed: tuple[str, ...] = ()
+
+
+PERSON_WRITES: Final[Mapping[str, PersonWrites]] = {
+    "Communication": PersonWrites("c", required="sender"),
+    "QuestionnaireResponse": PersonWrites("cu", required="source", allowed=("author",)),
+}
+
+NEVER_WRITTEN: Final = frozenset({"AuditEvent"})
+"""Rendered from the access log, append-only for everybody."""
+
+OPERATION_ONLY: Final = frozenset({"Subscription"})
+"""Changed by operations only, also under ``system/``."""
+
+IDENTITY: Final = frozenset({"Person"})
+"""Written under ``system/`` only by clients that hold the grant-writing permission."""
+
+SYSTEM_WRITES: Final = frozenset(served_types()) - NEVER_WRITTEN - OPERATION_ONLY
+
+
+def writable(auth: AuthContext, letter: str, resource_type: str) -> str:
+    """Return why this caller may not do this to this type at all, or ``""`` when it may."""
+    if auth.context == "system":
+        if resource_type not in SYSTEM_WRITES:
+            return f"{resource_type} is not written through this API"
+        if resource_type in IDENTITY and GRANT_WRITING not in auth.permissions:
+            return f"this client may not write {resource_type}"
+        return ""
+    if auth.context != "patient" or auth.record is None:
+        return "this token writes nothing"
+    rule = PERSON_WRITES.get(resource_type)
+    if rule is None or letter not in rule.letters:
+        return f"{resource_type} is changed through the portal's operations only"
+    if not auth.is_self and not (types_in(auth.record.act) & {resource_type}):
+        return f"the grant does not let this person act on {resource_type}"
+    return ""
+
+
+def wrong_author(auth: AuthContext, tree: Mapping[str, Any]) -> str:
+    """Return what is wrong with the author of a person's write, or ``""``.
+
+    Under ``system/`` nothing is. A person writes in their own name: a proxy as the RelatedPerson
+    of this very record, so that what they wrote never lands in their own record.
+    """
+    if auth.context == "system":
+        return ""
+    rule = PERSON_WRITES[tree["resourceType"]]
+    if list(references_at(tree, rule.required)) != [auth.fhir_user]:
+        return f"{rule.required} must be {auth.fhir_user}"
+    for path in rule.allowed:
+        if any(text != auth.fhir_user for text in references_at(tree, path)):
+            return f"{path} must be {auth.fhir_user}"
+    if not auth.is_self and auth.record is not None:
+        sections = sections_of(tree)
+        if not sections or not sections <= auth.record.act:
+            return "the grant does not let this person act here"
+    return ""
+
+
+class WriteTableScopes:
+    """`fhir_portal.consent.record.ScopePolicy` printed from the two tables."""
+
+    def grantable(self, context: str, resource_type: str, record: RecordAccess | None) -> str:
+        """Return the letters that a scope of this context and type can grant (``cruds`` order).
+
+        ``record`` narrows a person's letters to what the grant says; ``None`` asks what anybody
+        could be granted.
+        """
+        if resource_type not in _SERVED:
+            return ""
+        if context == "system":
+            return "cruds" if resource_type in SYSTEM_WRITES else "rs"
+        if context != "patient" or resource_type not in OWNERS:
+            return ""
+        rule = PERSON_WRITES.get(resource_type)
+        letters = "rs" + (rule.letters if rule else "")
+        by_grant = record is not None and record.fhir_user != record.patient
+        if by_grant and record is not None and resource_type not in types_in(record.act):
+            letters = "rs"
+        return "".join(letter for letter in "cruds" if letter in letters)
+
+
+_SERVED: Final = frozenset(served_types())

@@ -1,0 +1,1 @@
+"""Accounts: one human, one sign-in."""

@@ -1,0 +1,123 @@
+"""Accounts: one human, one sign-in, outside FHIR."""
+
+from __future__ import annotations
+
+import base64
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import msgspec
+
+from fhir_portal.records import (
+    DuplicateRecord,
+    Record,
+    RecordReader,
+    RecordStore,
+    RecordTransaction,
+)
+
+Role = Literal["patient", "proxy", "guardian", "staff", "admin"]
+
+_MAX_USERNAME = 200
+
+
+class DuplicateAccount(Exception):
+    """Somebody has this user name already."""
+
+
+class UnknownAccount(Exception):
+    """There is no such account."""
+
+
+class InvalidUsername(Exception):
+    """Empty, too long, or with characters nobody can type."""
+
+
+class Account(Record, frozen=True, kw_only=True):
+    """One person's account; ``key`` is its random id, the ``sub`` of every id_token.
+
+    ``persons`` are the account's ``Person/<id>``, one for each practice. Without a
+    ``password_hash`` nobody can sign in.
+    """
+
+    kind: ClassVar[str] = "account"
+    indexed: ClassVar[tuple[str, ...]] = ("username",)
+
+    username: str
+    created: float
+    password_hash: str | None = None
+    persons: tuple[str, ...] = ()
+    role: Role = "patient"
+    disabled: bool = False
+
+
+class AccountName(Record, frozen=True, kw_only=True):
+    """Makes a user name unique: ``key`` is the folded name."""
+
+    kind: ClassVar[str] = "account-name"
+
+    account: str
+
+
+def folded(username: str) -> str:
+    """Return the form in which user names are compared: case and width do not tell them apart."""
+    return unicodedata.normalize("NFKC", username.strip()).casefold()
+
+
+async def add_account(
+    store: RecordStore,
+    *,
+    username: str,
+    password_hash: str | None,
+    now: float,
+    random: Callable[[int], bytes],
+    persons: Sequence[str] = (),
+    role: Role = "patient",
+) -> Account:
+    """Make an account. Raises `DuplicateAccount` or `InvalidUsername`; nothing is stored then.
+
+    ``password_hash`` comes from `fhir_portal.accounts.credentials.Passwords.hash`.
+    """
+    name = folded(username)
+    if not name or len(name) > _MAX_USERNAME or not name.isprintable():
+        raise InvalidUsername(f"a user name has 1 to {_MAX_USERNAME} printable characters")
+    account = Account(
+        key=base64.urlsafe_b64encode(random(15)).decode(),
+        username=name,
+        created=now,
+        password_hash=password_hash,
+        persons=tuple(persons),
+        role=role,
+    )
+
+    async def keep(transaction: RecordTransaction) -> None:
+        await transaction.insert(AccountName(key=name, account=account.key))
+        await transaction.insert(account)
+
+    try:
+        await store.transact(keep)
+    except DuplicateRecord:
+        raise DuplicateAccount(name) from None
+    return account
+
+
+async def account_named(reader: RecordReader, username: str) -> Account | None:
+    """Return the account with this user name, however it is written."""
+    name = await reader.get(AccountName, folded(username))
+    return await reader.get(Account, name.account) if name else None
+
+
+async def enable_account(store: RecordStore, account_id: str) -> None:
+    """Let a person in again who was shut out. Raises `UnknownAccount`.
+
+    Shutting out ends tokens and sessions too: `fhir_portal.smart.revocation.disable_account`.
+    """
+
+    async def change(transaction: RecordTransaction) -> None:
+        account = await transaction.get(Account, account_id)
+        if account is None:
+            raise UnknownAccount(account_id)
+        await transaction.put(msgspec.structs.replace(account, disabled=False))
+
+    await store.transact(change)

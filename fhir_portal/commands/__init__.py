@@ -1,0 +1,1 @@
+"""One file for each command of ``fhir-portal`` that is more than a call."""

@@ -1,0 +1,1 @@
+"""What a patient allowed: grants, their sections, and the rules that judge them."""

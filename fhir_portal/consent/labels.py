@@ -1,0 +1,66 @@
+"""Security labels: which of them hide a resource, and from whom.
+
+Source: FHIR R4 §6.1.1 (security labels), v3-Confidentiality, v3-ActCode sensitivity codes. A label
+this table does not know is kept as ``-unknown``, which no restricted reader is permitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+CONFIDENTIALITY: Final = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+PORTAL_TAG: Final = "https://fhir-portal.example/ig/CodeSystem/portal-tag"
+
+WITHHELD: Final = "withheld"
+"""Held back by the practice: from the patient and from every proxy."""
+UNKNOWN: Final = "-unknown"
+
+_OPEN: Final = frozenset({"U", "L", "M", "N"})
+_CONFIDENTIAL: Final = frozenset({"R", "V"})
+_SENSITIVE: Final = frozenset(
+    (
+        "ADOL ALC BH CELEB DEMO DIA DRGIS DVD EMP ETH ETHUD GDIS HIV LOCIS MARST MST OPIOIDUD PHY "
+        "PREGNANT PSY PSYTHPN RACE REL SCA SDV SEX SICKLE SOC SPI SSP STD SUD TABOO VIO"
+    ).split()
+)
+_HARMLESS_SYSTEMS: Final = frozenset(
+    {
+        "http://terminology.hl7.org/CodeSystem/v3-ActReason",
+        "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
+    }
+)
+
+SENSITIVE: Final = _CONFIDENTIAL | _SENSITIVE
+SELF_LABELS: Final = SENSITIVE
+"""Labels a person's own record may carry and still be shown to that person."""
+PROXY_LABELS: Final[frozenset[str]] = frozenset()
+"""A proxy sees nothing that carries a label; a grant cannot widen this yet."""
+
+
+def labels_of(tree: Mapping[str, Any]) -> frozenset[str]:
+    """Return the labels a resource carries in ``meta.security`` and ``meta.tag``."""
+    return frozenset(_labels(tree.get("meta") or {}))
+
+
+def is_listed_in_directory(tree: Mapping[str, Any]) -> bool:
+    """Whether the practice tagged a resource as part of its directory."""
+    tags = (tree.get("meta") or {}).get("tag") or ()
+    return any(tag.get("system") == PORTAL_TAG and tag.get("code") == "directory" for tag in tags)
+
+
+def _labels(meta: Mapping[str, Any]) -> Iterator[str]:
+    for coding in meta.get("security") or ():
+        system, code = coding.get("system"), coding.get("code")
+        if system == CONFIDENTIALITY and code in _OPEN:
+            continue
+        if system in _HARMLESS_SYSTEMS:
+            continue
+        known = (system == CONFIDENTIALITY and code in _CONFIDENTIAL) or (
+            system == ACT_CODE and code in _SENSITIVE
+        )
+        yield code if known else UNKNOWN
+    for tag in meta.get("tag") or ():
+        if tag.get("system") == PORTAL_TAG and tag.get("code") == WITHHELD:
+            yield WITHHELD

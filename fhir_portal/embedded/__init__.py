@@ -1,0 +1,1 @@
+"""The embedded store: SQLite, one file, for a laptop, a demo or a small practice."""

@@ -1,0 +1,288 @@
+"""SQLite connections, the schema, and the group commit that every write rides in.
+
+Reads run on the event loop on one connection; a read that passes its step budget is run
+again on a second connection in a thread. Writes run one after the other on a third
+connection: all that wait when the writer is free share one transaction and one sync
+(``synchronous=FULL``: the answer leaves after the write-ahead log is on the disk).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from fhir_portal.fhir.errors import Unavailable
+
+T = TypeVar("T")
+
+SCHEMA_VERSION: Final = 1
+READ_STEPS: Final = 60_000
+"""SQLite virtual machine steps a read may take on the event loop (about 1 to 2 ms)."""
+LONG_READ_STEPS: Final = 400_000_000
+"""Steps after which even a read in a thread is given up."""
+WRITE_WAIT_SECONDS: Final = 10.0
+BATCH: Final = 32
+"""Transactions that share one commit at most; bounds how long the loop stays in the writer."""
+
+_SCHEMA = """
+CREATE TABLE record (
+  kind TEXT NOT NULL, key TEXT NOT NULL, expires REAL, body BLOB NOT NULL,
+  PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL;
+CREATE TABLE record_field (
+  kind TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL, key TEXT NOT NULL,
+  PRIMARY KEY (kind, field, value, key)) WITHOUT ROWID;
+CREATE INDEX record_field_key ON record_field (kind, key);
+
+CREATE TABLE class (
+  class INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE slot (
+  slot INTEGER PRIMARY KEY, practice TEXT NOT NULL, type TEXT NOT NULL, parameter TEXT NOT NULL,
+  UNIQUE (practice, type, parameter));
+
+CREATE TABLE resource (
+  rid INTEGER PRIMARY KEY, type TEXT NOT NULL, id TEXT NOT NULL, practice TEXT NOT NULL,
+  owners TEXT NOT NULL, class INTEGER NOT NULL, directory INTEGER NOT NULL,
+  version INTEGER NOT NULL, updated INTEGER NOT NULL, deleted INTEGER NOT NULL,
+  index_version INTEGER NOT NULL, vid INTEGER NOT NULL);
+CREATE UNIQUE INDEX resource_key ON resource (type, id, practice);
+CREATE INDEX resource_of_practice ON resource (type, practice, rid) WHERE deleted = 0;
+CREATE INDEX resource_of_record ON resource (type, owners, practice, rid) WHERE deleted = 0;
+CREATE INDEX resource_updated ON resource (type, practice, updated) WHERE deleted = 0;
+CREATE INDEX resource_stale ON resource (index_version);
+
+CREATE TABLE version (
+  vid INTEGER PRIMARY KEY, rid INTEGER NOT NULL, version INTEGER NOT NULL,
+  type TEXT NOT NULL, id TEXT NOT NULL, practice TEXT NOT NULL, owners TEXT NOT NULL,
+  class INTEGER NOT NULL, directory INTEGER NOT NULL, updated INTEGER NOT NULL,
+  deleted INTEGER NOT NULL, method TEXT NOT NULL, body BLOB NOT NULL,
+  UNIQUE (rid, version));
+CREATE INDEX version_feed ON version (practice, updated, vid);
+
+CREATE TABLE term (
+  slot INTEGER NOT NULL, value TEXT NOT NULL, rid INTEGER NOT NULL, system TEXT NOT NULL,
+  PRIMARY KEY (slot, value, rid, system)) WITHOUT ROWID;
+CREATE INDEX term_rid ON term (rid, slot);
+CREATE TABLE string (
+  slot INTEGER NOT NULL, value TEXT NOT NULL, rid INTEGER NOT NULL, exact TEXT NOT NULL,
+  PRIMARY KEY (slot, value, rid, exact)) WITHOUT ROWID;
+CREATE INDEX string_rid ON string (rid, slot);
+CREATE TABLE span (
+  slot INTEGER NOT NULL, low NOT NULL, high NOT NULL, rid INTEGER NOT NULL,
+  system TEXT NOT NULL, code TEXT NOT NULL,
+  PRIMARY KEY (slot, low, high, rid, system, code)) WITHOUT ROWID;
+CREATE INDEX span_high ON span (slot, high, rid);
+CREATE INDEX span_rid ON span (rid, slot);
+CREATE TABLE edge (
+  practice TEXT NOT NULL, target TEXT NOT NULL, owners TEXT NOT NULL, source INTEGER NOT NULL,
+  PRIMARY KEY (practice, target, owners, source)) WITHOUT ROWID;
+CREATE INDEX edge_source ON edge (source);
+"""
+
+
+def connect(path: str, *, synchronous: str) -> sqlite3.Connection:
+    """Open one connection in autocommit mode with the settings durability needs."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=0
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute("PRAGMA mmap_size = 268435456")
+    return connection
+
+
+def create_schema(connection: sqlite3.Connection, script: str, version: int, path: str) -> None:
+    """Create the tables once; two processes that start together end with one schema."""
+    with waiting(connection):
+        connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            for statement in script.split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version}")
+        elif found != version:
+            message = f"{path} has layout {found}; this version reads layout {version}"
+            raise Unavailable(message)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def waiting(connection: sqlite3.Connection) -> Any:
+    """Let statements inside wait for another process's write lock."""
+    connection.execute(f"PRAGMA busy_timeout = {int(WRITE_WAIT_SECONDS * 1000)}")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA busy_timeout = 0")
+
+
+class Database:
+    """The connections of one store and its writer queue."""
+
+    def __init__(self, path: str, clock: Callable[[], float]) -> None:
+        self.path = path
+        self.clock = clock
+        self.in_memory = path == ":memory:"
+        if not self.in_memory:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.writer = connect(path, synchronous="FULL")
+        create_schema(self.writer, _SCHEMA, SCHEMA_VERSION, path)
+        self._assert_durable()
+        if self.in_memory:
+            self.reader = self.long_reader = self.writer
+        else:
+            self.reader = connect(path, synchronous="FULL")
+            self.reader.execute("PRAGMA query_only = ON")
+            self.reader.set_progress_handler(lambda: 1, READ_STEPS)
+            self.long_reader = connect(path, synchronous="FULL")
+            self.long_reader.execute("PRAGMA query_only = ON")
+            self.long_reader.set_progress_handler(lambda: 1, LONG_READ_STEPS)
+        self._commits = 0
+        self._undone: list[Callable[[], None]] = []
+        self._queue: deque[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = deque()
+        self._draining: asyncio.Task[None] | None = None
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="embedded-write")
+        self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="embedded-read")
+        self._version = self.reader.execute  # bound once: this runs on every request
+
+    def _assert_durable(self) -> None:
+        """Refuse to start where a commit would not survive power loss."""
+        mode = self.writer.execute("PRAGMA journal_mode").fetchone()[0]
+        level = self.writer.execute("PRAGMA synchronous").fetchone()[0]
+        if level < 2 or (mode != "wal" and not self.in_memory):  # noqa: PLR2004 - 2 is FULL
+            message = f"{self.path}: commits would not be durable ({mode=}, synchronous={level})"
+            raise Unavailable(message)
+
+    def on_undo(self, call: Callable[[], None]) -> None:
+        """Have ``call`` run whenever a transaction or a savepoint of the writer is undone."""
+        self._undone.append(call)
+
+    def _undo(self, statement: str) -> None:
+        self.writer.execute(statement)
+        for call in self._undone:
+            call()
+
+    def epoch(self) -> tuple[int, int]:
+        """Return a value that differs whenever anything was committed by anybody."""
+        return self._version("PRAGMA data_version").fetchone()[0], self._commits
+
+    async def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Run one read; a long one is moved off the event loop."""
+        try:
+            return self.reader.execute(sql, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if "interrupted" not in str(error):
+                raise
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._read_thread, lambda: self.long_reader.execute(sql, parameters).fetchall()
+            )
+        except sqlite3.OperationalError as error:
+            if "interrupted" not in str(error):
+                raise
+            message = "this request reads too much; narrow it"
+            raise Unavailable(message) from None
+
+    async def write(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run ``work`` in its own savepoint of the next commit; return once that is durable."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.append((work, future))
+        if self._draining is None or self._draining.done():
+            self._draining = loop.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        while self._queue:
+            batch: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+            try:
+                await self._begin()
+                while self._queue and len(batch) < BATCH:
+                    work, future = self._queue.popleft()
+                    batch.append((future, *await self._savepoint(work)))
+                await self._commit()
+            except BaseException as error:  # noqa: BLE001 - handed to every waiting caller
+                self._fail(batch, error)
+                continue
+            for future, result, failure in batch:
+                if future.done():
+                    continue
+                if failure is not None:
+                    future.set_exception(failure)
+                else:
+                    future.set_result(result)
+
+    async def _begin(self) -> None:
+        try:
+            self.writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            await self._in_write_thread(self._begin_waiting)
+
+    def _begin_waiting(self) -> None:
+        with waiting(self.writer):
+            self.writer.execute("BEGIN IMMEDIATE")
+
+    async def _savepoint(self, work: Callable[[], Awaitable[T]]) -> tuple[T | None, Any]:
+        self.writer.execute("SAVEPOINT work")
+        try:
+            result = await work()
+        except BaseException as error:  # noqa: BLE001 - handed to the caller it belongs to
+            self._undo("ROLLBACK TO work")
+            self.writer.execute("RELEASE work")
+            return None, error
+        self.writer.execute("RELEASE work")
+        return result, None
+
+    async def _commit(self) -> None:
+        if self.in_memory:
+            self.writer.execute("COMMIT")
+        else:
+            await self._in_write_thread(lambda: self.writer.execute("COMMIT"))
+        self._commits += 1
+
+    def _fail(
+        self,
+        batch: list[tuple[asyncio.Future[Any], Any, BaseException | None]],
+        error: BaseException,
+    ) -> None:
+        if self.writer.in_transaction:
+            self._undo("ROLLBACK")
+        waiting_futures = [future for future, _, _ in batch]
+        if not batch:  # the transaction never began: nobody in the queue can be served
+            waiting_futures = [future for _, future in self._queue]
+            self._queue.clear()
+        if isinstance(error, sqlite3.Error):
+            unavailable = Unavailable("the store could not write; nothing was changed")
+            unavailable.__cause__ = error
+            error = unavailable
+        for future in waiting_futures:
+            if not future.done():
+                future.set_exception(error)
+
+    async def _in_write_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._write_thread, call)
+
+    def close(self) -> None:
+        """Close every connection; call it when no request is under way."""
+        self._write_thread.shutdown()
+        self._read_thread.shutdown()
+        for connection in {id(c): c for c in (self.reader, self.long_reader, self.writer)}.values():
+            connection.close()

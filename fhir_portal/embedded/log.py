@@ -1,0 +1,149 @@
+"""The access log on SQLite, in a file of its own beside the store's.
+
+Rows of one turn of the event loop share a commit, which reaches the operating system before any
+of their answers leaves; a thread syncs the file every second (DESIGN: durability).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from fhir_portal.access.log import AccessRow, LoggedAccess, access_id
+from fhir_portal.embedded.database import connect, create_schema, waiting
+from fhir_portal.fhir.errors import Unavailable
+
+SYNC_SECONDS: Final = 1.0
+_SCHEMA: Final = """
+CREATE TABLE access (
+  place INTEGER PRIMARY KEY, practice TEXT NOT NULL, record TEXT NOT NULL, turn INTEGER NOT NULL,
+  id TEXT NOT NULL, at INTEGER NOT NULL, agent TEXT NOT NULL, body BLOB NOT NULL);
+CREATE UNIQUE INDEX access_turn ON access (practice, record, turn);
+CREATE UNIQUE INDEX access_id ON access (id);
+CREATE INDEX access_at ON access (practice, at);
+"""
+_INSERT: Final = (
+    "INSERT INTO access (practice, record, turn, id, at, agent, body)"
+    " SELECT ?1, ?2, n, access_id(?1, ?2, n), ?3, ?4, ?5 FROM"
+    " (SELECT coalesce(max(turn), 0) + 1 AS n FROM access WHERE practice = ?1 AND record = ?2)"
+)
+_decode = msgspec.json.Decoder(AccessRow).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class EmbeddedLog:
+    """`fhir_portal.access.log.AccessLog` in a SQLite file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = connect(path, synchronous="NORMAL")
+        create_schema(self._connection, _SCHEMA, 1, path)
+        self._connection.create_function("access_id", 3, access_id, deterministic=True)
+        self._waiting: list[AccessRow] = []
+        self._written: asyncio.Future[None] | None = None
+        self._stop = threading.Event()
+        self._unsynced = threading.Event()
+        self._syncing: threading.Thread | None = None
+        if path != ":memory:":
+            self._syncing = threading.Thread(target=self._sync_each_second, daemon=True)
+            self._syncing.start()
+
+    async def append(self, rows: Sequence[AccessRow]) -> None:
+        self._waiting.extend(rows)
+        if self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            loop.call_soon(self._flush)
+        await asyncio.shield(self._written)
+
+    def _flush(self) -> None:
+        rows, written = self._waiting, self._written
+        self._waiting, self._written = [], None
+        assert written is not None  # noqa: S101 - append made it
+        values = [(row.practice, row.record, row.at, row.agent, _encode(row)) for row in rows]
+        try:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                with waiting(self._connection):  # another process is in its commit: microseconds
+                    self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(_INSERT, values)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            unavailable = Unavailable("the access could not be recorded, so it was not granted")
+            unavailable.__cause__ = error
+            written.set_exception(unavailable)
+            written.exception()  # looked at here, so that a caller who left makes no noise
+        else:
+            self._unsynced.set()
+            written.set_result(None)
+
+    def _sync_each_second(self) -> None:
+        while not self._stop.wait(SYNC_SECONDS):
+            self._sync()
+        self._sync()
+
+    def _sync(self) -> None:
+        if not self._unsynced.is_set():
+            return
+        self._unsynced.clear()
+        for path in (f"{self._path}-wal", self._path):
+            with contextlib.suppress(FileNotFoundError):
+                file = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+
+    async def read(self, row_id: str) -> LoggedAccess | None:
+        row = self._connection.execute(
+            "SELECT id, body FROM access WHERE id = ?", (row_id,)
+        ).fetchone()
+        return None if row is None else LoggedAccess(row[0], _decode(row[1]))
+
+    async def of_record(
+        self,
+        practice: str,
+        record: str | None,
+        *,
+        agent: str | None,
+        low: int,
+        high: int,
+        before: str | None,
+        limit: int,
+    ) -> list[LoggedAccess]:
+        # Of one record the turns are the order of time; of a practice the instants are.
+        sql = "SELECT id, body FROM access WHERE practice = ?"
+        parameters: list[object] = [practice]
+        order = "at DESC, place DESC"
+        if record is not None:
+            sql += " AND record = ?"
+            parameters.append(record)
+            order = "turn DESC"
+        sql += " AND at BETWEEN ? AND ?"
+        parameters += [low, high]
+        if agent is not None:
+            sql += " AND agent = ?"
+            parameters.append(agent)
+        if before is not None:
+            columns = "turn" if record is not None else "at, place"
+            sql += f" AND ({columns}) < (SELECT {columns} FROM access WHERE id = ?)"
+            parameters.append(before)
+        rows = self._connection.execute(f"{sql} ORDER BY {order} LIMIT ?", (*parameters, limit))
+        return [LoggedAccess(row_id, _decode(body)) for row_id, body in rows]
+
+    def close(self) -> None:
+        """Sync and close."""
+        self._stop.set()
+        if self._syncing is not None:
+            self._syncing.join()
+        self._connection.close()

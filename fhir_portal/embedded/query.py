@@ -1,0 +1,547 @@
+"""A `SearchRequest` and a `Visibility`, compiled to SQL.
+
+Every criterion seeks an index: the one that matches fewest rows leads, the others are looked up
+per candidate. User text only ever travels as a bound parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from fhir_portal.access.visibility import Visibility, VisibilityClass
+from fhir_portal.embedded.database import Database
+from fhir_portal.fhir.errors import Invalid
+from fhir_portal.search.criterion import Criterion
+from fhir_portal.search.registry import COLUMNS
+from fhir_portal.search.request import SearchRequest, Sort
+from fhir_portal.search.values import (
+    Conditions,
+    DateValue,
+    Missing,
+    NumberValue,
+    QuantityValue,
+    StringValue,
+    Token,
+    UriValue,
+    Value,
+    fold_code,
+)
+
+Select = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
+
+ROW: Final = (
+    "r.type, r.id, r.practice, r.owners, r.class, r.directory, r.version, r.updated,"
+    " v.method, v.body"
+)
+_PROBE: Final = 500
+"""Index rows counted per criterion to find the one to lead with."""
+_PREFIX_END: Final = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A piece of a WHERE clause (starting with `` AND``, or empty) and its parameters."""
+
+    sql: str
+    parameters: tuple[Any, ...] = ()
+
+    def __add__(self, other: Where) -> Where:
+        return Where(self.sql + other.sql, self.parameters + other.parameters)
+
+
+NOTHING: Final = Where(" AND 0")
+
+
+class Interned:
+    """Classes and slots by number, as one connection knows them.
+
+    Numbers of the writer's are forgotten when its transaction is undone, for then they may be
+    given out again.
+    """
+
+    def __init__(self, database: Database, *, writing: bool) -> None:
+        self._connection = database.writer if writing else database.reader
+        self._database = database
+        self._writing = writing
+        self._classes: dict[int, VisibilityClass] = {}
+        self._class_ids: dict[str, int] = {}
+        self._slots: dict[tuple[str, str, str], int] = {}
+        self._permitted: dict[tuple[Any, Any], list[int]] = {}
+        self._epoch: Any = None
+        if writing:
+            database.on_undo(self._forget)
+
+    def _forget(self) -> None:
+        self._classes.clear()
+        self._class_ids.clear()
+        self._slots.clear()
+        self._permitted.clear()
+
+    def now(self) -> int:
+        """Microseconds since 1970 UTC, for ``ap`` on dates."""
+        return int(self._database.clock() * 1_000_000)
+
+    def text(self, class_id: int) -> VisibilityClass:
+        """Return the class behind a number."""
+        found = self._classes.get(class_id)
+        if found is None:
+            (text,) = self._connection.execute(
+                "SELECT text FROM class WHERE class = ?", (class_id,)
+            ).fetchone()
+            found = self._classes[class_id] = VisibilityClass.parse(text)
+        return found
+
+    def class_id(self, visibility_class: VisibilityClass) -> int:
+        """Return the number of a class, giving it one if it is new (writer only)."""
+        text = str(visibility_class)
+        found = self._class_ids.get(text)
+        if found is None:
+            self._connection.execute("INSERT OR IGNORE INTO class (text) VALUES (?)", (text,))
+            (found,) = self._connection.execute(
+                "SELECT class FROM class WHERE text = ?", (text,)
+            ).fetchone()
+            self._class_ids[text] = found
+        return found
+
+    def permitted(self, visible: Visibility) -> list[int]:
+        """Return the numbers of the classes that sections and labels permit, as stored now."""
+        epoch = None if self._writing else self._database.epoch()
+        if self._writing or epoch != self._epoch:
+            self._permitted.clear()
+            self._epoch = epoch
+        key = (visible.sections, visible.labels)
+        found = self._permitted.get(key)
+        if found is None:
+            rows = self._connection.execute("SELECT class FROM class ORDER BY class").fetchall()
+            found = [class_id for (class_id,) in rows if visible.permits_class(self.text(class_id))]
+            self._permitted[key] = found
+        return found
+
+    def slot(self, practice: str, resource_type: str, parameter: str) -> int | None:
+        """Return the number of (practice, type, parameter), or ``None`` if nothing is indexed."""
+        key = (practice, resource_type, parameter)
+        found = self._slots.get(key)
+        if found is None:
+            row = self._connection.execute(
+                "SELECT slot FROM slot WHERE practice = ? AND type = ? AND parameter = ?", key
+            ).fetchone()
+            if row is None:
+                return None
+            found = self._slots[key] = row[0]
+        return found
+
+    def slots(self, practices: Iterable[str], resource_type: str, parameter: str) -> list[int]:
+        """Return the numbers a parameter has in some practices."""
+        found = (self.slot(practice, resource_type, parameter) for practice in practices)
+        return [slot for slot in found if slot is not None]
+
+    def slots_for_write(self, practice: str, resource_type: str) -> Callable[[str], int]:
+        """Return a function that numbers the parameters of one type (writer only)."""
+
+        def number(parameter: str) -> int:
+            found = self.slot(practice, resource_type, parameter)
+            if found is None:
+                found = self._connection.execute(
+                    "INSERT INTO slot (practice, type, parameter) VALUES (?, ?, ?)",
+                    (practice, resource_type, parameter),
+                ).lastrowid
+                assert found is not None  # noqa: S101 - an INSERT just gave it
+                self._slots[practice, resource_type, parameter] = found
+            return found
+
+        return number
+
+
+def visible_where(interned: Interned, visible: Visibility, alias: str = "r") -> Where:
+    """Compile a visibility for the current row under ``alias``."""
+    parameters: list[Any] = list(visible.practices)
+    sql = f" AND {alias}.type = '{visible.resource_type}'"
+    sql += f" AND {alias}.practice IN ({_marks(visible.practices)})"
+    if visible.record is not None:
+        sql += f" AND {alias}.owners = ?"
+        parameters.append(visible.record)
+    if visible.sections is not None or visible.labels is not None:
+        classes = interned.permitted(visible)
+        sql += f" AND {alias}.class IN ({_marks(classes)})"
+        parameters += classes
+    if visible.ids is not None:
+        sql += f" AND {alias}.id IN ({_marks(visible.ids)})"
+        parameters += sorted(visible.ids)
+    where = Where(sql, tuple(parameters))
+    if visible.any_of is not None:
+        where += _any_of(interned, visible, alias)
+    if visible.referrers is not None:
+        where += _referred(interned, visible, alias)
+    return where
+
+
+def _any_of(interned: Interned, visible: Visibility, alias: str) -> Where:
+    clauses: list[str] = []
+    parameters: tuple[Any, ...] = ()
+    for criteria in visible.any_of or ():
+        joined = Where("")
+        for criterion in criteria:
+            slots = interned.slots(
+                visible.practices, visible.resource_type, criterion.parameter.code
+            )
+            joined += _exists(alias, slots, criterion, interned.now())
+        clauses.append(f"(1{joined.sql})")
+        parameters += joined.parameters
+    return Where(f" AND ({' OR '.join(clauses) or '0'})", parameters)
+
+
+def _referred(interned: Interned, visible: Visibility, alias: str) -> Where:
+    """In the practice directory, or referred to by something one of the referrers shows."""
+    alike: dict[tuple[Any, ...], list[Visibility]] = {}
+    for one in visible.referrers or ():
+        bounds = (one.practices, one.record, one.sections, one.labels, one.ids, one.any_of)
+        alike.setdefault(bounds, []).append(one)
+    clauses: list[str] = []
+    parameters: list[Any] = []
+    for group in alike.values():
+        one = group[0]
+        sql = f"s.type IN ({_marks(group)})"
+        parameters += [other.resource_type for other in group]
+        inner = visible_where(interned, one, "s")
+        # The group shares every bound but the type, which is listed above.
+        sql += inner.sql.replace(f" AND s.type = '{one.resource_type}'", "", 1)
+        parameters += inner.parameters
+        clauses.append(f"({sql})")
+    if not clauses:
+        return Where(f" AND {alias}.directory = 1")
+    record = next(one.record for one in visible.referrers or ())
+    practice = next(one.practices[0] for one in visible.referrers or ())
+    return Where(
+        f" AND ({alias}.directory = 1 OR EXISTS (SELECT 1 FROM edge e CROSS JOIN resource s"
+        f" ON s.rid = e.source WHERE e.practice = ? AND e.target = {alias}.type || '/' ||"
+        f" {alias}.id AND e.owners = ? AND s.deleted = 0 AND ({' OR '.join(clauses)})))",
+        (practice, record, *parameters),
+    )
+
+
+@dataclass(slots=True)
+class Query:
+    """A compiled search: ``sql`` takes the limit as its last parameter."""
+
+    sql: str
+    parameters: tuple[Any, ...]
+    count_sql: str
+    count_parameters: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class _Branch:
+    """The part of a search that runs in one practice."""
+
+    practice: str
+    lead: str = ""
+    where: Where = field(default_factory=lambda: Where(""))
+
+
+async def compile_search(
+    interned: Interned,
+    select: Select,
+    request: SearchRequest,
+    visible: Visibility,
+    after: Sequence[Any] | None,
+) -> Query:
+    """Compile a search under a visibility; ``after`` is `Page.next` of the page before."""
+    branches = [
+        await _branch(interned, select, request, visible, practice)
+        for practice in visible.practices
+        if await _has_rows(select, request.resource_type, practice)
+    ]
+    if not branches:
+        return Query("SELECT 1 WHERE 0 AND ?", (), "SELECT 0", ())
+    keys = [_sort_key(one) for one in request.sort]
+    columns = "".join(f", {{k{n}}} AS k{n}" for n in range(len(keys)))
+    bound = await _after(select, request, visible, after)
+    selects: list[str] = []
+    counts: list[str] = []
+    parameters: list[Any] = []
+    count_parameters: list[Any] = []
+    for branch in branches:
+        here = [key(interned, branch.practice, request.resource_type) for key in keys]
+        filled = columns.format(**{f"k{n}": sql for n, sql in enumerate(here)})
+        selects.append(
+            f"SELECT * FROM (SELECT {ROW}{filled}, r.rid AS rid, v.vid AS vid {branch.lead}"
+            f" CROSS JOIN version v ON v.vid = r.vid WHERE 1{branch.where.sql}"
+            f"{bound.sql if not keys else ''}) {'WHERE 1' + bound.sql if keys else ''}"
+        )
+        parameters += (*branch.where.parameters, *bound.parameters)
+        counts.append(f"SELECT count(*) AS n {branch.lead} WHERE 1{branch.where.sql}")
+        count_parameters += branch.where.parameters
+    order = "".join(
+        f"{'' if one.parameter.code in COLUMNS else f'k{n} IS NULL, '}"
+        f"k{n}{' DESC' if one.descending else ''}, "
+        for n, one in enumerate(request.sort)
+    )
+    returned = "type, id, practice, owners, class, directory, version, updated, method, body"
+    returned += "".join(f", k{n}" for n in range(len(keys)))
+    if len(selects) == 1:
+        sql = f"SELECT {returned} FROM ({selects[0]}) ORDER BY {order}rid LIMIT ?"
+        count_sql = counts[0]
+    else:
+        sql = f"SELECT {returned} FROM ({' UNION ALL '.join(selects)}) ORDER BY {order}rid LIMIT ?"
+        count_sql = f"SELECT sum(n) FROM ({' UNION ALL '.join(counts)})"
+    return Query(sql, tuple(parameters), count_sql, tuple(count_parameters))
+
+
+async def _branch(
+    interned: Interned,
+    select: Select,
+    request: SearchRequest,
+    visible: Visibility,
+    practice: str,
+) -> _Branch:
+    now = interned.now()
+    bound = visible_where(interned, replace(visible, practices=(practice,)))
+    where = Where(" AND r.deleted = 0") + bound
+    criteria: list[tuple[Criterion, int | None]] = []
+    ids: Criterion | None = None
+    for criterion in request.criteria:
+        code = criterion.parameter.code
+        if code in COLUMNS:
+            if code == "_id":
+                ids = criterion
+            where += _column(criterion, interned.now())
+        else:
+            slot = interned.slot(practice, request.resource_type, code)
+            criteria.append((criterion, slot))
+    lead: tuple[Criterion, int] | None = None
+    if ids is None and visible.record is None and visible.ids is None:
+        lead = await _lead(select, criteria, now)
+    for criterion, slot in criteria:
+        if lead is not None and criterion is lead[0]:
+            continue
+        where += _exists("r", [] if slot is None else [slot], criterion, now)
+    if lead is not None:
+        criterion, number = lead
+        table, matched = _matches("t", criterion, now)
+        sql = (
+            f"FROM (SELECT DISTINCT t.rid AS rid FROM {table} t WHERE t.slot = {number}"
+            f"{matched.sql} ORDER BY 1) d CROSS JOIN resource r ON r.rid = d.rid"
+        )
+        return _Branch(practice, sql, Where("", matched.parameters) + where)
+    if ids is not None or visible.ids is not None:
+        index = "resource_key"
+    elif visible.record is not None:
+        index = "resource_of_record"
+    elif (request.sort and request.sort[0].parameter.code == "_lastUpdated") or any(
+        c.parameter.code == "_lastUpdated" for c in request.criteria
+    ):
+        index = "resource_updated"
+    else:
+        index = "resource_of_practice"
+    return _Branch(practice, f"FROM resource r INDEXED BY {index}", where)
+
+
+async def _lead(
+    select: Select, criteria: Sequence[tuple[Criterion, int | None]], now: int
+) -> tuple[Criterion, int] | None:
+    """Choose the criterion that matches fewest index rows, if any can lead."""
+    best: tuple[int, Criterion, int] | None = None
+    for criterion, slot in criteria:
+        if slot is None or criterion.modifier in {"not", "missing"} or _negative(criterion):
+            continue
+        table, matched = _matches("t", criterion, now)
+        rows = await select(
+            f"SELECT count(*) FROM (SELECT 1 FROM {table} t WHERE t.slot = ?{matched.sql} LIMIT ?)",
+            (slot, *matched.parameters, _PROBE),
+        )
+        if best is None or rows[0][0] < best[0]:
+            best = (rows[0][0], criterion, slot)
+    return None if best is None else (best[1], best[2])
+
+
+def _negative(criterion: Criterion) -> bool:
+    return any(getattr(value, "prefix", "") == "ne" for value in criterion.values)
+
+
+async def _has_rows(select: Select, resource_type: str, practice: str) -> bool:
+    return bool(
+        await select(
+            "SELECT 1 FROM resource INDEXED BY resource_of_practice"
+            " WHERE type = ? AND practice = ? AND deleted = 0 LIMIT 1",
+            (resource_type, practice),
+        )
+    )
+
+
+def _exists(alias: str, slots: Sequence[int], criterion: Criterion, now: int) -> Where:
+    """One criterion, looked up for the candidate row."""
+    missing = criterion.modifier == "missing"
+    negated = criterion.modifier == "not" or criterion.values[0] == Missing(missing=True)
+    if not slots:
+        return Where("") if negated else NOTHING
+    slot = f"= {slots[0]}" if len(slots) == 1 else f"IN ({','.join(map(str, slots))})"
+    if missing:
+        tables = _TABLES[criterion.parameter.type]
+        matched = Where("")
+    else:
+        tables, matched = _matches("t", criterion, now)
+    sql = (
+        f"EXISTS (SELECT 1 FROM {tables} t INDEXED BY {tables}_rid"
+        f" WHERE t.rid = {alias}.rid AND t.slot {slot}{matched.sql})"
+    )
+    return Where(f" AND {'NOT ' if negated else ''}{sql}", matched.parameters)
+
+
+_TABLES: Final = {
+    "token": "term",
+    "reference": "term",
+    "uri": "term",
+    "string": "string",
+    "date": "span",
+    "number": "span",
+    "quantity": "span",
+}
+
+
+def _matches(alias: str, criterion: Criterion, now: int) -> tuple[str, Where]:
+    """Return the index table of a criterion, and the OR of its values on that table's row."""
+    table = _TABLES[criterion.parameter.type]
+    if criterion.parameter.type == "reference":
+        targets = criterion.targets()
+        return table, Where(f" AND {alias}.value IN ({_marks(targets)})", targets)
+    clauses: list[str] = []
+    parameters: list[Any] = []
+    for value in criterion.values:
+        sql, bound = _value(alias, criterion, value, now)
+        clauses.append(sql)
+        parameters += bound
+    joined = clauses[0] if len(clauses) == 1 else " OR ".join(f"({sql})" for sql in clauses)
+    return table, Where(f" AND ({joined})", tuple(parameters))
+
+
+def _value(alias: str, criterion: Criterion, value: Value, now: int) -> tuple[str, list[Any]]:
+    match value:
+        case Token():
+            return _token(alias, value)
+        case UriValue():
+            return f"{alias}.value = ?", [value.uri]
+        case StringValue():
+            return _string(alias, criterion.modifier, value)
+        case DateValue():
+            return _conditions(alias, value.conditions(now=now))
+        case NumberValue():
+            return _conditions(alias, value.conditions())
+        case QuantityValue():
+            sql, parameters = _conditions(alias, value.conditions())
+            if value.code is not None:
+                sql, parameters = f"({sql}) AND {alias}.code = ?", [*parameters, value.code]
+            if value.system is not None:
+                sql, parameters = f"({sql}) AND {alias}.system = ?", [*parameters, value.system]
+            return sql, parameters
+    message = f"no SQL for {type(value).__name__}"
+    raise TypeError(message)
+
+
+def _token(alias: str, value: Token) -> tuple[str, list[Any]]:
+    clauses, parameters = [], []
+    if value.code is not None:
+        clauses.append(f"{alias}.value = ?")
+        parameters.append(fold_code(value.code))
+    if value.system is not None:
+        clauses.append(f"{alias}.system = ?")
+        parameters.append(value.system)
+    return " AND ".join(clauses), parameters
+
+
+def _string(alias: str, modifier: str, value: StringValue) -> tuple[str, list[Any]]:
+    if modifier == "exact":
+        return f"{alias}.value = ? AND {alias}.exact = ?", [value.normalised, value.text]
+    if modifier == "contains":
+        return f"instr({alias}.value, ?) > 0", [value.normalised]
+    low = value.normalised
+    return f"{alias}.value >= ? AND {alias}.value < ?", [low, low + _PREFIX_END]
+
+
+def _conditions(alias: str, conditions: Conditions) -> tuple[str, list[Any]]:
+    """Compare a stored closed range with the searched one, as the value says."""
+    clauses = [
+        " AND ".join(f"{alias}.{bound.end} {bound.operator} ?" for bound in bounds)
+        for bounds in conditions
+    ]
+    joined = clauses[0] if len(clauses) == 1 else " OR ".join(f"({sql})" for sql in clauses)
+    return joined, [bound.value for bounds in conditions for bound in bounds]
+
+
+def _column(criterion: Criterion, now: int) -> Where:
+    """`_id` and `_lastUpdated` are columns of the row."""
+    clauses: list[str] = []
+    parameters: list[Any] = []
+    for value in criterion.values:
+        if isinstance(value, Token):
+            clauses.append("r.id = ?")
+            parameters.append(value.code)
+        elif isinstance(value, DateValue):
+            # The row holds milliseconds, each of which covers its thousand microseconds.
+            alternatives = []
+            for bounds in value.conditions(now=now):
+                alternatives.append(" AND ".join(f"r.updated {b.operator} ?" for b in bounds))
+                for bound in bounds:
+                    moment = int(bound.value) - (999 if bound.end == "high" else 0)
+                    round_up = bound.operator in {">=", "<"}
+                    parameters.append(-(-moment // 1000) if round_up else moment // 1000)
+            clauses += [f"({sql})" for sql in alternatives]
+    return Where(f" AND ({' OR '.join(clauses)})", tuple(parameters))
+
+
+def _sort_key(sort: Sort) -> Callable[[Interned, str, str], str]:
+    """Return how a sort key is read for the row ``r``: smallest ascending, largest descending."""
+    code = sort.parameter.code
+    if code == "_id":
+        return lambda *_: "r.id"
+    if code == "_lastUpdated":
+        return lambda *_: "r.updated"
+    table = _TABLES[sort.parameter.type]
+    column = "value" if table != "span" else ("high" if sort.descending else "low")
+    function = "max" if sort.descending else "min"
+
+    def key(interned: Interned, practice: str, resource_type: str) -> str:
+        slot = interned.slot(practice, resource_type, code)
+        if slot is None:
+            return "NULL"
+        return (
+            f"(SELECT {function}(t.{column}) FROM {table} t INDEXED BY {table}_rid"
+            f" WHERE t.rid = r.rid AND t.slot = {slot})"
+        )
+
+    return key
+
+
+async def _after(
+    select: Select, request: SearchRequest, visible: Visibility, after: Sequence[Any] | None
+) -> Where:
+    """Rows behind the last match of the page before, by its sort values and then its place."""
+    if after is None:
+        return Where("")
+    *values, last_id = after
+    if len(values) != len(request.sort):
+        message = "this paging link does not fit its search"
+        raise Invalid(message)
+    rows = await select(
+        f"SELECT max(rid) FROM resource WHERE type = ? AND id = ?"
+        f" AND practice IN ({_marks(visible.practices)})",
+        (request.resource_type, last_id, *visible.practices),
+    )
+    place = rows[0][0] or 0
+    if not request.sort:
+        return Where(" AND r.rid > ?", (place,))
+    behind, parameters = "rid > ?", [place]
+    for n in reversed(range(len(values))):
+        key, value = f"k{n}", values[n]
+        if value is None:
+            behind = f"({key} IS NULL AND {behind})"
+            continue
+        order = "<" if request.sort[n].descending else ">"
+        behind = f"({key} {order} ? OR {key} IS NULL OR ({key} = ? AND {behind}))"
+        parameters = [value, value, *parameters]
+    return Where(f" AND {behind}", tuple(parameters))
+
+
+def _marks(values: Iterable[Any]) -> str:
+    return ",".join("?" for _ in values)

@@ -1,0 +1,1 @@
+"""FHIR vocabulary: references, interactions, errors, bundles, dates, JSON and definitions."""

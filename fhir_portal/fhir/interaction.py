@@ -1,0 +1,102 @@
+"""A FHIR request and its answer, without HTTP. Source: FHIR R4 §3.1.0 (RESTful API).
+
+``interaction`` is a code of the restful-interaction code systems: ``read``, ``vread``, ``update``,
+``delete``, ``create``, ``search-type``, ``history-instance``, ``history-system``, ``batch``,
+``transaction``, ``capabilities``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fhir_portal.fhir.reference import is_id
+
+Prefer = Literal["minimal", "representation", "OperationOutcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class FhirRequest:
+    """One interaction, from HTTP or from an entry of a batch or transaction.
+
+    ``query`` are the decoded name/value pairs in order. The conditional headers are as sent.
+    """
+
+    interaction: str
+    type: str | None = None
+    id: str | None = None
+    version: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    if_match: str | None = None
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+    if_none_exist: str | None = None
+    prefer: Prefer | None = None
+    lenient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FhirResponse:
+    """The answer: FHIR JSON bytes and what becomes headers.
+
+    ``updated`` is milliseconds since 1970 UTC. ``binary`` is the resource's own content (media
+    type, bytes) for a Binary read by somebody who does not ask for FHIR JSON.
+    """
+
+    status: int
+    body: bytes = b""
+    version: int | None = None
+    updated: int | None = None
+    location: str | None = None
+    binary: tuple[str, bytes] | None = None
+    records: Sequence[str] = ()
+    detail: str = ""
+    parts: Sequence[tuple[FhirRequest, FhirResponse]] = ()
+    """For the access log: the records this answer touched, what was asked, and the entries of a
+    transaction with their answers."""
+
+
+def interaction_at(method: str, path: str) -> FhirRequest | None:
+    """Return the interaction of an HTTP method and a path under the base, or ``None``.
+
+    The one table of addresses, for HTTP and for the entries of batches and transactions. The
+    request has only its address filled in; types and ids are not checked against anything but
+    their form.
+    """
+    parts = path.split("/") if path else []
+    shape = "/".join(_PLACES.get(part, "x") for part in parts)
+    interaction = _ADDRESSES.get((method, shape))
+    if interaction is None:
+        return None
+    named = [part for part in parts if part not in _PLACES]
+    if named and not _TYPE.fullmatch(named[0]):
+        return None
+    if any(not is_id(part) for part in named[1:]):
+        return None
+    resource_type, resource_id, version, *_ = (*named, None, None, None)
+    return FhirRequest(interaction, resource_type, resource_id, version)
+
+
+_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
+_PLACES = {"_history": "_history", "_search": "_search", "metadata": "metadata"}
+_ADDRESSES = {
+    ("GET", "metadata"): "capabilities",
+    ("POST", ""): "bundle",
+    ("GET", "_history"): "history-system",
+    ("GET", "x"): "search-type",
+    ("POST", "x/_search"): "search-type",
+    ("POST", "x"): "create",
+    ("GET", "x/x"): "read",
+    ("PUT", "x/x"): "update",
+    ("DELETE", "x/x"): "delete",
+    ("GET", "x/x/_history"): "history-instance",
+    ("GET", "x/x/_history/x"): "vread",
+}
+
+
+def etag(version: int) -> str:
+    """The weak entity tag of a version (FHIR R4 §3.1.0.1.3)."""
+    return f'W/"{version}"'

@@ -1,0 +1,148 @@
+"""The collaborators of a running server, and `perform`: the one front door to patient data.
+
+HTTP requests and every entry of a batch come through here. What leaves has been decided on,
+filtered in the query, looked at once more, and recorded.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b32encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from fhir_portal.access.authenticate import Callers
+from fhir_portal.access.context import AuthContext
+from fhir_portal.access.log import AccessLog, AccessRow
+from fhir_portal.fhir.definitions import served_types
+from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, UnknownType
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
+from fhir_portal.resources.interactions.bundle import bundle_interaction
+from fhir_portal.resources.server import PageLinks, Server
+from fhir_portal.resources.store import ResourceStore
+
+_log = structlog.get_logger()
+_SERVED: Final = frozenset(served_types())
+
+
+def random_id() -> str:
+    """Return an unguessable resource id: 120 bits as lower-case letters and digits."""
+    return b32encode(os.urandom(15)).decode().lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Portal:
+    """One running server."""
+
+    server: Server
+    callers: Callers
+
+    @classmethod
+    def over(
+        cls,
+        store: ResourceStore,
+        log: AccessLog,
+        *,
+        clock: Callable[[], float],
+        base: str,
+        aliases: tuple[str, ...],
+        page_key: bytes,
+        new_id: Callable[[], str] = random_id,
+    ) -> Portal:
+        """Put a portal together. ``base`` is the FHIR base; ``page_key`` has 32 bytes."""
+        callers = Callers(store, clock)
+        server = Server(
+            store=store,
+            reader=store,
+            log=log,
+            clock=clock,
+            new_id=new_id,
+            base=base,
+            pages=PageLinks(page_key),
+            still=callers.still,
+            served=_SERVED,
+            aliases=aliases,
+        )
+        return cls(server, callers)
+
+    async def perform(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
+        """Carry out one interaction for a caller and record the access.
+
+        Raises:
+            FhirError: a refusal, recorded like any other answer.
+        """
+        try:
+            response = await self._interaction(request, auth)
+        except FhirError as error:
+            await self._record(request, auth, error.status, str(error), ())
+            raise
+        except Exception:
+            # Nothing of the request is logged: it may hold what no log may hold.
+            _log.exception("interaction failed", interaction=request.interaction, type=request.type)
+            await self._record(request, auth, 500, "internal error", ())
+            raise
+        if response.parts:
+            for part, answer in response.parts:
+                await self._record(part, auth, answer.status, answer.detail, answer.records)
+        else:
+            await self._record(request, auth, response.status, response.detail, response.records)
+        return response
+
+    async def _interaction(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
+        if request.interaction == "bundle":
+            return await bundle_interaction(self.server, request, auth, self.perform)
+        if request.type is not None:
+            if request.type not in _SERVED:
+                message = f"{request.type} is not a resource type of this server"
+                raise UnknownType(message)
+            if request.interaction not in interactions_of(request.type):
+                message = f"{request.type} does not offer {request.interaction}"
+                raise MethodNotAllowed(message)
+        return await INTERACTIONS[request.interaction](self.server, request, auth)
+
+    async def _record(
+        self,
+        request: FhirRequest,
+        auth: AuthContext,
+        status: int,
+        detail: str,
+        records: Sequence[str],
+    ) -> None:
+        await self.server.log.append(
+            list(_rows(self.server, request, auth, status, detail, records))
+        )
+
+
+def _rows(
+    server: Server,
+    request: FhirRequest,
+    auth: AuthContext,
+    status: int,
+    detail: str,
+    records: Sequence[str],
+) -> Iterator[AccessRow]:
+    """One row for each record the access touched; for a person, always that of the context."""
+    touched = (auth.patient,) if auth.patient else (tuple(records) or ("",))
+    what = request.type or request.interaction
+    if request.id is not None:
+        what = f"{request.type}/{request.id}"
+    for record in touched:
+        yield AccessRow(
+            at=int(server.clock() * 1000),
+            practice=auth.practice,
+            record=record,
+            interaction=request.interaction,
+            what=what,
+            status=status,
+            client=auth.client,
+            context=auth.context,
+            agent=auth.fhir_user or "",
+            account=auth.account or "",
+            grant=(auth.record.grant or "") if auth.record else "",
+            token=auth.token[:16],
+            detail=detail,
+        )

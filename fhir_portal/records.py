@@ -1,0 +1,85 @@
+"""Records that are not FHIR resources: accounts, clients, tokens, sessions, outbox, jobs.
+
+A record is a frozen ``msgspec.Struct`` with a key that is unique within its kind and a few
+indexed text fields. Every store implements the three protocols below; the contract suite
+in ``tests/stores`` runs on each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored record.
+
+    ``kind`` names the collection, ``indexed`` the fields `find` may seek by (text or ``None``;
+    ``None`` is not indexed). ``expires`` is seconds since 1970 UTC after which the store may
+    drop the record; readers must still compare it themselves, dropping is only housekeeping.
+    """
+
+    kind: ClassVar[str]
+    indexed: ClassVar[tuple[str, ...]] = ()
+
+    key: str
+    expires: float | None = None
+
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+
+class DuplicateRecord(Exception):
+    """A record of this kind and key exists already."""
+
+
+class RecordReader(Protocol):
+    """Look records up."""
+
+    async def get(self, kind: type[R], key: str) -> R | None:
+        """Return the record with this key, or ``None``."""
+        ...
+
+    async def find(self, kind: type[R], field: str, value: str, *, limit: int = 1000) -> list[R]:
+        """Return the records whose indexed ``field`` equals ``value``, ordered by key."""
+        ...
+
+    async def every(self, kind: type[R], *, after: str = "", limit: int = 1000) -> list[R]:
+        """Return records of a kind in key order, from after ``after`` on."""
+        ...
+
+
+class RecordTransaction(RecordReader, Protocol):
+    """Change records inside one transaction; reads see the transaction's own writes."""
+
+    async def insert(self, record: Record) -> None:
+        """Store a new record. Raises `DuplicateRecord` when the key is taken."""
+        ...
+
+    async def put(self, record: Record) -> None:
+        """Store a record, replacing what has its key."""
+        ...
+
+    async def replace(self, old: R, new: R) -> bool:
+        """Compare-and-set: store ``new`` if what is stored under its key still equals ``old``."""
+        ...
+
+    async def delete(self, kind: type[Record], key: str) -> bool:
+        """Remove a record; true if there was one. The one-time things are consumed this way."""
+        ...
+
+
+class RecordStore(RecordReader, Protocol):
+    """The committed records, and transactions over them."""
+
+    async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run ``work(transaction)`` all or nothing and return its result once it is durable.
+
+        ``work`` may be run more than once (a store that retries on transient errors), so it
+        must not have effects outside the transaction. It must await nothing but the
+        transaction. An exception rolls everything back and is passed on.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""FHIR resources as a server sees them: checks, versions, interactions and their store."""

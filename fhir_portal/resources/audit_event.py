@@ -1,0 +1,258 @@
+"""AuditEvent has behaviour of its own: it is rendered from the access log when it is read.
+
+The shape follows IHE BALP (Basic Audit Log Patterns), RESTful activity. A person sees every access
+to their own record; a proxy sees only the lines that are their own doing.
+"""
+
+from __future__ import annotations
+
+import functools
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from fhir_portal.access.context import AuthContext
+from fhir_portal.access.log import LoggedAccess
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.fhir import json
+from fhir_portal.fhir.bundle import bundle, search_entry
+from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.errors import InvalidSearch, NotFound, Unavailable
+from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.server import Server
+from fhir_portal.search.evaluate import matches
+from fhir_portal.search.indexer import extract
+from fhir_portal.search.values import DateValue
+
+if TYPE_CHECKING:
+    from fhir_portal.resources.interactions.search_type import Asked
+
+PARAMETERS: Final = (
+    "_id",
+    "_lastUpdated",
+    "action",
+    "agent",
+    "date",
+    "entity",
+    "outcome",
+    "patient",
+    "subtype",
+    "type",
+)
+_ACTIONS: Final = {
+    "create": "C",
+    "update": "U",
+    "delete": "D",
+    "read": "R",
+    "vread": "R",
+    "history-instance": "R",
+}
+_CHUNK: Final = 500
+_CHUNKS: Final = 40
+_DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
+_REST: Final = "http://hl7.org/fhir/restful-interaction"
+
+
+async def read(
+    server: Server, key: ResourceKey, visible: Visibility, auth: AuthContext
+) -> FhirResponse:
+    """Return one line of the log."""
+    found = await server.log.read(key.id)
+    if found is None or not _may_see(found, visible, auth):
+        message = f"{key} is not known"
+        raise NotFound(message)
+    tree = render(found)
+    if visible.any_of is not None:
+        entries = extract("AuditEvent", tree)
+        moment = found.row.at * 1000
+        if not any(
+            matches(criteria, entries, id=key.id, last_updated=moment)
+            for criteria in visible.any_of
+        ):
+            message = f"{key} is not known"
+            raise NotFound(message)
+    return FhirResponse(
+        200,
+        json.dumps(tree),
+        version=1,
+        updated=found.row.at,
+        records=(found.row.record,) if found.row.record else (),
+    )
+
+
+async def search(
+    server: Server, asked: Asked, visible: Visibility, auth: AuthContext
+) -> FhirResponse:
+    """Return lines of the log, newest first."""
+    from fhir_portal.resources.interactions.search_type import links  # noqa: PLC0415
+
+    request = asked.request
+    unsupported = [c.parameter.code for c in request.criteria if c.parameter.code not in PARAMETERS]
+    if unsupported:
+        message = f"{unsupported[0]} is not supported on AuditEvent"
+        raise InvalidSearch(message)
+    if request.includes or request.revincludes or request.only_total or request.total != "none":
+        message = "AuditEvent is searched without _include, _revinclude, _total and _summary"
+        raise InvalidSearch(message)
+    if any(str(sort) not in {"-date", "-_lastUpdated"} for sort in request.sort):
+        message = "AuditEvent is sorted by -date only"
+        raise InvalidSearch(message)
+    low, high = _bounds(asked, int(server.clock() * 1_000_000))
+    before = str(asked.after[0]) if asked.after else None
+    found: list[tuple[LoggedAccess, bytes]] = []
+    for _ in range(_CHUNKS):
+        rows = await server.log.of_record(
+            auth.practice,
+            visible.record,
+            agent=None if auth.is_self or auth.record is None else auth.fhir_user,
+            low=low,
+            high=high,
+            before=before,
+            limit=_CHUNK,
+        )
+        for one in rows:
+            before = one.id
+            tree = render(one)
+            entries = extract("AuditEvent", tree)
+            judge = functools.partial(
+                matches,
+                entries=entries,
+                id=one.id,
+                last_updated=one.row.at * 1000,
+                now=int(server.clock() * 1_000_000),
+            )
+            if (
+                _may_see(one, visible, auth)
+                and judge(request.criteria)
+                and (visible.any_of is None or any(judge(criteria) for criteria in visible.any_of))
+            ):
+                found.append((one, json.dumps(tree)))
+                if len(found) > request.count:
+                    break
+        if len(found) > request.count or len(rows) < _CHUNK:
+            break
+    else:
+        message = "this search reads too much of the log; narrow it by date"
+        raise Unavailable(message)
+    page = found[: request.count]
+    following = (page[-1][0].id,) if len(found) > request.count else None
+    return FhirResponse(
+        200,
+        bundle(
+            "searchset",
+            total=None,
+            links=links(server, asked, following),
+            entries=[
+                search_entry(server.url(f"AuditEvent/{one.id}"), body, "match")
+                for one, body in page
+            ],
+        ),
+        records=tuple({one.row.record: None for one, _ in page if one.row.record}),
+        detail=urlencode(asked.pairs),
+    )
+
+
+def render(logged: LoggedAccess) -> dict[str, Any]:
+    """Return the AuditEvent of one row."""
+    row = logged.row
+    recorded = instant(row.at * 1000)
+    agents: list[dict[str, Any]] = []
+    if row.agent:
+        agents.append(
+            {
+                "type": _coding(
+                    "http://terminology.hl7.org/CodeSystem/v3-ParticipationType",
+                    "IRCP",
+                    "information recipient",
+                ),
+                "who": {"reference": row.agent},
+                "requestor": True,
+            }
+        )
+    agents.append(
+        {
+            "type": _coding(_DCM, "110153", "Source Role ID"),
+            "who": {"display": row.client},
+            "requestor": not row.agent,
+        }
+    )
+    entities: list[dict[str, Any]] = []
+    if row.record:
+        entities.append(
+            {
+                "what": {"reference": f"Patient/{row.record}"},
+                "type": _code("http://terminology.hl7.org/CodeSystem/audit-entity-type", "1"),
+                "role": _code("http://terminology.hl7.org/CodeSystem/object-role", "1"),
+            }
+        )
+    if "/" in row.what and row.what != f"Patient/{row.record}":
+        entities.append(
+            {
+                "what": {"reference": row.what},
+                "type": _code("http://terminology.hl7.org/CodeSystem/audit-entity-type", "2"),
+                "role": _code("http://terminology.hl7.org/CodeSystem/object-role", "4"),
+            }
+        )
+    elif row.what:
+        query = f"{row.what}?{row.detail}" if row.detail else row.what
+        entities.append(
+            {
+                "type": _code("http://terminology.hl7.org/CodeSystem/audit-entity-type", "2"),
+                "role": _code("http://terminology.hl7.org/CodeSystem/object-role", "24"),
+                "query": b64encode(query.encode()).decode(),
+            }
+        )
+    tree: dict[str, Any] = {
+        "resourceType": "AuditEvent",
+        "id": logged.id,
+        "meta": {"versionId": "1", "lastUpdated": recorded},
+        "type": _code("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest"),
+        "subtype": [_code(_REST, row.interaction)],
+        "action": _ACTIONS.get(row.interaction, "E"),
+        "recorded": recorded,
+        "outcome": "0" if row.status < 400 else ("4" if row.status < 500 else "8"),  # noqa: PLR2004
+    }
+    if row.status >= 400 and row.detail:  # noqa: PLR2004
+        tree["outcomeDesc"] = row.detail
+    tree["agent"] = agents
+    tree["source"] = {"observer": {"display": "fhir-portal"}}
+    if entities:
+        tree["entity"] = entities
+    return tree
+
+
+def _may_see(logged: LoggedAccess, visible: Visibility, auth: AuthContext) -> bool:
+    row = logged.row
+    if row.practice not in visible.practices:
+        return False
+    if visible.record is None:
+        return auth.context == "system"
+    return row.record == visible.record and (auth.is_self or row.agent == auth.fhir_user)
+
+
+def _bounds(asked: Asked, now: int) -> tuple[int, int]:
+    """Return the first and last millisecond the date criteria leave, or more."""
+    low, high = 0, 2**62
+    for criterion in asked.request.criteria:
+        if criterion.parameter.code not in {"date", "_lastUpdated"} or len(criterion.values) != 1:
+            continue
+        value = criterion.values[0]
+        if not isinstance(value, DateValue):
+            continue
+        conditions = value.conditions(now=now)
+        for bound in conditions[0] if len(conditions) == 1 else ():
+            moment = int(bound.value)
+            if bound.operator in {">", ">="}:
+                low = max(low, moment // 1000 - 1)
+            else:
+                high = min(high, moment // 1000 + 1)
+    return low, high
+
+
+def _code(system: str, code: str) -> dict[str, str]:
+    return {"system": system, "code": code}
+
+
+def _coding(system: str, code: str, display: str) -> dict[str, Any]:
+    return {"coding": [{"system": system, "code": code, "display": display}]}

@@ -1,0 +1,51 @@
+"""Consent has behaviour of its own: a well-made proxy grant becomes a standing `Grant`.
+
+Only a writer who may write grants makes, changes or ends one; the Grant changes in the same
+transaction as its Consent. From any other writer a Consent conveys nothing (DESIGN: the grant).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from fhir_portal.access.context import GRANT_WRITING, AuthContext
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.consent.grant import Grant, is_grant, read_grant
+from fhir_portal.fhir.errors import Forbidden
+from fhir_portal.records import RecordTransaction
+
+
+async def before_change(
+    transaction: RecordTransaction,
+    auth: AuthContext,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any] | None,
+) -> None:
+    """Keep the Grant of a Consent in step with what is about to be stored (``None``: deleted).
+
+    Raises:
+        Forbidden: the Consent carries a standing grant and the writer may not write grants.
+    """
+    tree = new or old
+    if tree.get("resourceType") != "Consent":
+        return
+    key = f"{practice}/{tree['id']}"
+    standing = await transaction.get(Grant, key)
+    may_write = GRANT_WRITING in auth.permissions
+    if standing is not None and not may_write:
+        message = "this client may not change a standing grant"
+        raise Forbidden(message)
+    if not may_write:
+        return
+    grant = None
+    if new is not None and is_grant(new):
+        known = await transaction.get(Practice, practice)
+        zone = ZoneInfo(known.zone if known else "UTC")
+        grant = read_grant(new, practice=practice, zone=zone)
+    if grant is not None:
+        await transaction.put(grant)
+    elif standing is not None:
+        await transaction.delete(Grant, key)

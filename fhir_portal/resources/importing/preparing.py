@@ -1,0 +1,119 @@
+"""Everything about a resource that needs no store: run in processes beside the writing one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from typing import Any
+
+from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import FhirError, Invalid, Issue
+from fhir_portal.fhir.reference import Reference, attachments_in, references_in
+from fhir_portal.resources.importing.splitting import (
+    Addresses,
+    Piece,
+    Place,
+    Refused,
+    address,
+    place_of,
+)
+from fhir_portal.resources.validation import validate
+from fhir_portal.resources.writing import with_id
+from fhir_portal.search.indexer import IndexEntries, extract
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A resource that may be stored: its id set, its references rewritten, its index made."""
+
+    place: Place
+    type: str
+    id: str
+    body: bytes
+    entries: IndexEntries
+
+
+def prepare(pieces: Sequence[Piece], bases: tuple[str, ...]) -> list[Prepared | Refused]:
+    """Judge resources and make them ready; ``bases`` are the server's own FHIR addresses."""
+    return [_prepared(piece, bases) for piece in pieces]
+
+
+def _prepared(piece: Piece, bases: tuple[str, ...]) -> Prepared | Refused:
+    tree: dict[str, Any] = {}
+    try:
+        tree = json.parse(piece.data)
+        if piece.id is not None and tree.get("id") != piece.id and "resourceType" in tree:
+            tree = with_id(tree, piece.id)
+        dangling = _rewrite(tree, piece.addresses, bases)
+        body = json.dumps(tree)
+        issues = [issue for issue in validate(tree, body) if issue.severity in {"error", "fatal"}]
+        if dangling or issues:
+            return _refused(piece, tree, (*dangling, *issues))
+        name = tree["resourceType"]
+        return Prepared(piece.place, name, tree["id"], body, extract(name, tree))
+    except FhirError as error:
+        place = piece.place if tree else place_of(piece.place, piece.data, error)
+        return _refused(piece, tree, error.issues, place)
+
+
+def _refused(
+    piece: Piece, tree: dict[str, Any], issues: Sequence[Issue], place: Place | None = None
+) -> Refused:
+    name = tree.get("resourceType")
+    return Refused(
+        place or piece.place, tuple(issues), name if isinstance(name, str) else None, piece.id
+    )
+
+
+def _rewrite(tree: dict[str, Any], addresses: Addresses, bases: tuple[str, ...]) -> list[Issue]:
+    """Make references to other entries and to this server relative, in place.
+
+    Returns:
+        one issue for each that leads to no entry although it must.
+    """
+    keys = addresses.keys
+    dangling: list[Issue] = []
+    for member, holders in (("reference", references_in(tree)), ("url", attachments_in(tree))):
+        for path, holder in holders:
+            text = holder[member]
+            if not keys and "://" not in text:
+                continue
+            key = keys.get(address(text)) or keys.get(text.partition("/_history/")[0])
+            if key is not None:
+                holder[member] = key
+            elif addresses.closed and member == "reference" and text.startswith("urn:"):
+                words = "This reference leads to no entry of the transaction."
+                dangling.append(Issue("invalid", words, path))
+            elif "://" in text:
+                holder[member] = _seen_from(bases, text)
+    return dangling
+
+
+def _seen_from(bases: tuple[str, ...], text: str) -> str:
+    for base in bases:
+        if text.startswith(f"{base}/"):
+            try:
+                return str(Reference.parse(text).seen_from(base))
+            except Invalid:
+                return text  # the checks judge it
+    return text
+
+
+def stay_with_parent() -> None:
+    """Make a process end when the one that started it does, however that ended.
+
+    An interrupt at the keyboard is left to the parent, which ends both in order.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)

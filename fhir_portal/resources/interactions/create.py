@@ -1,0 +1,92 @@
+"""``create``, also conditional (``If-None-Exist``). Source: FHIR R4 §3.1.0.8."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fhir_portal.access.context import AuthContext
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.fhir.errors import InvalidSearch, NotFound, PreconditionFailed
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.resources.interactions.read import answer
+from fhir_portal.resources.permission import checked, permitted
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
+from fhir_portal.resources.writing import Written, create_in, draft, parsed
+from fhir_portal.search.request import parse_search
+
+
+async def create(server: Server, request: FhirRequest, auth: AuthContext) -> FhirResponse:
+    """Store a new resource under a random id; return 201, or 200 for a conditional match."""
+    if request.type is None:
+        message = "no such address"
+        raise NotFound(message)
+    visible = permitted(server, auth, "c", request.type)
+    readable = permitted(server, auth, "s", request.type) if request.if_none_exist else None
+    tree = parsed(request.body, request.type)
+    draft(server, auth, tree)
+
+    async def work(transaction: ResourceTransaction) -> FhirResponse:
+        await server.still(transaction, auth)
+        if request.if_none_exist is not None and readable is not None:
+            found = await conditional_match(
+                server, transaction, request.type or "", request.if_none_exist, readable
+            )
+            if found is not None:
+                return written(server, request, Written(found, created=False))
+        result = await create_in(
+            transaction, server, auth, dict(tree), visible, resource_id=server.new_id()
+        )
+        return written(server, request, result)
+
+    return await server.store.transact(work)
+
+
+async def conditional_match(
+    server: Server,
+    reader: ResourceReader,
+    resource_type: str,
+    condition: str,
+    visible: Visibility,
+) -> Row | None:
+    """Return the one resource that matches ``If-None-Exist``, within what the writer can see.
+
+    Raises:
+        PreconditionFailed: several match. InvalidSearch: the condition is empty or unclear.
+    """
+    pairs = parse_qsl(condition.partition("?")[2] or condition, keep_blank_values=True)
+    search = parse_search(resource_type, [*pairs, ("_count", "2")], base=server.base)
+    if not search.criteria:
+        message = "If-None-Exist must name at least one search parameter"
+        raise InvalidSearch(message)
+    page = await reader.search(search, visible)
+    if len(page.rows) > 1:
+        message = "several resources match If-None-Exist; nothing was created"
+        raise PreconditionFailed(message)
+    return checked(page.rows, visible)[0] if page.rows else None
+
+
+def written(server: Server, request: FhirRequest, result: Written) -> FhirResponse:
+    """Return the answer to a write, its body as ``Prefer: return`` asks."""
+    row = result.row
+    full = answer(row, 201 if result.created else 200)
+    body = full.body
+    if request.prefer == "minimal":
+        body = b""
+    elif request.prefer == "OperationOutcome":
+        body = _DONE
+    values: dict[str, Any] = {
+        "version": row.version,
+        "updated": row.updated,
+        "records": row.facts.owners,
+        "detail": str(row.key),
+    }
+    location = server.url(f"{row.key}/_history/{row.version}") if result.created else None
+    return FhirResponse(full.status, body, location=location, **values)
+
+
+_DONE = (
+    b'{"resourceType":"OperationOutcome","issue":[{"severity":"information",'
+    b'"code":"informational","diagnostics":"Stored."}]}'
+)

@@ -1,0 +1,133 @@
+"""``search-type``: GET and POST. Source: FHIR R4 §3.1.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from fhir_portal.access.context import AuthContext
+from fhir_portal.fhir.bundle import bundle, search_entry
+from fhir_portal.fhir.errors import Invalid, InvalidSearch
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources import audit_event
+from fhir_portal.resources.permission import checked, permitted, permitted_or_none
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import Row
+from fhir_portal.search.request import SearchRequest, parse_search
+
+MAX_INCLUDED: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A search as understood: its request, the pairs it was read from, and where to go on."""
+
+    request: SearchRequest
+    pairs: tuple[tuple[str, str], ...]
+    after: Sequence[Any] | None
+
+
+async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -> FhirResponse:
+    """Return a searchset: matches and included resources, all within the caller's visibility."""
+    if request.type is None:
+        message = "a search names a type"
+        raise Invalid(message)
+    visible = permitted(server, auth, "s", request.type)
+    asked = understood(server, request)
+    if request.type == "AuditEvent":
+        return await audit_event.search(server, asked, visible, auth)
+    page = await server.reader.search(asked.request, visible, after=asked.after)
+    matches = checked(page.rows, visible)
+    included = await _included(server, auth, asked.request, matches)
+    records = {owner: None for row in (*matches, *included) for owner in row.facts.owners}
+    return FhirResponse(
+        200,
+        bundle(
+            "searchset",
+            total=page.total,
+            links=links(server, asked, page.next),
+            entries=[
+                *(_entry(server, row, "match") for row in matches),
+                *(_entry(server, row, "include") for row in included),
+            ],
+        ),
+        records=tuple(records),
+        detail=urlencode(asked.pairs),
+    )
+
+
+def understood(server: Server, request: FhirRequest) -> Asked:
+    """Read a search, or open the paging link that carries one.
+
+    Raises:
+        Invalid, InvalidSearch: for what is not understood or not offered.
+    """
+    name = request.type or ""
+    pairs: Sequence[tuple[str, str]] = request.query
+    after = None
+    if any(parameter == "_page" for parameter, _ in pairs):
+        if len(pairs) != 1:
+            message = "a paging link is used as it is"
+            raise Invalid(message)
+        pairs, after = server.pages.open(pairs[0][1], name)
+    asked = parse_search(name, pairs, base=server.base, lenient=request.lenient)
+    return Asked(asked, tuple(pairs), after)
+
+
+def links(server: Server, asked: Asked, following: Sequence[Any] | None) -> list[tuple[str, str]]:
+    """Return the self link, as understood, and the next one if there is more."""
+    name = asked.request.resource_type
+    found = [("self", server.url(f"{name}?{urlencode(asked.request.parameters_text())}"))]
+    if following is not None:
+        pairs = [pair for pair in asked.pairs if pair[0] not in asked.request.ignored]
+        sealed = server.pages.seal(pairs, following, name)
+        found.append(("next", server.url(f"{name}?_page={sealed}")))
+    return found
+
+
+async def _included(
+    server: Server, auth: AuthContext, request: SearchRequest, matches: Sequence[Row]
+) -> list[Row]:
+    """Return what ``_include`` and ``_revinclude`` add, each type under its own decision.
+
+    A type the token may not search adds nothing, whatever is stored.
+    """
+    present = {row.key for row in matches}
+    found: dict[ResourceKey, Row] = {}
+    for include in request.includes:
+        if include.parameter.resource_type != request.resource_type:
+            continue
+        targets = await server.reader.targets(matches, include.parameter)
+        by_type: dict[str, list[ResourceKey]] = {}
+        for key in targets:
+            if include.target in (None, key.type) and key not in present:
+                by_type.setdefault(key.type, []).append(key)
+        for name, keys in by_type.items():
+            visible = permitted_or_none(server, auth, "s", name)
+            if visible is None:
+                continue
+            rows = checked(await server.reader.read_many(keys, visible), visible)
+            by_key = {row.key: row for row in rows}
+            found.update((key, by_key[key]) for key in keys if key in by_key)
+    for include in request.revincludes:
+        name = include.parameter.resource_type
+        visible = permitted_or_none(server, auth, "s", name)
+        if visible is None or name == "AuditEvent":
+            continue
+        rows = await server.reader.referring(
+            include.parameter, [row.key for row in matches], visible, limit=MAX_INCLUDED + 1
+        )
+        if len(rows) > MAX_INCLUDED:
+            message = (
+                f"_revinclude {include} adds more than {MAX_INCLUDED}; ask for a smaller _count"
+            )
+            raise InvalidSearch(message)
+        found.update((row.key, row) for row in checked(rows, visible) if row.key not in present)
+    return list(found.values())
+
+
+def _entry(server: Server, row: Row, mode: str) -> bytes:
+    return search_entry(server.url(str(row.key)), row.body, mode)

@@ -1,0 +1,178 @@
+"""The protocol every resource store implements. No call is possible without a Visibility.
+
+Embedded and MongoDB run one contract suite (``tests/stores``). What a store returns was filtered
+in its query; `fhir_portal.portal` checks type, id and owner once more before anything leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from fhir_portal.access.visibility import RowFacts, Visibility
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.records import RecordReader, RecordTransaction
+from fhir_portal.search.indexer import IndexEntries
+from fhir_portal.search.registry import SearchParameter
+from fhir_portal.search.request import SearchRequest
+
+INDEX_VERSION = 1
+"""Raised only together with a reindex; rows of another version make the server not ready."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored version: the bytes as sent (``id`` and ``meta`` set) and what the server knows.
+
+    ``updated`` is milliseconds since 1970 UTC; ``method`` the HTTP method that made it (``POST``,
+    ``PUT``, ``DELETE``); a deleted version has no body.
+    """
+
+    facts: RowFacts
+    version: int
+    updated: int
+    method: str
+    body: bytes
+
+    @property
+    def deleted(self) -> bool:
+        """Whether this version is a deletion."""
+        return self.method == "DELETE"
+
+    @property
+    def key(self) -> ResourceKey:
+        """``Type/id``."""
+        return ResourceKey(self.facts.resource_type, self.facts.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of matches, the total when it was asked for, and where the next page starts.
+
+    ``next`` holds the sort values and the id of the last match, all of it visible to the caller.
+    """
+
+    rows: tuple[Row, ...]
+    total: int | None
+    next: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Versions in the order asked for; ``next`` is where the following page starts."""
+
+    rows: tuple[Row, ...]
+    total: int | None
+    next: tuple[Any, ...] | None
+
+
+class ResourceReader(Protocol):
+    """Read what a Visibility allows."""
+
+    async def read(self, key: ResourceKey, visible: Visibility) -> Row | None:
+        """Return the current version, a deletion included, or ``None`` if absent or hidden."""
+        ...
+
+    async def vread(self, key: ResourceKey, version: int, visible: Visibility) -> Row | None:
+        """Return one version, if both it and the current one are visible."""
+        ...
+
+    async def read_many(self, keys: Iterable[ResourceKey], visible: Visibility) -> list[Row]:
+        """Return the current, not deleted rows among ``keys`` (of the visibility's type)."""
+        ...
+
+    async def search(
+        self, request: SearchRequest, visible: Visibility, *, after: Sequence[Any] | None = None
+    ) -> Page:
+        """Run a search: criteria, sort, count and total; includes are the interaction's."""
+        ...
+
+    async def targets(self, rows: Sequence[Row], parameter: SearchParameter) -> list[ResourceKey]:
+        """Return what these rows' reference parameter points at, in order, without repeats."""
+        ...
+
+    async def referring(
+        self,
+        parameter: SearchParameter,
+        targets: Sequence[ResourceKey],
+        visible: Visibility,
+        *,
+        limit: int,
+    ) -> list[Row]:
+        """Return rows whose reference parameter points at one of ``targets``."""
+        ...
+
+    async def history(
+        self, key: ResourceKey, visible: Visibility, *, count: int, after: Sequence[Any] | None
+    ) -> HistoryPage:
+        """Return a resource's versions, newest first, each visible then and now."""
+        ...
+
+    async def feed(
+        self,
+        visible: Mapping[str, Visibility],
+        *,
+        since: int | None,
+        count: int,
+        after: Sequence[Any] | None,
+    ) -> HistoryPage:
+        """Return versions of these types with ``since <= updated``, newest first.
+
+        No version becomes visible later with an instant before the latest one given out: a store
+        whose commits can overtake each other holds the feed back by the longest transaction.
+        """
+        ...
+
+    async def stale(self) -> int:
+        """Return how many rows were indexed by another `INDEX_VERSION` (0 is ready)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What one write stores: the row, its index entries, and the local resources it points at."""
+
+    row: Row
+    entries: IndexEntries
+    edges: tuple[str, ...]
+
+
+class ResourceTransaction(ResourceReader, RecordTransaction, Protocol):
+    """Reads see the transaction's own writes; writers of one store are serialised per row."""
+
+    async def next_instant(self, now: int) -> int:
+        """Return ``now`` (milliseconds), or the latest ``updated`` stored if that is later."""
+        ...
+
+    async def write(self, new: NewVersion) -> None:
+        """Store a version as the current one and replace its index entries.
+
+        Raises `fhir_portal.fhir.errors.Conflict` if that version exists already.
+        """
+        ...
+
+    async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
+        """Give the current version other owners, class or directory mark; the bytes stay."""
+        ...
+
+    async def referrers(self, target: ResourceKey, practice: str) -> list[Row]:
+        """Return current rows of a practice that point at ``target``, for derived ownership."""
+        ...
+
+
+class ResourceStore(ResourceReader, RecordReader, Protocol):
+    """Committed state, and transactions over it."""
+
+    def epoch(self) -> object:
+        """Return a value that differs whenever anything was committed by anybody.
+
+        What was computed from the store may be reused while the value is the same.
+        """
+        ...
+
+    async def transact(self, work: Callable[[ResourceTransaction], Awaitable[T]]) -> T:
+        """Run ``work`` all or nothing; see `fhir_portal.records.RecordStore.transact`."""
+        ...

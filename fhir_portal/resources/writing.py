@@ -1,0 +1,357 @@
+"""The one way a resource version comes to be: checked, classified, indexed, stored, passed on.
+
+`draft` does everything that needs no store; the ``*_in`` functions run inside one transaction,
+so that what a write depends on cannot change under it. A transaction Bundle calls the same
+functions for its entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fhir_portal.access.classify import binaries_of, classify, edges_of
+from fhir_portal.access.context import LABEL, AuthContext
+from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromTargets
+from fhir_portal.access.policy import Ask, Deny, decide
+from fhir_portal.access.visibility import RowFacts, Visibility
+from fhir_portal.access.writes import wrong_author
+from fhir_portal.fhir import json
+from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.errors import (
+    Forbidden,
+    Gone,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    Unprocessable,
+)
+from fhir_portal.fhir.reference import Reference, ResourceKey, attachments_in, references_in
+from fhir_portal.resources import consent
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
+from fhir_portal.resources.validation import status_for, validate
+from fhir_portal.search.evaluate import matches
+from fhir_portal.search.indexer import IndexEntries, extract
+
+_MAX_PASSES: Final = 10_000
+"""Derived rows recomputed for one write; beyond this the write is refused, not half done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write stored, and whether it made the resource."""
+
+    row: Row
+    created: bool
+
+
+def parsed(body: bytes, resource_type: str) -> dict[str, Any]:
+    """Read and validate a body that must hold a resource of one type.
+
+    Raises:
+        Invalid, Unprocessable: with one issue per fault, each naming its element.
+    """
+    if not body:
+        message = f"the body is empty; it must hold a {resource_type} as FHIR JSON"
+        raise Invalid(message)
+    return parsed_tree(json.parse(body), body, resource_type)
+
+
+def parsed_tree(tree: dict[str, Any], body: bytes, resource_type: str) -> dict[str, Any]:
+    """Validate what was read already; see `parsed`."""
+    found = tree.get("resourceType")
+    if found != resource_type:
+        message = f"the body must hold a {resource_type}"
+        raise Invalid(message, expression="resourceType")
+    issues = [issue for issue in validate(tree, body) if issue.severity in {"error", "fatal"}]
+    if issues:
+        raise (Invalid if status_for(issues) == Invalid.status else Unprocessable)(issues=issues)
+    return tree
+
+
+def relative(tree: dict[str, Any], server: Server) -> None:
+    """Write references and attachments under our own base as relative ones, in place."""
+    for member, holders in (("reference", references_in(tree)), ("url", attachments_in(tree))):
+        for _, holder in holders:
+            text = holder[member]
+            if "://" not in text:
+                continue
+            for base in (server.base, *server.aliases):
+                if text.startswith(f"{base}/"):
+                    holder[member] = str(Reference.parse(text).seen_from(base))
+
+
+def draft(server: Server, auth: AuthContext, tree: dict[str, Any]) -> None:
+    """Judge a validated resource by everything that needs no store; relativises in place.
+
+    Raises:
+        Forbidden: written in somebody else's name, or labelled by one who may not.
+    """
+    relative(tree, server)
+    reason = wrong_author(auth, tree)
+    if reason:
+        raise Forbidden(reason)
+
+
+async def create_in(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    tree: dict[str, Any],
+    visible: Visibility,
+    *,
+    resource_id: str,
+) -> Written:
+    """Store a new resource under an id of the server's."""
+    if auth.context != "system" or LABEL not in auth.permissions:
+        _refuse_label_change({}, tree)
+    row = await _store(
+        transaction, server, auth, _with_id(tree, resource_id), visible, version=1, method="POST"
+    )
+    return Written(row, created=True)
+
+
+async def update_in(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    tree: dict[str, Any],
+    visible: Visibility,
+    *,
+    key: ResourceKey,
+    if_match: str | None,
+    if_none_match: str | None,
+) -> Written:
+    """Store the next version, or the first under an id a ``system/`` client chose."""
+    before = await transaction.read(key, visible)
+    if before is None and auth.context != "system":
+        message = f"{key} is not known"
+        raise NotFound(message)
+    living = before is not None and not before.deleted
+    check_if_match(if_match, before, key)
+    if if_none_match is not None and living:
+        message = f"{key} exists already"
+        raise PreconditionFailed(message)
+    old = json.parse(before.body) if before is not None and not before.deleted else {}
+    if auth.context != "system" or LABEL not in auth.permissions:
+        _carry_labels(old, tree)
+        _refuse_label_change(old, tree)
+    if old and auth.context != "system":
+        reason = wrong_author(auth, old)
+        if reason:
+            raise Forbidden(reason)
+    row = await _store(
+        transaction,
+        server,
+        auth,
+        _with_id(tree, key.id),
+        visible,
+        version=before.version + 1 if before is not None else 1,
+        method="PUT",
+        old=old,
+    )
+    return Written(row, created=not living)
+
+
+async def delete_in(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    visible: Visibility,
+    *,
+    key: ResourceKey,
+    if_match: str | None,
+) -> Row:
+    """Store a deletion as the next version; deleting again changes nothing."""
+    before = await transaction.read(key, visible)
+    if before is None:
+        message = f"{key} is not known"
+        raise NotFound(message)
+    check_if_match(if_match, before, key)
+    if before.deleted:
+        return before
+    old = json.parse(before.body)
+    await consent.before_change(transaction, auth, before.facts.practice, old, None)
+    row = Row(
+        before.facts,
+        before.version + 1,
+        await transaction.next_instant(_milliseconds(server)),
+        "DELETE",
+        b"",
+    )
+    await transaction.write(NewVersion(row, IndexEntries(), ()))
+    await _pass_on(transaction, row.facts, old, {})
+    return row
+
+
+def check_if_match(if_match: str | None, before: Row | None, key: ResourceKey) -> None:
+    """Hold ``If-Match`` against the current version (FHIR R4 §3.1.0.5).
+
+    Raises:
+        PreconditionFailed: another version is current, or none.
+    """
+    if if_match is None:
+        return
+    wanted = if_match.strip().removeprefix("W/").strip('"')
+    if before is None or before.deleted or (wanted not in {"*", str(before.version)}):
+        message = f"{key} is not at version {wanted[:20]}; read it again and repeat your change"
+        raise PreconditionFailed(message)
+
+
+def gone(row: Row) -> Gone:
+    """Return the refusal for a resource whose deletion the caller may know about."""
+    return Gone(f"{row.key} was deleted")
+
+
+async def _store(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    tree: dict[str, Any],
+    visible: Visibility,
+    *,
+    version: int,
+    method: str,
+    old: Mapping[str, Any] | None = None,
+) -> Row:
+    name = tree["resourceType"]
+    facts = await classify(tree, auth.practice, _Neighbours(transaction))
+    entries = extract(name, tree)
+    updated = await transaction.next_instant(_milliseconds(server))
+    visible.require(
+        facts, lambda criteria: matches(criteria, entries, id=facts.id, last_updated=updated * 1000)
+    )
+    if auth.context != "system":
+        await _require_known_references(transaction, server, auth, tree)
+    await consent.before_change(transaction, auth, auth.practice, old or {}, tree)
+    _set_meta(tree, version, updated)
+    row = Row(facts, version, updated, method, json.dumps(tree))
+    await transaction.write(NewVersion(row, entries, edges_of(tree)))
+    await _pass_on(transaction, facts, old or {}, tree)
+    return row
+
+
+class _Neighbours:
+    """`fhir_portal.access.classify.Neighbours` inside a transaction."""
+
+    def __init__(self, transaction: ResourceTransaction) -> None:
+        self._transaction = transaction
+
+    async def facts_of(self, key: ResourceKey, practice: str) -> RowFacts | None:
+        if key.type not in OWNERS:
+            return None
+        row = await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
+        return None if row is None or row.deleted else row.facts
+
+    async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
+        return [row.facts for row in await self._transaction.referrers(key, practice)]
+
+
+async def _pass_on(
+    transaction: ResourceTransaction,
+    facts: RowFacts,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+) -> None:
+    """Recompute the derived rows that this change touches, and those that these touch."""
+    waiting = {key for tree in (old, new) if tree for key in binaries_of(tree)}
+    waiting |= await _derived_from(transaction, facts)
+    for _ in range(_MAX_PASSES):
+        if not waiting:
+            return
+        key = waiting.pop()
+        row = await transaction.read(key, Visibility.of_server(key.type, practice=facts.practice))
+        if row is None or row.deleted:
+            continue
+        now = await classify(json.parse(row.body), facts.practice, _Neighbours(transaction))
+        if now != row.facts:
+            await transaction.reclassify(key, now)
+            waiting |= await _derived_from(transaction, now)
+    message = "too many resources depend on this one to change it in one step"
+    raise Unprocessable(message)
+
+
+async def _derived_from(transaction: ResourceTransaction, facts: RowFacts) -> set[ResourceKey]:
+    if facts.resource_type in DIRECTORY:
+        return set()  # nobody's record: nothing is derived from it
+    key = ResourceKey(facts.resource_type, facts.id)
+    return {
+        row.key
+        for row in await transaction.referrers(key, facts.practice)
+        if row.facts.resource_type in DERIVED
+        and isinstance(OWNERS[row.facts.resource_type], FromTargets)
+    }
+
+
+async def _require_known_references(
+    transaction: ResourceTransaction, server: Server, auth: AuthContext, tree: Mapping[str, Any]
+) -> None:
+    """A person's write may refer only to what that person can see.
+
+    Otherwise it would tell what exists, or draw a Binary of another record into this one.
+    """
+    own = {auth.record.patient, auth.record.fhir_user} if auth.record else set()
+    texts = [(path, h["reference"]) for path, h in references_in(tree)]
+    texts += [(f"{path}.url", h["url"]) for path, h in attachments_in(tree)]
+    for path, text in texts:
+        reference = Reference.parse(text)
+        key = reference.key
+        if reference.query is not None or (key is None and reference.url is None):
+            if reference.contained is not None:
+                continue
+            message = "conditional references are not taken here"
+            raise Unprocessable(message, expression=path)
+        if key is None or str(key) in own:
+            continue
+        answer = decide(auth, Ask("r", key.type, server.clock()))
+        row = None if isinstance(answer, Deny) else await transaction.read(key, answer.visible)
+        if row is None or row.deleted:
+            message = "this reference does not lead to anything known"
+            raise Unprocessable(message, expression=path)
+
+
+def _with_id(tree: dict[str, Any], resource_id: str) -> dict[str, Any]:
+    """Return the tree with its id set, in the sender's place or behind ``resourceType``."""
+    if "id" in tree:
+        return {**tree, "id": resource_id}
+    named = {"resourceType": tree["resourceType"], "id": resource_id}
+    if next(iter(tree)) == "resourceType":
+        return named | tree
+    return tree | {"id": resource_id}
+
+
+def _set_meta(tree: dict[str, Any], version: int, updated: int) -> None:
+    meta = {"versionId": str(version), "lastUpdated": instant(updated * 1000)}
+    sent = tree.get("meta") or {}
+    meta |= {name: value for name, value in sent.items() if name not in meta}
+    if "meta" in tree:
+        tree["meta"] = meta
+        return
+    members = list(tree.items())
+    tree.clear()
+    for name, value in members:
+        tree[name] = value
+        if name == "id":
+            tree["meta"] = meta
+
+
+def _carry_labels(old: Mapping[str, Any], tree: dict[str, Any]) -> None:
+    """Keep the labels of the old version where the sender says nothing about them."""
+    before = old.get("meta") or {}
+    kept = {n: before[n] for n in ("security", "tag") if n in before}
+    if kept:
+        tree["meta"] = kept | (tree.get("meta") or {})
+
+
+def _refuse_label_change(old: Mapping[str, Any], tree: Mapping[str, Any]) -> None:
+    before, after = old.get("meta") or {}, tree.get("meta") or {}
+    for name in ("security", "tag"):
+        if (before.get(name) or []) != (after.get(name) or []):
+            message = f"this client may not change meta.{name}"
+            raise Forbidden(message, expression=f"{tree['resourceType']}.meta.{name}")
+
+
+def _milliseconds(server: Server) -> int:
+    return int(server.clock() * 1000)

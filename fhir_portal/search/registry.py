@@ -1,0 +1,130 @@
+"""Which search parameters this server has for a type, printed from R4's definitions.
+
+Every parameter listed here is extracted by ``indexer``; what R4 defines and is not listed stands
+with its reason in ``UNLISTED`` or is of a type in ``UNLISTED_TYPES``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from fhir_portal.fhir.definitions import ParameterDefinition, search_parameters, served_types
+from fhir_portal.fhir.errors import UnknownType
+from fhir_portal.search.values import (
+    DateValue,
+    NumberValue,
+    QuantityValue,
+    ReferenceValue,
+    StringValue,
+    Token,
+    UriValue,
+    Value,
+)
+
+PARSED_AS: Final[Mapping[str, type[Value]]] = MappingProxyType(
+    {
+        "token": Token,
+        "string": StringValue,
+        "reference": ReferenceValue,
+        "date": DateValue,
+        "number": NumberValue,
+        "quantity": QuantityValue,
+        "uri": UriValue,
+    }
+)
+"""The search parameter types served, with the class that reads their values."""
+
+UNLISTED_TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "composite": "pairs of values are not indexed together",
+        "special": "each needs a search of its own (near, _filter)",
+    }
+)
+
+_AN_EXTENSION = "leads to an Extension, and R4 does not say which of its values is meant"
+_PHONETIC = "asks for a phonetic match, which is another index than a string's"
+_NESTED = "picks a resource nested in the Bundle by its place; no reference is there to index"
+
+UNLISTED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Bundle.composition": _NESTED,
+        "Bundle.message": _NESTED,
+        "Device.din": _AN_EXTENSION,
+        "DiagnosticReport.assessed-condition": _AN_EXTENSION,
+        "Observation.amino-acid-change": _AN_EXTENSION,
+        "Observation.dna-variant": _AN_EXTENSION,
+        "Observation.gene-amino-acid-change": _AN_EXTENSION,
+        "Observation.gene-dnavariant": _AN_EXTENSION,
+        "Observation.gene-identifier": _AN_EXTENSION,
+        "Organization.phonetic": _PHONETIC,
+        "Patient.mothersMaidenName": _AN_EXTENSION,
+        "Patient.phonetic": _PHONETIC,
+        "Person.phonetic": _PHONETIC,
+        "Practitioner.phonetic": _PHONETIC,
+        "RelatedPerson.phonetic": _PHONETIC,
+    }
+)
+"""Parameters that R4 defines with a type served here, and why they are not offered."""
+
+COLUMNS: Final = frozenset({"_id", "_lastUpdated"})
+"""Parameters that each store answers from its own columns; the indexer makes no entries."""
+
+_MODIFIERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {"string": frozenset({"exact", "contains"}), "token": frozenset({"not"})}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParameter:
+    """A parameter as it applies to one type. ``targets`` and ``modifiers`` are what it takes."""
+
+    code: str
+    type: str
+    resource_type: str
+    expression: str
+    targets: tuple[str, ...]
+    modifiers: frozenset[str]
+    url: str
+
+
+@functools.cache
+def parameters_for(resource_type: str) -> Mapping[str, SearchParameter]:
+    """The parameters of a type by code, in alphabetical order, ``_id`` and the like included.
+
+    Raises:
+        UnknownType: when the type is not served.
+    """
+    if resource_type not in served_types():
+        raise UnknownType(f"{resource_type} is not a resource type of this server.")
+    defined = search_parameters()
+    rows = {**defined["Resource"], **defined.get(resource_type, {})}
+    return MappingProxyType(
+        {
+            code: _parameter(resource_type, row)
+            for code, row in sorted(rows.items())
+            if row.type in PARSED_AS and f"{resource_type}.{code}" not in UNLISTED
+        }
+    )
+
+
+def _parameter(resource_type: str, row: ParameterDefinition) -> SearchParameter:
+    modifiers: frozenset[str]
+    if row.code in COLUMNS:
+        modifiers = frozenset()
+    else:
+        modifiers = _MODIFIERS.get(row.type, frozenset()) | {"missing"}
+        if row.type == "reference" and len(row.targets) > 1:
+            modifiers |= set(row.targets)
+    return SearchParameter(
+        code=row.code,
+        type=row.type,
+        resource_type=resource_type,
+        expression=row.expression,
+        targets=row.targets,
+        modifiers=modifiers,
+        url=row.url,
+    )

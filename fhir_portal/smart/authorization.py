@@ -1,0 +1,210 @@
+"""The authorization request: what an app asked for, until a person has answered.
+
+SMART App Launch 2.2 §2.0.6, RFC 6749 §4.1.1, OpenID Connect Core §3.1.2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from fhir_portal.consent.record import RecordAccess
+from fhir_portal.records import Record
+from fhir_portal.smart import errors
+from fhir_portal.smart.client import Client
+from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.offer import ConsentOffer
+from fhir_portal.smart.scope import ScopeSet
+
+HANDLE_BYTES: Final = 24
+_MAX_PARAMETER: Final = 8000
+_PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
+_KEPT: Final = frozenset(
+    {
+        "response_type",
+        "client_id",
+        "redirect_uri",
+        "scope",
+        "state",
+        "aud",
+        "code_challenge",
+        "code_challenge_method",
+        "nonce",
+        "prompt",
+        "max_age",
+        "login_hint",
+    }
+)
+
+
+class AuthorizationRequest(Record, frozen=True, kw_only=True):
+    """A request in flight; ``key`` is the hash of the handle that pages pass on.
+
+    ``browser`` binds it to one browser's session, ``""`` until that browser has come back from
+    a cross-site form. ``patient`` is the record that was chosen. Answering it deletes it.
+    """
+
+    kind: ClassVar[str] = "authorization-request"
+
+    expires: float
+    issued: float
+    parameters: dict[str, str]
+    browser: str = ""
+    patient: str | None = None
+
+    @property
+    def client_id(self) -> str:
+        return self.parameters["client_id"]
+
+    @property
+    def redirect_uri(self) -> str:
+        return self.parameters["redirect_uri"]
+
+    @property
+    def state(self) -> str | None:
+        return self.parameters.get("state")
+
+    @property
+    def scope(self) -> ScopeSet:
+        return ScopeSet.parse(self.parameters["scope"])
+
+    @property
+    def prompt(self) -> frozenset[str]:
+        return frozenset(self.parameters.get("prompt", "").split())
+
+    @property
+    def login_hint(self) -> str:
+        return self.parameters.get("login_hint", "")
+
+    def accepts_sign_in_of(self, auth_time: float, *, now: float) -> bool:
+        """Whether a sign-in at ``auth_time`` is fresh enough (``prompt``, ``max_age``)."""
+        if auth_time >= self.issued:
+            return True
+        if self.prompt & {"login", "select_account"}:
+            return False
+        max_age = self.parameters.get("max_age")
+        return max_age is None or now - auth_time <= int(max_age)
+
+
+@dataclass(frozen=True, slots=True)
+class SignInFirst:
+    """Nobody is signed in, or not recently enough."""
+
+    client: Client
+    login_hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseRecord:
+    """There are several records, or one that is not the person's own."""
+
+    client: Client
+    records: tuple[RecordAccess, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskConsent:
+    """Show what is asked for, of which record, and let the person decide."""
+
+    client: Client
+    record: RecordAccess
+    offer: ConsentOffer
+    other_records: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoRecord:
+    """The account may use no record at all: all there is to do is to go back."""
+
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing left to ask: the browser goes to ``location``."""
+
+    location: str
+
+
+Step = SignInFirst | ChooseRecord | AskConsent | NoRecord | Finished
+
+
+def collect(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], frozenset[str]]:
+    """Return the parameters, first value each, and the names that came more than once."""
+    parameters: dict[str, str] = {}
+    repeated = set()
+    for name, value in pairs:
+        if name in parameters:
+            repeated.add(name)
+        parameters.setdefault(name, value)
+    return parameters, frozenset(repeated)
+
+
+def redirect_uri_of(
+    client: Client | None, parameters: dict[str, str], repeated: frozenset[str]
+) -> str:
+    """Return where answers may go; until that is certain, errors go to a page and nowhere else.
+
+    Raises `InvalidClient` for an unknown client, `InvalidRequest` for another redirect URI than a
+    registered one (RFC 6749 §4.1.2.1).
+    """
+    for name in ("client_id", "redirect_uri"):
+        if name in repeated:
+            raise errors.InvalidRequest(f"{name} came more than once")
+        if not parameters.get(name):
+            raise errors.InvalidRequest(f"{name} is missing")
+    if client is None or client.disabled:
+        raise errors.InvalidClient("no such client is registered here")
+    if not client.may_redirect_to(parameters["redirect_uri"]):
+        raise errors.InvalidRequest("redirect_uri is not registered for this client")
+    return parameters["redirect_uri"]
+
+
+def check_parameters(
+    parameters: dict[str, str], repeated: frozenset[str], issuer: Issuer
+) -> dict[str, str]:
+    """Refuse what is repeated, missing or not offered; return the parameters to keep."""
+    if repeated:
+        raise errors.InvalidRequest("a parameter came more than once")
+    if any(len(value) > _MAX_PARAMETER for value in parameters.values()):
+        raise errors.InvalidRequest("a parameter is too long")
+    if "request" in parameters:
+        raise errors.RequestNotSupported("request objects are not supported")
+    if "request_uri" in parameters:
+        raise errors.RequestUriNotSupported("request objects are not supported")
+    response_type = parameters.get("response_type")
+    if not response_type:
+        raise errors.InvalidRequest("response_type is missing")
+    if response_type != "code":
+        raise errors.UnsupportedResponseType("response_type must be code")
+    if parameters.get("response_mode", "query") != "query":
+        raise errors.InvalidRequest("response_mode must be query")
+    if "launch" in parameters:
+        raise errors.InvalidRequest("launch from an EHR is not offered; ask for launch/patient")
+    if not issuer.is_audience(parameters.get("aud", "")):
+        raise errors.InvalidRequest(f"aud must be {issuer.fhir}")
+    prompts = parameters.get("prompt", "").split()
+    if not _PROMPTS.issuperset(prompts) or ("none" in prompts and len(prompts) > 1):
+        raise errors.InvalidRequest("prompt is none, or any of login, consent, select_account")
+    max_age = parameters.get("max_age", "0")
+    if not (max_age.isascii() and max_age.isdigit() and len(max_age) <= len("9999999999")):
+        raise errors.InvalidRequest("max_age is a number of seconds")
+    return {name: value for name, value in parameters.items() if name in _KEPT}
+
+
+def error_location(error: errors.OAuthError, issuer: Issuer) -> str:
+    """The redirect that tells the app (RFC 6749 §4.1.2.1, RFC 9207); `redirect_uri` must be set."""
+    if error.redirect_uri is None:
+        raise ValueError("this error is for a page")
+    parameters = {"error": error.error, "error_description": error.description}
+    if error.state is not None:
+        parameters["state"] = error.state
+    parameters["iss"] = issuer.base
+    parts = urlsplit(error.redirect_uri)
+    added = "&".join(
+        f"{name}={quote(value, safe='')}" for name, value in parameters.items() if value
+    )
+    query = f"{parts.query}&{added}" if parts.query else added
+    return urlunsplit(parts._replace(query=query))

@@ -1,0 +1,132 @@
+"""``private_key_jwt``: a client signs an assertion with a key it registered.
+
+RFC 7523 §3, SMART App Launch 2.2 §4 (asymmetric client authentication). ``iat``, ``nbf`` and
+``jku`` are not required. Each assertion is good once: its ``jti`` is stored by the transaction
+that issues what it buys, and lasts as long as the assertion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
+
+from authlib.oauth2.rfc6749 import InvalidClientError
+from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import Key, KeySet
+
+from fhir_portal.records import Record
+
+ALGORITHMS: Final[Mapping[str, str]] = {"RS384": "RSA", "ES384": "EC"}
+"""The signature algorithms accepted, and the key type each needs."""
+
+MAX_AGE_SECONDS: Final = 300
+SKEW_SECONDS: Final = 30
+_MAX_JTI: Final = 512
+
+
+class UsedAssertion(Record, frozen=True, kw_only=True):
+    """A ``jti`` that a client has used; ``key`` is the hash of both."""
+
+    kind: ClassVar[str] = "used-assertion"
+
+
+def asserted_client_id(assertion: str) -> str | None:
+    """The client an assertion names, not verified: whom to look up."""
+    try:
+        claims = json.loads(jws.extract_compact(assertion.encode()).payload)
+    except (JoseError, ValueError, RecursionError):
+        return None
+    subject = claims.get("sub") if isinstance(claims, dict) else None
+    return subject if isinstance(subject, str) else None
+
+
+class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib is untyped
+    """Authlib's assertion check over our clients, clock and algorithms.
+
+    ``audiences`` are the addresses of the token endpoint; ``use`` is told of each `UsedAssertion`
+    to be stored.
+    """
+
+    CLIENT_AUTH_METHOD = "private_key_jwt"
+
+    def __init__(
+        self,
+        *,
+        audiences: list[str],
+        now: float,
+        use: Callable[[UsedAssertion], None],
+    ) -> None:
+        super().__init__(validate_jti=True, leeway=SKEW_SECONDS)
+        self._audiences = audiences
+        self._now = now
+        self._use = use
+
+    def resolve_client_public_key(self, client: Any) -> Any:
+        """Return the client's registered keys; which one signed is decided by the header."""
+        if not client.check_endpoint_auth_method(self.CLIENT_AUTH_METHOD, "token"):
+            raise InvalidClientError(description="This client does not authenticate by assertion.")
+        return KeySet.import_key_set(client.record.jwks)
+
+    def process_assertion_claims(self, assertion: str, resolve_key: Any) -> Any:
+        """Verify signature and claims. The words of the refusal never repeat the assertion."""
+        try:
+            header = jws.extract_compact(assertion.encode()).headers()
+            key = _key_for(header, resolve_key)
+            token = jwt.decode(assertion, key, algorithms=list(ALGORITHMS))
+        except (JoseError, ValueError):
+            raise InvalidClientError(description="The assertion cannot be verified.") from None
+        self.verify_claims(token.claims)
+        return token.claims
+
+    def verify_claims(self, claims: dict[str, Any]) -> None:
+        registry = jwt.JWTClaimsRegistry(
+            now=int(self._now),
+            leeway=self.leeway,
+            iss={"essential": True},
+            sub={"essential": True},
+            aud={"essential": True, "values": self.get_audiences()},
+            exp={"essential": True},
+            jti={"essential": True},
+        )
+        try:
+            registry.validate(claims)
+        except JoseError as error:
+            raise InvalidClientError(description=f"The assertion: {error.error}.") from None
+        if claims["iss"] != claims["sub"]:
+            raise InvalidClientError(description="The assertion: iss and sub must match.")
+        if claims["exp"] > self._now + MAX_AGE_SECONDS + SKEW_SECONDS:
+            raise InvalidClientError(description="The assertion: exp is over five minutes ahead.")
+        if len(claims["jti"]) > _MAX_JTI:
+            raise InvalidClientError(description="The assertion: jti is too long.")
+        self.validate_jti(claims, claims["jti"])
+
+    def get_audiences(self) -> list[str]:
+        return self._audiences
+
+    def validate_jti(self, claims: dict[str, Any], jti: str) -> bool:
+        """Have the ``jti`` stored; whether it was used before shows when that is done."""
+        named = f"{len(claims['sub'])}:{claims['sub']}:{jti}"
+        self._use(
+            UsedAssertion(
+                key=hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest(),
+                expires=claims["exp"] + SKEW_SECONDS,
+            )
+        )
+        return True
+
+
+def _key_for(header: Mapping[str, Any], keys: KeySet) -> Key:
+    """The one registered key of this ``kid`` that fits ``alg``; without ``kid``, the only fit."""
+    kid, key_type = header.get("kid"), ALGORITHMS.get(str(header.get("alg")))
+    fitting = [
+        key
+        for key in keys.keys
+        if key.key_type == key_type and (kid is None or key.as_dict().get("kid") == kid)
+    ]
+    if len(fitting) != 1:
+        raise ValueError("no registered key fits")
+    return fitting[0]

@@ -1,0 +1,31 @@
+"""Authorization codes: hashed, short-lived, used once (RFC 6749 §4.1.2, RFC 9700 §2.1.1)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from fhir_portal.records import Record
+from fhir_portal.smart.issuer import DAY
+
+KEPT_SECONDS: Final = DAY
+
+
+class AuthorizationCode(Record, frozen=True, kw_only=True):
+    """What one code stands for; ``key`` is its hash.
+
+    ``family`` is ``""`` until the code is used, then the key of the family it bought. The row
+    outlives the code by `KEPT_SECONDS`, so that a replay is known as one and ends the family.
+    """
+
+    kind: ClassVar[str] = "authorization-code"
+
+    good_until: float
+    client_id: str
+    redirect_uri: str
+    code_challenge: str
+    scope: str
+    account: str
+    patient: str
+    nonce: str | None
+    auth_time: float
+    family: str = ""

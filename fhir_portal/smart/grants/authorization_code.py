@@ -1,0 +1,135 @@
+"""The authorization code grant, at both its endpoints (RFC 6749 §4.1, OpenID Connect Core §3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+from authlib.oauth2.rfc6749 import grants
+from authlib.oidc.core import AuthorizationCodeMixin
+
+from fhir_portal.smart.code import KEPT_SECONDS, AuthorizationCode
+from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, Insert, LoadedClient, Replace
+from fhir_portal.smart.grants.issue import access_token_of, narrowed_scope, token_response
+from fhir_portal.smart.scope import ScopeSet
+from fhir_portal.smart.token import HANDLE_BYTES, TokenFamily, base64url, family_key, token_hash
+
+_CODE_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What a person said yes to: Authlib's ``grant_user`` at the authorization endpoint."""
+
+    account: str
+    patient: str
+    scope: ScopeSet
+    auth_time: float
+
+
+class LoadedCode(AuthorizationCodeMixin):  # type: ignore[misc] # Authlib has no type information
+    """An `AuthorizationCode` as Authlib wants to ask it."""
+
+    code_challenge_method = "S256"
+
+    def __init__(self, record: AuthorizationCode) -> None:
+        self.record = record
+        self.code_challenge = record.code_challenge
+
+    def get_redirect_uri(self) -> str:
+        return self.record.redirect_uri
+
+    def get_scope(self) -> str:
+        return self.record.scope
+
+    def get_nonce(self) -> str | None:
+        return self.record.nonce
+
+    def get_auth_time(self) -> int:
+        return int(self.record.auth_time)
+
+
+class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[misc] # Authlib is untyped
+    """Authlib's grant over the loaded code."""
+
+    TOKEN_ENDPOINT_AUTH_METHODS: ClassVar = list(TOKEN_AUTH_METHODS)
+
+    def generate_authorization_code(self) -> str:
+        return base64url(self.server.setting.random(_CODE_BYTES))
+
+    def save_authorization_code(self, code: str, request: Any) -> None:
+        """Collect the code for what ``request.user``, an `Approval`, said yes to."""
+        approval: Approval = request.user
+        good_until = self.server.now + self.server.setting.lifetimes.code
+        self.server.writes.append(
+            Insert(
+                AuthorizationCode(
+                    key=token_hash(code),
+                    expires=good_until + KEPT_SECONDS,
+                    good_until=good_until,
+                    client_id=request.client.client_id,
+                    redirect_uri=request.payload.redirect_uri,
+                    code_challenge=request.payload.data["code_challenge"],
+                    scope=str(approval.scope),
+                    account=approval.account,
+                    patient=approval.patient,
+                    nonce=request.payload.data.get("nonce"),
+                    auth_time=approval.auth_time,
+                )
+            )
+        )
+
+    def query_authorization_code(
+        self,
+        code: str,  # noqa: ARG002 - it was looked up by its hash
+        client: LoadedClient,
+    ) -> LoadedCode | None:
+        """Return the loaded code if it is this client's, unused and fresh; note a replay."""
+        found = self.server.loaded.code
+        if found is None or found.client_id != client.client_id:
+            return None
+        if found.family:
+            self.server.ended = (found.family, "code-replayed")
+            return None
+        return LoadedCode(found) if self.server.now < found.good_until else None
+
+    def authenticate_user(self, authorization_code: LoadedCode) -> Any:  # noqa: ARG002
+        """Return the account, while it may still use the record that was chosen."""
+        loaded = self.server.loaded
+        usable = loaded.account is not None and not loaded.account.disabled and loaded.record
+        return loaded.account if usable else None
+
+    def generate_token(self, *, scope: str, **_: Any) -> dict[str, Any]:
+        """Start a family and answer with its first generation."""
+        exchange, now = self.server, self.server.now
+        code, record = exchange.loaded.code, exchange.loaded.record
+        handle = exchange.setting.random(HANDLE_BYTES)
+        granted = narrowed_scope(exchange, scope)
+        expires = now + exchange.setting.lifetimes.refresh_token
+        family = TokenFamily(
+            key=family_key(handle),
+            expires=expires if record.until is None else min(expires, record.until),
+            issued=now,
+            rotated=now,
+            client_id=code.client_id,
+            account=code.account,
+            patient=record.patient,
+            practice=record.practice,
+            fhir_user=record.fhir_user,
+            grant=record.grant,
+            scope=str(granted),
+        )
+        access_token = access_token_of(exchange, family, handle, granted)
+        exchange.writes += [
+            Replace(code, msgspec.structs.replace(code, family=family.key)),
+            Insert(family),
+            Insert(access_token),
+        ]
+        return token_response(exchange, family, handle, access_token)
+
+    def save_token(self, token: dict[str, Any]) -> None:
+        """`generate_token` has collected the rows."""
+
+    def delete_authorization_code(self, authorization_code: LoadedCode) -> None:
+        """The code is marked as used, not deleted: a replay must be known as one."""

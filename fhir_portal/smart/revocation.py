@@ -1,0 +1,83 @@
+"""Ending tokens: by a client (RFC 7009), by a person, by an operator, or because of misuse.
+
+A family ends as a whole: its access tokens are deleted in the transaction that ends it, so the
+next request with one of them is refused at every worker.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from fhir_portal.accounts.account import Account, UnknownAccount
+from fhir_portal.accounts.sessions import end_sessions
+from fhir_portal.records import RecordStore, RecordTransaction
+from fhir_portal.smart.token import AccessToken, TokenFamily
+
+_PAGE = 1000
+_ALL = 1_000_000
+
+
+async def revoke_family(
+    transaction: RecordTransaction, family: str, *, now: float, because: str
+) -> bool:
+    """End one family inside a transaction; true if it was alive."""
+    if not family:
+        raise ValueError("a backend client's token has no family")
+    found = await transaction.get(TokenFamily, family)
+    await _delete_access_tokens(transaction, "family", family)
+    if found is None or found.ended is not None:
+        return False
+    await transaction.put(msgspec.structs.replace(found, ended=now, ended_because=because))
+    return True
+
+
+async def revoke_where(
+    transaction: RecordTransaction,
+    field: Literal["account", "client_id", "patient", "grant"],
+    value: str,
+    *,
+    now: float,
+    because: str,
+) -> int:
+    """End every family of an account, client, record or grant; returns how many were alive.
+
+    ``value`` is as in `TokenFamily`: a ``patient`` is ``Patient/<id>``, a ``grant``
+    ``Consent/<id>``. For a client the tokens without a family go too.
+    """
+    ended = 0
+    # All of them: families that ended stay, and must not hide live ones behind a page's end.
+    families = await transaction.find(TokenFamily, field, value, limit=_ALL)
+    for family in families:
+        ended += await revoke_family(transaction, family.key, now=now, because=because)
+    if field == "client_id":
+        await _delete_access_tokens(transaction, "client_id", value)
+    return ended
+
+
+async def disable_account(store: RecordStore, account_id: str, *, now: float) -> int:
+    """Shut a person out everywhere at once: account, sessions and tokens, in one transaction.
+
+    Returns how many token families ended. Raises `UnknownAccount`.
+    """
+
+    async def change(transaction: RecordTransaction) -> int:
+        account = await transaction.get(Account, account_id)
+        if account is None:
+            raise UnknownAccount(account_id)
+        await transaction.put(msgspec.structs.replace(account, disabled=True))
+        await end_sessions(transaction, account_id)
+        return await revoke_where(
+            transaction, "account", account_id, now=now, because="account-disabled"
+        )
+
+    return await store.transact(change)
+
+
+async def _delete_access_tokens(
+    transaction: RecordTransaction, field: Literal["family", "client_id"], value: str
+) -> None:
+    while tokens := await transaction.find(AccessToken, field, value, limit=_PAGE):
+        for token in tokens:
+            await transaction.delete(AccessToken, token.key)

@@ -1,0 +1,602 @@
+"""The authorization server: loads what a request names, lets Authlib decide, commits the outcome.
+
+Everything one-time is consumed by a compare-and-set in the transaction that issues what it buys.
+Whoever loses it is judged again over what is stored now: a code is then a replayed code, and a
+refresh token a repeated or reused one.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+import structlog
+
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.sessions import Visitor
+from fhir_portal.accounts.throttle import Throttle, TooManyAttempts
+from fhir_portal.consent.record import RecordAccess, RecordDirectory, ScopePolicy
+from fhir_portal.records import DuplicateRecord, RecordStore, RecordTransaction
+from fhir_portal.smart import errors
+from fhir_portal.smart.authorization import (
+    HANDLE_BYTES,
+    AskConsent,
+    AuthorizationRequest,
+    ChooseRecord,
+    Finished,
+    NoRecord,
+    SignInFirst,
+    Step,
+    check_parameters,
+    collect,
+    redirect_uri_of,
+)
+from fhir_portal.smart.client import Client
+from fhir_portal.smart.client_auth.private_key_jwt import UsedAssertion, asserted_client_id
+from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.discovery import openid_configuration, scopes_supported, smart_configuration
+from fhir_portal.smart.endpoints import Introspection, Revocation
+from fhir_portal.smart.exchange import (
+    Exchange,
+    FormRequest,
+    Insert,
+    Loaded,
+    LoadedRequest,
+    Setting,
+)
+from fhir_portal.smart.grants.authorization_code import Approval, AuthorizationCodeGrant
+from fhir_portal.smart.grants.client_credentials import ClientCredentialsGrant
+from fhir_portal.smart.grants.refresh_token import RefreshTokenGrant
+from fhir_portal.smart.id_token import IdToken
+from fhir_portal.smart.issuer import Issuer, Lifetimes
+from fhir_portal.smart.keys import ServerKeys
+from fhir_portal.smart.offer import ConsentOffer
+from fhir_portal.smart.pkce import RequiredS256
+from fhir_portal.smart.registration import register_client
+from fhir_portal.smart.revocation import revoke_family
+from fhir_portal.smart.scope import LETTERS, Scope, ScopeSet
+from fhir_portal.smart.token import (
+    AccessToken,
+    RefreshToken,
+    TokenFamily,
+    base64url,
+    derive_access_token,
+    token_hash,
+)
+
+REGISTRATIONS_PER_ADDRESS: Final = "20 per hour"
+_TRIES: Final = 5
+_BASIC: Final = 'Basic realm="fhir-portal"'
+
+# At DEBUG, Authlib writes tokens into the log.
+logging.getLogger("authlib").setLevel(logging.INFO)
+
+log = structlog.get_logger(__name__)
+
+
+class NothingTicked(Exception):
+    """Approved, but with no scope ticked: the page is shown again and says so."""
+
+
+class AuthorizationServer:
+    """Issues, refreshes, introspects and revokes tokens, and leads a person through consent.
+
+    ``resource_types`` are what a wildcard stands for; ``understands`` says whether the search
+    parameters of a granular scope exist. ``clock`` gives seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: RecordStore,
+        directory: RecordDirectory,
+        policy: ScopePolicy,
+        keys: ServerKeys,
+        issuer: Issuer,
+        resource_types: Sequence[str],
+        understands: Callable[[Scope], bool],
+        lifetimes: Lifetimes | None = None,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.issuer = issuer
+        self.keys = keys
+        self._store = store
+        self._directory = directory
+        self._policy = policy
+        self._resource_types = tuple(resource_types)
+        self._understands = understands
+        self.lifetimes = lifetimes or Lifetimes()
+        self._clock = clock
+        self._random = random
+        self._throttle = Throttle(store, clock)
+        self._setting = Setting(issuer, self.lifetimes, keys, self.narrowed, random)
+
+    # --- documents -----------------------------------------------------------------------------
+
+    def smart_configuration(self) -> dict[str, Any]:
+        """The document at ``/fhir/.well-known/smart-configuration``."""
+        return smart_configuration(self.issuer, self._scopes_supported())
+
+    def openid_configuration(self) -> dict[str, Any]:
+        """The document at ``/.well-known/openid-configuration``."""
+        return openid_configuration(self.issuer, self._scopes_supported())
+
+    def jwks(self) -> dict[str, Any]:
+        """The document at ``/oauth/jwks``."""
+        return self.keys.jwks()
+
+    def _scopes_supported(self) -> tuple[str, ...]:
+        return scopes_supported(self._policy, self._resource_types)
+
+    # --- token, introspection, revocation, registration ----------------------------------------
+
+    async def token(self, request: FormRequest) -> dict[str, Any]:
+        """Answer the token endpoint (RFC 6749 §3.2) or raise an `errors.OAuthError`."""
+        if not request.form.get("grant_type"):
+            raise errors.InvalidRequest("grant_type is missing")
+        grants = (
+            (AuthorizationCodeGrant, (RequiredS256(required=True), IdToken())),
+            (RefreshTokenGrant, ()),
+            (ClientCredentialsGrant, ()),
+        )
+        for _ in range(_TRIES):
+            loaded = await self._load_for_token(request)
+            exchange = Exchange(self._setting, loaded, self._clock(), grants=grants)
+            response = await self._run(exchange, request, exchange.create_token_response)
+            if await self._commit(exchange):
+                return dict(response.body)
+        raise errors.InvalidGrant("the grant is being used elsewhere at this moment")
+
+    async def introspect(self, request: FormRequest) -> dict[str, Any]:
+        """Answer the introspection endpoint (RFC 7662 §2.2) or raise an `errors.OAuthError`."""
+        loaded = await self._load_token_shown(request, newest_only=True)
+        exchange = Exchange(self._setting, loaded, self._clock(), endpoints=(Introspection,))
+        response = await self._run(
+            exchange, request, lambda r: exchange.create_endpoint_response("introspection", r)
+        )
+        if not await self._commit(exchange):
+            raise _assertion_used()
+        return dict(response.body)
+
+    async def revoke(self, request: FormRequest) -> None:
+        """Answer the revocation endpoint (RFC 7009 §2.2) or raise an `errors.OAuthError`.
+
+        An unknown token is no error: it is as good as revoked.
+        """
+        loaded = await self._load_token_shown(request, newest_only=False)
+        exchange = Exchange(self._setting, loaded, self._clock(), endpoints=(Revocation,))
+        await self._run(
+            exchange, request, lambda r: exchange.create_endpoint_response("revocation", r)
+        )
+        if not await self._commit(exchange):
+            raise _assertion_used()
+
+    async def register(self, metadata: Any, *, address: str) -> dict[str, Any]:
+        """Answer the registration endpoint (RFC 7591 §3) or raise an `errors.OAuthError`."""
+        try:
+            await self._throttle.limit(REGISTRATIONS_PER_ADDRESS, f"register:{address}")
+        except TooManyAttempts as error:
+            raise errors.TooManyRequests(
+                "too many registrations", headers={"Retry-After": str(error.retry_after)}
+            ) from None
+        information = await register_client(
+            self._store, metadata, now=self._clock(), random=self._random
+        )
+        log.info("client registered", client_id=information["client_id"])
+        return information
+
+    # --- authorization -------------------------------------------------------------------------
+
+    async def begin(self, pairs: Sequence[tuple[str, str]], *, browser: str = "") -> str:
+        """Judge an authorization request and keep it; return the handle for the pages.
+
+        ``browser`` binds it to a session; ``""`` leaves that to the first `resume`. Raises
+        `errors.OAuthError`: with ``redirect_uri`` set the app is told, otherwise a page says it.
+        """
+        parameters, repeated = collect(pairs)
+        client = await self._store.get(Client, parameters.get("client_id", ""))
+        redirect_uri = redirect_uri_of(client, parameters, repeated)
+        try:
+            kept = check_parameters(parameters, repeated, self.issuer)
+            scope = ScopeSet.parse(kept.get("scope", ""))
+            grant = self._consent_grant(kept, client)
+            allowed = self.narrowed(ScopeSet.parse(grant.request.scope), None)
+            if not allowed or (scope.resource and not allowed.resource):
+                raise errors.InvalidScope("none of these scopes can be granted to this client")
+        except errors.OAuthError as error:
+            error.redirect_uri = redirect_uri
+            error.state = parameters.get("state")
+            raise
+        handle, now = base64url(self._random(HANDLE_BYTES)), self._clock()
+        request = AuthorizationRequest(
+            key=token_hash(handle),
+            expires=now + self.lifetimes.authorization_request,
+            issued=now,
+            parameters=kept,
+            browser=browser,
+        )
+
+        async def keep(transaction: RecordTransaction) -> None:
+            await transaction.insert(request)
+
+        await self._store.transact(keep)
+        return handle
+
+    async def resume(self, handle: str, browser: str) -> AuthorizationRequest:
+        """Return the request of a handle in the browser it began in.
+
+        Raises `errors.InvalidRequest` when it is unknown, over, answered, or another browser's.
+        """
+        request = await self._store.get(AuthorizationRequest, token_hash(handle))
+        if request is not None and not request.browser:
+            bound = msgspec.structs.replace(request, browser=browser)
+            request = bound if await self._replaced(request, bound) else None
+        if request is None or self._clock() >= request.expires or request.browser != browser:
+            raise errors.InvalidRequest("This request is over, or was opened in another browser.")
+        return request
+
+    async def step(self, request: AuthorizationRequest, visitor: Visitor) -> Step:
+        """Say what comes next for this request and this person.
+
+        Raises `errors.OAuthError` with ``redirect_uri`` when the request cannot go on.
+        """
+        silent = "none" in request.prompt
+        client = await self._client_of(request)
+        account = visitor.account
+        if account is None or not request.accepts_sign_in_of(visitor.auth_time, now=self._clock()):
+            if silent:
+                raise await self._given_up(request, errors.LoginRequired("nobody is signed in"))
+            return SignInFirst(client, request.login_hint)
+        records = await self._directory.records_of(account)
+        record = _chosen(request, records)
+        if record is None:
+            if silent:
+                raise await self._given_up(
+                    request, errors.InteractionRequired("a record must be chosen")
+                )
+            return ChooseRecord(client, records) if records else NoRecord(client)
+        offer = self._offer(request, client, record)
+        if request.scope.resource and not offer.scopes:
+            raise await self._given_up(
+                request, errors.InvalidScope("none of these scopes can be granted on this record")
+            )
+        if await self._was_approved(request, client, account, record, offer):
+            return Finished(await self._approve(request, visitor, record, offer.everything))
+        if silent:
+            raise await self._given_up(request, errors.ConsentRequired("consent is needed"))
+        others = len(records) > 1
+        return AskConsent(client, record, offer, other_records=others)
+
+    async def choose_record(
+        self, request: AuthorizationRequest, visitor: Visitor, patient: str | None
+    ) -> None:
+        """Keep the picker's answer, ``Patient/<id>``; ``None`` to choose again.
+
+        Raises `errors.AccessDenied` for a record that this account may not use.
+        """
+        if visitor.account is None:
+            raise errors.LoginRequired("nobody is signed in")
+        if patient is not None:
+            record = await self._directory.record_of(visitor.account, patient)
+            if record is None:
+                raise errors.AccessDenied("This record cannot be chosen.")
+        await self._replaced(request, msgspec.structs.replace(request, patient=patient))
+
+    async def decide(
+        self,
+        request: AuthorizationRequest,
+        visitor: Visitor,
+        *,
+        approve: bool,
+        ticked: Collection[str] = (),
+    ) -> str:
+        """Answer the request as the person decided; return where the browser goes.
+
+        Raises `NothingTicked`, `errors.InvalidRequest` for a scope that was not offered or a
+        request answered before, and `errors.AccessDenied` with ``redirect_uri`` for a no.
+        """
+        if not approve:
+            raise await self._given_up(request, errors.AccessDenied("the person said no"))
+        step = await self.step(request, visitor)
+        if not isinstance(step, AskConsent):
+            raise errors.InvalidRequest("There is something else to answer first.")
+        scope = step.offer.granted(ticked)
+        if step.offer.scopes and not scope.resource:
+            raise NothingTicked
+        return await self._approve(request, visitor, step.record, scope)
+
+    def narrowed(self, scope: ScopeSet, record: RecordAccess | None) -> ScopeSet:
+        """What of these scopes may be granted at all (``record`` ``None``) or on a record.
+
+        Wildcards become one scope per type, except ``system/*``: there the FHIR side applies
+        the same policy type by type.
+        """
+        context = scope.context
+        if context is None:
+            return scope
+        if context != "system":
+            scope = scope.expanded(self._resource_types)
+
+        def letters(one: Scope) -> str:
+            if one.query and not self._understands(one):
+                return ""
+            if one.resource_type != "*":
+                return self._policy.grantable(one.context, one.resource_type, record)
+            types = self._resource_types
+            found = {c for t in types for c in self._policy.grantable(one.context, t, record)}
+            return "".join(letter for letter in LETTERS if letter in found)
+
+        return scope.limited_by(letters)
+
+    # --- within --------------------------------------------------------------------------------
+
+    async def _load_for_token(self, request: FormRequest) -> Loaded:
+        clients = await self._load_clients(request)
+        form = request.form
+        if form["grant_type"] == "authorization_code" and "code" in form:
+            code = await self._store.get(AuthorizationCode, token_hash(form["code"]))
+            if code is None:
+                return Loaded(clients)
+            account, record = await self._load_access(code.account, code.patient)
+            return Loaded(clients, code=code, account=account, record=record)
+        if form["grant_type"] == "refresh_token" and "refresh_token" in form:
+            presented = RefreshToken.parse(form["refresh_token"])
+            if presented is None:
+                return Loaded(clients)
+            family = await self._store.get(TokenFamily, presented.family)
+            if family is None:
+                return Loaded(clients)
+            account, record = await self._load_access(family.account, family.patient)
+            if record is not None and (record.grant, record.fhir_user) != (
+                family.grant,
+                family.fhir_user,
+            ):
+                record = None  # consent was given under another grant
+            newest = derive_access_token(self.keys, presented.handle, family.generation)
+            return Loaded(
+                clients,
+                family=family,
+                presented=presented,
+                current=await self._store.get(AccessToken, token_hash(newest)),
+                account=account,
+                record=record,
+            )
+        return Loaded(clients)
+
+    async def _load_access(
+        self, account_id: str, patient: str
+    ) -> tuple[Account | None, RecordAccess | None]:
+        account = await self._store.get(Account, account_id)
+        if account is None or account.disabled:
+            return account, None
+        return account, await self._directory.record_of(account, patient)
+
+    async def _load_token_shown(self, request: FormRequest, *, newest_only: bool) -> Loaded:
+        clients = await self._load_clients(request)
+        text = request.form.get("token", "")
+        found: AccessToken | TokenFamily | None = await self._store.get(
+            AccessToken, token_hash(text)
+        )
+        presented = RefreshToken.parse(text) if found is None else None
+        if presented is not None and presented.is_genuine(self.keys):
+            family = await self._store.get(TokenFamily, presented.family)
+            if family is not None and (
+                not newest_only or presented.generation == family.generation
+            ):
+                found = family
+        return Loaded(clients, token=found)
+
+    async def _load_clients(self, request: FormRequest) -> Mapping[str, Client]:
+        """Load every client the request names; refuse one that claims to be two."""
+        form = request.form
+        basic = _basic_client_id(request.authorization)
+        assertion = form.get("client_assertion")
+        if sum((basic is not None, "client_secret" in form, assertion is not None)) > 1:
+            raise errors.InvalidRequest("a client authenticates in one way at a time")
+        asserted = asserted_client_id(assertion) if assertion is not None else None
+        named = {name for name in (basic, asserted, form.get("client_id")) if name is not None}
+        if len(named) > 1:
+            raise errors.InvalidRequest("client_id is not the client that authenticates")
+        clients = {}
+        for name in named:
+            client = await self._store.get(Client, name)
+            if client is not None:
+                clients[name] = client
+        return clients
+
+    async def _run(
+        self, exchange: Exchange, request: FormRequest, work: Callable[[LoadedRequest], Any]
+    ) -> Any:
+        """Let Authlib decide; a family it found misused ends even though the answer is no."""
+        # Hints are hints: an unknown one is ignored (RFC 7662 §2.1, RFC 7009 §2.1).
+        form = {name: value for name, value in request.form.items() if name != "token_type_hint"}
+        uri = self.issuer.at("/oauth/token")
+        try:
+            return work(LoadedRequest("POST", uri, form, request.authorization))
+        except errors.InvalidClient as error:
+            if request.authorization is not None:
+                error.headers["WWW-Authenticate"] = _BASIC
+            raise
+        except errors.OAuthError:
+            if exchange.ended is not None:
+                await self._end(*exchange.ended)
+            raise
+
+    async def _commit(self, exchange: Exchange) -> bool:
+        """Make the collected writes, all or nothing; false when one found the world changed."""
+        if not exchange.writes and exchange.revoked is None:
+            return True
+
+        async def write(transaction: RecordTransaction) -> None:
+            for change in exchange.writes:
+                if isinstance(change, Insert):
+                    await _insert(transaction, change)
+                elif not await transaction.replace(change.old, change.new):
+                    raise _Lost
+            revoked = exchange.revoked
+            if isinstance(revoked, AccessToken) and not revoked.family:
+                await transaction.delete(AccessToken, revoked.key)
+            elif revoked is not None:
+                family = revoked.family if isinstance(revoked, AccessToken) else revoked.key
+                await revoke_family(transaction, family, now=exchange.now, because="by-client")
+
+        try:
+            await self._store.transact(write)
+        except _Lost:
+            return False
+        return True
+
+    async def _end(self, family: str, because: str) -> None:
+        async def end(transaction: RecordTransaction) -> bool:
+            return await revoke_family(transaction, family, now=self._clock(), because=because)
+
+        if await self._store.transact(end):
+            log.warning("token family ended", because=because)
+
+    async def _client_of(self, request: AuthorizationRequest) -> Client:
+        client = await self._store.get(Client, request.client_id)
+        redirect_uri_of(client, request.parameters, frozenset())
+        assert client is not None  # noqa: S101 - redirect_uri_of refuses
+        return client
+
+    def _consent_grant(
+        self, parameters: Mapping[str, str], client: Client | None
+    ) -> AuthorizationCodeGrant:
+        """Have Authlib validate an authorization request."""
+        exchange = Exchange(
+            self._setting,
+            Loaded({client.key: client} if client else {}),
+            self._clock(),
+            grants=((AuthorizationCodeGrant, (RequiredS256(required=True),)),),
+        )
+        request = LoadedRequest("GET", self.issuer.at("/oauth/authorize"), parameters)
+        grant: AuthorizationCodeGrant = exchange.validated_grant(request)
+        return grant
+
+    def _offer(
+        self, request: AuthorizationRequest, client: Client, record: RecordAccess
+    ) -> ConsentOffer:
+        return ConsentOffer.of(self.narrowed(request.scope.within(client.may_ask_for), record))
+
+    async def _was_approved(
+        self,
+        request: AuthorizationRequest,
+        client: Client,
+        account: Account,
+        record: RecordAccess,
+        offer: ConsentOffer,
+    ) -> bool:
+        """Whether consent may be skipped: a client that can keep a secret asks again, to read."""
+        if client.type == "public" or record.relation != "self" or "consent" in request.prompt:
+            return False
+        everything = offer.everything
+        if any(set(scope.letters) & set("cud") for scope in everything.resource):
+            return False
+        now = self._clock()
+        return any(
+            family.client_id == client.key
+            and family.patient == record.patient
+            and family.ended is None
+            and now < family.expires
+            and ScopeSet.parse(family.scope).covers(everything)
+            for family in await self._store.find(TokenFamily, "account", account.key)
+        )
+
+    async def _approve(
+        self,
+        request: AuthorizationRequest,
+        visitor: Visitor,
+        record: RecordAccess,
+        scope: ScopeSet,
+    ) -> str:
+        client = await self._client_of(request)
+        account = visitor.account
+        assert account is not None  # noqa: S101 - every caller has asked
+        grant = self._consent_grant(request.parameters, client)
+        approval = Approval(account.key, record.patient, scope, visitor.auth_time)
+        exchange: Exchange = grant.server
+        response = exchange.create_authorization_response(
+            grant.request, grant_user=approval, grant=grant
+        )
+
+        async def answer(transaction: RecordTransaction) -> None:
+            if not await transaction.delete(AuthorizationRequest, request.key):
+                raise errors.InvalidRequest("This request was answered before.")
+            for change in exchange.writes:
+                if isinstance(change, Insert):
+                    await transaction.insert(change.record)
+
+        await self._store.transact(answer)
+        return str(response.location)
+
+    async def _given_up(
+        self, request: AuthorizationRequest, error: errors.OAuthError
+    ) -> errors.OAuthError:
+        """Forget the request; return the error addressed to its app."""
+
+        async def forget(transaction: RecordTransaction) -> bool:
+            return await transaction.delete(AuthorizationRequest, request.key)
+
+        if not await self._store.transact(forget):
+            return errors.InvalidRequest("This request was answered before.")
+        error.redirect_uri, error.state = request.redirect_uri, request.state
+        return error
+
+    async def _replaced(self, old: AuthorizationRequest, new: AuthorizationRequest) -> bool:
+        async def change(transaction: RecordTransaction) -> bool:
+            return await transaction.replace(old, new)
+
+        return await self._store.transact(change)
+
+
+class _Lost(Exception):
+    """A compare-and-set found something else than what was loaded."""
+
+
+async def _insert(transaction: RecordTransaction, change: Insert) -> None:
+    try:
+        await transaction.insert(change.record)
+    except DuplicateRecord:
+        if isinstance(change.record, UsedAssertion):
+            raise _assertion_used() from None
+        raise _Lost from None
+
+
+def _assertion_used() -> errors.InvalidClient:
+    return errors.InvalidClient("The assertion was used before.")
+
+
+def _chosen(
+    request: AuthorizationRequest, records: tuple[RecordAccess, ...]
+) -> RecordAccess | None:
+    """The record that was picked, or the only one if it is the person's own."""
+    if request.patient is not None:
+        return next((r for r in records if r.patient == request.patient), None)
+    return records[0] if len(records) == 1 and records[0].relation == "self" else None
+
+
+def _basic_client_id(authorization: str | None) -> str | None:
+    """The client that HTTP Basic names; ``None`` when it is not used.
+
+    Refuses another scheme and a header that cannot be read, so that Authlib never sees one.
+    """
+    if authorization is None:
+        return None
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        credentials = base64.b64decode(encoded.strip(), validate=True).decode()
+    except ValueError:
+        credentials = ""
+    user, colon, _ = credentials.partition(":")
+    if scheme.lower() != "basic" or not colon:
+        raise errors.InvalidClient(
+            "the Authorization header is not HTTP Basic", headers={"WWW-Authenticate": _BASIC}
+        )
+    return unquote(user)

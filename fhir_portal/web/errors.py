@@ -1,0 +1,44 @@
+"""FhirErrors on the wire: the one place that makes an OperationOutcome answer of a refusal."""
+
+from __future__ import annotations
+
+from fhir_portal.fhir.errors import (
+    FhirError,
+    Forbidden,
+    Issue,
+    MethodNotAllowed,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
+from fhir_portal.fhir.outcome import outcome
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def refusal(error: FhirError, *, had_token: bool) -> tuple[int, Headers, bytes]:
+    """Return status, headers and body of a refusal (FHIR R4 §3.1.0.1.5; RFC 6750 §3)."""
+    headers: Headers = []
+    if isinstance(error, Unauthenticated):
+        challenge = b'Bearer realm="fhir"'
+        if had_token:
+            challenge += b', error="invalid_token"'
+        headers.append((b"www-authenticate", challenge))
+    elif isinstance(error, Forbidden):
+        headers.append((b"www-authenticate", b'Bearer realm="fhir", error="insufficient_scope"'))
+    elif isinstance(error, TooManyRequests | Unavailable):
+        headers.append((b"retry-after", b"1"))
+    elif isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"))
+    return error.status, headers, outcome(error.issues)
+
+
+def failure() -> bytes:
+    """Return the OperationOutcome of a fault of ours: it says nothing of the inside."""
+    return outcome(
+        [
+            Issue(
+                "exception", "Something went wrong on our side. Nothing was changed.", None, "fatal"
+            )
+        ]
+    )

@@ -1,0 +1,134 @@
+"""The endpoints that clients talk to, as one plain ASGI app: tokens, registration, discovery.
+
+What people see, ``/oauth/authorize`` and the pages behind it, is in ``web/pages``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+from fhir_portal.records import RecordReader
+from fhir_portal.smart.errors import InvalidRequest, MethodNotAllowed, OAuthError
+from fhir_portal.smart.exchange import FormRequest
+from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.web import cors
+from fhir_portal.web.form import Receive, once_each, parse_form, read_body
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON: Final = "application/json"
+NO_STORE: Final = [("cache-control", "no-store"), ("pragma", "no-cache")]
+_PUBLIC: Final = [("cache-control", "public, max-age=300")]
+
+
+class OAuthEndpoints:
+    """ASGI app for `PATHS`; each answer is JSON, each refusal an `OAuthError`.
+
+    ``reader`` knows the registered origins, for CORS.
+    """
+
+    PATHS: Final = frozenset(
+        {
+            "/oauth/token",
+            "/oauth/introspect",
+            "/oauth/revoke",
+            "/oauth/register",
+            "/oauth/jwks",
+            "/.well-known/openid-configuration",
+        }
+    )
+
+    def __init__(self, server: AuthorizationServer, reader: RecordReader) -> None:
+        self._server = server
+        self._reader = reader
+        self._documents: Mapping[str, Callable[[], dict[str, Any]]] = {
+            "/oauth/jwks": server.jwks,
+            "/.well-known/openid-configuration": server.openid_configuration,
+        }
+        self._forms: Mapping[str, Callable[[FormRequest], Awaitable[Any]]] = {
+            "/oauth/token": server.token,
+            "/oauth/introspect": server.introspect,
+            "/oauth/revoke": server.revoke,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        path, method = scope["path"], scope["method"]
+        document = self._documents.get(path)
+        if document is not None:
+            allow, allowed = "GET, HEAD", cors.OPEN
+        else:
+            allow, allowed = "POST", await cors.registered_only(self._reader, headers.get("origin"))
+        if method == "OPTIONS":
+            answer = cors.preflight(allowed, methods=allow)
+            await _respond(send, 204, b"", [("allow", f"{allow}, OPTIONS"), *answer])
+            return
+        try:
+            if method not in allow.split(", "):
+                raise MethodNotAllowed(f"use {allow}", headers={"Allow": f"{allow}, OPTIONS"})
+            if document is not None:
+                body = _encode(document())
+                content = b"" if method == "HEAD" else body
+                await _respond(send, 200, content, [*_json(len(body)), *_PUBLIC, *allowed])
+                return
+            status, answered = await self._post(path, headers, scope, receive)
+            content = _encode(answered)
+            await _respond(send, status, content, [*_json(len(content)), *NO_STORE, *allowed])
+        except OAuthError as error:
+            await _refuse(send, error, allowed)
+
+    async def _post(
+        self, path: str, headers: Mapping[str, str], scope: Scope, receive: Receive
+    ) -> tuple[int, Any]:
+        if scope.get("query_string") and path != "/oauth/register":
+            raise InvalidRequest("parameters belong in the body")
+        body = await read_body(receive)
+        content_type = headers.get("content-type", "")
+        if path == "/oauth/register":
+            if content_type.partition(";")[0].strip().lower() != JSON:
+                raise InvalidRequest(f"Content-Type must be {JSON}")
+            address = scope["client"][0] if scope.get("client") else ""
+            return 201, await self._server.register(_decode(body), address=address)
+        form = once_each(parse_form(body, content_type))
+        answered = await self._forms[path](FormRequest(form, headers.get("authorization")))
+        return 200, {} if answered is None else answered
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body is not JSON") from None
+
+
+def _encode(body: Any) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _json(length: int) -> cors.Headers:
+    return [
+        ("content-type", JSON),
+        ("content-length", str(length)),
+        ("x-content-type-options", "nosniff"),
+    ]
+
+
+async def _refuse(send: Send, error: OAuthError, headers: cors.Headers) -> None:
+    """Render a refusal (RFC 6749 §5.2): the one place where that is done."""
+    body: dict[str, str] = {"error": error.error}
+    if error.description:
+        body["error_description"] = error.description
+    content = _encode(body)
+    own = [(name.lower(), value) for name, value in error.headers.items()]
+    await _respond(send, error.status, content, [*_json(len(content)), *NO_STORE, *own, *headers])
+
+
+async def _respond(send: Send, status: int, body: bytes, headers: cors.Headers) -> None:
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,118 @@
+"""The browser's side of a session: its cookies, and the proof that a form is one of ours."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fhir_portal.accounts.account import folded
+from fhir_portal.accounts.sessions import Opened, Sessions, Visitor
+from fhir_portal.smart.errors import AccessDenied
+from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.keys import ServerKeys
+from fhir_portal.smart.token import base64url
+
+FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
+_DEVICE_SECONDS: Final = 365 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """One browser at one request: who is at it, and the cookie by which it is known."""
+
+    cookie: str
+    visitor: Visitor
+    is_new: bool = False
+
+
+class Cookies:
+    """Reads and sets the session cookie and the device cookie.
+
+    With TLS their names begin with ``__Host-``, so that no other host can plant them
+    (RFC 6265bis §4.1.3.2). The device cookie names the account that signed in here before;
+    it is no credential: it only keeps strangers' failed tries from counting against this browser.
+    """
+
+    def __init__(self, issuer: Issuer, keys: ServerKeys, sessions: Sessions) -> None:
+        prefix = "__Host-" if issuer.is_https else ""
+        self._session = f"{prefix}portal-session"
+        self._device = f"{prefix}portal-device"
+        self._secure = issuer.is_https
+        self._keys = keys
+        self._sessions = sessions
+
+    def has_session(self, request: Request) -> bool:
+        """Whether the browser sent a session cookie; a cross-site POST does not."""
+        return self._session in request.cookies
+
+    async def browser(self, request: Request) -> Browser:
+        """Return the browser's session, opening one if it has none that is alive."""
+        cookie = request.cookies.get(self._session, "")
+        visitor = await self._sessions.find(cookie) if cookie else None
+        if visitor is not None:
+            return Browser(cookie, visitor)
+        opened = await self._sessions.open()
+        return Browser(opened.cookie, opened.visitor, is_new=True)
+
+    def keep(self, response: Response, browser: Browser) -> Response:
+        """Give a new session's cookie to the browser."""
+        if browser.is_new:
+            self._set(response, self._session, browser.cookie)
+        return response
+
+    def signed_in(self, response: Response, opened: Opened) -> Response:
+        """Give the browser its new session, and remember who signed in."""
+        self._set(response, self._session, opened.cookie)
+        account = opened.visitor.account
+        if account is not None:
+            name = base64url(self._keys.derive("device-name", opened.cookie.encode()))[:22]
+            value = f"{name}.{self._device_proof(name, account.username)}"
+            self._set(response, self._device, value, max_age=_DEVICE_SECONDS)
+        return response
+
+    def signed_out(self, response: Response) -> Response:
+        """Take the session cookie away."""
+        response.delete_cookie(
+            self._session, path="/", secure=self._secure, httponly=True, samesite="lax"
+        )
+        return response
+
+    def device(self, request: Request, username: str) -> str | None:
+        """The browser's name if this very account signed in here before."""
+        name, _, proof = request.cookies.get(self._device, "").partition(".")
+        genuine = self._device_proof(name, folded(username))
+        return name if name and hmac.compare_digest(proof.encode(), genuine.encode()) else None
+
+    def form_token(self, browser: Browser, action: str, handle: str) -> str:
+        """The hidden field of a form: for this session, this form and this request alone."""
+        parts = (browser.cookie, action, handle)
+        return base64url(self._keys.derive("form-token", *(part.encode() for part in parts)))
+
+    def check_form(
+        self, request: Request, browser: Browser, action: str, handle: str, token: str
+    ) -> None:
+        """Refuse a form that is not one of ours (OWASP ASVS 5.0, 3.5.1)."""
+        expected = self.form_token(browser, action, handle)
+        elsewhere = request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+        if elsewhere or not hmac.compare_digest(token.encode(), expected.encode()):
+            raise AccessDenied("This form is out of date. Go back, reload the page and try again.")
+
+    def _device_proof(self, name: str, username: str) -> str:
+        return base64url(self._keys.derive("device", name.encode(), username.encode()))
+
+    def _set(
+        self, response: Response, name: str, value: str, *, max_age: int | None = None
+    ) -> None:
+        response.set_cookie(
+            name,
+            value,
+            max_age=max_age,
+            path="/",
+            secure=self._secure,
+            httponly=True,
+            samesite="lax",
+        )

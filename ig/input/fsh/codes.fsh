@@ -1,0 +1,36 @@
+CodeSystem: PortalConsentCategory
+Id: consent-category
+Title: "Portal Consent Category"
+Description: "What kind of agreement a Consent records, where FHIR has no code for it."
+* insert Published
+* ^caseSensitive = true
+* #proxy-grant "Proxy grant" "One person is allowed to see parts of the patient's record and, where it says so, to act for the patient."
+
+CodeSystem: PortalTag
+Id: portal-tag
+Title: "Portal Tag"
+Description: "Tags in `meta.tag` that change who sees a resource. The server's rules, staff and clients with the labelling permission set them."
+* insert Published
+* ^caseSensitive = true
+* #directory "In the directory" "Listed in the practice directory: everybody who may use the portal may see it."
+* #withheld "Withheld" "Kept back by the practice: neither the patient nor anyone acting for the patient sees it."
+
+CodeSystem: ProxyRole
+Id: proxy-role
+Title: "Proxy Role"
+Description: """
+What a reference in the SMART launch context (`fhirContext`) stands for when somebody acts for the
+patient. The `role` there is the concept's `uri`.
+"""
+* insert Published
+* ^caseSensitive = true
+* ^property.code = #uri
+* ^property.uri = "https://fhir-portal.example/ig/CodeSystem/proxy-role#uri"
+* ^property.description = "The role as it is written in the launch context."
+* ^property.type = #string
+* #related-person "Related person" "The RelatedPerson as whom the user acts."
+* #related-person ^property.code = #uri
+* #related-person ^property.valueString = "https://fhir-portal.example/ig/proxy-role/related-person"
+* #grant "Grant" "The Consent that lets the user see this record."
+* #grant ^property.code = #uri
+* #grant ^property.valueString = "https://fhir-portal.example/ig/proxy-role/grant"
