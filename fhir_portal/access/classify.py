@@ -57,7 +57,8 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
             found = [
                 facts
                 for facts in await neighbours.facts_of_referrers(key, practice)
-                if facts.owners
+                # What takes its own owner from here would keep this row alive by itself.
+                if facts.owners and facts.resource_type not in DERIVED
             ]
         owners = tuple(sorted({owner for facts in found for owner in facts.owners}))
         inherited = frozenset(s for facts in found for s in facts.visibility_class.sections)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+import msgspec
+
 from fhir_portal.fhir.errors import Forbidden
 from fhir_portal.search.criterion import Criterion
 
@@ -40,8 +42,7 @@ class VisibilityClass:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RowFacts:
+class RowFacts(msgspec.Struct, frozen=True):
     """What the server computed about a resource when it was written (never taken from a client).
 
     ``owners`` are Patient ids; ``directory`` says that the practice lists it in its directory.

@@ -1,1 +1,1 @@
-"""One file for each command of ``fhir-portal`` that is more than a call."""
+"""The commands for operators, one module each; ``fhir_portal.cli`` gathers them."""

@@ -22,8 +22,10 @@ from fhir_portal.fhir.errors import Unavailable
 T = TypeVar("T")
 
 SCHEMA_VERSION: Final = 1
+STEP: Final = 2_000
+"""SQLite virtual machine steps between two looks at the budget of a read."""
 READ_STEPS: Final = 60_000
-"""SQLite virtual machine steps a read may take on the event loop (about 1 to 2 ms)."""
+"""Steps a read may take on the event loop (about 1 to 2 ms)."""
 LONG_READ_STEPS: Final = 400_000_000
 """Steps after which even a read in a thread is given up."""
 WRITE_WAIT_SECONDS: Final = 10.0
@@ -95,8 +97,7 @@ def connect(path: str, *, synchronous: str) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("PRAGMA cache_size = -32768")
-    connection.execute("PRAGMA mmap_size = 268435456")
+    connection.execute("PRAGMA cache_size = -16384")
     return connection
 
 
@@ -131,6 +132,31 @@ def waiting(connection: sqlite3.Connection) -> Any:
         connection.execute("PRAGMA busy_timeout = 0")
 
 
+class _Budget:
+    """Interrupts a statement inside ``with`` once it has taken its steps.
+
+    SQLite counts steps over all runs of a prepared statement, so the look comes at a multiple of
+    `STEP` of those; what is left is counted here, afresh for each statement.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, steps: int) -> None:
+        self._looks = steps // STEP
+        self._left: int | None = None
+        connection.set_progress_handler(self._look, STEP)
+
+    def _look(self) -> int:
+        if self._left is None:
+            return 0
+        self._left -= 1
+        return self._left < 0
+
+    def __enter__(self) -> None:
+        self._left = self._looks
+
+    def __exit__(self, *_: object) -> None:
+        self._left = None
+
+
 class Database:
     """The connections of one store and its writer queue."""
 
@@ -148,10 +174,10 @@ class Database:
         else:
             self.reader = connect(path, synchronous="FULL")
             self.reader.execute("PRAGMA query_only = ON")
-            self.reader.set_progress_handler(lambda: 1, READ_STEPS)
             self.long_reader = connect(path, synchronous="FULL")
             self.long_reader.execute("PRAGMA query_only = ON")
-            self.long_reader.set_progress_handler(lambda: 1, LONG_READ_STEPS)
+        self._budget = _Budget(self.reader, READ_STEPS)
+        self._long_budget = _Budget(self.long_reader, LONG_READ_STEPS)
         self._commits = 0
         self._undone: list[Callable[[], None]] = []
         self._queue: deque[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = deque()
@@ -184,20 +210,23 @@ class Database:
     async def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run one read; a long one is moved off the event loop."""
         try:
-            return self.reader.execute(sql, parameters).fetchall()
+            with self._budget:
+                return self.reader.execute(sql, parameters).fetchall()
         except sqlite3.OperationalError as error:
             if "interrupted" not in str(error):
                 raise
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(
-                self._read_thread, lambda: self.long_reader.execute(sql, parameters).fetchall()
-            )
+            return await loop.run_in_executor(self._read_thread, self._read_long, sql, parameters)
         except sqlite3.OperationalError as error:
             if "interrupted" not in str(error):
                 raise
             message = "this request reads too much; narrow it"
             raise Unavailable(message) from None
+
+    def _read_long(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        with self._long_budget:
+            return self.long_reader.execute(sql, parameters).fetchall()
 
     async def write(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work`` in its own savepoint of the next commit; return once that is durable."""

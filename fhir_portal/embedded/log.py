@@ -44,10 +44,10 @@ class EmbeddedLog:
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection = connect(path, synchronous="NORMAL")
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # the syncing thread does it
         create_schema(self._connection, _SCHEMA, 1, path)
         self._connection.create_function("access_id", 3, access_id, deterministic=True)
-        self._waiting: list[AccessRow] = []
-        self._written: asyncio.Future[None] | None = None
+        self._waiting: list[tuple[Sequence[AccessRow], asyncio.Future[None]]] = []
         self._stop = threading.Event()
         self._unsynced = threading.Event()
         self._syncing: threading.Thread | None = None
@@ -56,18 +56,21 @@ class EmbeddedLog:
             self._syncing.start()
 
     async def append(self, rows: Sequence[AccessRow]) -> None:
-        self._waiting.extend(rows)
-        if self._written is None:
-            loop = asyncio.get_running_loop()
-            self._written = loop.create_future()
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
             loop.call_soon(self._flush)
-        await asyncio.shield(self._written)
+        self._waiting.append((rows, written))
+        await written
 
     def _flush(self) -> None:
-        rows, written = self._waiting, self._written
-        self._waiting, self._written = [], None
-        assert written is not None  # noqa: S101 - append made it
-        values = [(row.practice, row.record, row.at, row.agent, _encode(row)) for row in rows]
+        turn, self._waiting = self._waiting, []
+        values = [
+            (row.practice, row.record, row.at, row.agent, _encode(row))
+            for rows, _ in turn
+            for row in rows
+        ]
+        failure: Unavailable | None = None
         try:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -79,30 +82,38 @@ class EmbeddedLog:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            unavailable = Unavailable("the access could not be recorded, so it was not granted")
-            unavailable.__cause__ = error
-            written.set_exception(unavailable)
-            written.exception()  # looked at here, so that a caller who left makes no noise
+            failure = Unavailable("the access could not be recorded, so it was not granted")
+            failure.__cause__ = error
         else:
             self._unsynced.set()
-            written.set_result(None)
+        for _, written in turn:
+            if written.done():
+                continue  # its request was cancelled; the row stays
+            if failure is None:
+                written.set_result(None)
+            else:
+                written.set_exception(failure)
 
     def _sync_each_second(self) -> None:
+        checkpoint = connect(self._path, synchronous="NORMAL")
         while not self._stop.wait(SYNC_SECONDS):
-            self._sync()
-        self._sync()
+            self._sync(checkpoint)
+        self._sync(checkpoint)
+        checkpoint.close()
 
-    def _sync(self) -> None:
+    def _sync(self, checkpoint: sqlite3.Connection) -> None:
+        """Bring what was written to the disk, and move it from the write-ahead log to the file."""
         if not self._unsynced.is_set():
             return
         self._unsynced.clear()
-        for path in (f"{self._path}-wal", self._path):
-            with contextlib.suppress(FileNotFoundError):
-                file = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
+        with contextlib.suppress(FileNotFoundError):
+            file = os.open(f"{self._path}-wal", os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+        with contextlib.suppress(sqlite3.OperationalError):  # busy: next second
+            checkpoint.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def read(self, row_id: str) -> LoggedAccess | None:
         row = self._connection.execute(

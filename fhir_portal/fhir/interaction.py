@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from fhir_portal.fhir.reference import is_id
 
 Prefer = Literal["minimal", "representation", "OperationOutcome"]
 
 
-@dataclass(frozen=True, slots=True)
-class FhirRequest:
+class FhirRequest(msgspec.Struct, frozen=True):
     """One interaction, from HTTP or from an entry of a batch or transaction.
 
     ``query`` are the decoded name/value pairs in order. The conditional headers are as sent.
@@ -38,8 +38,7 @@ class FhirRequest:
     lenient: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FhirResponse:
+class FhirResponse(msgspec.Struct, frozen=True):
     """The answer: FHIR JSON bytes and what becomes headers.
 
     ``updated`` is milliseconds since 1970 UTC. ``binary`` is the resource's own content (media
@@ -74,13 +73,15 @@ def interaction_at(method: str, path: str) -> FhirRequest | None:
     named = [part for part in parts if part not in _PLACES]
     if named and not _TYPE.fullmatch(named[0]):
         return None
-    if any(not is_id(part) for part in named[1:]):
+    if any(not is_id(part) or part in _DOTS for part in named[1:]):
         return None
     resource_type, resource_id, version, *_ = (*named, None, None, None)
     return FhirRequest(interaction, resource_type, resource_id, version)
 
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
+_DOTS = frozenset({".", ".."})
+"""Ids by their form, but not addressable: clients and proxies resolve them (RFC 3986 §5.2.4)."""
 _PLACES = {"_history": "_history", "_search": "_search", "metadata": "metadata"}
 _ADDRESSES = {
     ("GET", "metadata"): "capabilities",

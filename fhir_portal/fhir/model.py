@@ -122,25 +122,20 @@ def _words(kind: str, message: str) -> tuple[str, str]:
 
 def _expression(resource_type: str, loc: _Loc, tree: Any) -> str:
     """FHIRPath of a place: ``('name', 0, 'nick')`` in a Patient is ``Patient.name[0].nick``."""
-    path = resource_type
-    elements = structures()[resource_type]
+    path = within = resource_type
     for step in loc:
-        node = tree
-        tree = _child(node, step)
+        tree = _child(tree, step)
         if isinstance(step, int):
             path += f"[{step}]"
-            if isinstance(tree, dict) and isinstance(tree.get("resourceType"), str):
-                elements = structures().get(tree["resourceType"], elements)
-            continue
-        name = step.removeprefix("_")
-        element = elements.get(name)
-        if element is None:
-            return f"{path}.{name}" if _SAFE_NAME.fullmatch(name) else path
-        path += f".{element.choice or name}"
-        below = "Element" if step != name else element.type
-        if below == "Resource" and isinstance(tree, dict):
-            below = tree.get("resourceType", "")
-        elements = structures().get(below, {})
+        else:
+            name = step.removeprefix("_")
+            element = structures().get(within, {}).get(name)
+            if element is None:
+                return f"{path}.{name}" if _SAFE_NAME.fullmatch(name) else path
+            path += f".{element.choice or name}"
+            within = element.type if step == name else "Extension"  # what may stand beside a value
+        if within not in structures() and isinstance(tree, dict):  # a nested resource
+            within = str(tree.get("resourceType"))
     return path
 
 

@@ -69,7 +69,10 @@ _IMAGE_DATA = re.compile(r"data:image/(?:png|jpeg|gif|webp)[;,]")
 _DECLARATION = re.compile(r"<!(?!--)|<\?|<!---?>")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.\-]*):")
 _IGNORED_IN_URLS = re.compile(r"[\x00-\x20\x7f-\x9f\u200b-\u200f\u2028\u2029\ufeff]")
-_ACTIVE_STYLE = re.compile(r"expression\s*\(|@import|behaviou?r\s*:|-moz-binding|script\s*:|\\|/\*")
+_ACTIVE_STYLE = re.compile(
+    r"expression\s*\(|@import|behaviou?r\s*:|-moz-binding|script\s*:|\\|/\*"
+    r"|(?<![\w-])position\s*:"  # what leaves its place can cover the page around it
+)
 _STYLE_URL = re.compile(r"url\s*\(\s*['\"]?\s*(.{0,64})")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from fhir_portal.access.visibility import RowFacts, Visibility
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.records import RecordReader, RecordTransaction
@@ -23,8 +25,7 @@ INDEX_VERSION = 1
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One stored version: the bytes as sent (``id`` and ``meta`` set) and what the server knows.
 
     ``updated`` is milliseconds since 1970 UTC; ``method`` the HTTP method that made it (``POST``,

@@ -126,7 +126,8 @@ async def update_in(
 ) -> Written:
     """Store the next version, or the first under an id a ``system/`` client chose."""
     before = await transaction.read(key, visible)
-    if before is None and auth.context != "system":
+    if before is None and (auth.context != "system" or visible.any_of is not None):
+        # Only a writer from whom nothing in the practice is hidden may choose an id.
         message = f"{key} is not known"
         raise NotFound(message)
     living = before is not None and not before.deleted
@@ -216,9 +217,31 @@ async def _store(
     method: str,
     old: Mapping[str, Any] | None = None,
 ) -> Row:
-    name = tree["resourceType"]
+    entries = extract(tree["resourceType"], tree)
+    return await store_extracted(
+        transaction, server, auth, tree, entries, visible, version=version, method=method, old=old
+    )
+
+
+async def store_extracted(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    tree: dict[str, Any],
+    entries: IndexEntries,
+    visible: Visibility,
+    *,
+    version: int,
+    method: str,
+    old: Mapping[str, Any] | None = None,
+) -> Row:
+    """Store a version of a resource that was validated and whose index entries are known.
+
+    ``tree`` has its id and gets its ``meta``; ``old`` is what the version before says, empty
+    after a deletion. Raises `Forbidden` for what the caller may not write, `Unprocessable` when
+    too much depends on it.
+    """
     facts = await classify(tree, auth.practice, _Neighbours(transaction))
-    entries = extract(name, tree)
     updated = await transaction.next_instant(_milliseconds(server))
     visible.require(
         facts, lambda criteria: matches(criteria, entries, id=facts.id, last_updated=updated * 1000)

@@ -128,7 +128,8 @@ _identifier = _system_and("value")
 def _codeable_concept(value: Any) -> Rows:
     if value.__class__ is not dict:
         return ()
-    return [row for coding in value.get("coding") or () for row in _coding(coding)] or _coding(value)
+    found = [row for coding in value.get("coding") or () for row in _coding(coding)]
+    return found or _coding(value)
 
 
 def _contact_point(value: Any) -> Rows:

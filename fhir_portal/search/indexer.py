@@ -31,7 +31,8 @@ class IndexEntries:
     """The rows of one resource, each list sorted and without repetitions.
 
     A token ``("", "")`` stands for an element that is there but carries no code: it matches no
-    token, yet the parameter is not missing. ``low`` and ``high`` are closed ranges.
+    token, yet the parameter is not missing. Elsewhere what leaves no row counts as missing:
+    contained and ``urn:`` references, periods without start and end. Ranges are closed.
     """
 
     tokens: list[tuple[str, str, str]] = field(default_factory=list)

@@ -7,6 +7,7 @@ with its reason in ``UNLISTED`` or is of a type in ``UNLISTED_TYPES``.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -77,6 +78,8 @@ _MODIFIERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {"string": frozenset({"exact", "contains"}), "token": frozenset({"not"})}
 )
 
+_ONLY = re.compile(r"\.where\(resolve\(\) is (\w+)\)$")
+
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:
@@ -113,18 +116,26 @@ def parameters_for(resource_type: str) -> Mapping[str, SearchParameter]:
 
 def _parameter(resource_type: str, row: ParameterDefinition) -> SearchParameter:
     modifiers: frozenset[str]
+    targets = _targets(row)
     if row.code in COLUMNS:
         modifiers = frozenset()
     else:
         modifiers = _MODIFIERS.get(row.type, frozenset()) | {"missing"}
-        if row.type == "reference" and len(row.targets) > 1:
-            modifiers |= set(row.targets)
+        if row.type == "reference" and len(targets) > 1:
+            modifiers |= set(targets)
     return SearchParameter(
         code=row.code,
         type=row.type,
         resource_type=resource_type,
         expression=row.expression,
-        targets=row.targets,
+        targets=targets,
         modifiers=modifiers,
         url=row.url,
     )
+
+
+def _targets(row: ParameterDefinition) -> tuple[str, ...]:
+    """The types it can refer to: R4's list, less what the expression itself leaves out."""
+    only = [_ONLY.search(alternative) for alternative in row.expression.split(" | ")]
+    types = {match[1] for match in only if match}
+    return tuple(sorted(types)) if all(only) else row.targets

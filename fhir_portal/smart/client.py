@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.errors import JoseError, SecurityWarning
+from joserfc.jwk import import_key
 
 from fhir_portal.records import (
     DuplicateRecord,
@@ -247,12 +248,17 @@ def check_client(client: Client) -> None:
 
 
 def _check_keys(jwks: Mapping[str, Any]) -> None:
-    try:
-        keys = KeySet.import_key_set({"keys": [dict(key) for key in jwks["keys"]]}).keys
-    except (JoseError, KeyError, TypeError, ValueError):
-        raise InvalidClientMetadata("jwks must be a JWK Set (RFC 7517 section 5)") from None
-    if not keys or any(key.key_type not in _KEY_TYPES or key.is_private for key in keys):
-        raise InvalidClientMetadata("jwks must hold public RSA or EC keys")
+    listed = jwks.get("keys")
+    if not isinstance(listed, list) or not listed:
+        raise InvalidClientMetadata("jwks must be a JWK Set (RFC 7517 section 5)")
+    for jwk in listed:
+        if not isinstance(jwk, dict) or jwk.get("kty") not in _KEY_TYPES or "d" in jwk:
+            raise InvalidClientMetadata("jwks must hold public RSA or EC keys")
+        try:
+            with warnings.catch_warnings(action="error", category=SecurityWarning):
+                import_key(jwk)
+        except (JoseError, SecurityWarning, TypeError, ValueError):
+            raise InvalidClientMetadata("jwks holds a key that is broken or too weak") from None
 
 
 def _default_method(client_type: ClientType) -> AuthMethod:

@@ -20,8 +20,8 @@ def check_registrable(uri: str) -> None:
     Source: RFC 8252 §7, RFC 9700 §2.1. Raises `InvalidRedirectUri`.
     """
     parts = _split(uri)
-    if parts is None or "@" in parts.netloc:
-        raise InvalidRedirectUri("a redirect URI must be absolute, without user or fragment")
+    if parts is None or "@" in parts.netloc or "*" in parts.netloc:
+        raise InvalidRedirectUri("a redirect URI is absolute and exact, without user or fragment")
     if parts.scheme == "https":
         acceptable = bool(parts.hostname)
     elif parts.scheme == "http":

@@ -173,7 +173,9 @@ class ScopeSet:
     def covers(self, other: ScopeSet) -> bool:
         """Whether everything in ``other`` is allowed here."""
         return set(self.identity) >= set(other.identity) and all(
-            any(mine.covers(theirs) for mine in self.resource) for theirs in other.resource
+            any(mine.covers(replace(theirs, letters=letter)) for mine in self.resource)
+            for theirs in other.resource
+            for letter in theirs.letters
         )
 
     def within(self, bound: ScopeSet) -> ScopeSet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fhir_portal.fhir.errors import (
     FhirError,
     Forbidden,
@@ -16,8 +18,13 @@ from fhir_portal.fhir.outcome import outcome
 Headers = list[tuple[bytes, bytes]]
 
 
-def refusal(error: FhirError, *, had_token: bool) -> tuple[int, Headers, bytes]:
-    """Return status, headers and body of a refusal (FHIR R4 §3.1.0.1.5; RFC 6750 §3)."""
+def refusal(
+    error: FhirError, *, had_token: bool, allow: Sequence[str] = ()
+) -> tuple[int, Headers, bytes]:
+    """Return status, headers and body of a refusal (FHIR R4 §3.1.0.1.5; RFC 6750 §3).
+
+    ``allow`` are the methods offered at the address, for a refused method (RFC 9110 §15.5.6).
+    """
     headers: Headers = []
     if isinstance(error, Unauthenticated):
         challenge = b'Bearer realm="fhir"'
@@ -29,7 +36,7 @@ def refusal(error: FhirError, *, had_token: bool) -> tuple[int, Headers, bytes]:
     elif isinstance(error, TooManyRequests | Unavailable):
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS"))
+        headers.append((b"allow", ", ".join(allow).encode()))
     return error.status, headers, outcome(error.issues)
 
 

@@ -6,15 +6,18 @@ Source: FHIR R4 §3.1.0 (RESTful API), RFC 6750 (bearer tokens). Cookies are nev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import replace
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
+from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import (
     FhirError,
     Invalid,
@@ -27,6 +30,7 @@ from fhir_portal.fhir.errors import (
 )
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag, interaction_at
 from fhir_portal.portal import Portal
+from fhir_portal.resources.catalog import interactions_of
 from fhir_portal.web import cors
 from fhir_portal.web.errors import failure, refusal
 
@@ -44,12 +48,34 @@ _JSON_FORMATS: Final = frozenset(
 )
 _JSON_TYPES: Final = frozenset({"application/json", "application/fhir+json", "text/json"})
 _ANY_TYPES: Final = frozenset({"*/*", "application/*", ""})
+_MEDIA_TYPE: Final = re.compile(
+    r"[\w.+-]+/[\w.+-]+(?: *; *[\w.+-]+=(?:[\w.+:-]+|\"[\w .+:-]*\"))*", re.ASCII
+)
 _INLINE: Final = frozenset({"image/png", "image/jpeg", "application/pdf"})
 _COMMON: Final[Headers] = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 ]
 _WITH_BODY: Final = frozenset({"create", "update", "bundle"})
+_METHODS: Final = {
+    "GET": ("GET", "HEAD"),
+    "POST": ("POST",),
+    "PUT": ("PUT",),
+    "DELETE": ("DELETE",),
+}
+_ONCE: Final = frozenset(
+    {
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"if-modified-since",
+        b"if-none-exist",
+        b"origin",
+    }
+)
+_SERVED: Final = frozenset(served_types())
+_MAX_FORM: Final = 1024 * 1024
+_SHORT: Final = 200
 
 
 class FhirApi:
@@ -68,10 +94,10 @@ class FhirApi:
         max_transaction: int,
     ) -> None:
         self._portal = portal
-        self._public: dict[str, Callable[[], tuple[bytes, bytes]]] = {
-            "metadata": lambda: (capabilities(), _FHIR_JSON),
-            ".well-known/smart-configuration": lambda: (
-                msgspec.json.encode(smart_configuration()),
+        self._public: dict[str, tuple[Callable[[], bytes], bytes]] = {
+            "metadata": (lru_cache(1)(capabilities), _FHIR_JSON),
+            ".well-known/smart-configuration": (
+                lru_cache(1)(lambda: msgspec.json.encode(smart_configuration())),
                 b"application/json",
             ),
         }
@@ -80,9 +106,12 @@ class FhirApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        path: str = scope["path"][len(PREFIX) :].strip("/")
+        twice = b""
+        if len(headers) < len(scope["headers"]):
+            headers, twice = _combined(scope["headers"])
+        path = _path(scope)
         if path in self._public:
-            await self._document(scope, send, path)
+            await self._document(scope, headers, send, path)
             return
         origin = headers.get(b"origin")
         allowed: Headers = []
@@ -92,45 +121,61 @@ class FhirApi:
             if cors.is_preflight(scope["method"], scope["headers"]):
                 await _respond(send, 204, _encoded(cors.preflight(found)), b"")
                 return
+        if scope["method"] == "OPTIONS" and (methods := _methods_at(path)):
+            await _respond(send, 204, [_allow(methods), *allowed], b"")
+            return
         try:
+            if twice:
+                message = f"the header {twice.decode()} is given twice"
+                raise Invalid(message)  # noqa: TRY301 - answered like any other refusal
             status, extra, body = await self._answer(scope, headers, path, receive)
         except FhirError as error:
-            status, extra, body = refusal(error, had_token=b"authorization" in headers)
+            had_token = _token(headers) is not None
+            status, extra, body = refusal(error, had_token=had_token, allow=_methods_at(path))
             extra.append((b"content-type", _FHIR_JSON))
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an OperationOutcome
             _log.exception("request failed", method=scope["method"])
             status, extra, body = 500, [(b"content-type", _FHIR_JSON)], failure()
-        if scope["method"] == "HEAD":
-            extra.append((b"content-length", str(len(body)).encode()))
-            await _respond(send, status, _COMMON + extra + allowed, b"", length=False)
-            return
-        await _respond(send, status, _COMMON + extra + allowed, body)
+        await _respond(
+            send, status, _COMMON + extra + allowed, body, head=scope["method"] == "HEAD"
+        )
 
-    async def _document(self, scope: Scope, send: Send, path: str) -> None:
+    async def _document(
+        self, scope: Scope, headers: dict[bytes, bytes], send: Send, path: str
+    ) -> None:
         open_to_all = _encoded(cors.OPEN)
+        head = scope["method"] == "HEAD"
         if cors.is_preflight(scope["method"], scope["headers"]):
             methods = cors.preflight(cors.OPEN, methods="GET, HEAD")
             await _respond(send, 204, _encoded(methods), b"")
             return
-        if scope["method"] not in {"GET", "HEAD"}:
-            error = MethodNotAllowed("use GET")
-            status, extra, body = refusal(error, had_token=False)
-            await _respond(send, status, [*extra, (b"content-type", _FHIR_JSON)], body)
+        if scope["method"] == "OPTIONS":
+            await _respond(send, 204, [_allow(_READING), *open_to_all], b"")
             return
-        body, content_type = self._public[path]()
-        headers = [
+        document, content_type = self._public[path]
+        try:
+            if scope["method"] not in {"GET", "HEAD"}:
+                message = "use GET"
+                raise MethodNotAllowed(message)
+            body = document()
+            if path == "metadata":
+                pairs = _pairs(scope["query_string"])
+                _, pretty, _ = _representation(headers, pairs, native=False)
+                body = msgspec.json.format(body, indent=2) if pretty else body
+        except FhirError as error:
+            status, extra, body = refusal(error, had_token=False, allow=_READING)
+            extra = [*_COMMON, *extra, (b"content-type", _FHIR_JSON), *open_to_all]
+            await _respond(send, status, extra, body, head=head)
+            return
+        answered = [
             (b"content-type", content_type),
             (b"cache-control", b"public, max-age=300"),
             (b"x-content-type-options", b"nosniff"),
             *open_to_all,
         ]
-        if scope["method"] == "HEAD":
-            headers.append((b"content-length", str(len(body)).encode()))
-            await _respond(send, 200, headers, b"", length=False)
-            return
-        await _respond(send, 200, headers, body)
+        await _respond(send, 200, answered, body, head=head)
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], path: str, receive: Receive
@@ -139,7 +184,7 @@ class FhirApi:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         address = interaction_at(method, path)
         if address is None:
-            if any(interaction_at(other, path) for other in ("GET", "POST", "PUT")):
+            if _methods_at(path):
                 message = f"{method[:10]} is not offered here"
                 raise MethodNotAllowed(message)
             message = "there is nothing at this address"
@@ -160,8 +205,13 @@ class FhirApi:
     ) -> bytes:
         bundle = address is not None and address.interaction == "bundle"
         limit = self._max_transaction if bundle else self._max_body
+        if address is None:
+            limit = min(limit, _MAX_FORM)
         declared = headers.get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared[:20]) > limit:
+        if not declared.isdigit():
+            message = "Content-Length is not a number"
+            raise Invalid(message)
+        if int(declared[:20]) > limit:
             message = f"the body is larger than {limit} bytes"
             raise TooLarge(message)
         parts: list[bytes] = []
@@ -188,12 +238,60 @@ class FhirApi:
         return _pairs(await self._body(headers, receive, None))
 
 
-def _bearer(headers: dict[bytes, bytes]) -> str:
+def _path(scope: Scope) -> str:
+    """Return the path under the base without slashes at its ends.
+
+    An encoded slash stands for no slash of ours, so what holds one leads nowhere.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%" in raw and b"%2f" in raw.lower():
+        return "%2f"
+    path: str = scope["path"]
+    return path[len(PREFIX) :].strip("/")
+
+
+def _combined(headers: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], bytes]:
+    """Join repeated headers to lists (RFC 9110 §5.3); name one that may not be repeated."""
+    found: dict[bytes, bytes] = {}
+    twice = b""
+    for name, value in headers:
+        if name not in found:
+            found[name] = value
+        elif name in _ONCE:
+            twice = name
+        else:
+            found[name] += b", " + value
+    return found, twice
+
+
+_READING: Final = ("GET", "HEAD", "OPTIONS")
+
+
+def _methods_at(path: str) -> tuple[str, ...]:
+    """Return the methods offered at a path; none when it means nothing."""
+    found: list[str] = []
+    for method, names in _METHODS.items():
+        at = interaction_at(method, path)
+        if at is None:
+            continue
+        if at.type in _SERVED and at.interaction not in interactions_of(at.type):
+            continue
+        found += names
+    return (*found, "OPTIONS") if found else ()
+
+
+def _token(headers: dict[bytes, bytes]) -> str | None:
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not token:
+    token = token.strip()
+    return token.decode("latin-1") if token and scheme.lower() == b"bearer" else None
+
+
+def _bearer(headers: dict[bytes, bytes]) -> str:
+    token = _token(headers)
+    if token is None:
         message = "send an access token: Authorization: Bearer …"
         raise Unauthenticated(message)
-    return token.strip().decode("latin-1")
+    return token
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:
@@ -209,6 +307,9 @@ def _pairs(query: bytes) -> list[tuple[str, str]]:
 
 
 def _require_json(headers: dict[bytes, bytes]) -> None:
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        message = "send the body as it is, without Content-Encoding"
+        raise UnsupportedMedia(message)
     content_type = headers.get(b"content-type", b"").decode("latin-1")
     media, _, rest = content_type.partition(";")
     if media.strip().lower() not in _JSON_TYPES:
@@ -227,43 +328,71 @@ def _request(
     body: bytes,
 ) -> tuple[FhirRequest, bool, bool]:
     """Return the request without what is about its representation, and that: pretty, JSON."""
-    accept = {
-        part.partition(b";")[0].strip().decode("latin-1").lower()
-        for part in headers.get(b"accept", b"*/*").split(b",")
+    native = address.type == "Binary" and address.interaction in {"read", "vread"}
+    query, pretty, wants_json = _representation(headers, pairs, native=native)
+    if query and address.interaction not in _QUERIED:
+        message = f"{query[0][0][:64]} is not supported here"
+        raise Invalid(message)
+    conditional = {
+        member: _header(headers, name) for name, member in _CONDITIONAL.items() if name in headers
     }
-    asked_json = bool(accept & _JSON_TYPES)
-    pretty = False
+    request = replace(address, query=tuple(query), body=body, **conditional)
+    prefer = headers.get(b"prefer")
+    if prefer is not None:
+        request = _preferred(request, prefer.decode("latin-1"))
+    return request, pretty, wants_json
+
+
+def _representation(
+    headers: dict[bytes, bytes], pairs: list[tuple[str, str]], *, native: bool
+) -> tuple[list[tuple[str, str]], bool, bool]:
+    """Take ``_format`` and ``_pretty`` out of the query and hold them and Accept against JSON.
+
+    ``native`` says that there is a representation besides: a Binary's own content.
+    Returns the rest of the query, whether to be pretty, and whether JSON is wanted.
+    """
+    header = headers.get(b"accept", b"*/*")
+    parse = _accepted if len(header) <= _SHORT else _accepted.__wrapped__
+    asked_json, any_type = parse(header)
+    pretty = formatted = False
     query = []
-    formatted = False
     for name, value in pairs:
         if name == "_format":
             if value.partition(";")[0].strip().lower() not in _JSON_FORMATS:
                 message = "only JSON is served: _format=json"
                 raise NotAcceptable(message)
-            formatted = asked_json = True
+            formatted = True
         elif name == "_pretty":
             pretty = value == "true"
         else:
             query.append((name, value))
-    is_binary = address.type == "Binary" and address.interaction in {"read", "vread"}
-    if not (formatted or is_binary or asked_json or accept & _ANY_TYPES):
+    if not (formatted or native or asked_json or any_type):
         message = "only JSON is served: Accept: application/fhir+json"
         raise NotAcceptable(message)
-    if query and address.interaction not in _QUERIED:
-        message = f"{query[0][0][:64]} is not supported here"
-        raise Invalid(message)
-    request = replace(address, query=tuple(query), body=body)
-    conditional = {
-        member: headers[name].decode("latin-1")
-        for name, member in _CONDITIONAL.items()
-        if name in headers
-    }
-    if conditional:
-        request = replace(request, **conditional)  # type: ignore[arg-type]  # all are text
-    prefer = headers.get(b"prefer")
-    if prefer is not None:
-        request = _preferred(request, prefer.decode("latin-1"))
-    return request, pretty, asked_json or not is_binary
+    return query, pretty, formatted or asked_json or not native
+
+
+@lru_cache(maxsize=256)
+def _accepted(header: bytes) -> tuple[bool, bool]:
+    """Whether an Accept header names FHIR JSON, and whether it takes any (RFC 9110 §12.5.1)."""
+    accepted = set()
+    for part in header.decode("latin-1").lower().split(","):
+        media, *parameters = (text.strip() for text in part.split(";"))
+        refused = any(_REFUSING.fullmatch(text.replace(" ", "")) for text in parameters)
+        if not refused:
+            accepted.add(media)
+    return bool(accepted & _JSON_TYPES), bool(accepted & _ANY_TYPES)
+
+
+_REFUSING: Final = re.compile(r"q=0(\.0*)?|fhirversion=(?!\"?4\.0(\.1)?\"?$).*")
+
+
+def _header(headers: dict[bytes, bytes], name: bytes) -> str:
+    try:
+        return headers[name].decode()
+    except UnicodeDecodeError:
+        message = f"the header {name.decode()} is not UTF-8"
+        raise Invalid(message) from None
 
 
 _QUERIED: Final = frozenset({"search-type", "history-instance", "history-system"})
@@ -276,14 +405,15 @@ _CONDITIONAL: Final = {
 
 
 def _preferred(request: FhirRequest, prefer: str) -> FhirRequest:
-    """Apply ``Prefer`` (RFC 7240); what is not known is ignored, as it asks."""
+    """Apply ``Prefer`` (RFC 7240): the first of a name counts, what is not known is ignored."""
+    found: dict[str, str] = {}
     for part in prefer.replace(";", ",").split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "return" and value in {"minimal", "representation", "OperationOutcome"}:
-            request = replace(request, prefer=value)  # type: ignore[arg-type]  # just looked at
-        elif name == "handling" and value in {"strict", "lenient"}:
-            request = replace(request, lenient=value == "lenient")
-    return request
+        name, _, value = part.partition("=")
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    wanted = found.get("return")
+    if wanted in {"minimal", "representation", "OperationOutcome"}:
+        request = replace(request, prefer=wanted)
+    return replace(request, lenient=found.get("handling") == "lenient")
 
 
 def _http(response: FhirResponse, *, pretty: bool, native: bool) -> tuple[int, Headers, bytes]:
@@ -297,10 +427,11 @@ def _http(response: FhirResponse, *, pretty: bool, native: bool) -> tuple[int, H
         headers.append((b"location", response.location.encode()))
     if native and response.binary is not None:
         media, content = response.binary
+        if not _MEDIA_TYPE.fullmatch(media):
+            media = "application/octet-stream"
         plain = media.partition(";")[0].strip().lower()
-        safe = media.encode("ascii", "replace").replace(b"\n", b"").replace(b"\r", b"")
         headers += [
-            (b"content-type", safe or b"application/octet-stream"),
+            (b"content-type", media.encode()),
             (b"content-security-policy", b"sandbox; default-src 'none'"),
         ]
         if plain not in _INLINE:
@@ -318,10 +449,14 @@ def _encoded(headers: cors.Headers) -> Headers:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
+def _allow(methods: Sequence[str]) -> tuple[bytes, bytes]:
+    return b"allow", ", ".join(methods).encode()
+
+
 async def _respond(
-    send: Send, status: int, headers: Headers, body: bytes, *, length: bool = True
+    send: Send, status: int, headers: Headers, body: bytes, *, head: bool = False
 ) -> None:
-    if length and status not in {204, 304}:
+    if status not in {204, 304}:
         headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"" if head else body})

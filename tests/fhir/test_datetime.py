@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
-from datetime import time as clock
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -25,8 +24,8 @@ DAY = 86_400 * SECOND
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def at(year: int, month: int, day: int, *time: int) -> int:
-    moment = datetime.combine(date(year, month, day), clock(*time), tzinfo=UTC)
+def at(year, month, day, hour=0, minute=0, second=0, microsecond=0):
+    moment = datetime(year, month, day, hour, minute, second, microsecond, tzinfo=UTC)
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
@@ -39,14 +38,16 @@ def test_dates(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["2013-02-29", "2012-04-31", "1900-02-29", "0000", "201", "2012-1", "2012-13", "2012-00-01"]
-    + ["2012-01-32", "2012-01-00", "2012-01-01T", "20120101", " 2012", "2012\n", "", "-2012"]
-    + ["٢٠١٢"],
+    [
+        *("2013-02-29", "2012-04-31", "1900-02-29", "0000", "201", "2012-1", "2012-13"),
+        *("2012-00-01", "2012-01-32", "2012-01-00", "2012-01-01T", "20120101", " 2012"),
+        *("2012\n", "", "-2012", "٢٠١٢"),
+    ],
 )
 def test_what_is_no_date(text):
     assert not is_date(text)
     assert not is_date_time(text)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"date|day"):
         period_of(text)
 
 

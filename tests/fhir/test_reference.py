@@ -47,10 +47,20 @@ def test_the_forms_of_a_reference(text, reference):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Patient", "Patient/", "/Patient/7", "Patient/a b", "Patient/" + "a" * 65, "patient/7"]
-    + ["Patient/7/", "Patient/7/_history", "Patient/7/_history/", "Patient/7#x", "../Patient/7"]
-    + ["urn:uuid:7", "urn:oid:x", "http://", "https:///x", "#a b", "javascript:alert(1)", "Patient?"]
-    + ["Patient/7\n", "http://x/a b", "ftp://x/Patient/7", "Patient_/7"],
+    [
+        *(
+            "",
+            "Patient",
+            "Patient/",
+            "/Patient/7",
+            "Patient/a b",
+            "Patient/" + "a" * 65,
+            "patient/7",
+        ),
+        *("Patient/7/", "Patient/7/_history", "Patient/7/_history/", "Patient/7#x", "../Patient/7"),
+        *("urn:uuid:7", "urn:oid:x", "http://", "https:///x", "#a b", "javascript:alert(1)"),
+        *("Patient?", "Patient/7\n", "http://x/a b", "ftp://x/Patient/7", "Patient_/7"),
+    ],
 )
 def test_what_is_no_reference(text):
     with pytest.raises(Invalid):
@@ -98,8 +108,10 @@ def test_a_key_is_written_type_slash_id():
 
 @pytest.mark.parametrize(
     ("text", "true"),
-    [("a", True), ("A-1.b", True), ("a" * 64, True)]
-    + [("a" * 65, False), ("", False), ("a_b", False), ("a\n", False), ("é", False)],
+    [
+        *(("a", True), ("A-1.b", True), ("a" * 64, True)),
+        *(("a" * 65, False), ("", False), ("a_b", False), ("a\n", False), ("é", False)),
+    ],
 )
 def test_ids(text, true):
     assert is_id(text) is true
@@ -107,7 +119,9 @@ def test_ids(text, true):
 
 ids = st.from_regex(ID, fullmatch=True)
 references = st.one_of(
-    st.builds(lambda id_, v: f"Patient/{id_}" + (f"/_history/{v}" if v else ""), ids, st.none() | ids),
+    st.builds(
+        lambda id_, v: f"Patient/{id_}" + (f"/_history/{v}" if v else ""), ids, st.none() | ids
+    ),
     st.builds(lambda id_: f"https://ehr.example/fhir/Task/{id_}", ids),
     ids.map(lambda id_: f"#{id_}"),
     st.uuids().map(lambda uuid: f"urn:uuid:{uuid}"),

@@ -26,7 +26,7 @@ SYNTHEA = (2, 9, 15, 20)
 """Which of the Synthea Bundles are loaded: by place in the file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """Resources by type and id: the JSON as sent, and read with every number a ``Decimal``."""
 
@@ -143,10 +143,14 @@ def made_up_resources(seed: int = 7) -> list[dict[str, Any]]:
         "Composition": (8, _composition),
         "Location": (8, _location),
     }
-    return [
-        parse(json.dumps({"resourceType": type_, "id": f"made-{n}", **make(dice, n)}).encode())
+    trees = [
+        {"resourceType": type_, "id": f"made-{n}", **make(dice, n)}
         for type_, (count, make) in makers.items()
         for n in range(count)
+    ]
+    return [
+        parse(json.dumps({name: value for name, value in tree.items() if value != []}).encode())
+        for tree in trees
     ]
 
 
@@ -246,12 +250,15 @@ def _patient(dice: random.Random, n: int) -> _Tree:
 
 
 def _risk_assessment(dice: random.Random, n: int) -> _Tree:
+    low, high = (
+        {"value": value, "unit": "%", "system": UCUM, "code": "%"} for value in (10.5, 30 + n)
+    )
     prediction: _Tree = dice.choice(
         (
-            {"probabilityDecimal": _decimal(dice)},
+            {"probabilityDecimal": min(_decimal(dice), 100)},
             {"probabilityDecimal": round(dice.random(), 4)},
-            {"probabilityRange": {"low": {"value": 0.1}, "high": {"value": 0.3 + n / 100}}},
-            {"probabilityRange": {"low": {"value": n / 100}}},
+            {"probabilityRange": {"low": low, "high": high}},
+            {"probabilityRange": {"low": {**low, "value": n / 4}}},
             {"qualitativeRisk": {"text": "likely"}},
         )
     )
@@ -261,7 +268,7 @@ def _risk_assessment(dice: random.Random, n: int) -> _Tree:
     return {
         "status": dice.choice(("final", "preliminary")),
         "subject": _someone(dice),
-        "prediction": [prediction, {"probabilityDecimal": _decimal(dice)}][: n % 3],
+        "prediction": [prediction, {"probabilityDecimal": min(_decimal(dice), 100)}][: n % 3],
         **occurrence,
     }
 
@@ -302,7 +309,7 @@ def _molecular_sequence(dice: random.Random, n: int) -> _Tree:
             "windowStart": start,
             "windowEnd": start + 100,
             "strand": "watson",
-            "chromosome": _concept(dice, "X", "Y"),
+            "referenceSeqId": _concept(dice, "NC_000023", "NC_000024"),
         }
     return tree
 
@@ -346,8 +353,8 @@ def _observation(dice: random.Random, n: int) -> _Tree:
     }
     if n % 3 == 0:
         tree["component"] = [
-            {"code": _concept(dice, "systolic"), "valueQuantity": dice.choice(quantities)},
-            {"code": _concept(dice, "diastolic"), "valueQuantity": dice.choice(quantities)},
+            {"code": {"coding": [{"code": "systolic"}]}, "valueQuantity": dice.choice(quantities)},
+            {"code": {"text": "diastolic"}, "valueQuantity": dice.choice(quantities)},
         ]
         tree["contained"] = [{"resourceType": "Device", "id": "d"}]
         tree["device"] = {"reference": "#d"}
@@ -513,7 +520,10 @@ def _goal(dice: random.Random, n: int) -> _Tree:
         "description": {"text": f"Goal {n}"},
         "subject": _someone(dice),
         "startDate": _day(dice),
-        "target": [{"dueDate": _day(dice)}, {"dueDuration": {"value": 3, "code": "d"}}][: n % 3],
+        "target": [
+            {"dueDate": _day(dice)},
+            {"dueDuration": {"value": 3, "system": UCUM, "code": "d"}},
+        ][: n % 3],
     }
 
 

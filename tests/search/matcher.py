@@ -27,7 +27,6 @@ from fhir_portal.fhir.definitions import (
     structures,
     value_set,
 )
-
 from tests.search.corpus import BASE, Corpus
 
 NOW = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)
@@ -92,7 +91,7 @@ def evaluator(resource_type: str, expression: str) -> Callable[[dict[str, Any]],
     """Run an expression as R4 has it; each alternative on its own, so that types are known."""
     if " and " in expression:
         truth = compile_path(expression, models["r4"])
-        return lambda tree: [Found("boolean", value) for value in truth(tree)]
+        return lambda tree: [Found("boolean", value) for value in truth(tree, None)]
     runs = []
     for alternative in expression.split(" | "):
         own = re.sub(r"^(Resource|DomainResource)\.", f"{resource_type}.", alternative.strip())
@@ -102,7 +101,7 @@ def evaluator(resource_type: str, expression: str) -> Callable[[dict[str, Any]],
     def evaluate(tree: dict[str, Any]) -> list[Found]:
         found = []
         for run, codes in runs:
-            for node in run(tree):
+            for node in run(tree, None):
                 data = node.data
                 if isinstance(data, dict) and set(data) <= {"id", "extension"}:
                     continue  # a primitive without a value
@@ -340,7 +339,7 @@ def _units(quantity: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _offer_uris(found: Found) -> list[str]:
     whole = str(found.data)
-    return [whole, whole.split("|")[0]] if found.type == "canonical" else [whole]
+    return [whole, whole.split("|", maxsplit=1)[0]] if found.type == "canonical" else [whole]
 
 
 _OFFERS: dict[str, Callable[[Found], list[Any]]] = {

@@ -72,16 +72,8 @@ class Difference:
 
 
 @functools.cache
-def oracle_of(corpus_id: int) -> Oracle:
-    return Oracle(_CORPORA[corpus_id])
-
-
-_CORPORA: dict[int, Corpus] = {}
-
-
 def _oracle(corpus: Corpus) -> Oracle:
-    _CORPORA[id(corpus)] = corpus
-    return oracle_of(id(corpus))
+    return Oracle(corpus)
 
 
 def expected(query: Query, corpus: Corpus) -> set[str]:
@@ -128,10 +120,12 @@ class Statistics:
         return self.sought / self.queries
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.queries} queries on {len(self.types)} types: "
+        hits = (
             f"{self.none} find nothing, {self.sought} ({self.share_sought:.0%}) find "
-            f"{SOUGHT[0]} to {SOUGHT[1]}, {self.more} more",
+            f"{SOUGHT[0]} to {SOUGHT[1]}, {self.more} more"
+        )
+        lines = [
+            f"{self.queries} queries on {len(self.types)} types: {hits}",
             "by type: " + ", ".join(f"{t} {n}" for t, n in self.types.most_common()),
             "by parameter type, modifier and prefix:",
         ]
@@ -217,7 +211,7 @@ class _Maker:
             (type_, code)
             for type_ in self._types
             for code in self._codes(type_, parameter_type)
-            if modifier != ":Type" or len(definition(type_, code).targets) > 1
+            if modifier != ":Type" or _many_targets(definition(type_, code))
         ]
         types = sorted({type_ for type_, _ in places})
         chosen = self._dice.choice(types)
@@ -360,6 +354,11 @@ class _Maker:
         if not code:
             return ""
         return self._dice.choice(("", f"||{code}", f"|{system}|{code}"))
+
+
+def _many_targets(parameter: ParameterDefinition) -> bool:
+    """Whether ``:Type`` says more than the parameter does (``patient`` is always a Patient)."""
+    return len(parameter.targets) > 1 and "resolve() is" not in parameter.expression
 
 
 def _escaped(text: str) -> str:

@@ -454,8 +454,7 @@ class Browser:
     def boxes(self, *, ticked: bool = False) -> list[str]:
         checked = "[@checked]" if ticked else ""
         return [
-            str(box.get("value"))
-            for box in self.document.xpath(f'//input[@name="scope"]{checked}')
+            str(box.get("value")) for box in self.document.xpath(f'//input[@name="scope"]{checked}')
         ]
 
     async def _follow(self, response: httpx.Response) -> httpx.Response:
@@ -491,4 +490,3 @@ def assert_redirect_error(response: httpx.Response, error: str, state: str = "a 
     assert query["state"] == state
     assert query["iss"] == BASE
     assert "code" not in query
-

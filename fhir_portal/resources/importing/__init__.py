@@ -10,7 +10,7 @@ importer    batches, the transactions they are stored in, and the summary
 from __future__ import annotations
 
 from fhir_portal.resources.importing.files import files_in
-from fhir_portal.resources.importing.importer import Importer, Summary, operator
+from fhir_portal.resources.importing.importer import Summary, import_files, operator
 from fhir_portal.resources.importing.progress import ImportRejection
 
-__all__ = ["ImportRejection", "Importer", "Summary", "files_in", "operator"]
+__all__ = ["ImportRejection", "Summary", "files_in", "import_files", "operator"]

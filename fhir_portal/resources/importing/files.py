@@ -13,8 +13,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import msgspec
 
@@ -85,9 +86,9 @@ def documents(path: Path) -> Iterator[Document]:
     line = 0
     with ExitStack() as stack:
         raw = stack.enter_context(path.open("rb"))
-        content: IO[bytes] = raw
+        content: BufferedReader | gzip.GzipFile = raw
         if raw.peek(len(_GZIP)).startswith(_GZIP):
-            content = stack.enter_context(gzip.open(raw))
+            content = stack.enter_context(gzip.GzipFile(fileobj=raw))
         try:
             in_lines = None if _LINES.isdisjoint(path.suffixes) else True
             for text in content:

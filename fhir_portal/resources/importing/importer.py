@@ -1,45 +1,55 @@
-"""Files into the store: read here, checked in other processes, written here in batches."""
+"""An import: checked resources into the store in batches, each with the progress it makes."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
+from fhir_portal.access.log import AccessRow
+from fhir_portal.access.owners import DERIVED, OWNERS, FromReferrers
 from fhir_portal.access.visibility import Visibility
-from fhir_portal.fhir.errors import FhirError
-from fhir_portal.resources.importing.preparing import Prepared, prepare
+from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, Unprocessable
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.records import RecordTransaction
+from fhir_portal.resources.importing.preparing import Prepared, stay_with_parent
 from fhir_portal.resources.importing.progress import (
+    KEPT_SECONDS,
     ImportProgress,
     ImportRejection,
     forget,
+    rejection_key,
 )
-from fhir_portal.resources.importing.splitting import Piece, Place, Refused
+from fhir_portal.resources.importing.reading import Source, Stretch, in_order, sources
+from fhir_portal.resources.importing.splitting import Refused
+from fhir_portal.resources.permission import permitted
 from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.writing import store_extracted
 from fhir_portal.smart.scope import ScopeSet
 
-JOB_PIECES: Final = 100
-JOB_BYTES: Final = 512 * 1024
-"""What is sent to another process at once."""
-BATCH_PIECES: Final = 300
-BATCH_BYTES: Final = 16 * 1024 * 1024
+_RESULTS: Final = 300
+_BYTES: Final = 16 * 1024 * 1024
 """What is stored in one transaction: some tenths of a second, in which nobody else can write."""
-_AHEAD: Final = 4
-"""Jobs waiting for each process, so that none is idle while a batch is written."""
+_FILES: Final = 500
+"""Files whose records are removed in one transaction."""
 _SERVER_META: Final = frozenset({"versionId", "lastUpdated"})
-
-OUTCOMES: Final = ("created", "updated", "unchanged")
 
 
 def operator(practice: str, *, grants: bool = False) -> AuthContext:
     """Return the caller an import acts as: a system client of one practice that may label.
 
-    With ``grants`` its Consents may become standing proxy grants, and it may write Person.
+    With ``grants`` the Consents it writes may become proxy grants, and it may write Person.
     """
     return AuthContext(
         client="import",
@@ -82,7 +92,9 @@ class Summary:
         return {
             "files": self.files,
             "read": self.read,
-            **{outcome: getattr(self, outcome) for outcome in OUTCOMES},
+            "created": self.created,
+            "updated": self.updated,
+            "unchanged": self.unchanged,
             "resumed": self.resumed,
             "rejected": [one.shown() for one in self.rejected],
             "seconds": round(self.seconds, 3),
@@ -90,104 +102,287 @@ class Summary:
         }
 
 
-@dataclass(slots=True)
-class _File:
-    """A file being imported: its name as given, its records' key, and how far it got."""
-
-    name: str
-    path: Path
-    progress: ImportProgress
-    rejections: int = 0
+Told = Callable[[int, Summary], None]
+"""Called after each batch with the bytes of the files dealt with so far."""
 
 
-@dataclass(slots=True)
-class _Job:
-    """Pieces of one file, the place behind them, and the answer of the process that has them."""
+async def import_files(
+    server: Server, auth: AuthContext, paths: Sequence[Path], *, jobs: int, told: Told | None = None
+) -> Summary:
+    """Import files into the practice of ``auth``; what an interrupted import did is passed over.
 
-    file: _File
-    pieces: list[Piece | Refused]
-    behind: Place
-    offset: int
-    done: bool = False
-    answer: asyncio.Future[list[Prepared | Refused]] | None = None
+    ``jobs`` is the number of processes that check resources beside this one; with 0 this one
+    does it.
+
+    Raises:
+        OSError: a file cannot be read.
+        FhirError: the store cannot be written.
+        BrokenExecutor: a checking process died.
+    """
+    run = _Import(server, auth, told)
+    started = server.clock()
+    bases = (server.base, *server.aliases)
+    found = sources(server.store, auth.practice, paths, started)
+    with _processes(jobs) as processes:
+        async for stretch in in_order(found, processes, ahead=jobs, bases=bases):
+            await run.take(stretch, await stretch.results(bases))
+        await run.finish()
+    run.summary.seconds = server.clock() - started
+    return run.summary
+
+
+def _processes(jobs: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    if jobs == 0:
+        return nullcontext()
+    # Spawned, not forked: a copy of this process would hold the store's files and locks.
+    return ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=stay_with_parent
+    )
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Results in the order of the files, and for each file how far they go."""
+    """Results to be stored together, and the last stretch of each file they belong to."""
 
-    results: list[tuple[_File, Prepared | Refused]] = field(default_factory=list)
-    behind: dict[int, tuple[_File, Place, bool]] = field(default_factory=dict)
+    results: list[tuple[Source, Prepared | Refused]] = field(default_factory=list)
+    ends: dict[int, Stretch] = field(default_factory=dict)
     size: int = 0
-    offset: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.results) >= _RESULTS or self.size >= _BYTES
+
+    def in_writing_order(self) -> Iterator[tuple[int, Source, Prepared]]:
+        """Yield what is to be written, owners before what takes its ownership from them."""
+        found = [
+            (_rank(result.type), number, source, result)
+            for number, (source, result) in enumerate(self.results)
+            if isinstance(result, Prepared)
+        ]
+        for _, number, source, result in sorted(found, key=lambda one: one[:2]):
+            yield number, source, result
 
 
-class Importer:
-    """One run of the import into the practice of ``auth``.
+def _rank(resource_type: str) -> int:
+    if resource_type not in DERIVED:
+        return 0
+    return 1 if isinstance(OWNERS[resource_type], FromReferrers) else 2
 
-    ``jobs`` is the number of processes that check resources beside this one; with 0 this one does
-    it. ``told`` is called after each batch with the bytes of the files dealt with so far.
-    """
 
-    def __init__(
-        self,
-        server: Server,
-        auth: AuthContext,
-        *,
-        jobs: int = 1,
-        told: Callable[[int, Summary], None] = lambda _done, _summary: None,
-    ) -> None:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What a transaction did for each file (by number): its progress now, and what it refused."""
+
+    progress: dict[int, ImportProgress]
+    rejected: dict[int, list[ImportRejection]]
+    rows: list[Row]
+
+
+class _NotStored(Exception):
+    """The rules of the store refuse one resource of a batch; the others go without it."""
+
+    def __init__(self, number: int, refusal: FhirError) -> None:
+        super().__init__(str(refusal))
+        self.number = number
+        self.refusal = refusal
+
+
+class _Import:
+    """The storing side of an import."""
+
+    def __init__(self, server: Server, auth: AuthContext, told: Told | None) -> None:
+        self.summary = Summary()
         self._server = server
         self._auth = auth
-        self._jobs = jobs
         self._told = told
-        self._bases = (server.base, *server.aliases)
-        self._visible: dict[str, Visibility | FhirError] = {}
-        self._begun: set[str] = set()
-        self._summary = Summary()
+        self._batch = _Batch()
+        self._keys: dict[str, None] = {}
+        self._last: Source | None = None
+        self._permitted: dict[str, Visibility | FhirError] = {}
 
-    async def run(self, paths: Sequence[Path]) -> Summary:
-        """Import files, each resource in one of the transactions that also keep the progress.
+    async def take(self, stretch: Stretch, results: Sequence[Prepared | Refused]) -> None:
+        """Add a stretch to the batch, and store the batch when it is full."""
+        source, batch = stretch.source, self._batch
+        if source is not self._last:
+            self._begin(source)
+        for result in results:
+            batch.results.append((source, self._allowed(result)))
+            batch.size += len(result.body) if isinstance(result, Prepared) else 0
+        batch.ends[source.number] = stretch
+        if batch.is_full:
+            await self._store()
 
-        What an earlier run of the same files stored before it was interrupted is passed over.
+    async def finish(self) -> None:
+        """Store what is left and forget the progress: the next import starts over."""
+        await self._store()
+        keys = list(self._keys)
+        for start in range(0, len(keys), _FILES):
+            await self._server.store.transact(partial(_forget, keys[start : start + _FILES]))
 
-        Raises:
-            OSError: a file cannot be read.
-            FhirError: the store cannot be written.
-            BrokenExecutor: a checking process died.
-        """
-        started = self._server.clock()
-        with self._processes() as processes:
-            batch = _Batch()
-            async for job in self._answered(paths, processes):
-                self._take(batch, job)
-                if len(batch.results) >= BATCH_PIECES or batch.size >= BATCH_BYTES:
-                    await self._store(batch)
-                    batch = _Batch()
-            await self._store(batch)
-        for key in sorted(self._begun):
-            await self._server.store.transact(lambda t, key=key: forget(t, key))
-        self._summary.seconds = self._server.clock() - started
-        return self._summary
+    def _begin(self, source: Source) -> None:
+        self._last = source
+        self._keys[source.progress.key] = None
+        summary, done = self.summary, source.progress
+        summary.files += 1
+        summary.created += done.created
+        summary.updated += done.updated
+        summary.unchanged += done.unchanged
+        summary.rejected += source.rejected
+        summary.resumed += done.created + done.updated + done.unchanged + len(source.rejected)
 
-    # ---- reading
+    def _allowed(self, result: Prepared | Refused) -> Prepared | Refused:
+        """Ask, once per type, whether the operator may write it."""
+        if isinstance(result, Refused):
+            return result
+        answer = self._permitted.get(result.type)
+        if answer is None:
+            try:
+                permitted(self._server, self._auth, "c", result.type)
+                answer = permitted(self._server, self._auth, "u", result.type)
+            except FhirError as error:
+                answer = error
+            self._permitted[result.type] = answer
+        return result if isinstance(answer, Visibility) else refused(result, answer)
 
-    async def _answered(
-        self, paths: Iterable[Path], processes: Executor | None
-    ) -> AsyncIterator[_Job]:
-        """Yield jobs in the order of the files, each with its answer on the way."""
-        waiting: deque[_Job] = deque()
-        loop = asyncio.get_running_loop()
-        async for job in self._read(paths):
-            pieces = [piece for piece in job.pieces if isinstance(piece, Piece)]
-            if processes is not None and pieces:
-                job.answer = loop.run_in_executor(processes, prepare, pieces, self._bases)
-            waiting.append(job)
-            if len(waiting) > self._jobs * _AHEAD:
-                yield await self._answer(waiting.popleft())
-        while waiting:
-            yield await self._answer(waiting.popleft())
+    async def _store(self) -> None:
+        batch = self._batch
+        if not batch.ends:
+            return
+        stored = None
+        while stored is None:
+            try:
+                stored = await self._server.store.transact(lambda t: self._write(t, batch))
+            except _NotStored as one:
+                source, result = batch.results[one.number]
+                batch.results[one.number] = (source, refused(result, one.refusal))
+        self._batch = _Batch()
+        await self._server.log.append(self._accesses(stored.rows))
+        for number, stretch in batch.ends.items():
+            self._count(stretch.source, stored.progress[number], stored.rejected[number])
+        if self._told is not None:
+            self._told(stretch.source.before + stretch.offset, self.summary)
 
-    async def _answer(self, job: _Job) -> _Job:
-        pieces = [piece for piece in job.pieces if isinstance(piece, Piece)]
-        results = await job.answer if job.answer else prepare(pieces, self._bases)
+    def _count(
+        self, source: Source, now: ImportProgress, rejected: list[ImportRejection]
+    ) -> None:
+        summary, then = self.summary, source.progress
+        summary.created += now.created - then.created
+        summary.updated += now.updated - then.updated
+        summary.unchanged += now.unchanged - then.unchanged
+        summary.rejected += rejected
+        source.rejected += rejected
+        source.progress = now
+
+    async def _write(self, transaction: ResourceTransaction, batch: _Batch) -> _Stored:
+        """Store a batch and the progress it makes; may be run again, so it changes nothing else."""
+        outcomes: dict[int, Counter[str]] = {file: Counter() for file in batch.ends}
+        rows: list[Row] = []
+        for number, source, prepared in batch.in_writing_order():
+            try:
+                row, outcome = await self._write_one(transaction, prepared)
+            except (Forbidden, Invalid, Unprocessable) as refusal:
+                raise _NotStored(number, refusal) from None
+            outcomes[source.number][outcome] += 1
+            if outcome != "unchanged":
+                rows.append(row)
+        stored = _Stored({}, {file: [] for file in batch.ends}, rows)
+        expires = self._server.clock() + KEPT_SECONDS
+        for source, result in batch.results:
+            if isinstance(result, Refused):
+                now_refused = stored.rejected[source.number]
+                place = len(source.rejected) + len(now_refused)
+                key = rejection_key(source.progress.key, place)
+                now_refused.append(rejection_of(result, source.name, key, expires))
+                await transaction.put(now_refused[-1])
+        for number, stretch in batch.ends.items():
+            then, made = stretch.source.progress, outcomes[number]
+            now = stored.progress[number] = msgspec.structs.replace(
+                then,
+                expires=expires,
+                line=stretch.line,
+                entry=stretch.entry,
+                done=stretch.done,
+                created=then.created + made["created"],
+                updated=then.updated + made["updated"],
+                unchanged=then.unchanged + made["unchanged"],
+            )
+            await transaction.put(now)
+        return stored
+
+    async def _write_one(
+        self, transaction: ResourceTransaction, prepared: Prepared
+    ) -> tuple[Row, str]:
+        """Store a resource unless it is there already; return its row and what was done."""
+        visible = self._permitted[prepared.type]
+        assert isinstance(visible, Visibility)  # noqa: S101 - _allowed refused the others
+        tree = json.parse(prepared.body)
+        before = await transaction.read(ResourceKey(prepared.type, prepared.id), visible)
+        if before is not None and before.facts.practice != self._auth.practice:
+            before = None  # what all practices share is not this practice's to change
+        old = json.parse(before.body) if before is not None and not before.deleted else {}
+        if before is not None and old and _content(old) == _content(tree):
+            return before, "unchanged"
+        row = await store_extracted(
+            transaction,
+            self._server,
+            self._auth,
+            tree,
+            prepared.entries,
+            visible,
+            version=before.version + 1 if before is not None else 1,
+            method="PUT",
+            old=old,
+        )
+        return row, "updated" if old else "created"
+
+    def _accesses(self, rows: Sequence[Row]) -> list[AccessRow]:
+        """Return one line of the access log for each record the batch touched."""
+        records = dict.fromkeys(owner for row in rows for owner in row.facts.owners)
+        return [
+            AccessRow(
+                at=int(self._server.clock() * 1000),
+                practice=self._auth.practice,
+                record=record,
+                interaction="batch",
+                what="batch",
+                status=200,
+                client=self._auth.client,
+                context=self._auth.context,
+            )
+            for record in records or ("",)
+        ]
+
+
+def refused(result: Prepared | Refused, refusal: FhirError) -> Refused:
+    """Return a sound resource as one that may not be written."""
+    return Refused(result.place, refusal.issues, result.type, result.id)
+
+
+def rejection_of(result: Refused, file: str, key: str, expires: float) -> ImportRejection:
+    """Return the record of a refusal."""
+    issues = tuple(
+        {"code": one.code, "diagnostics": one.diagnostics, "expression": one.expression}
+        for one in result.issues
+    )
+    return ImportRejection(
+        key=key,
+        expires=expires,
+        file=file,
+        line=result.place.line,
+        index=result.place.entry,
+        type=result.type,
+        id=result.id,
+        issues=issues,
+    )
+
+
+def _content(tree: Mapping[str, Any]) -> bytes:
+    """Return what a sender said in a resource, to the digit and in order."""
+    meta = {n: v for n, v in (tree.get("meta") or {}).items() if n not in _SERVER_META}
+    rest = {name: value for name, value in tree.items() if name != "meta"}
+    return json.dumps({"meta": meta, "rest": rest})
+
+
+async def _forget(keys: Sequence[str], transaction: RecordTransaction) -> None:
+    for key in keys:
+        await forget(transaction, key)

@@ -22,7 +22,7 @@ from fhir_portal.resources.importing.splitting import (
     place_of,
 )
 from fhir_portal.resources.validation import validate
-from fhir_portal.resources.writing import with_id
+from fhir_portal.resources.writing import _with_id as with_id
 from fhir_portal.search.indexer import IndexEntries, extract
 
 

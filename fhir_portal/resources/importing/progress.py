@@ -66,13 +66,14 @@ def rejection_key(file_key: str, number: int) -> str:
 async def rejections_of(reader: RecordReader, file_key: str) -> list[ImportRejection]:
     """Return what was refused of a file so far, in the order of the file."""
     found: list[ImportRejection] = []
-    after = f"{file_key}/"
-    while page := await reader.every(ImportRejection, after=after, limit=_PAGE):
-        found += [one for one in page if one.key.startswith(f"{file_key}/")]
-        if len(found) % _PAGE or found[-1].key != page[-1].key:
-            break
-        after = found[-1].key
-    return found
+    prefix = after = f"{file_key}/"
+    while True:
+        page = await reader.every(ImportRejection, after=after, limit=_PAGE)
+        ours = [one for one in page if one.key.startswith(prefix)]
+        found += ours
+        if len(ours) < _PAGE:
+            return found
+        after = ours[-1].key
 
 
 async def forget(transaction: RecordTransaction, file_key: str) -> None:

@@ -37,6 +37,11 @@ class Place:
     line: int
     entry: int | None = None
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """What places of one file are sorted by."""
+        return self.line, self.entry or 0
+
 
 @dataclass(frozen=True, slots=True)
 class Addresses:

@@ -13,6 +13,8 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
@@ -103,7 +105,7 @@ async def _batch(
             one = _entry(index, entry)
             body = json.dumps(one.tree) if one.tree is not None else b""
             response = await perform(
-                replace(one.request, body=body, prefer=request.prefer or "minimal"), auth
+                msgspec.structs.replace(one.request, body=body, prefer=request.prefer or "minimal"), auth
             )
         except FhirError as error:
             answers.append(_failed(error))
@@ -196,7 +198,7 @@ def _entry(index: int, entry: Mapping[str, Any]) -> _Entry:
     full_url = entry.get("fullUrl")
     return _Entry(
         index,
-        replace(found, query=tuple(parse_qsl(query, keep_blank_values=True)), **headers),
+        msgspec.structs.replace(found, query=tuple(parse_qsl(query, keep_blank_values=True)), **headers),
         full_url if isinstance(full_url, str) else None,
         resource if isinstance(resource, dict) else None,
     )
@@ -284,7 +286,7 @@ async def _apply(
 ) -> FhirResponse:
     assert entry.visible is not None  # noqa: S101 - _placed set both
     assert entry.key is not None  # noqa: S101
-    asked = replace(entry.request, prefer=prefer)
+    asked = msgspec.structs.replace(entry.request, prefer=prefer)
     if entry.request.interaction == "delete":
         row = await delete_in(
             transaction,

@@ -95,6 +95,8 @@ async def _included(
 
     A type the token may not search adds nothing, whatever is stored.
     """
+    if not (request.includes or request.revincludes):
+        return []
     present = {row.key for row in matches}
     found: dict[ResourceKey, Row] = {}
     for include in request.includes:
@@ -130,4 +132,5 @@ async def _included(
 
 
 def _entry(server: Server, row: Row, mode: str) -> bytes:
-    return search_entry(server.url(str(row.key)), row.body, mode)
+    facts = row.facts
+    return search_entry(f"{server.base}/{facts.resource_type}/{facts.id}", row.body, mode)

@@ -101,7 +101,6 @@ class _Shape:
     @property
     def fields(self) -> Mapping[str, _Field]:
         if self._fields is None:
-            self._fields = {name: _Field(name, one) for name, one in self._elements.items()}
             needed: dict[str, set[str]] = {}
             for name, one in self._elements.items():
                 if one.min:
@@ -109,6 +108,8 @@ class _Shape:
             self.required = tuple(_Required(frozenset(of), shown) for shown, of in needed.items())
             if self._elements is not _ELEMENT:
                 self.invariants = invariants_of(self.name)
+            # last: another thread that sees the fields must find the rest in place
+            self._fields = {name: _Field(name, one) for name, one in self._elements.items()}
         return self._fields
 
 
@@ -119,7 +120,6 @@ _PRIMITIVES: Mapping[str, Primitive] = {
 _ELEMENT = {"id": Element("string"), "extension": Element("Extension", is_list=True)}
 _NO_SHAPE = _Shape("", {}, is_resource=False)
 _PRIMITIVE_EXTENSION = _Shape("Element", _ELEMENT, is_resource=False)
-_REFERRING_TYPES = frozenset({"canonical", "uri", "url"})
 
 
 @functools.cache

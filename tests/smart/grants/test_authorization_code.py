@@ -4,6 +4,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from fhir_portal.smart.revocation import disable_account
 from fhir_portal.smart.token import token_hash
 from tests.smart.world import BASE, START, World, assert_oauth_error, childs_record, own_record
 
@@ -190,7 +191,9 @@ async def test_without_the_right_verifier_there_is_nothing(
     assert await world.rows() == before
 
 
-@pytest.mark.parametrize("uri", [None, "https://app.example/other", "https://app.example/callback/"])
+@pytest.mark.parametrize(
+    "uri", [None, "https://app.example/other", "https://app.example/callback/"]
+)
 async def test_the_redirect_uri_must_be_the_same_again(world: World, uri: str | None) -> None:
     app = await world.public_app()
     code = await app.code()
@@ -234,8 +237,6 @@ async def test_an_unknown_client_is_refused(world: World) -> None:
 
 
 async def test_a_disabled_account_gets_nothing_for_its_code(world: World) -> None:
-    from fhir_portal.smart.revocation import disable_account
-
     app = await world.public_app()
     code = await app.code()
     await disable_account(world.store, world.mara.key, now=world.clock())

@@ -1,0 +1,1 @@
+"""The demo world: two invented practices and the people who use them."""

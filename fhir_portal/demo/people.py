@@ -1,0 +1,137 @@
+"""Who signs in to the demo, and what each of them may see: the world's own statement of it.
+
+The tests hold the server against this table; ``demo.json`` and the README print it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fhir_portal.accounts.account import Role
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.consent.sections import section_displays
+
+PASSWORD: Final = "demo-password"  # noqa: S105 - everybody in the demo world has this one
+ZONE: Final = "America/Chicago"
+
+MARROWBROOK: Final = Practice(
+    key="marrowbrook",
+    name="Marrowbrook Family Medicine",
+    zone=ZONE,
+    organization="Organization/marrowbrook",
+)
+QUILLFERN: Final = Practice(
+    key="quillfern",
+    name="Quillfern Dermatology",
+    zone=ZONE,
+    organization="Organization/quillfern",
+)
+PRACTICES: Final = (MARROWBROOK, QUILLFERN)
+
+MOTHER_SEES: Final = (
+    "demographics",
+    "appointments",
+    "messages",
+    "documents",
+    "forms",
+    "results",
+    "medications",
+    "immunizations",
+    "health-summary",
+    "visits",
+)
+MOTHER_ACTS: Final = ("messages", "forms")
+FATHER_SEES: Final = ("demographics", "appointments", "results", "immunizations")
+TEENAGERS_MOTHER_SEES: Final = (
+    "demographics",
+    "appointments",
+    "results",
+    "medications",
+    "immunizations",
+    "health-summary",
+    "visits",
+)
+HELPERS_SECTIONS: Final = ("appointments", "medications")
+NEIGHBOURS_SECTIONS: Final = ("appointments", "messages")
+
+
+@dataclass(frozen=True, slots=True)
+class Sees:
+    """A record an account may use, and by which relation; ``self`` sees every section."""
+
+    patient: str
+    relation: str = "self"
+    sections: tuple[str, ...] = tuple(section_displays())
+
+
+@dataclass(frozen=True, slots=True)
+class DemoAccount:
+    """Somebody who can sign in. ``persons`` are ``<practice>/Person/<id>``, one per practice."""
+
+    username: str
+    name: str
+    role: Role
+    persons: tuple[str, ...]
+    records: tuple[Sees, ...]
+    note: str
+
+
+ACCOUNTS: Final = (
+    DemoAccount(
+        "mara",
+        "Mara Ellwick",
+        "patient",
+        ("marrowbrook/Person/mara",),
+        (Sees("Patient/mara"), Sees("Patient/juno", "mother", MOTHER_SEES)),
+        "two years of visits; also her child Juno, for whom she answers messages and forms",
+    ),
+    DemoAccount(
+        "oskar",
+        "Oskar Lindqvar",
+        "guardian",
+        ("marrowbrook/Person/oskar",),
+        (Sees("Patient/juno", "father", FATHER_SEES),),
+        "Juno's father, who lives elsewhere: fewer sections, and only to read",
+    ),
+    DemoAccount(
+        "silas",
+        "Silas Overmeer",
+        "patient",
+        ("marrowbrook/Person/silas",),
+        (Sees("Patient/silas"),),
+        "sixteen; one visit is confidential and only he sees it",
+    ),
+    DemoAccount(
+        "petra",
+        "Petra Overmeer",
+        "guardian",
+        ("marrowbrook/Person/petra",),
+        (Sees("Patient/silas", "mother", TEENAGERS_MOTHER_SEES),),
+        "Silas' mother; nothing of the confidential visit reaches her",
+    ),
+    DemoAccount(
+        "teodor",
+        "Teodor Brandvik",
+        "patient",
+        ("marrowbrook/Person/teodor", "quillfern/Person/teodor-q"),
+        (Sees("Patient/teodor"), Sees("Patient/teodor-q")),
+        "a patient of both practices: one account, two records",
+    ),
+    DemoAccount(
+        "ruben",
+        "Ruben Ellwick",
+        "proxy",
+        ("marrowbrook/Person/ruben",),
+        (),
+        "Mara's brother; his grant has expired",
+    ),
+    DemoAccount(
+        "dana",
+        "Dana Corvill",
+        "proxy",
+        ("marrowbrook/Person/dana",),
+        (),
+        "Mara's neighbour; Mara took the grant back",
+    ),
+)

@@ -1,0 +1,193 @@
+"""Builds the demo world.
+
+Everything that is FHIR goes through the one front door, as each practice's EHR, so that every
+check and every rule applies to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+from joserfc.jwk import ECKey
+
+from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
+from fhir_portal.accounts.account import add_account
+from fhir_portal.accounts.credentials import Passwords
+from fhir_portal.demo.codes import Json
+from fhir_portal.demo.marrowbrook import marrowbrook, taken_back
+from fhir_portal.demo.people import ACCOUNTS, MARROWBROOK, PASSWORD, PRACTICES, DemoAccount
+from fhir_portal.demo.quillfern import quillfern
+from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.fhir.interaction import FhirRequest
+from fhir_portal.portal import Portal
+from fhir_portal.records import Record, RecordTransaction
+from fhir_portal.smart.client import ClientType, NewClient, add_client
+from fhir_portal.smart.scope import ScopeSet
+
+CALLBACKS: Final = (
+    "http://127.0.0.1:8765/callback",
+    "http://localhost:8765/callback",
+    "http://[::1]:8765/callback",
+)
+"""On these loopback addresses any port will do (RFC 8252 section 7.3)."""
+
+_APP_SCOPE: Final = "openid fhirUser launch/patient offline_access patient/*.cruds"
+_SYSTEM_SCOPE: Final = "system/*.cruds"
+_PERMISSIONS: Final = (LABEL, GRANT_WRITING)
+_SECONDS_OF_BUILDING: Final = 600
+
+
+class DemoStore(Record, frozen=True, kw_only=True):
+    """Marks a store that holds the demo world; written when the world is whole."""
+
+    kind: ClassVar[str] = "demo-store"
+
+    day: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The world that was built: its day, and its clients with what they authenticate by."""
+
+    day: date
+    accounts: tuple[DemoAccount, ...]
+    clients: tuple[Mapping[str, Any], ...]
+
+
+async def build_world(
+    store: EmbeddedStore,
+    *,
+    clock: Callable[[], float],
+    base: str,
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> World:
+    """Fill an empty store with both practices, their people, accounts and clients.
+
+    ``base`` is the FHIR base, by which links in what is written are recognised as our own. The
+    day is the clock's, in UTC; charts of the same day are the same.
+    """
+    portal = Portal.over(store, store.log, clock=clock, base=base, aliases=(), page_key=random(32))
+    day = datetime.fromtimestamp(clock(), UTC).date()
+    passwords = Passwords()
+    # Hashing takes its time in threads, meanwhile the charts are written.
+    hashes = asyncio.gather(
+        *(passwords.hash(PASSWORD, username=account.username) for account in ACCOUNTS)
+    )
+    try:
+        await _open_practices(store)
+        for chart in (marrowbrook(day), quillfern(day)):
+            await _write(portal, chart.practice, chart.resources)
+            if chart.practice == MARROWBROOK.key:
+                await _write(portal, chart.practice, [taken_back(chart)])
+        for account, password_hash in zip(ACCOUNTS, await hashes, strict=True):
+            await add_account(
+                store,
+                username=account.username,
+                password_hash=password_hash,
+                now=clock(),
+                random=random,
+                persons=account.persons,
+                role=account.role,
+            )
+    finally:
+        hashes.cancel()
+        passwords.close()
+    clients = await _add_clients(store, now=clock(), random=random)
+
+    async def finish(transaction: RecordTransaction) -> None:
+        await transaction.insert(DemoStore(key="demo", day=day.isoformat()))
+
+    await store.transact(finish)
+    return World(day, ACCOUNTS, clients)
+
+
+async def _open_practices(store: EmbeddedStore) -> None:
+    async def insert(transaction: RecordTransaction) -> None:
+        for practice in PRACTICES:
+            await transaction.insert(practice)
+
+    await store.transact(insert)
+
+
+async def _write(portal: Portal, practice: str, resources: Sequence[Json]) -> None:
+    """Write resources in one transaction, as the practice's EHR."""
+    bundle = {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [
+            {
+                "resource": resource,
+                "request": {"method": "PUT", "url": f"{resource['resourceType']}/{resource['id']}"},
+            }
+            for resource in resources
+        ],
+    }
+    ehr = AuthContext(
+        client=f"{practice}-ehr",
+        context="system",
+        scopes=ScopeSet.parse(_SYSTEM_SCOPE),
+        practice=practice,
+        expires=portal.server.clock() + _SECONDS_OF_BUILDING,
+        token="",
+        permissions=frozenset(_PERMISSIONS),
+    )
+    await portal.perform(FhirRequest("bundle", body=msgspec.json.encode(bundle)), ehr)
+
+
+async def _add_clients(
+    store: EmbeddedStore, *, now: float, random: Callable[[int], bytes]
+) -> tuple[Mapping[str, Any], ...]:
+    """Register an EHR for each practice and two apps for people; describe them for demo.json."""
+    found: list[Mapping[str, Any]] = []
+    for practice in PRACTICES:
+        key = ECKey.generate_key("P-384", {"alg": "ES384", "use": "sig"})
+        added = await add_client(
+            store,
+            client_id=f"{practice.key}-ehr",
+            name=f"EHR of {practice.name}",
+            type="backend",
+            scope=_SYSTEM_SCOPE,
+            practice=practice.key,
+            jwks={"keys": [key.as_dict(private=False)]},
+            permissions=_PERMISSIONS,
+            now=now,
+            random=random,
+        )
+        found.append(_described(added, private_jwk=key.as_dict(private=True)))
+    for client_id, name, kind in _APPS:
+        added = await add_client(
+            store,
+            client_id=client_id,
+            name=name,
+            type=kind,
+            redirect_uris=CALLBACKS,
+            scope=_APP_SCOPE,
+            now=now,
+            random=random,
+        )
+        found.append(_described(added))
+    return tuple(found)
+
+
+_APPS: Final[tuple[tuple[str, str, ClientType], ...]] = (
+    ("sample-app", "Sample app", "public"),
+    ("sample-web-app", "Sample web app", "confidential"),
+)
+
+
+def _described(added: NewClient, private_jwk: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    client = added.client
+    return {
+        "client_id": client.key,
+        **({"client_secret": added.secret} if added.secret else {}),
+        **({"private_jwk": private_jwk} if private_jwk else {}),
+        "type": client.type,
+        "redirect_uris": list(client.redirect_uris),
+        "scope": client.scope,
+    }

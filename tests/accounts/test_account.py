@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fhir_portal.accounts.account import (
+    Account,
+    DuplicateAccount,
+    InvalidUsername,
+    UnknownAccount,
+    account_named,
+    add_account,
+    enable_account,
+    folded,
+)
+from fhir_portal.embedded.store import EmbeddedStore
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[EmbeddedStore]:
+    store = EmbeddedStore.open(":memory:")
+    yield store
+    store.close()
+
+
+async def add(store: EmbeddedStore, username: str) -> Account:
+    return await add_account(
+        store, username=username, password_hash=None, now=1.0, random=lambda n: b"r" * n
+    )
+
+
+async def test_a_user_name_is_found_however_it_is_written(store: EmbeddedStore) -> None:
+    account = await add(store, " Mara@Example.org ")
+    for written in ("mara@example.org", "MARA@EXAMPLE.ORG", "ｍａｒａ@example.org "):
+        assert await account_named(store, written) == account
+    assert await account_named(store, "mara@example.com") is None
+
+
+async def test_a_user_name_is_taken_once(store: EmbeddedStore) -> None:
+    first = await add(store, "mara")
+    with pytest.raises(DuplicateAccount):
+        await add(store, "MARA")
+    assert await store.every(Account) == [first]
+
+
+@pytest.mark.parametrize("username", ["", "  ", "x" * 201, "two\nlines", "ma\u202era"])
+async def test_a_user_name_can_be_typed(store: EmbeddedStore, username: str) -> None:
+    with pytest.raises(InvalidUsername):
+        await add(store, username)
+    assert await store.every(Account) == []
+
+
+async def test_nobody_unknown_is_let_in_again(store: EmbeddedStore) -> None:
+    with pytest.raises(UnknownAccount):
+        await enable_account(store, "nobody")
+
+
+def test_folding_is_stable() -> None:
+    assert folded(folded("Straße")) == folded("STRASSE")

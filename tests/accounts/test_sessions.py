@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fhir_portal.accounts.account import Account, add_account
+from fhir_portal.accounts.sessions import Session, SessionLimits, Sessions, end_sessions
+from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.records import RecordTransaction
+from fhir_portal.smart.revocation import disable_account
+from tests.smart.world import Clock
+
+
+class Rooms:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.store = EmbeddedStore.open(":memory:", clock=self.clock)
+        self.sessions = Sessions(
+            self.store,
+            clock=self.clock,
+            random=random.Random(3).randbytes,
+            limits=SessionLimits(idle=1800, absolute=7200, anonymous=3600),
+        )
+        self.account: Account
+
+    async def signed_in(self) -> str:
+        opened = await self.sessions.open()
+        return (await self.sessions.sign_in(opened.visitor.session, self.account)).cookie
+
+
+@pytest.fixture
+async def rooms() -> AsyncIterator[Rooms]:
+    rooms = Rooms()
+    rooms.account = await add_account(
+        rooms.store, username="mara", password_hash=None, now=0.0, random=lambda n: b"r" * n
+    )
+    yield rooms
+    rooms.store.close()
+
+
+async def test_signing_in_changes_the_cookie_and_kills_the_old_one(rooms: Rooms) -> None:
+    before = await rooms.sessions.open()
+    after = await rooms.sessions.sign_in(before.visitor.session, rooms.account)
+    assert after.cookie != before.cookie
+    assert await rooms.sessions.find(before.cookie) is None
+    found = await rooms.sessions.find(after.cookie)
+    assert found is not None
+    assert found.account == rooms.account
+    assert found.browser == before.visitor.browser
+    assert found.auth_time == rooms.clock()
+
+
+async def test_the_cookie_is_not_at_rest(rooms: Rooms) -> None:
+    cookie = await rooms.signed_in()
+    assert cookie not in str(await rooms.store.every(Session))
+
+
+async def test_an_idle_session_ends(rooms: Rooms) -> None:
+    cookie = await rooms.signed_in()
+    rooms.clock.advance(1800)
+    assert await rooms.sessions.find(cookie) is None
+
+
+async def test_a_used_session_stays_until_the_absolute_limit(rooms: Rooms) -> None:
+    cookie = await rooms.signed_in()
+    for _ in range(7):
+        rooms.clock.advance(1000)
+        assert await rooms.sessions.find(cookie) is not None
+    rooms.clock.advance(200)
+    assert await rooms.sessions.find(cookie) is None
+
+
+async def test_a_session_before_sign_in_ends_too(rooms: Rooms) -> None:
+    opened = await rooms.sessions.open()
+    rooms.clock.advance(3600)
+    assert await rooms.sessions.find(opened.cookie) is None
+
+
+async def test_signing_out_ends_the_session(rooms: Rooms) -> None:
+    cookie = await rooms.signed_in()
+    visitor = await rooms.sessions.find(cookie)
+    assert visitor is not None
+    await rooms.sessions.sign_out(visitor.session)
+    assert await rooms.sessions.find(cookie) is None
+
+
+async def test_a_disabled_account_loses_its_sessions(rooms: Rooms) -> None:
+    cookies = [await rooms.signed_in() for _ in range(3)]
+    await disable_account(rooms.store, rooms.account.key, now=rooms.clock())
+    assert [await rooms.sessions.find(cookie) for cookie in cookies] == [None] * 3
+    assert await rooms.store.every(Session) == []
+
+
+async def test_all_sessions_of_an_account_can_be_ended(rooms: Rooms) -> None:
+    cookies = [await rooms.signed_in() for _ in range(2)]
+
+    async def end(transaction: RecordTransaction) -> int:
+        return await end_sessions(transaction, rooms.account.key)
+
+    assert await rooms.store.transact(end) == 2
+    assert [await rooms.sessions.find(cookie) for cookie in cookies] == [None] * 2
+
+
+@pytest.mark.parametrize("cookie", ["", "unknown", "é", "x" * 5000])
+async def test_an_unknown_cookie_is_no_session(rooms: Rooms, cookie: str) -> None:
+    assert await rooms.sessions.find(cookie) is None

@@ -1,0 +1,323 @@
+"""Who may see what, worked out naively from the world's writes.
+
+Nothing of the server's authorization, classification or search is used here: the rules are
+written a second time, as plainly as possible, from the design.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.builders import Json
+from tests.leaks.world import Reader, Write
+
+SUBJECT = {
+    **dict.fromkeys(
+        ["Observation", "Condition", "Encounter", "DocumentReference", "Communication", "QuestionnaireResponse", "Task"],
+        "subject",
+    ),
+    **dict.fromkeys(["Immunization", "RelatedPerson", "Consent"], "patient"),
+    "Coverage": "beneficiary",
+}
+SECTION = {
+    "Patient": "demographics",
+    "Coverage": "insurance",
+    "Appointment": "appointments",
+    "Communication": "messages",
+    "QuestionnaireResponse": "forms",
+    "Immunization": "immunizations",
+    "Condition": "health-summary",
+    "Encounter": "visits",
+    "Consent": "sharing",
+    "RelatedPerson": "sharing",
+}
+OBSERVATIONS = {
+    "laboratory": "results",
+    "vital-signs": "results",
+    "social-history": "health-summary",
+}
+STAFF_ENTRIES = {"Practitioner", "PractitionerRole", "Organization", "Location", "Medication"}
+FOLLOWING = {"Provenance", "Binary"}
+RECORD_TYPES = {*SECTION, "Observation", "DocumentReference", *FOLLOWING}
+OWN_LABELS = {"R", "SDV"}
+"""Labels of this world that the person sees on their own record; a proxy sees none."""
+SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Whose, in which sections, under which labels, and whether the practice lists it."""
+
+    owners: frozenset[str]
+    sections: frozenset[str]
+    labels: frozenset[str]
+    listed: bool = False
+
+
+@dataclass
+class Version:
+    number: int
+    tree: Json | None
+    facts: Facts
+
+
+Rows = dict[str, list[Version]]
+
+
+@dataclass
+class State:
+    """All practices after some writes; `apply` gives the state after one more."""
+
+    practices: dict[str, Rows] = field(default_factory=dict)
+
+    @classmethod
+    def after(cls, writes: Iterable[Write]) -> State:
+        state = cls()
+        for write in writes:
+            state.apply(write)
+        return state
+
+    def copy(self) -> State:
+        """A copy that can be changed; the trees are shared and stay as they are."""
+        return State(
+            {
+                practice: {
+                    key: [Version(v.number, v.tree, v.facts) for v in versions]
+                    for key, versions in rows.items()
+                }
+                for practice, rows in self.practices.items()
+            }
+        )
+
+    def apply(self, write: Write) -> None:
+        rows = self.practices.setdefault(write.practice, {})
+        versions = rows.setdefault(write.key, [])
+        if write.tree is None:
+            versions.append(Version(len(versions) + 1, None, versions[-1].facts))
+        else:
+            versions.append(Version(len(versions) + 1, write.tree, own_facts(write.tree)))
+        self._follow(rows)
+
+    def _follow(self, rows: Rows) -> None:
+        """Give what follows other rows the facts of those, until nothing changes."""
+        pending = True
+        while pending:
+            pending = False
+            for key, versions in rows.items():
+                current = versions[-1]
+                if key.partition("/")[0] not in FOLLOWING or current.tree is None:
+                    continue
+                facts = followed_facts(key, current.tree, rows)
+                if facts != current.facts:
+                    current.facts = facts
+                    pending = True
+
+    def living(self, practice: str) -> Iterator[tuple[str, Version]]:
+        for key, versions in self.practices.get(practice, {}).items():
+            if versions[-1].tree is not None:
+                yield key, versions[-1]
+
+
+def own_facts(tree: Json) -> Facts:
+    name = tree["resourceType"]
+    return Facts(
+        owners=frozenset(_owners(tree)),
+        sections=frozenset(_sections(tree)),
+        labels=frozenset(_labels(tree)),
+        listed=any(t.get("code") == "directory" for t in tree.get("meta", {}).get("tag", ()))
+        and name in STAFF_ENTRIES,
+    )
+
+
+def followed_facts(key: str, tree: Json, rows: Rows) -> Facts:
+    parents: list[Facts] = []
+    if tree["resourceType"] == "Provenance":
+        for target in tree["target"]:
+            versions = rows.get(target["reference"])
+            if versions and versions[-1].tree is not None:
+                parents.append(versions[-1].facts)
+    else:
+        parents = [
+            versions[-1].facts
+            for other, versions in rows.items()
+            if versions[-1].tree is not None
+            and other.partition("/")[0] not in FOLLOWING
+            and key in set(_values(versions[-1].tree, "url"))
+            and versions[-1].facts.owners
+        ]
+    own = own_facts(tree)
+    return Facts(
+        owners=frozenset(owner for facts in parents for owner in facts.owners),
+        sections=frozenset(s for facts in parents for s in facts.sections) or frozenset({"?"}),
+        labels=own.labels | frozenset(label for facts in parents for label in facts.labels),
+    )
+
+
+def _owners(tree: Json) -> Iterator[str]:
+    name = tree["resourceType"]
+    if name == "Patient":
+        yield tree["id"]
+    elif name == "Appointment":
+        for one in tree["participant"]:
+            kind, _, own_id = one["actor"]["reference"].partition("/")
+            if kind == "Patient":
+                yield own_id
+    elif name in SUBJECT:
+        yield tree[SUBJECT[name]]["reference"].partition("/")[2]
+
+
+def _sections(tree: Json) -> Iterator[str]:
+    name = tree["resourceType"]
+    codes = [c["code"] for one in tree.get("category", ()) for c in one["coding"]]
+    if name == "Observation":
+        yield from {OBSERVATIONS[code] for code in codes if code in OBSERVATIONS} or {"?"}
+    elif name == "DocumentReference":
+        yield "visits" if "clinical-note" in codes else "documents"
+    else:
+        yield SECTION.get(name, "-")
+
+
+def _labels(tree: Json) -> Iterator[str]:
+    meta = tree.get("meta", {})
+    yield from (one["code"] for one in meta.get("security", ()))
+    yield from (one["code"] for one in meta.get("tag", ()) if one["code"] == "withheld")
+
+
+def _values(node: Any, name: str) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for member, value in node.items():
+            if member == name and isinstance(value, str):
+                yield value
+            else:
+                yield from _values(value, name)
+    elif isinstance(node, list):
+        for one in node:
+            yield from _values(one, name)
+
+
+# ---------------------------------------------------------------- one reader's view
+
+
+_SCOPE = re.compile(r"patient/(\*|[A-Za-z]+)\.([cruds]+)(?:\?category=(.+))?")
+
+
+class View:
+    """What one reader may see in a state."""
+
+    def __init__(self, state: State, reader: Reader) -> None:
+        self.reader = reader
+        self.rows = state.practices.get(reader.practice, {})
+        self.shared = state.practices.get(SHARED, {})
+        self._scopes = [m.groups() for m in map(_SCOPE.fullmatch, reader.scope.split()) if m]
+        self._mentioned = {
+            reference
+            for key, versions in self.rows.items()
+            if versions[-1].tree is not None
+            and key.partition("/")[0] in RECORD_TYPES
+            and (self.sees(key, "r") or self.sees(key, "s"))
+            for reference in _values(versions[-1].tree, "reference")
+        }
+
+    def allows(self, letter: str, name: str) -> bool:
+        """Whether any scope gives this letter on a type that a person can reach."""
+        return name in RECORD_TYPES | STAFF_ENTRIES | {"AuditEvent"} and any(
+            kind in {"*", name} and letter in letters for kind, letters, _ in self._scopes
+        )
+
+    def sees(self, key: str, letter: str) -> bool:
+        """Whether the current version, a deletion included, may be known of."""
+        versions = self.versions_of(key)
+        if versions is None:
+            return False
+        name, _, own_id = key.partition("/")
+        current = versions[-1]
+        if self._own_user(key, letter):
+            return self._facts(name, own_id, current.facts)
+        if not self._scoped(letter, name, current.tree):
+            return False
+        if name in STAFF_ENTRIES:
+            return not current.facts.labels and (current.facts.listed or key in self._mentioned)
+        return name in RECORD_TYPES and self._facts(name, own_id, current.facts)
+
+    def versions(self, key: str, letter: str = "r") -> list[int]:
+        """Numbers of the versions that may be seen, the newest first."""
+        if not self.sees(key, letter):
+            return []
+        name, _, own_id = key.partition("/")
+        return [
+            version.number
+            for version in reversed(self.versions_of(key) or ())
+            if (
+                not version.facts.labels
+                if name in STAFF_ENTRIES
+                else self._facts(name, own_id, version.facts)
+            )
+        ]
+
+    def found(self, name: str) -> list[tuple[str, Json]]:
+        """Key and content of what a search of a type may find."""
+        return [
+            (key, versions[-1].tree)
+            for rows in (self.rows, self.shared)
+            for key, versions in rows.items()
+            if key.startswith(f"{name}/")
+            and versions[-1].tree is not None
+            and self.sees(key, "s")
+        ]
+
+    def image(self) -> object:
+        """Everything this reader can see, for comparing two states."""
+        everything = [*self.rows, *self.shared]
+        return {
+            (key, letter): [
+                (number, repr((self.versions_of(key) or [])[number - 1].tree))
+                for number in self.versions(key, letter)
+            ]
+            for key in everything
+            for letter in "rs"
+            if self.sees(key, letter)
+        }
+
+    def versions_of(self, key: str) -> list[Version] | None:
+        found = self.rows.get(key)
+        if found is None and key.partition("/")[0] in STAFF_ENTRIES:
+            found = self.shared.get(key)
+        return found
+
+    def _own_user(self, key: str, letter: str) -> bool:
+        name = key.partition("/")[0]
+        return (
+            letter == "r"
+            and key == self.reader.user
+            and "fhirUser" in self.reader.scope.split()
+            and not self.allows("r", name)
+        )
+
+    def _scoped(self, letter: str, name: str, tree: Json | None) -> bool:
+        for kind, letters, category in self._scopes:
+            if kind not in {"*", name} or letter not in letters:
+                continue
+            if category is None:
+                return True
+            if tree is not None and category in {
+                f"{c['system']}|{c['code']}"
+                for one in tree.get("category", ())
+                for c in one["coding"]
+            }:
+                return True
+        return False
+
+    def _facts(self, name: str, own_id: str, facts: Facts) -> bool:
+        reader = self.reader
+        if facts.owners != {reader.patient}:
+            return False
+        if reader.is_self:
+            return facts.labels <= OWN_LABELS
+        if name == "RelatedPerson":
+            return not facts.labels and f"RelatedPerson/{own_id}" == reader.user
+        if name == "Consent":
+            return not facts.labels and own_id == reader.grant
+        return not facts.labels and facts.sections <= (reader.sections or frozenset())

@@ -1,0 +1,129 @@
+"""Open registration, RFC 7591."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from fhir_portal.smart.client import DEFAULT_SCOPE, Client
+from fhir_portal.smart.server import REGISTRATIONS_PER_ADDRESS
+from tests.smart.world import REDIRECT, START, App, World, assert_oauth_error
+
+
+async def register(world: World, metadata: Any) -> httpx.Response:
+    async with world.http() as http:
+        return await http.post("/oauth/register", json=metadata)
+
+
+async def test_a_public_app_registers_itself_and_signs_people_in(world: World) -> None:
+    response = await register(
+        world,
+        {
+            "redirect_uris": [REDIRECT],
+            "client_name": "Heart Diary",
+            "token_endpoint_auth_method": "none",
+            "client_uri": "https://app.example",
+            "software_id": "diary",
+            "something_else": {"is": "ignored"},
+        },
+    )
+    body = response.json()
+    assert response.status_code == 201
+    assert response.headers["cache-control"] == "no-store"
+    client_id = body.pop("client_id")
+    assert body == {
+        "client_id_issued_at": int(START),
+        "client_name": "Heart Diary",
+        "redirect_uris": [REDIRECT],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+        "scope": DEFAULT_SCOPE,
+        "client_uri": "https://app.example",
+        "software_id": "diary",
+    }
+    client = await world.store.get(Client, client_id)
+    assert client is not None
+    assert client.self_registered
+    assert (await App(world, client, None).tokens())["patient"] == "mara"
+
+
+async def test_a_confidential_app_is_told_its_secret_once(world: World) -> None:
+    body = (await register(world, {"redirect_uris": [REDIRECT]})).json()
+    assert body["token_endpoint_auth_method"] == "client_secret_basic"
+    assert body["client_secret_expires_at"] == 0
+    client = await world.store.get(Client, body["client_id"])
+    assert client is not None
+    assert (await App(world, client, body["client_secret"]).tokens())["patient"] == "mara"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"redirect_uris": None},
+        {"redirect_uris": []},
+        {"redirect_uris": "https://app.example"},
+        {"redirect_uris": [REDIRECT, REDIRECT]},
+        {"token_endpoint_auth_method": "private_key_jwt"},
+        {"token_endpoint_auth_method": "client_secret_jwt"},
+        {"grant_types": ["client_credentials"]},
+        {"grant_types": ["authorization_code", "implicit"]},
+        {"grant_types": ["refresh_token"]},
+        {"response_types": ["token"]},
+        {"scope": "system/*.rs"},
+        {"scope": "user/*.rs"},
+        {"scope": "nonsense"},
+        {"scope": 7},
+        {"client_name": ""},
+        {"client_name": "two\nlines"},
+        {"client_name": "x" * 101},
+        {"client_uri": "javascript:alert(1)"},
+        {"logo_uri": "http://app.example/logo.png"},
+        {"jwks": {"keys": []}},
+        {"jwks_uri": "https://app.example/jwks"},
+        {"software_statement": "e30.e30."},
+    ],
+)
+async def test_metadata_we_do_not_register_is_refused(world: World, change: dict[str, Any]) -> None:
+    metadata = {"redirect_uris": [REDIRECT], "client_name": "Diary", **change}
+    response = await register(world, metadata)
+    assert_oauth_error(response, "invalid_client_metadata")
+    assert (await world.rows())["client"] == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://app.example/cb", "https://a.example/#x", "javascript:alert(1)", "", "x"]
+)
+async def test_a_redirect_uri_we_do_not_register_is_refused(world: World, uri: str) -> None:
+    response = await register(world, {"redirect_uris": [uri]})
+    assert_oauth_error(response, "invalid_redirect_uri")
+    assert (await world.rows())["client"] == []
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "null", "7", '"x"', "[" * 100_000])
+async def test_what_is_no_json_object_is_refused(world: World, body: str) -> None:
+    async with world.http() as http:
+        response = await http.post(
+            "/oauth/register", content=body, headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code in (400, 413)
+    assert response.json()["error"] in ("invalid_request", "invalid_client_metadata")
+
+
+async def test_a_form_is_not_json(world: World) -> None:
+    async with world.http() as http:
+        response = await http.post("/oauth/register", data={"redirect_uris": REDIRECT})
+    assert_oauth_error(response, "invalid_request")
+
+
+async def test_one_address_cannot_register_without_end(world: World) -> None:
+    allowed = int(REGISTRATIONS_PER_ADDRESS.split()[0])
+    for _ in range(allowed):
+        assert (await register(world, {"redirect_uris": [REDIRECT]})).status_code == 201
+    refused = await register(world, {"redirect_uris": [REDIRECT]})
+    assert_oauth_error(refused, "temporarily_unavailable", 429)
+    assert refused.headers["retry-after"] == "3600"
+    world.clock.advance(3600)
+    assert (await register(world, {"redirect_uris": [REDIRECT]})).status_code == 201

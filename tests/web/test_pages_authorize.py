@@ -1,0 +1,282 @@
+"""The authorization endpoint: what it takes, and where refusals go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from urllib.parse import urlencode
+
+import pytest
+
+from fhir_portal.smart.authorization import AuthorizationRequest
+from fhir_portal.smart.client import disable_client
+from tests.smart.world import (
+    BASE,
+    REDIRECT,
+    World,
+    assert_redirect_error,
+    query_of,
+)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = await World.begin()
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_get_and_post_lead_to_sign_in(world: World, method: str) -> None:
+    app = await world.public_app()
+    browser = world.browser()
+    if method == "GET":
+        await browser.authorize(app)
+    else:
+        answer = await browser.http.post("/oauth/authorize", data=app.parameters())
+        assert answer.status_code == 303
+        assert "set-cookie" not in answer.headers
+        await browser.open(answer.headers["location"])
+    assert browser.page.status_code == 200
+    assert browser.heading == "Sign in"
+    await browser.sign_in()
+    assert browser.heading == "Allow Heart Diary to use your record?"
+
+
+async def test_a_form_posted_from_the_apps_site_keeps_the_session(world: World) -> None:
+    """A cross-site POST comes without our cookie; the session must survive it."""
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    async with world.http() as without_cookies:
+        answer = await without_cookies.post("/oauth/authorize", data=app.parameters())
+    await browser.open(answer.headers["location"])
+    assert browser.heading == "Allow Heart Diary to use your record?"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"response_type": None}, "invalid_request"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_type": 'é"'}, "unsupported_response_type"),
+        ({"response_mode": "fragment"}, "invalid_request"),
+        ({"code_challenge": None}, "invalid_request"),
+        ({"code_challenge_method": None}, "invalid_request"),
+        ({"code_challenge": None, "code_challenge_method": None}, "invalid_request"),
+        ({"code_challenge_method": "plain"}, "invalid_request"),
+        ({"code_challenge": "short"}, "invalid_request"),
+        ({"code_challenge": "x" * 43 + "\n"}, "invalid_request"),
+        ({"aud": None}, "invalid_request"),
+        ({"aud": "https://inferno.healthit.gov/invalid_aud"}, "invalid_request"),
+        ({"aud": f"{BASE}/fhir//"}, "invalid_request"),
+        ({"launch": "xyz"}, "invalid_request"),
+        ({"request": "e30.e30."}, "request_not_supported"),
+        ({"request_uri": "urn:x"}, "request_uri_not_supported"),
+        ({"prompt": "none login"}, "invalid_request"),
+        ({"prompt": "dance"}, "invalid_request"),
+        ({"max_age": "soon"}, "invalid_request"),
+        ({"max_age": "-1"}, "invalid_request"),
+        ({"max_age": "9" * 5000}, "invalid_request"),
+        ({"scope": None}, "invalid_scope"),
+        ({"scope": ""}, "invalid_scope"),
+        ({"scope": "nonsense"}, "invalid_scope"),
+        ({"scope": "patient/Patient.rs user/Patient.rs"}, "invalid_scope"),
+        ({"scope": "system/*.rs"}, "invalid_scope"),
+        ({"scope": "openid user/*.rs"}, "invalid_scope"),
+        ({"scope": "patient/Patient.cud"}, "invalid_scope"),
+        ({"scope": "openid patient/Unheard.rs"}, "invalid_scope"),
+        ({"scope": "patient/Observation.rs?code:in=x"}, "invalid_scope"),
+        ({"scope": "patient/Observation.rs?unsearchable=x"}, "invalid_scope"),
+        ({"nonce": "n" * 9000}, "invalid_request"),
+    ],
+)
+async def test_the_app_is_told_what_is_wrong(
+    world: World, change: dict[str, str | None], error: str
+) -> None:
+    app = await world.public_app()
+    before = await world.rows()
+    assert_redirect_error(await world.browser().authorize(app, **change), error)
+    assert await world.rows() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["scope", "state", "aud", "code_challenge", "response_type", "nonce", "anything"]
+)
+async def test_a_repeated_parameter_is_refused(world: World, name: str) -> None:
+    app = await world.public_app()
+    pairs = [*app.parameters(nonce="n", anything="x").items(), (name, "again")]
+    before = await world.rows()
+    browser = world.browser()
+    assert_redirect_error(
+        await browser.open("/oauth/authorize?" + urlencode(pairs)), "invalid_request"
+    )
+    assert await world.rows() == before
+
+
+async def test_a_parameter_in_query_and_body_is_repeated(world: World) -> None:
+    app = await world.public_app()
+    async with world.http() as http:
+        response = await http.post("/oauth/authorize?aud=x", data=app.parameters())
+    assert_redirect_error(response, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"client_id": None},
+        {"client_id": "nobody"},
+        {"client_id": "é'\";--"},
+        {"redirect_uri": None},
+        {"redirect_uri": ""},
+        {"redirect_uri": "https://evil.example/callback"},
+        {"redirect_uri": f"{REDIRECT}/"},
+        {"redirect_uri": f"{REDIRECT}?x=1"},
+        {"redirect_uri": f"{REDIRECT}#x"},
+        {"redirect_uri": "https://app.example@evil.example/callback"},
+        {"redirect_uri": "//evil.example/callback"},
+        {"redirect_uri": "javascript:alert(1)"},
+        {"redirect_uri": 'é"<script>'},
+    ],
+)
+async def test_until_the_redirect_is_certain_a_page_says_what_is_wrong(
+    world: World, change: dict[str, str | None]
+) -> None:
+    app = await world.public_app()
+    before = await world.rows()
+    browser = world.browser()
+    response = await browser.authorize(app, **change)
+    assert response.status_code in (400, 401)
+    assert "location" not in response.headers
+    assert browser.heading == "This did not work"
+    assert "evil" not in response.text
+    assert await world.rows() == before
+
+
+@pytest.mark.parametrize("name", ["client_id", "redirect_uri"])
+async def test_a_repeated_client_or_redirect_is_told_to_nobody_else(
+    world: World, name: str
+) -> None:
+    app = await world.public_app()
+    pairs = [*app.parameters().items(), (name, "https://evil.example/")]
+    browser = world.browser()
+    response = await browser.open("/oauth/authorize?" + urlencode(pairs))
+    assert response.status_code == 400
+    assert "location" not in response.headers
+
+
+async def test_a_disabled_client_is_unknown(world: World) -> None:
+    app = await world.public_app()
+    await disable_client(world.store, "app", now=world.clock())
+    response = await world.browser().authorize(app)
+    assert response.status_code == 401
+    assert "location" not in response.headers
+
+
+async def test_a_backend_has_no_authorization_endpoint(world: World) -> None:
+    ehr = await world.backend()
+    response = await world.browser().authorize(ehr)
+    assert response.status_code == 400
+    assert "location" not in response.headers
+
+
+@pytest.mark.parametrize("aud", [f"{BASE}/fhir/", "http://localhost:8000/fhir"])
+async def test_the_audience_may_have_a_slash_or_be_an_alias(world: World, aud: str) -> None:
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app, aud=aud)
+    assert browser.heading == "Sign in"
+
+
+async def test_a_native_app_may_listen_on_any_port(world: World) -> None:
+    app = await world.public_app(redirect_uris=["http://127.0.0.1/callback"])
+    redirect_uri = "http://127.0.0.1:51004/callback"
+    browser = world.browser()
+    await browser.authorize(app, redirect_uri=redirect_uri)
+    await browser.sign_in()
+    response = await browser.submit({"scope": browser.boxes(ticked=True), "decision": "approve"})
+    location = response.headers["location"]
+    assert location.startswith(f"{redirect_uri}?code=")
+    exchanged = await app.exchange(query_of(location)["code"], redirect_uri=redirect_uri)
+    assert exchanged.status_code == 200
+
+
+async def test_a_query_in_the_redirect_uri_survives(world: World) -> None:
+    redirect_uri = "https://app.example/callback?tenant=a%20b"
+    app = await world.public_app(redirect_uris=[redirect_uri])
+    browser = world.browser()
+    denied = await browser.authorize(app, redirect_uri=redirect_uri, aud="wrong")
+    assert denied.headers["location"].startswith(f"{redirect_uri}&error=invalid_request")
+    await browser.authorize(app, redirect_uri=redirect_uri)
+    await browser.sign_in()
+    response = await browser.submit({"scope": browser.boxes(ticked=True), "decision": "approve"})
+    assert query_of(response.headers["location"])["tenant"] == "a b"
+
+
+async def test_prompt_none_without_a_session_needs_login(world: World) -> None:
+    app = await world.public_app()
+    assert_redirect_error(
+        await world.browser().authorize(app, prompt="none"), "login_required"
+    )
+    assert await world.store.every(AuthorizationRequest) == []
+
+
+async def test_prompt_none_with_a_session_needs_consent(world: World) -> None:
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    assert_redirect_error(await browser.authorize(app, prompt="none"), "consent_required")
+
+
+@pytest.mark.parametrize("prompt", ["login", "select_account"])
+async def test_prompt_login_asks_again(world: World, prompt: str) -> None:
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    world.clock.advance(1)
+    await browser.authorize(app, prompt=prompt)
+    assert browser.heading == "Sign in"
+    await browser.sign_in()
+    assert browser.heading.startswith("Allow Heart Diary")
+
+
+async def test_max_age_asks_again_when_it_is_passed(world: World) -> None:
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    world.clock.advance(100)
+    await browser.authorize(app, max_age="100")
+    assert browser.heading.startswith("Allow Heart Diary")
+    await browser.authorize(app, max_age="99")
+    assert browser.heading == "Sign in"
+
+
+async def test_the_login_hint_is_filled_in_and_escaped(world: World) -> None:
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app, login_hint='"><script>alert(1)</script>')
+    (field,) = browser.document.xpath('//input[@name="username"]')
+    assert field.get("value") == '"><script>alert(1)</script>'
+    assert browser.document.xpath("//script") == []
+
+
+async def test_a_request_runs_out(world: World) -> None:
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app)
+    world.clock.advance(900)
+    response = await browser.sign_in()
+    assert response.status_code == 400
+    assert "This request is over" in browser.text
+
+
+async def test_another_browser_cannot_take_a_request_over(world: World) -> None:
+    app = await world.public_app()
+    browser, other = world.browser(), world.browser()
+    await browser.authorize(app)
+    await other.open(str(browser.page.url))
+    assert other.page.status_code == 400
+    assert "another browser" in other.text
