@@ -154,7 +154,8 @@ class Application:
             stale = await self.store.stale()
         except Exception:  # noqa: BLE001 - whatever it is, the store does not answer
             return ["the store does not answer"]
-        return [f"{stale} resources wait for a reindex"] if stale else []
+        found = [f"{stale} resources wait for a reindex"] if stale else []
+        return found + ([self.store.log.fault] if self.store.log.fault else [])
 
     def _capabilities(self) -> bytes:
         issuer = self.authorization.issuer

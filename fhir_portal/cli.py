@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from fhir_portal.commands.client import client_commands
+from fhir_portal.commands.demo import demo_command
+from fhir_portal.commands.import_ import import_command
+from fhir_portal.commands.practice import practice_commands
 from fhir_portal.commands.serve import serve_command
 
 cli = typer.Typer(
@@ -21,6 +25,10 @@ def about() -> None:
 
 
 cli.command("serve")(serve_command)
+cli.command("demo")(demo_command)
+cli.command("import")(import_command)
+cli.add_typer(client_commands)
+cli.add_typer(practice_commands)
 
 
 def main() -> None:

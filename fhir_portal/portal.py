@@ -6,7 +6,9 @@ filtered in the query, looked at once more, and recorded.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import traceback
 from base64 import b32encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog, AccessRow
 from fhir_portal.fhir.definitions import served_types
-from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, UnknownType
+from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
 from fhir_portal.resources.interactions.bundle import bundle_interaction
@@ -26,7 +28,17 @@ from fhir_portal.resources.server import PageLinks, Server
 from fhir_portal.resources.store import ResourceStore
 
 _log = structlog.get_logger()
+_WRITES: Final = frozenset({"create", "update", "delete", "bundle"})
 _SERVED: Final = frozenset(served_types())
+
+
+def fault(error: BaseException) -> dict[str, object]:
+    """Return what a log may say of an exception: its class and where it was, never its words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "error": type(error).__name__,
+        "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
 
 
 def random_id() -> str:
@@ -75,26 +87,44 @@ class Portal:
         Raises:
             FhirError: a refusal, recorded like any other answer.
         """
+        if request.interaction in _WRITES:
+            # What was stored is recorded even when the caller has gone.
+            return await asyncio.shield(self._performed(request, auth))
+        return await self._performed(request, auth)
+
+    async def _performed(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
         try:
             response = await self._interaction(request, auth)
         except FhirError as error:
             await self._record(request, auth, error.status, str(error), ())
             raise
-        except Exception:
-            # Nothing of the request is logged: it may hold what no log may hold.
-            _log.exception("interaction failed", interaction=request.interaction, type=request.type)
+        except Exception as error:
+            _log.error(  # without the traceback: it may show what no log may hold
+                "interaction failed",
+                interaction=request.interaction,
+                type=request.type,
+                **fault(error),
+            )
             await self._record(request, auth, 500, "internal error", ())
             raise
-        if response.parts:
-            for part, answer in response.parts:
+        try:
+            for part, answer in response.parts or [(request, response)]:
                 await self._record(part, auth, answer.status, answer.detail, answer.records)
-        else:
-            await self._record(request, auth, response.status, response.detail, response.records)
+        except Unavailable as error:
+            if request.interaction not in _WRITES:
+                raise
+            message = "stored, but the access could not be recorded: do not send it again"
+            raise Unavailable(message) from error
         return response
+
+    async def _entry(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
+        """Carry out one entry of a batch: rights may have ended since the batch began."""
+        await self.callers.confirm(auth)
+        return await self.perform(request, auth)
 
     async def _interaction(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
         if request.interaction == "bundle":
-            return await bundle_interaction(self.server, request, auth, self.perform)
+            return await bundle_interaction(self.server, request, auth, self._entry)
         if request.type is not None:
             if request.type not in _SERVED:
                 message = f"{request.type} is not a resource type of this server"
@@ -110,7 +140,7 @@ class Portal:
         auth: AuthContext,
         status: int,
         detail: str,
-        records: Sequence[str],
+        records: Sequence[tuple[str, bool]],
     ) -> None:
         await self.server.log.append(
             list(_rows(self.server, request, auth, status, detail, records))
@@ -123,14 +153,16 @@ def _rows(
     auth: AuthContext,
     status: int,
     detail: str,
-    records: Sequence[str],
+    records: Sequence[tuple[str, bool]],
 ) -> Iterator[AccessRow]:
     """One row for each record the access touched; for a person, always that of the context."""
-    touched = (auth.patient,) if auth.patient else (tuple(records) or ("",))
+    touched = ((auth.patient, True),) if auth.patient else (tuple(records) or (("", True),))
     what = request.type or request.interaction
     if request.id is not None:
         what = f"{request.type}/{request.id}"
-    for record in touched:
+    elif request.interaction == "create" and status < 300:  # noqa: PLR2004 - it was made
+        what, detail = detail, ""
+    for record, told in touched:
         yield AccessRow(
             at=int(server.clock() * 1000),
             practice=auth.practice,
@@ -145,4 +177,5 @@ def _rows(
             grant=(auth.record.grant or "") if auth.record else "",
             token=auth.token[:16],
             detail=detail,
+            told=told,
         )

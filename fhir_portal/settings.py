@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     max_transaction_bytes: int = Field(64 * MIB, ge=1024)
 
     access_token_seconds: int = Field(900, ge=60, le=3600)
-    refresh_token_days: int = Field(90, ge=1)
+    refresh_token_days: int = Field(92, ge=1)
 
     @property
     def demo_file(self) -> Path:

@@ -59,11 +59,26 @@ class Callers:
             if token is None:
                 raise Unauthenticated(_REFUSED)
             known = await resolve(self._store, token, self._clock)
-            self._known[bearer] = known
+            if self._store.epoch() != epoch:
+                return await self.of(bearer)  # something was committed while this looked
+            if self._epoch == epoch:
+                self._known[bearer] = known
         if now >= known.expires or _ended(known, now):
             self._known.pop(bearer, None)
             raise Unauthenticated(_REFUSED)
         return known
+
+    async def confirm(self, auth: AuthContext) -> None:
+        """Ask again outside a transaction: after a body was awaited, before each batch entry.
+
+        Raises:
+            Unauthenticated: the caller's rights have changed.
+        """
+        if not auth.token or self._store.epoch() == self._epoch:
+            if _ended(auth, self._clock()):
+                raise Unauthenticated(_REFUSED)
+            return
+        await self.still(self._store, auth)
 
     async def still(self, transaction: Any, auth: AuthContext) -> None:
         """Ask again inside a transaction whether the caller's rights stand unchanged.

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+import msgspec
+
 from fhir_portal.access.owners import (
     DERIVED,
     DIRECTORY,
@@ -49,6 +51,8 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
         if isinstance(rule, FromTargets):
             for path in rule.paths:
                 for key in filter(None, map(local_target, references_at(tree, path))):
+                    if key.type == name:
+                        continue  # what is about its own kind would keep itself alive
                     facts = await neighbours.facts_of(key, practice)
                     if facts is not None:
                         found.append(facts)
@@ -61,8 +65,9 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
                 if facts.owners and facts.resource_type not in DERIVED
             ]
         owners = tuple(sorted({owner for facts in found for owner in facts.owners}))
-        inherited = frozenset(s for facts in found for s in facts.visibility_class.sections)
-        sections = inherited or frozenset({UNCLASSIFIED})
+        sections = frozenset(s for facts in found for s in _passed_on(facts))
+        if not sections or any(not facts.owners and not facts.directory for facts in found):
+            sections |= {UNCLASSIFIED}
         labels |= frozenset(label for facts in found for label in facts.visibility_class.labels)
     return RowFacts(
         resource_type=name,
@@ -72,6 +77,25 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
         visibility_class=VisibilityClass(sections, labels),
         directory=name in DIRECTORY and is_listed_in_directory(tree),
     )
+
+
+def _passed_on(facts: RowFacts) -> frozenset[str]:
+    """Return the sections that a derived row takes over.
+
+    Of grants and RelatedPersons a proxy sees the own ones only; what is about any of them is for
+    the person whose record it is.
+    """
+    if facts.resource_type in {"Consent", "RelatedPerson"}:
+        return frozenset({NO_SECTION})
+    return facts.visibility_class.sections
+
+
+def unowned(facts: RowFacts) -> RowFacts:
+    """Return the facts of a derived row that was deleted: what it belonged to may change on."""
+    if facts.resource_type not in DERIVED:
+        return facts
+    nobody = VisibilityClass(frozenset({UNCLASSIFIED}), facts.visibility_class.labels)
+    return msgspec.structs.replace(facts, owners=(), visibility_class=nobody)
 
 
 def _own_sections(tree: Mapping[str, Any]) -> frozenset[str]:

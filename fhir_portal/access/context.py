@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.smart.scope import ScopeSet
@@ -30,6 +30,11 @@ class AuthContext:
     record: RecordAccess | None = None
     account: str | None = None
     permissions: frozenset[str] = frozenset()
+    decided: dict[tuple[str, str], Any] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    """What `decide` found for (letter, type), apart from what time changes: the rest is constant
+    for as long as this context is."""
 
     @property
     def patient(self) -> str | None:

@@ -20,7 +20,8 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     ``at`` is milliseconds since 1970 UTC; ``record`` the Patient id the access touched (``""``:
     none); ``agent`` the ``fhirUser``, ``""`` for a system client; ``what`` the resource or the
     searched type; ``detail`` the search or the reason of a refusal; ``context`` is
-    ``patient``, ``user`` or ``system``; ``status`` the HTTP status of the answer.
+    ``patient``, ``user`` or ``system``; ``status`` the HTTP status of the answer; ``told`` whether
+    the person whose record it is may read the line (not if it is about what is hidden from them).
     """
 
     at: int
@@ -36,19 +37,25 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     grant: str = ""
     token: str = ""
     detail: str = ""
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedAccess:
-    """A row and its id, which depends on nothing but the record and the row's turn in its log."""
+    """A row and its id, which depends on nothing that a reader of the row cannot see."""
 
     id: str
     row: AccessRow
 
 
-def access_id(practice: str, record: str, turn: int) -> str:
-    """Return the id of the ``turn``-th access to a record: the same whatever others do."""
-    return hashlib.sha256(f"{practice}/{record}/{turn}".encode()).hexdigest()[:40]
+def access_id(practice: str, record: str, stream: str, turn: int) -> str:
+    """Return the id of the ``turn``-th access of a stream: the same whatever others do."""
+    return hashlib.sha256(f"{practice}/{record}/{stream}/{turn}".encode()).hexdigest()[:40]
+
+
+def stream_of(row: AccessRow) -> str:
+    """Return the lines of a record's log that a line is counted with: the same people see them."""
+    return row.agent if row.told else f"-{row.agent}"
 
 
 class AccessLog(Protocol):
@@ -68,12 +75,15 @@ class AccessLog(Protocol):
         record: str | None,
         *,
         agent: str | None,
+        told: bool,
         low: int,
         high: int,
         before: str | None,
         limit: int,
     ) -> list[LoggedAccess]:
         """Return rows of a practice (and record, and agent, where given), newest first.
+
+        ``told`` asks for those only that the record's person may read.
 
         ``low`` and ``high`` bound ``at``, both inclusive; ``before`` is the id to go on from.
         """

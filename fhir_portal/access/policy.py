@@ -8,7 +8,7 @@ which the stores compile into the query, or why not, which goes to the access lo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Final
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.owners import DIRECTORY, OWNERS, Directory
@@ -61,18 +61,24 @@ def decide(auth: AuthContext, ask: Ask) -> Permit | Deny:
     return _within(auth, ask.letter, ask.resource_type)
 
 
-@lru_cache(maxsize=8192)
 def _within(auth: AuthContext, letter: str, resource_type: str) -> Permit | Deny:
-    """The part of the decision that time does not change; pure, so it may be remembered."""
+    """The part of the decision that time does not change, remembered with its context."""
+    found: Permit | Deny | None = auth.decided.get((letter, resource_type))
+    if found is None:
+        found = auth.decided[letter, resource_type] = _decided(auth, letter, resource_type)
+    return found
+
+
+def _decided(auth: AuthContext, letter: str, resource_type: str) -> Permit | Deny:
     any_of = _granted(auth, letter, resource_type)
     if auth.context == "system":
         if any_of == ():
             return Deny(f"no scope grants {letter} on {resource_type}")
-        return Permit(
-            Visibility.of_practice(
-                resource_type, practice=auth.practice, labels=None, any_of=any_of
-            )
+        visible = Visibility.of_practice(
+            resource_type, practice=auth.practice, labels=None, any_of=any_of
         )
+        # What all practices share is read by each, and written by none of them.
+        return Permit(visible.own() if letter in "cud" else visible)
     if auth.context != "patient" or auth.record is None or auth.patient is None:
         return Deny("no patient in the launch context")
     own = _own_identity(auth, letter, resource_type) if any_of == () else None
@@ -154,7 +160,13 @@ def _granted(
             if not scope.query:
                 return None
             found.append(parse_query(resource_type, scope.query))
+    if len(found) > _MAX_GRANULAR:
+        return ()
     return tuple(dict.fromkeys(found))
+
+
+_MAX_GRANULAR: Final = 100
+"""Granular scopes on one type; a token with more of them sees nothing of it."""
 
 
 _SERVED = frozenset(served_types())

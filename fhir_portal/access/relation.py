@@ -75,10 +75,12 @@ class Relations:
             person = await self._resource(practice_key, ResourceKey.parse(key))
             if person is None or person.get("active") is False:
                 continue
+            seen: set[ResourceKey] = set()
             for link in person.get("link") or ():
                 target = local_target((link.get("target") or {}).get("reference") or "")
-                if target is None or link.get("assurance") not in PROVEN:
+                if target is None or target in seen or link.get("assurance") not in PROVEN:
                     continue
+                seen.add(target)
                 record = await self._record(practice, target)
                 if record is not None:
                     yield record
@@ -117,16 +119,20 @@ class Relations:
             return None
         patient = await self._resource(practice.key, patient_key)
         now = self._clock()
-        grants = [
+        matching = [
             grant
-            for grant in await self._reader.find(Grant, "related_person", key.id)
-            if grant.practice == practice.key
-            and grant.patient == patient_key.id
-            and is_current(grant, now)
+            for grant in await self._reader.find(
+                Grant, "related_person", f"{practice.key}/{key.id}"
+            )
+            if grant.practice == practice.key and grant.patient == patient_key.id
         ]
+        grants = [grant for grant in matching if is_current(grant, now)]
         if patient is None or len(grants) != 1:
             return None
         grant = grants[0]
+        # Where a second grant begins, two would match, and the relation has to be looked at anew.
+        edges = [one.start for one in matching if one.start is not None and one.start > now]
+        edges += [] if grant.end is None else [grant.end]
         return RecordAccess(
             patient=str(patient_key),
             practice=practice.key,
@@ -138,7 +144,7 @@ class Relations:
             grant=f"Consent/{grant.consent}",
             sections=frozenset(grant.sections),
             act=frozenset(grant.act),
-            until=grant.end,
+            until=min(edges, default=None),
         )
 
     async def _resource(self, practice: str, key: ResourceKey) -> Mapping[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 import msgspec
 
+from fhir_portal.consent.labels import SELF_LABELS
 from fhir_portal.fhir.errors import Forbidden
 from fhir_portal.search.criterion import Criterion
 
@@ -54,6 +55,15 @@ class RowFacts(msgspec.Struct, frozen=True):
     owners: tuple[str, ...]
     visibility_class: VisibilityClass
     directory: bool = False
+
+    @property
+    def touched(self) -> tuple[tuple[str, bool], ...]:
+        """Return in whose log an access goes, and whether they may read that line.
+
+        A line about what is hidden from its own person would tell that it exists.
+        """
+        told = len(self.owners) == 1 and self.visibility_class.labels <= SELF_LABELS
+        return tuple((owner, told) for owner in self.owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,10 @@ class Visibility:
         """The same, bounded to some ids."""
         wanted = frozenset(ids)
         return replace(self, ids=wanted if self.ids is None else self.ids & wanted)
+
+    def own(self) -> Self:
+        """The same without what all practices share."""
+        return replace(self, practices=self.practices[:1])
 
     def permits_class(self, visibility_class: VisibilityClass) -> bool:
         """Whether sections and labels allow rows of this class."""

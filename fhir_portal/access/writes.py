@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
-from fhir_portal.access.owners import OWNERS, references_at
+from fhir_portal.access.owners import OWNERS
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import sections_of, types_in
 from fhir_portal.fhir.definitions import served_types
@@ -74,11 +74,13 @@ def wrong_author(auth: AuthContext, tree: Mapping[str, Any]) -> str:
     if auth.context == "system":
         return ""
     rule = PERSON_WRITES[tree["resourceType"]]
-    if list(references_at(tree, rule.required)) != [auth.fhir_user]:
-        return f"{rule.required} must be {auth.fhir_user}"
+    # Nothing but the reference: an identifier or a display could name somebody else.
+    own = {"reference": auth.fhir_user}
+    if tree.get(rule.required) != own:
+        return f"{rule.required} must be a reference to {auth.fhir_user}, and nothing more"
     for path in rule.allowed:
-        if any(text != auth.fhir_user for text in references_at(tree, path)):
-            return f"{path} must be {auth.fhir_user}"
+        if path in tree and tree[path] != own:
+            return f"{path} must be a reference to {auth.fhir_user}, and nothing more"
     if not auth.is_self and auth.record is not None:
         sections = sections_of(tree)
         if not sections or not sections <= auth.record.act:

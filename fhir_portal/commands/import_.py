@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -19,9 +19,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.commands.store import Refused, in_store
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.portal import Portal
+from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.importing import (
     ImportRejection,
     Summary,
@@ -30,7 +32,8 @@ from fhir_portal.resources.importing import (
     operator,
 )
 from fhir_portal.resources.server import Server
-from fhir_portal.settings import InvalidSettings, Settings, load
+from fhir_portal.settings import load
+from fhir_portal.smart.issuer import Issuer
 
 REJECTED: Final = 1
 USAGE: Final = 2
@@ -71,9 +74,7 @@ def import_command(
             min=0, max=64, help="Processes that check resources beside the one that writes."
         ),
     ] = min(_MOST_JOBS, max(1, (os.cpu_count() or 1) - 1)),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Import FHIR resources into a practice.
 
@@ -84,30 +85,27 @@ def import_command(
     written, 2 when a path, a setting or the practice is wrong.
     """
     try:
-        settings = load()
         files = files_in(paths)
-    except (InvalidSettings, OSError) as error:
-        raise _refusal(str(error), USAGE) from None
-    if settings.mongodb_uri is not None:
-        raise _refusal("import writes into the embedded store only", USAGE)
-    with _server(settings) as server:
-        try:
-            summary = asyncio.run(
-                _import(server, files, practice, create_practice, grants=grants, jobs=jobs)
+        summary = asyncio.run(
+            in_store(
+                lambda store: _import(
+                    store, files, practice, create_practice, grants=grants, jobs=jobs
+                )
             )
-        except (Unavailable, OSError, BrokenExecutor) as error:
-            message = f"{error}\nNothing is lost: run the same command again to go on."
-            raise _refusal(message, REJECTED) from None
-        except KeyboardInterrupt:
-            message = "Interrupted. Run the same command again to go on."
-            raise _refusal(message, INTERRUPTED) from None
+        )
+    except (Refused, FileNotFoundError) as error:
+        raise _stop(str(error), USAGE) from None
+    except (Unavailable, OSError, BrokenExecutor) as error:
+        raise _stop(f"{error}\nRun the same command again to go on.", REJECTED) from None
+    except KeyboardInterrupt:
+        raise _stop("interrupted; run the same command again to go on", INTERRUPTED) from None
     typer.echo(json.dumps(summary.shown(), indent=2) if as_json else _in_words(summary))
     if summary.rejected:
         raise typer.Exit(REJECTED)
 
 
 async def _import(
-    server: Server,
+    store: EmbeddedStore,
     files: Sequence[Path],
     practice: str,
     name: str | None,
@@ -115,69 +113,65 @@ async def _import(
     grants: bool,
     jobs: int,
 ) -> Summary:
-    await _require_practice(server, practice, name)
-    console = Console(stderr=True)
+    await _require_practice(store, practice, name)
     with Progress(
         TextColumn("importing"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[read]:,} resources, {task.fields[rejected]:,} rejected"),
         TimeRemainingColumn(),
-        console=console,
+        console=Console(stderr=True),
     ) as progress:
         total = sum(file.stat().st_size for file in files)
         task = progress.add_task("importing", total=total, read=0, rejected=0)
 
-        def told(done: int, summary: Summary) -> None:
+        def report(done: int, summary: Summary) -> None:
             rejected = len(summary.rejected)
             progress.update(task, completed=done, read=summary.read, rejected=rejected)
 
         auth = operator(practice, grants=grants)
-        return await import_files(server, auth, files, jobs=jobs, told=told)
+        return await import_files(_server(store), auth, files, jobs=jobs, report=report)
 
 
-async def _require_practice(server: Server, key: str, name: str | None) -> None:
+async def _require_practice(store: EmbeddedStore, key: str, name: str | None) -> None:
     """Look the practice up, or make it when it is to have a name and is not there yet."""
     if key == SHARED:
         if name is not None:
-            raise _refusal(f"'{SHARED}' is no practice: it is what all practices see", USAGE)
+            raise Refused(f"'{SHARED}' is no practice: it is what all practices see")
         return
-    if await server.store.get(Practice, key) is not None:
+    if await store.get(Practice, key) is not None:
         return
     if name is None:
-        known = ", ".join(one.key for one in await server.store.every(Practice)) or "none"
-        message = f"there is no practice '{key}' (known: {known}); --create-practice NAME makes it"
-        raise _refusal(message, USAGE)
+        known = ", ".join(one.key for one in await store.every(Practice)) or "none"
+        raise Refused(
+            f"there is no practice '{key}' (known: {known}); --create-practice NAME makes it"
+        )
     if _PRACTICE.fullmatch(key) is None:
-        message = "a practice key has 1 to 64 lower-case letters, digits and inner hyphens"
-        raise _refusal(message, USAGE)
+        raise Refused("a practice key has 1 to 64 lower-case letters, digits and inner hyphens")
 
-    async def make(transaction: Any) -> None:
+    async def make(transaction: RecordTransaction) -> None:
         if await transaction.get(Practice, key) is None:
             await transaction.insert(Practice(key=key, name=name))
 
-    await server.store.transact(make)
+    await store.transact(make)
 
 
-@contextmanager
-def _server(settings: Settings) -> Iterator[Server]:
-    """Open the store of the settings for as long as the command runs."""
-    store = EmbeddedStore.open(str(settings.data))
-    try:
-        yield Portal.over(
-            store,
-            store.log,
-            clock=time.time,
-            base=f"{settings.base_url}/fhir",
-            aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
-            page_key=settings.secret_key(),
-        ).server
-    finally:
-        store.close()
+def _server(store: EmbeddedStore) -> Server:
+    """Put together what writes need; nothing here gives out pages, so their key is a new one."""
+    settings = load()
+    issuer = Issuer(settings.base_url, settings.aliases)
+    return Portal.over(
+        store,
+        store.log,
+        clock=time.time,
+        base=issuer.fhir,
+        aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
+        page_key=secrets.token_bytes(32),
+    ).server
 
 
-def _refusal(message: str, status: int) -> typer.Exit:
-    typer.echo(message, err=True)
+def _stop(message: str, status: int) -> typer.Exit:
+    typer.echo(f"fhir-portal: {message}", err=True)
     return typer.Exit(status)
 
 

@@ -46,6 +46,7 @@ class Grant(Record, frozen=True, kw_only=True):
     consent: str
     patient: str
     related_person: str
+    """``practice/<RelatedPerson id>``."""
     sections: tuple[str, ...]
     act: tuple[str, ...]
     start: float | None
@@ -99,7 +100,7 @@ def read_grant(tree: Mapping[str, Any], *, practice: str, zone: ZoneInfo) -> Gra
     try:
         start = _edge(period.get("start"), zone, end=False)
         end = _edge(period.get("end"), zone, end=True)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if related_person is None or not sections:
         return None
@@ -108,7 +109,7 @@ def read_grant(tree: Mapping[str, Any], *, practice: str, zone: ZoneInfo) -> Gra
         practice=practice,
         consent=tree["id"],
         patient=patient,
-        related_person=related_person,
+        related_person=f"{practice}/{related_person}",
         sections=tuple(sorted(sections)),
         act=tuple(sorted(act)),
         start=start,
@@ -162,8 +163,11 @@ def _has_modifier(node: Any) -> bool:
 
 
 def _edge(text: str | None, zone: ZoneInfo, *, end: bool) -> float | None:
-    """One edge of the period; a partial date covers its whole span in the practice's zone."""
-    if text is None:
+    """One edge of the period; a partial date covers its whole span in the practice's zone.
+
+    An end in the year 9999 is how some systems write "open".
+    """
+    if text is None or (end and text.startswith("9999")):
         return None
     if "T" in text:
         moment = datetime.fromisoformat(text)

@@ -163,8 +163,8 @@ def _mara(chart: Chart) -> None:
         tests = (*codes.BLOOD_COUNTS, codes.FERRITIN, codes.TSH)
         chart.report(f"mara-blood{days}", mara, codes.BLOOD_COUNT, tests, days, LABORATORY)
     for days in _MARAS_YEARLY_TESTS:
-
-        chart.report(f"mara-metabolic{days}", mara, codes.METABOLIC, tests, days, LABORATORY)
+        chemistry = (*codes.METABOLIC_TESTS, codes.A1C)
+        chart.report(f"mara-metabolic{days}", mara, codes.METABOLIC, chemistry, days, LABORATORY)
         chart.report(f"mara-lipids{days}", mara, codes.LIPIDS, codes.LIPID_TESTS, days, LABORATORY)
         never = {"valueCodeableConcept": concept(_NEVER_SMOKED)}
         chart.answered(f"mara-smoking{days}", mara, _SMOKING, codes.SOCIAL_HISTORY, days, never)

@@ -84,7 +84,7 @@ ACCOUNTS: Final = (
         "patient",
         ("marrowbrook/Person/mara",),
         (Sees("Patient/mara"), Sees("Patient/juno", "mother", MOTHER_SEES)),
-        "two years of visits; also her child Juno, for whom she answers messages and forms",
+        "two years of visits; acts for her child Juno in messages and forms",
     ),
     DemoAccount(
         "oskar",
@@ -92,7 +92,7 @@ ACCOUNTS: Final = (
         "guardian",
         ("marrowbrook/Person/oskar",),
         (Sees("Patient/juno", "father", FATHER_SEES),),
-        "Juno's father, who lives elsewhere: fewer sections, and only to read",
+        "Juno's father, lives elsewhere: fewer sections, only to read",
     ),
     DemoAccount(
         "silas",
@@ -108,7 +108,7 @@ ACCOUNTS: Final = (
         "guardian",
         ("marrowbrook/Person/petra",),
         (Sees("Patient/silas", "mother", TEENAGERS_MOTHER_SEES),),
-        "Silas' mother; nothing of the confidential visit reaches her",
+        "Silas' mother; the confidential visit does not reach her",
     ),
     DemoAccount(
         "teodor",

@@ -146,7 +146,7 @@ async def _add_clients(
     """Register an EHR for each practice and two apps for people; describe them for demo.json."""
     found: list[Mapping[str, Any]] = []
     for practice in PRACTICES:
-        key = ECKey.generate_key("P-384", {"alg": "ES384", "use": "sig"})
+        key = ECKey.generate_key("P-384", {"alg": "ES384", "use": "sig"}, auto_kid=True)
         added = await add_client(
             store,
             client_id=f"{practice.key}-ehr",

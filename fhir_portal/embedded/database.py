@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.fhir.errors import InvalidSearch, Unavailable
 
 T = TypeVar("T")
 
@@ -66,6 +66,7 @@ CREATE TABLE version (
   deleted INTEGER NOT NULL, method TEXT NOT NULL, body BLOB NOT NULL,
   UNIQUE (rid, version));
 CREATE INDEX version_feed ON version (practice, updated, vid);
+CREATE INDEX version_of_record ON version (practice, owners, updated, vid);
 
 CREATE TABLE term (
   slot INTEGER NOT NULL, value TEXT NOT NULL, rid INTEGER NOT NULL, system TEXT NOT NULL,
@@ -93,11 +94,15 @@ def connect(path: str, *, synchronous: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=0
     )
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("PRAGMA cache_size = -16384")
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA cache_size = -16384")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -114,7 +119,7 @@ def create_schema(connection: sqlite3.Connection, script: str, version: int, pat
             connection.execute(f"PRAGMA user_version = {version}")
         elif found != version:
             message = f"{path} has layout {found}; this version reads layout {version}"
-            raise Unavailable(message)
+            raise Unavailable(message)  # noqa: TRY301 - undone below like any other failure
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -130,6 +135,17 @@ def waiting(connection: sqlite3.Connection) -> Any:
         yield
     finally:
         connection.execute("PRAGMA busy_timeout = 0")
+
+
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+"""Who waits for a piece of work, what it returned, and what it raised."""
+
+
+def _refused(error: sqlite3.OperationalError) -> Exception:
+    """Return what a caller is told of a statement that SQLite will not run."""
+    if "too large" in str(error) or "too many" in str(error):
+        return InvalidSearch("this search has too many values or parameters; split it")
+    return error
 
 
 class _Budget:
@@ -199,9 +215,13 @@ class Database:
         self._undone.append(call)
 
     def _undo(self, statement: str) -> None:
-        self.writer.execute(statement)
-        for call in self._undone:
-            call()
+        """Undo by a statement, or by none where SQLite has done it; then have it forgotten."""
+        try:
+            if statement:
+                self.writer.execute(statement)
+        finally:
+            for call in self._undone:
+                call()
 
     def epoch(self) -> tuple[int, int]:
         """Return a value that differs whenever anything was committed by anybody."""
@@ -214,7 +234,7 @@ class Database:
                 return self.reader.execute(sql, parameters).fetchall()
         except sqlite3.OperationalError as error:
             if "interrupted" not in str(error):
-                raise
+                raise _refused(error) from None
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._read_thread, self._read_long, sql, parameters)
@@ -239,15 +259,18 @@ class Database:
 
     async def _drain(self) -> None:
         while self._queue:
-            batch: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+            batch: list[_Outcome] = []
             try:
                 await self._begin()
                 while self._queue and len(batch) < BATCH:
                     work, future = self._queue.popleft()
-                    batch.append((future, *await self._savepoint(work)))
+                    batch.append((future, None, None))  # there already if what follows breaks
+                    batch[-1] = (future, *await self._savepoint(work))
                 await self._commit()
-            except BaseException as error:  # noqa: BLE001 - handed to every waiting caller
+            except BaseException as error:
                 self._fail(batch, error)
+                if isinstance(error, asyncio.CancelledError):
+                    raise
                 continue
             for future, result, failure in batch:
                 if future.done():
@@ -273,7 +296,10 @@ class Database:
         self.writer.execute("SAVEPOINT work")
         try:
             result = await work()
-        except BaseException as error:  # noqa: BLE001 - handed to the caller it belongs to
+        except BaseException as error:
+            if not self.writer.in_transaction:
+                # A full disk, for one, makes SQLite undo the whole transaction by itself.
+                raise
             self._undo("ROLLBACK TO work")
             self.writer.execute("RELEASE work")
             return None, error
@@ -284,16 +310,18 @@ class Database:
         if self.in_memory:
             self.writer.execute("COMMIT")
         else:
-            await self._in_write_thread(lambda: self.writer.execute("COMMIT"))
+            committing = asyncio.ensure_future(
+                self._in_write_thread(lambda: self.writer.execute("COMMIT"))
+            )
+            try:
+                await asyncio.shield(committing)
+            except asyncio.CancelledError:
+                await committing  # the connection is the thread's until it is done
+                raise
         self._commits += 1
 
-    def _fail(
-        self,
-        batch: list[tuple[asyncio.Future[Any], Any, BaseException | None]],
-        error: BaseException,
-    ) -> None:
-        if self.writer.in_transaction:
-            self._undo("ROLLBACK")
+    def _fail(self, batch: list[_Outcome], error: BaseException) -> None:
+        self._undo("ROLLBACK" if self.writer.in_transaction else "")
         waiting_futures = [future for future, _, _ in batch]
         if not batch:  # the transaction never began: nobody in the queue can be served
             waiting_futures = [future for _, future in self._queue]

@@ -16,23 +16,26 @@ from typing import Final
 
 import msgspec
 
-from fhir_portal.access.log import AccessRow, LoggedAccess, access_id
+from fhir_portal.access.log import AccessRow, LoggedAccess, access_id, stream_of
 from fhir_portal.embedded.database import connect, create_schema, waiting
 from fhir_portal.fhir.errors import Unavailable
 
 SYNC_SECONDS: Final = 1.0
 _SCHEMA: Final = """
 CREATE TABLE access (
-  place INTEGER PRIMARY KEY, practice TEXT NOT NULL, record TEXT NOT NULL, turn INTEGER NOT NULL,
-  id TEXT NOT NULL, at INTEGER NOT NULL, agent TEXT NOT NULL, body BLOB NOT NULL);
-CREATE UNIQUE INDEX access_turn ON access (practice, record, turn);
+  place INTEGER PRIMARY KEY, practice TEXT NOT NULL, record TEXT NOT NULL, stream TEXT NOT NULL,
+  turn INTEGER NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, agent TEXT NOT NULL,
+  told INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE UNIQUE INDEX access_turn ON access (practice, record, stream, turn);
+CREATE INDEX access_record ON access (practice, record);
 CREATE UNIQUE INDEX access_id ON access (id);
 CREATE INDEX access_at ON access (practice, at);
 """
 _INSERT: Final = (
-    "INSERT INTO access (practice, record, turn, id, at, agent, body)"
-    " SELECT ?1, ?2, n, access_id(?1, ?2, n), ?3, ?4, ?5 FROM"
-    " (SELECT coalesce(max(turn), 0) + 1 AS n FROM access WHERE practice = ?1 AND record = ?2)"
+    "INSERT INTO access (practice, record, stream, turn, id, at, agent, told, body)"
+    " SELECT ?1, ?2, ?3, n, access_id(?1, ?2, ?3, n), ?4, ?5, ?6, ?7 FROM"
+    " (SELECT coalesce(max(turn), 0) + 1 AS n FROM access"
+    " WHERE practice = ?1 AND record = ?2 AND stream = ?3)"
 )
 _decode = msgspec.json.Decoder(AccessRow).decode
 _encode = msgspec.json.Encoder().encode
@@ -45,9 +48,11 @@ class EmbeddedLog:
         self._path = path
         self._connection = connect(path, synchronous="NORMAL")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # the syncing thread does it
-        create_schema(self._connection, _SCHEMA, 1, path)
-        self._connection.create_function("access_id", 3, access_id, deterministic=True)
+        create_schema(self._connection, _SCHEMA, 2, path)
+        self._connection.create_function("access_id", 4, access_id, deterministic=True)
         self._waiting: list[tuple[Sequence[AccessRow], asyncio.Future[None]]] = []
+        self.fault = ""
+        """Why the last sync failed; such a server is not ready."""
         self._stop = threading.Event()
         self._unsynced = threading.Event()
         self._syncing: threading.Thread | None = None
@@ -66,7 +71,15 @@ class EmbeddedLog:
     def _flush(self) -> None:
         turn, self._waiting = self._waiting, []
         values = [
-            (row.practice, row.record, row.at, row.agent, _encode(row))
+            (
+                row.practice,
+                row.record,
+                stream_of(row),
+                row.at,
+                row.agent,
+                row.told,
+                _encode(row),
+            )
             for rows, _ in turn
             for row in rows
         ]
@@ -97,9 +110,18 @@ class EmbeddedLog:
     def _sync_each_second(self) -> None:
         checkpoint = connect(self._path, synchronous="NORMAL")
         while not self._stop.wait(SYNC_SECONDS):
-            self._sync(checkpoint)
-        self._sync(checkpoint)
+            self._try_to_sync(checkpoint)
+        self._try_to_sync(checkpoint)
         checkpoint.close()
+
+    def _try_to_sync(self, checkpoint: sqlite3.Connection) -> None:
+        try:
+            self._sync(checkpoint)
+        except (OSError, sqlite3.Error) as error:
+            self._unsynced.set()  # and again next second
+            self.fault = f"the access log cannot be synced: {type(error).__name__}"
+        else:
+            self.fault = ""
 
     def _sync(self, checkpoint: sqlite3.Connection) -> None:
         """Bring what was written to the disk, and move it from the write-ahead log to the file."""
@@ -127,26 +149,29 @@ class EmbeddedLog:
         record: str | None,
         *,
         agent: str | None,
+        told: bool,
         low: int,
         high: int,
         before: str | None,
         limit: int,
     ) -> list[LoggedAccess]:
-        # Of one record the turns are the order of time; of a practice the instants are.
+        # Of one record the places are the order of time; of a practice the instants are.
         sql = "SELECT id, body FROM access WHERE practice = ?"
         parameters: list[object] = [practice]
         order = "at DESC, place DESC"
         if record is not None:
             sql += " AND record = ?"
             parameters.append(record)
-            order = "turn DESC"
+            order = "place DESC"
         sql += " AND at BETWEEN ? AND ?"
         parameters += [low, high]
         if agent is not None:
             sql += " AND agent = ?"
             parameters.append(agent)
+        if told:
+            sql += " AND told = 1"
         if before is not None:
-            columns = "turn" if record is not None else "at, place"
+            columns = "place" if record is not None else "at, place"
             sql += f" AND ({columns}) < (SELECT {columns} FROM access WHERE id = ?)"
             parameters.append(before)
         rows = self._connection.execute(f"{sql} ORDER BY {order} LIMIT ?", (*parameters, limit))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from fhir_portal.access.visibility import Visibility, VisibilityClass
+from fhir_portal.access.visibility import SHARED, Visibility, VisibilityClass
 from fhir_portal.embedded.database import Database
 from fhir_portal.fhir.errors import Invalid
 from fhir_portal.search.criterion import Criterion
@@ -35,6 +35,7 @@ ROW: Final = (
     "r.type, r.id, r.practice, r.owners, r.class, r.directory, r.version, r.updated,"
     " v.method, v.body"
 )
+_COMPILED: Final = 2000
 _PROBE: Final = 500
 """Index rows counted per criterion to find the one to lead with."""
 _PREFIX_END: Final = "\U0010ffff"
@@ -51,7 +52,8 @@ class Where:
         return Where(self.sql + other.sql, self.parameters + other.parameters)
 
 
-NOTHING: Final = Where(" AND 0")
+# Bound, not written: SQLite has no plan for INDEXED BY beside a constant that is false.
+NOTHING: Final = Where(" AND ?", (0,))
 
 
 class Interned:
@@ -69,8 +71,9 @@ class Interned:
         self._class_ids: dict[str, int] = {}
         self._slots: dict[tuple[str, str, str], int] = {}
         self._permitted: dict[tuple[Any, Any], list[int]] = {}
+        self._compiled: dict[int, tuple[Visibility, Where]] = {}
         self._epoch: Any = None
-        if writing:
+        if writing or database.in_memory:  # in memory the reader sees what is being written
             database.on_undo(self._forget)
 
     def _forget(self) -> None:
@@ -78,6 +81,7 @@ class Interned:
         self._class_ids.clear()
         self._slots.clear()
         self._permitted.clear()
+        self._compiled.clear()
 
     def now(self) -> int:
         """Microseconds since 1970 UTC, for ``ap`` on dates."""
@@ -107,10 +111,7 @@ class Interned:
 
     def permitted(self, visible: Visibility) -> list[int]:
         """Return the numbers of the classes that sections and labels permit, as stored now."""
-        epoch = None if self._writing else self._database.epoch()
-        if self._writing or epoch != self._epoch:
-            self._permitted.clear()
-            self._epoch = epoch
+        self._refresh()
         key = (visible.sections, visible.labels)
         found = self._permitted.get(key)
         if found is None:
@@ -118,6 +119,22 @@ class Interned:
             found = [class_id for (class_id,) in rows if visible.permits_class(self.text(class_id))]
             self._permitted[key] = found
         return found
+
+    def compiled(self, visible: Visibility) -> Where:
+        """Return `visible_where` of the row ``r``, compiled once while nothing is committed."""
+        self._refresh()
+        found = self._compiled.get(id(visible))
+        if found is None or found[0] is not visible:
+            found = self._compiled[id(visible)] = (visible, visible_where(self, visible))
+        return found[1]
+
+    def _refresh(self) -> None:
+        """Forget what a commit may have changed: new classes, new slots."""
+        epoch = None if self._writing else self._database.epoch()
+        if self._writing or epoch != self._epoch or len(self._compiled) > _COMPILED:
+            self._permitted.clear()
+            self._compiled.clear()
+            self._epoch = epoch
 
     def slot(self, practice: str, resource_type: str, parameter: str) -> int | None:
         """Return the number of (practice, type, parameter), or ``None`` if nothing is indexed."""
@@ -170,11 +187,24 @@ def visible_where(interned: Interned, visible: Visibility, alias: str = "r") -> 
         sql += f" AND {alias}.id IN ({_marks(visible.ids)})"
         parameters += sorted(visible.ids)
     where = Where(sql, tuple(parameters))
+    if SHARED in visible.practices and len(visible.practices) > 1:
+        where += _not_shadowed(alias, visible.practices)
     if visible.any_of is not None:
         where += _any_of(interned, visible, alias)
     if visible.referrers is not None:
         where += _referred(interned, visible, alias)
     return where
+
+
+def _not_shadowed(alias: str, practices: Sequence[str]) -> Where:
+    """A practice's own resource, living or deleted, stands before a shared one of the same id."""
+    own = [practice for practice in practices if practice != SHARED]
+    return Where(
+        f" AND ({alias}.practice <> ? OR NOT EXISTS (SELECT 1 FROM resource o"
+        f" INDEXED BY resource_key WHERE o.type = {alias}.type AND o.id = {alias}.id"
+        f" AND o.practice IN ({_marks(own)})))",
+        (SHARED, *own),
+    )
 
 
 def _any_of(interned: Interned, visible: Visibility, alias: str) -> Where:
@@ -299,6 +329,8 @@ async def _branch(
     now = interned.now()
     bound = visible_where(interned, replace(visible, practices=(practice,)))
     where = Where(" AND r.deleted = 0") + bound
+    if practice == SHARED and len(visible.practices) > 1:
+        where += _not_shadowed("r", visible.practices)
     criteria: list[tuple[Criterion, int | None]] = []
     ids: Criterion | None = None
     for criterion in request.criteria:
@@ -412,8 +444,15 @@ def _matches(alias: str, criterion: Criterion, now: int) -> tuple[str, Where]:
         sql, bound = _value(alias, criterion, value, now)
         clauses.append(sql)
         parameters += bound
-    joined = clauses[0] if len(clauses) == 1 else " OR ".join(f"({sql})" for sql in clauses)
-    return table, Where(f" AND ({joined})", tuple(parameters))
+    return table, Where(f" AND ({_either(clauses)})", tuple(parameters))
+
+
+def _either(clauses: Sequence[str]) -> str:
+    """Join by OR as a balanced tree: SQLite takes an expression no more than 1000 levels deep."""
+    if len(clauses) == 1:
+        return clauses[0]
+    half = len(clauses) // 2
+    return f"({_either(clauses[:half])}) OR ({_either(clauses[half:])})"
 
 
 def _value(alias: str, criterion: Criterion, value: Value, now: int) -> tuple[str, list[Any]]:
@@ -487,7 +526,7 @@ def _column(criterion: Criterion, now: int) -> Where:
                     round_up = bound.operator in {">=", "<"}
                     parameters.append(-(-moment // 1000) if round_up else moment // 1000)
             clauses += [f"({sql})" for sql in alternatives]
-    return Where(f" AND ({' OR '.join(clauses)})", tuple(parameters))
+    return Where(f" AND ({_either(clauses)})", tuple(parameters))
 
 
 def _sort_key(sort: Sort) -> Callable[[Interned, str, str], str]:
@@ -519,16 +558,15 @@ async def _after(
     """Rows behind the last match of the page before, by its sort values and then its place."""
     if after is None:
         return Where("")
-    *values, last_id = after
+    *values, practice, last_id = after
     if len(values) != len(request.sort):
         message = "this paging link does not fit its search"
         raise Invalid(message)
     rows = await select(
-        f"SELECT max(rid) FROM resource WHERE type = ? AND id = ?"
-        f" AND practice IN ({_marks(visible.practices)})",
-        (request.resource_type, last_id, *visible.practices),
+        "SELECT rid FROM resource WHERE type = ? AND id = ? AND practice = ?",
+        (request.resource_type, last_id, practice),
     )
-    place = rows[0][0] or 0
+    place = rows[0][0] if rows and practice in visible.practices else 0
     if not request.sort:
         return Where(" AND r.rid > ?", (place,))
     behind, parameters = "rid > ?", [place]
@@ -544,4 +582,4 @@ async def _after(
 
 
 def _marks(values: Iterable[Any]) -> str:
-    return ",".join("?" for _ in values)
+    return ",".join("?" for _ in values) or "NULL"

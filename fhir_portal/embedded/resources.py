@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fhir_portal.access.visibility import RowFacts, Visibility
 from fhir_portal.embedded.database import Database
-from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search, visible_where
+from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search
 from fhir_portal.fhir.errors import Conflict
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.store import INDEX_VERSION, HistoryPage, NewVersion, Page, Row
@@ -62,7 +62,7 @@ class Resources:
         following = None
         if len(found) > request.count:
             last = found[request.count - 1]
-            following = (*last[10:], last[1])
+            following = (*last[10:], last[2], last[1])
         return Page(rows, total, following)
 
     async def targets(self, rows: Sequence[Row], parameter: SearchParameter) -> list[ResourceKey]:
@@ -147,15 +147,24 @@ class Resources:
             by_bound.setdefault((sql, (*now.parameters, *then.parameters)), []).append(name)
         rows: list[Any] = []
         for (sql, parameters), names in by_bound.items():
+            record = visible[names[0]].record
+            index = "version_feed" if record is None else "version_of_record AND v.owners = ?"
+            index, _, owned = index.partition(" ")
             for practice in visible[names[0]].practices:
                 rows += await self._select(
-                    f"SELECT {_VERSION}, v.vid FROM version v INDEXED BY version_feed"
+                    f"SELECT {_VERSION}, v.vid FROM version v INDEXED BY {index}"
                     " CROSS JOIN resource r ON r.rid = v.rid"
-                    " WHERE v.practice = ? AND v.updated >= ? AND v.updated <= ?"
+                    f" WHERE v.practice = ? {owned} AND v.updated >= ? AND v.updated <= ?"
                     " AND (v.updated < ? OR v.vid < ?)"
                     f" AND v.type IN ({_marks(names)}){sql}"
                     " ORDER BY v.updated DESC, v.vid DESC LIMIT ?",
-                    (practice, since or 0, high, high, passed, *names, *parameters, count + 1),
+                    (
+                        *((practice,) if record is None else (practice, record)),
+                        *(since or 0, high, high, passed),
+                        *names,
+                        *parameters,
+                        count + 1,
+                    ),
                 )
         rows.sort(key=lambda row: (row[7], row[10]), reverse=True)
         page = tuple(self._row(row) for row in rows[:count])
@@ -196,7 +205,7 @@ class Resources:
         return found
 
     def _where(self, visible: Visibility) -> Where:
-        return visible_where(self._interned, visible)
+        return self._interned.compiled(visible)
 
     async def _select(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         if self._writing:
@@ -329,7 +338,8 @@ class ResourceChanges(Resources):
 def _then(interned: Interned, visible: Visibility) -> Where:
     """What the version itself must satisfy, besides what the current row must.
 
-    Granular criteria and being referred to are judged on the current row, whose index they use.
+    Granular criteria and being referred to are judged on the current row, whose index they use; so
+    under them the current version is the only one.
     """
     parameters: list[Any] = list(visible.practices)
     sql = f" AND v.practice IN ({_marks(visible.practices)})"
@@ -340,6 +350,8 @@ def _then(interned: Interned, visible: Visibility) -> Where:
         classes = interned.permitted(visible)
         sql += f" AND v.class IN ({_marks(classes)})"
         parameters += classes
+    if visible.any_of is not None or visible.referrers is not None:
+        sql += " AND v.vid = r.vid"
     return Where(sql, tuple(parameters))
 
 
@@ -348,4 +360,4 @@ def _practices(visible: Mapping[str, Visibility]) -> list[str]:
 
 
 def _marks(values: Iterable[Any]) -> str:
-    return ",".join("?" for _ in values)
+    return ",".join("?" for _ in values) or "NULL"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from fhir_portal.embedded.log import EmbeddedLog
 from fhir_portal.embedded.query import Interned
 from fhir_portal.embedded.records import RecordChanges, Records
 from fhir_portal.embedded.resources import ResourceChanges, Resources
+from fhir_portal.fhir.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -36,9 +38,16 @@ class EmbeddedStore(Resources, Records):
 
     @classmethod
     def open(cls, path: str, *, clock: Callable[[], float] = time.time) -> Self:
-        """Open (and create) the store at a path, or ``:memory:``."""
+        """Open (and create) the store at a path, or ``:memory:``.
+
+        Raises:
+            Unavailable: it cannot be opened safely, or is no store.
+        """
         log = path if path == ":memory:" else str(Path(path).with_suffix(".log.db"))
-        return cls(Database(path, clock), EmbeddedLog(log))
+        try:
+            return cls(Database(path, clock), EmbeddedLog(log))
+        except sqlite3.Error as error:
+            raise Unavailable(f"{path} cannot be opened: {error}") from error
 
     def epoch(self) -> tuple[int, int]:
         return self.database.epoch()

@@ -51,11 +51,11 @@ class FhirResponse(msgspec.Struct, frozen=True):
     updated: int | None = None
     location: str | None = None
     binary: tuple[str, bytes] | None = None
-    records: Sequence[str] = ()
+    records: Sequence[tuple[str, bool]] = ()
     detail: str = ""
     parts: Sequence[tuple[FhirRequest, FhirResponse]] = ()
-    """For the access log: the records this answer touched, what was asked, and the entries of a
-    transaction with their answers."""
+    """For the access log: the records this answer touched, each with whether its person may read
+    that; what was asked; and the entries of a transaction with their answers."""
 
 
 def interaction_at(method: str, path: str) -> FhirRequest | None:

@@ -16,10 +16,13 @@ from typing import Any
 
 import msgspec
 
-from fhir_portal.fhir.errors import Invalid
+from fhir_portal.fhir.errors import Invalid, TooLarge
 
 MAX_DEPTH = 64
 """Objects and arrays may be nested this deep, the outermost object included."""
+
+MAX_NODES = 300_000
+"""So many objects and arrays may a body hold: reading it must not stop the server for long."""
 
 _decoder = msgspec.json.Decoder(dict[str, Any], float_hook=lambda text: msgspec.Raw(text.encode()))
 _encoder = msgspec.json.Encoder()
@@ -48,6 +51,8 @@ def parse(data: bytes) -> dict[str, Any]:
         Invalid: not one JSON object in UTF-8, a member name twice in an object, or nested deeper
             than ``MAX_DEPTH``. The words never quote a value.
     """
+    if data.count(b"{") + data.count(b"[") > MAX_NODES:
+        raise TooLarge(f"The body has more than {MAX_NODES} objects and arrays.")
     try:
         tree = _decoder.decode(data)
     except msgspec.ValidationError as error:

@@ -6,9 +6,10 @@ to their own record; a proxy sees only the lines that are their own doing.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from fhir_portal.access.context import AuthContext
@@ -20,13 +21,11 @@ from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import InvalidSearch, NotFound, Unavailable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.asked import Asked, links
 from fhir_portal.resources.server import Server
 from fhir_portal.search.evaluate import matches
 from fhir_portal.search.indexer import extract
 from fhir_portal.search.values import DateValue
-
-if TYPE_CHECKING:
-    from fhir_portal.resources.interactions.search_type import Asked
 
 PARAMETERS: Final = (
     "_id",
@@ -48,8 +47,8 @@ _ACTIONS: Final = {
     "vread": "R",
     "history-instance": "R",
 }
-_CHUNK: Final = 500
-_CHUNKS: Final = 40
+_CHUNK: Final = 200
+_CHUNKS: Final = 25
 _DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
 _REST: Final = "http://hl7.org/fhir/restful-interaction"
 
@@ -62,7 +61,7 @@ async def read(
     if found is None or not _may_see(found, visible, auth):
         message = f"{key} is not known"
         raise NotFound(message)
-    tree = render(found)
+    tree = render(found, whole=_is_own(found, auth))
     if visible.any_of is not None:
         entries = extract("AuditEvent", tree)
         moment = found.row.at * 1000
@@ -77,7 +76,7 @@ async def read(
         json.dumps(tree),
         version=1,
         updated=found.row.at,
-        records=(found.row.record,) if found.row.record else (),
+        records=((found.row.record, found.row.told),) if found.row.record else (),
     )
 
 
@@ -85,8 +84,6 @@ async def search(
     server: Server, asked: Asked, visible: Visibility, auth: AuthContext
 ) -> FhirResponse:
     """Return lines of the log, newest first."""
-    from fhir_portal.resources.interactions.search_type import links  # noqa: PLC0415
-
     request = asked.request
     unsupported = [c.parameter.code for c in request.criteria if c.parameter.code not in PARAMETERS]
     if unsupported:
@@ -106,14 +103,16 @@ async def search(
             auth.practice,
             visible.record,
             agent=None if auth.is_self or auth.record is None else auth.fhir_user,
+            told=auth.context != "system",
             low=low,
             high=high,
             before=before,
             limit=_CHUNK,
         )
+        await asyncio.sleep(0)  # other requests get their turn between chunks
         for one in rows:
             before = one.id
-            tree = render(one)
+            tree = render(one, whole=_is_own(one, auth))
             entries = extract("AuditEvent", tree)
             judge = functools.partial(
                 matches,
@@ -148,13 +147,16 @@ async def search(
                 for one, body in page
             ],
         ),
-        records=tuple({one.row.record: None for one, _ in page if one.row.record}),
+        records=tuple({(one.row.record, one.row.told): None for one, _ in page if one.row.record}),
         detail=urlencode(asked.pairs),
     )
 
 
-def render(logged: LoggedAccess) -> dict[str, Any]:
-    """Return the AuditEvent of one row."""
+def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
+    """Return the AuditEvent of one row.
+
+    Without ``whole`` it leaves out what was searched for: that may name other people's data.
+    """
     row = logged.row
     recorded = instant(row.at * 1000)
     agents: list[dict[str, Any]] = []
@@ -194,8 +196,8 @@ def render(logged: LoggedAccess) -> dict[str, Any]:
                 "role": _code("http://terminology.hl7.org/CodeSystem/object-role", "4"),
             }
         )
-    elif row.what:
-        query = f"{row.what}?{row.detail}" if row.detail else row.what
+    elif row.what and "/" not in row.what:
+        query = f"{row.what}?{row.detail}" if row.detail and whole else row.what
         entities.append(
             {
                 "type": _code("http://terminology.hl7.org/CodeSystem/audit-entity-type", "2"),
@@ -213,7 +215,7 @@ def render(logged: LoggedAccess) -> dict[str, Any]:
         "recorded": recorded,
         "outcome": "0" if row.status < 400 else ("4" if row.status < 500 else "8"),  # noqa: PLR2004
     }
-    if row.status >= 400 and row.detail:  # noqa: PLR2004
+    if row.status >= 400 and row.detail and whole:  # noqa: PLR2004
         tree["outcomeDesc"] = row.detail
     tree["agent"] = agents
     tree["source"] = {"observer": {"display": "fhir-portal"}}
@@ -228,7 +230,13 @@ def _may_see(logged: LoggedAccess, visible: Visibility, auth: AuthContext) -> bo
         return False
     if visible.record is None:
         return auth.context == "system"
-    return row.record == visible.record and (auth.is_self or row.agent == auth.fhir_user)
+    return (
+        row.told and row.record == visible.record and (auth.is_self or row.agent == auth.fhir_user)
+    )
+
+
+def _is_own(logged: LoggedAccess, auth: AuthContext) -> bool:
+    return auth.context == "system" or logged.row.agent == auth.fhir_user
 
 
 def _bounds(asked: Asked, now: int) -> tuple[int, int]:

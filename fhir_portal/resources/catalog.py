@@ -66,7 +66,7 @@ def capability_statement(*, base: str, version: str, date: str, security: dict[s
     for name in types:
         for parameter in parameters_of(name).values():
             if parameter.type == "reference" and name != "AuditEvent":
-                for target in parameter.targets or types:
+                for target in parameter.targets:
                     if target in pointing:
                         pointing[target].append(f"{name}:{parameter.code}")
     return {

@@ -7,11 +7,12 @@ functions for its entries.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_portal.access.classify import binaries_of, classify, edges_of
+from fhir_portal.access.classify import binaries_of, classify, edges_of, unowned
 from fhir_portal.access.context import LABEL, AuthContext
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromTargets
 from fhir_portal.access.policy import Ask, Deny, decide
@@ -35,6 +36,8 @@ from fhir_portal.resources.validation import status_for, validate
 from fhir_portal.search.evaluate import matches
 from fhir_portal.search.indexer import IndexEntries, extract
 
+_LONG: Final = 64 * 1024
+"""Bytes of a body that is not validated on the event loop."""
 _MAX_PASSES: Final = 10_000
 """Derived rows recomputed for one write; beyond this the write is refused, not half done."""
 
@@ -47,8 +50,8 @@ class Written:
     created: bool
 
 
-def parsed(body: bytes, resource_type: str) -> dict[str, Any]:
-    """Read and validate a body that must hold a resource of one type.
+async def parsed(body: bytes, resource_type: str) -> dict[str, Any]:
+    """Read and validate a body that must hold a resource of one type; a long one in a thread.
 
     Raises:
         Invalid, Unprocessable: with one issue per fault, each naming its element.
@@ -56,11 +59,19 @@ def parsed(body: bytes, resource_type: str) -> dict[str, Any]:
     if not body:
         message = f"the body is empty; it must hold a {resource_type} as FHIR JSON"
         raise Invalid(message)
-    return parsed_tree(json.parse(body), body, resource_type)
+    if len(body) > _LONG:
+        return await asyncio.to_thread(_validated, json.parse(body), body, resource_type)
+    return _validated(json.parse(body), body, resource_type)
 
 
-def parsed_tree(tree: dict[str, Any], body: bytes, resource_type: str) -> dict[str, Any]:
+async def parsed_tree(tree: dict[str, Any], body: bytes, resource_type: str) -> dict[str, Any]:
     """Validate what was read already; see `parsed`."""
+    if len(body) > _LONG:
+        return await asyncio.to_thread(_validated, tree, body, resource_type)
+    return _validated(tree, body, resource_type)
+
+
+def _validated(tree: dict[str, Any], body: bytes, resource_type: str) -> dict[str, Any]:
     found = tree.get("resourceType")
     if found != resource_type:
         message = f"the body must hold a {resource_type}"
@@ -132,13 +143,17 @@ async def update_in(
         raise NotFound(message)
     living = before is not None and not before.deleted
     check_if_match(if_match, before, key)
-    if if_none_match is not None and living:
-        message = f"{key} exists already"
-        raise PreconditionFailed(message)
-    old = json.parse(before.body) if before is not None and not before.deleted else {}
+    if if_none_match is not None and before is not None and living:
+        check_if_none_match(if_none_match, before)
+    if before is not None and before.deleted and auth.context != "system":
+        raise gone(before)
+    old = json.parse(before.body) if before is not None and living else {}
+    labelled: Mapping[str, Any] = old
+    if before is not None and not living:
+        labelled = await _last_living(transaction, before)
+    _carry_labels(labelled, tree)
     if auth.context != "system" or LABEL not in auth.permissions:
-        _carry_labels(old, tree)
-        _refuse_label_change(old, tree)
+        _refuse_label_change(labelled, tree)
     if old and auth.context != "system":
         reason = wrong_author(auth, old)
         if reason:
@@ -176,7 +191,7 @@ async def delete_in(
     old = json.parse(before.body)
     await consent.before_change(transaction, auth, before.facts.practice, old, None)
     row = Row(
-        before.facts,
+        unowned(before.facts),
         before.version + 1,
         await transaction.next_instant(_milliseconds(server)),
         "DELETE",
@@ -195,10 +210,29 @@ def check_if_match(if_match: str | None, before: Row | None, key: ResourceKey) -
     """
     if if_match is None:
         return
-    wanted = if_match.strip().removeprefix("W/").strip('"')
-    if before is None or before.deleted or (wanted not in {"*", str(before.version)}):
-        message = f"{key} is not at version {wanted[:20]}; read it again and repeat your change"
+    if before is None or before.deleted or not names_version(if_match, before.version):
+        message = f"{key} is not at the version of If-Match; read it again and repeat your change"
         raise PreconditionFailed(message)
+
+
+def check_if_none_match(if_none_match: str, before: Row) -> None:
+    """Hold ``If-None-Match`` of a write against the living current version.
+
+    Raises:
+        PreconditionFailed: it is ``*``, or names this version.
+    """
+    if names_version(if_none_match, before.version):
+        message = f"{before.key} exists already"
+        raise PreconditionFailed(message)
+
+
+def names_version(tags: str, version: int) -> bool:
+    """Whether a list of entity tags, weak or strong, names a version, or is ``*`` (RFC 9110 §13.1).
+
+    Versions are compared, not bytes: weak tags match too, and so does a bare number.
+    """
+    known = {"*", f'W/"{version}"', f'"{version}"', str(version)}
+    return any(tag.strip() in known for tag in tags.split(","))
 
 
 def gone(row: Row) -> Gone:
@@ -328,6 +362,10 @@ async def _require_known_references(
             raise Unprocessable(message, expression=path)
         if key is None or str(key) in own:
             continue
+        if key.type == "Binary":
+            # A second parent would narrow who sees the first one's content.
+            message = "send what you attach with it, not as a Binary"
+            raise Unprocessable(message, expression=path)
         answer = decide(auth, Ask("r", key.type, server.clock()))
         row = None if isinstance(answer, Deny) else await transaction.read(key, answer.visible)
         if row is None or row.deleted:
@@ -360,8 +398,15 @@ def _set_meta(tree: dict[str, Any], version: int, updated: int) -> None:
             tree["meta"] = meta
 
 
+async def _last_living(transaction: ResourceTransaction, deleted: Row) -> Mapping[str, Any]:
+    """Return what a deleted resource was: a write over the deletion is held against its labels."""
+    everything = Visibility.of_server(deleted.facts.resource_type, practice=deleted.facts.practice)
+    row = await transaction.vread(deleted.key, deleted.version - 1, everything)
+    return json.parse(row.body) if row is not None and row.body else {}
+
+
 def _carry_labels(old: Mapping[str, Any], tree: dict[str, Any]) -> None:
-    """Keep the labels of the old version where the sender says nothing about them."""
+    """Keep labels and tags where the sender says nothing about them (FHIR R4 §3.1.0.4)."""
     before = old.get("meta") or {}
     kept = {n: before[n] for n in ("security", "tag") if n in before}
     if kept:

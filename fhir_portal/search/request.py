@@ -21,8 +21,9 @@ _T = TypeVar("_T")
 DEFAULT_COUNT: Final = 20
 MAX_COUNT: Final = 200
 """A page is never longer; a client that asks for more gets this (§3.1.1.5.3 allows fewer)."""
-MAX_VALUES: Final = 1000
+MAX_VALUES: Final = 200
 """So many values may all criteria of one search have together."""
+MAX_INCLUDES: Final = 20
 
 REFUSED: Final = frozenset(
     {
@@ -169,6 +170,8 @@ class _Parsing:
             self._pair(name, text)
         if sum(len(criterion.values) for criterion in self.criteria) > MAX_VALUES:
             raise InvalidSearch(f"A search has at most {MAX_VALUES} values.")
+        if len(self.includes) + len(self.revincludes) > MAX_INCLUDES:
+            raise InvalidSearch(f"A search has at most {MAX_INCLUDES} includes.")
         total, summary = self._control("_total", _total), self._control("_summary", _summary)
         count = self._control("_count", _count)
         return SearchRequest(

@@ -20,6 +20,8 @@ Each class names an ``error`` code and an HTTP status; ``web/oauth.py`` renders 
     ├── InvalidRedirectUri          400 invalid_redirect_uri        registration
     ├── InvalidClientMetadata       400 invalid_client_metadata     registration
     ├── TooManyRequests             429 temporarily_unavailable
+    ├── Unavailable                 503 temporarily_unavailable
+    ├── ServerError                 500 server_error
     ├── TooLarge                    413 invalid_request
     └── MethodNotAllowed            405 invalid_request
 
@@ -145,6 +147,18 @@ class TooManyRequests(OAuthError):
     """Slow down."""
 
     error, status = "temporarily_unavailable", 429
+
+
+class Unavailable(OAuthError):
+    """The store cannot be reached or is too busy."""
+
+    error, status = "temporarily_unavailable", 503
+
+
+class ServerError(OAuthError):
+    """A fault of ours; it says nothing of the inside."""
+
+    error, status = "server_error", 500
 
 
 class TooLarge(OAuthError):

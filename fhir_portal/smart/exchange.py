@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from authlib.oauth2.base import invalid_error_characters
 from authlib.oauth2.rfc6749 import (
     AuthorizationServer,
     ClientMixin,
@@ -287,9 +288,10 @@ class LoadedRequest(OAuth2Request):  # type: ignore[misc] # Authlib has no type 
 def refusal_of(error: authlib_errors.OAuth2Error) -> errors.OAuthError:
     """Turn Authlib's refusal into ours, which is rendered in one place."""
     kind = _KINDS.get(str(error.error), errors.InvalidRequest)
-    return kind(
-        error.get_error_description() or "", redirect_uri=error.redirect_uri, state=error.state
-    )
+    description = error.get_error_description() or ""
+    if invalid_error_characters(description):
+        description = ""  # it repeats what was sent
+    return kind(description, redirect_uri=error.redirect_uri, state=error.state)
 
 
 _KINDS: Final = {

@@ -146,6 +146,7 @@ class AuthorizationServer:
             (RefreshTokenGrant, ()),
             (ClientCredentialsGrant, ()),
         )
+        request = await self._identified(request)
         for _ in range(_TRIES):
             loaded = await self._load_for_token(request)
             exchange = Exchange(self._setting, loaded, self._clock(), grants=grants)
@@ -337,6 +338,25 @@ class AuthorizationServer:
 
     # --- within --------------------------------------------------------------------------------
 
+    async def _identified(self, request: FormRequest) -> FormRequest:
+        """Name the public client of a refresh that names none.
+
+        RFC 6749 §6 asks for no ``client_id`` there, and fhirclient (npm) sends none: the token
+        alone says whose it is. A client that can authenticate has to.
+        """
+        form = request.form
+        named = not form.keys().isdisjoint(("client_id", "client_secret", "client_assertion"))
+        if form["grant_type"] != "refresh_token" or request.authorization is not None or named:
+            return request
+        presented = RefreshToken.parse(form.get("refresh_token", ""))
+        if presented is None or not presented.is_genuine(self.keys):
+            return request
+        family = await self._store.get(TokenFamily, presented.family)
+        client = await self._store.get(Client, family.client_id) if family is not None else None
+        if client is None or client.type != "public":
+            return request
+        return FormRequest({**form, "client_id": client.key})
+
     async def _load_for_token(self, request: FormRequest) -> Loaded:
         clients = await self._load_clients(request)
         form = request.form
@@ -435,6 +455,7 @@ class AuthorizationServer:
             return True
 
         async def write(transaction: RecordTransaction) -> None:
+            await _check_unchanged(transaction, exchange.loaded)
             for change in exchange.writes:
                 if isinstance(change, Insert):
                     await _insert(transaction, change)
@@ -558,6 +579,16 @@ class AuthorizationServer:
 
 class _Lost(Exception):
     """A compare-and-set found something else than what was loaded."""
+
+
+async def _check_unchanged(transaction: RecordTransaction, loaded: Loaded) -> None:
+    """Whoever was shut out after the values were loaded gets nothing any more."""
+    for client in loaded.clients.values():
+        if await transaction.get(Client, client.key) != client:
+            raise _Lost
+    account = loaded.account
+    if account is not None and await transaction.get(Account, account.key) != account:
+        raise _Lost
 
 
 async def _insert(transaction: RecordTransaction, change: Insert) -> None:

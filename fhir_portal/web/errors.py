@@ -45,7 +45,10 @@ def failure() -> bytes:
     return outcome(
         [
             Issue(
-                "exception", "Something went wrong on our side. Nothing was changed.", None, "fatal"
+                "exception",
+                "Something went wrong on our side. Read again before you repeat a change.",
+                None,
+                "fatal",
             )
         ]
     )

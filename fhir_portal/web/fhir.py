@@ -29,7 +29,7 @@ from fhir_portal.fhir.errors import (
     UnsupportedMedia,
 )
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag, interaction_at
-from fhir_portal.portal import Portal
+from fhir_portal.portal import Portal, fault
 from fhir_portal.resources.catalog import interactions_of
 from fhir_portal.web import cors
 from fhir_portal.web.errors import failure, refusal
@@ -56,6 +56,7 @@ _COMMON: Final[Headers] = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 ]
+_BODY_SECONDS: Final = 60
 _WITH_BODY: Final = frozenset({"create", "update", "bundle"})
 _METHODS: Final = {
     "GET": ("GET", "HEAD"),
@@ -135,8 +136,8 @@ class FhirApi:
             extra.append((b"content-type", _FHIR_JSON))
         except asyncio.CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an OperationOutcome
-            _log.exception("request failed", method=scope["method"])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an outcome
+            _log.error("request failed", method=scope["method"], **fault(error))
             status, extra, body = 500, [(b"content-type", _FHIR_JSON)], failure()
         await _respond(
             send, status, _COMMON + extra + allowed, body, head=scope["method"] == "HEAD"
@@ -197,6 +198,8 @@ class FhirApi:
         elif method == "POST":
             pairs += await self._form(headers, receive)
         request, pretty, wants_json = _request(address, headers, pairs, body)
+        if method in {"POST", "PUT"}:
+            await self._portal.callers.confirm(auth)  # the body may have taken its time
         response = await self._portal.perform(request, auth)
         return _http(response, pretty=pretty, native=not wants_json)
 
@@ -216,8 +219,14 @@ class FhirApi:
             raise TooLarge(message)
         parts: list[bytes] = []
         size = 0
+        ends = asyncio.get_running_loop().time() + _BODY_SECONDS
         while True:
-            message_ = await receive()
+            try:
+                async with asyncio.timeout_at(ends):
+                    message_ = await receive()
+            except TimeoutError:
+                message = f"the body took longer than {_BODY_SECONDS} seconds"
+                raise Invalid(message) from None
             if message_["type"] == "http.disconnect":
                 message = "the body ended early"
                 raise Invalid(message)
@@ -315,9 +324,12 @@ def _require_json(headers: dict[bytes, bytes]) -> None:
     if media.strip().lower() not in _JSON_TYPES:
         message = "send FHIR JSON: Content-Type: application/fhir+json"
         raise UnsupportedMedia(message)
-    charset = rest.lower().replace(" ", "").replace('"', "")
-    if "charset=" in charset and "charset=utf-8" not in charset:
+    parameters = rest.lower().replace(" ", "").replace('"', "")
+    if "charset=" in parameters and "charset=utf-8" not in parameters:
         message = "FHIR JSON is UTF-8"
+        raise UnsupportedMedia(message)
+    if any(_OTHER_VERSION.fullmatch(text) for text in parameters.split(";")):
+        message = "FHIR R4 is served: fhirVersion=4.0"
         raise UnsupportedMedia(message)
 
 
@@ -336,7 +348,9 @@ def _request(
     conditional = {
         member: _header(headers, name) for name, member in _CONDITIONAL.items() if name in headers
     }
-    request = replace(address, query=tuple(query), body=body, **conditional)
+    request = address
+    if query or body or conditional:
+        request = replace(address, query=tuple(query), body=body, **conditional)
     prefer = headers.get(b"prefer")
     if prefer is not None:
         request = _preferred(request, prefer.decode("latin-1"))
@@ -376,15 +390,17 @@ def _representation(
 def _accepted(header: bytes) -> tuple[bool, bool]:
     """Whether an Accept header names FHIR JSON, and whether it takes any (RFC 9110 §12.5.1)."""
     accepted = set()
-    for part in header.decode("latin-1").lower().split(","):
-        media, *parameters = (text.strip() for text in part.split(";"))
-        refused = any(_REFUSING.fullmatch(text.replace(" ", "")) for text in parameters)
+    plain = header.decode("latin-1").lower().replace(" ", "").replace('"', "")
+    for part in plain.split(","):
+        media, *parameters = part.split(";")
+        refused = any(_UNWANTED.fullmatch(text) for text in parameters)
         if not refused:
             accepted.add(media)
     return bool(accepted & _JSON_TYPES), bool(accepted & _ANY_TYPES)
 
 
-_REFUSING: Final = re.compile(r"q=0(\.0*)?|fhirversion=(?!\"?4\.0(\.1)?\"?$).*")
+_OTHER_VERSION: Final = re.compile(r"fhirversion=(?!4\.0(\.1)?$).*")
+_UNWANTED: Final = re.compile(r"q=0(\.0*)?|" + _OTHER_VERSION.pattern)
 
 
 def _header(headers: dict[bytes, bytes], name: bytes) -> str:
@@ -393,6 +409,11 @@ def _header(headers: dict[bytes, bytes], name: bytes) -> str:
     except UnicodeDecodeError:
         message = f"the header {name.decode()} is not UTF-8"
         raise Invalid(message) from None
+
+
+@lru_cache(maxsize=4096)
+def _http_date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode()
 
 
 _QUERIED: Final = frozenset({"search-type", "history-instance", "history-system"})
@@ -421,8 +442,7 @@ def _http(response: FhirResponse, *, pretty: bool, native: bool) -> tuple[int, H
     if response.version is not None:
         headers.append((b"etag", etag(response.version).encode()))
     if response.updated is not None:
-        modified = formatdate(response.updated / 1000, usegmt=True)
-        headers.append((b"last-modified", modified.encode()))
+        headers.append((b"last-modified", _http_date(response.updated // 1000)))
     if response.location is not None:
         headers.append((b"location", response.location.encode()))
     if native and response.binary is not None:

@@ -9,8 +9,17 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
+import structlog
+
+from fhir_portal.fhir import errors as store_errors
 from fhir_portal.records import RecordReader
-from fhir_portal.smart.errors import InvalidRequest, MethodNotAllowed, OAuthError
+from fhir_portal.smart.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    OAuthError,
+    ServerError,
+    Unavailable,
+)
 from fhir_portal.smart.exchange import FormRequest
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web import cors
@@ -18,6 +27,9 @@ from fhir_portal.web.form import Receive, once_each, parse_form, read_body
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Answer = tuple[int, bytes, cors.Headers]
+
+log = structlog.get_logger(__name__)
 
 JSON: Final = "application/json"
 NO_STORE: Final = [("cache-control", "no-store"), ("pragma", "no-cache")]
@@ -58,29 +70,43 @@ class OAuthEndpoints:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        path, method = scope["path"], scope["method"]
-        document = self._documents.get(path)
-        if document is not None:
-            allow, allowed = "GET, HEAD", cors.OPEN
-        else:
-            allow, allowed = "POST", await cors.registered_only(self._reader, headers.get("origin"))
-        if method == "OPTIONS":
-            answer = cors.preflight(allowed, methods=allow)
-            await _respond(send, 204, b"", [("allow", f"{allow}, OPTIONS"), *answer])
-            return
+        allowed: cors.Headers = []
         try:
-            if method not in allow.split(", "):
-                raise MethodNotAllowed(f"use {allow}", headers={"Allow": f"{allow}, OPTIONS"})
-            if document is not None:
-                body = _encode(document())
-                content = b"" if method == "HEAD" else body
-                await _respond(send, 200, content, [*_json(len(body)), *_PUBLIC, *allowed])
-                return
-            status, answered = await self._post(path, headers, scope, receive)
-            content = _encode(answered)
-            await _respond(send, status, content, [*_json(len(content)), *NO_STORE, *allowed])
+            if scope["path"] in self._documents:
+                allowed = cors.OPEN
+                status, content, own = self._document(scope["path"], scope["method"])
+            else:
+                allowed = await cors.registered_only(self._reader, headers.get("origin"))
+                status, content, own = await self._answer(scope, headers, receive)
         except OAuthError as error:
-            await _refuse(send, error, allowed)
+            status, content, own = _refusal(error)
+        except store_errors.Unavailable:
+            status, content, own = _refusal(Unavailable("try again later"))
+        except Exception:
+            log.exception("request failed", path=scope["path"])
+            status, content, own = _refusal(ServerError("something went wrong on our side"))
+        if scope["method"] == "OPTIONS":
+            methods = "GET, HEAD" if scope["path"] in self._documents else "POST"
+            allowed = cors.preflight(allowed, methods=methods)
+        await _respond(send, status, content, [*own, *allowed])
+
+    def _document(self, path: str, method: str) -> Answer:
+        if method == "OPTIONS":
+            return 204, b"", [("allow", "GET, HEAD, OPTIONS")]
+        if method not in ("GET", "HEAD"):
+            raise MethodNotAllowed("use GET", headers={"Allow": "GET, HEAD, OPTIONS"})
+        content = _encode(self._documents[path]())
+        headers = [*_json(len(content)), *_PUBLIC]
+        return 200, b"" if method == "HEAD" else content, headers
+
+    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Answer:
+        if scope["method"] == "OPTIONS":
+            return 204, b"", [("allow", "POST, OPTIONS")]
+        if scope["method"] != "POST":
+            raise MethodNotAllowed("use POST", headers={"Allow": "POST, OPTIONS"})
+        status, answered = await self._post(scope["path"], headers, scope, receive)
+        content = _encode(answered)
+        return status, content, [*_json(len(content)), *NO_STORE]
 
     async def _post(
         self, path: str, headers: Mapping[str, str], scope: Scope, receive: Receive
@@ -118,14 +144,14 @@ def _json(length: int) -> cors.Headers:
     ]
 
 
-async def _refuse(send: Send, error: OAuthError, headers: cors.Headers) -> None:
+def _refusal(error: OAuthError) -> Answer:
     """Render a refusal (RFC 6749 §5.2): the one place where that is done."""
     body: dict[str, str] = {"error": error.error}
     if error.description:
         body["error_description"] = error.description
     content = _encode(body)
     own = [(name.lower(), value) for name, value in error.headers.items()]
-    await _respond(send, error.status, content, [*_json(len(content)), *NO_STORE, *own, *headers])
+    return error.status, content, [*own, *_json(len(content)), *NO_STORE]
 
 
 async def _respond(send: Send, status: int, body: bytes, headers: cors.Headers) -> None:

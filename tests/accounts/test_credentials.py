@@ -95,9 +95,7 @@ async def test_an_account_without_a_password_cannot_be_signed_in_to(door: Door) 
         await door("jon", "")
 
 
-async def test_unknown_users_cost_a_hash_too(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unknown_users_cost_a_hash_too(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     verified = []
     verify = Passwords._matches  # noqa: SLF001 - what is counted
 

@@ -16,7 +16,15 @@ from tests.leaks.world import Reader, Write
 
 SUBJECT = {
     **dict.fromkeys(
-        ["Observation", "Condition", "Encounter", "DocumentReference", "Communication", "QuestionnaireResponse", "Task"],
+        [
+            "Observation",
+            "Condition",
+            "Encounter",
+            "DocumentReference",
+            "Communication",
+            "QuestionnaireResponse",
+            "Task",
+        ],
         "subject",
     ),
     **dict.fromkeys(["Immunization", "RelatedPerson", "Consent"], "patient"),
@@ -96,9 +104,14 @@ class State:
         rows = self.practices.setdefault(write.practice, {})
         versions = rows.setdefault(write.key, [])
         if write.tree is None:
-            versions.append(Version(len(versions) + 1, None, versions[-1].facts))
+            facts = versions[-1].facts
+            if write.key.partition("/")[0] in FOLLOWING:
+                # What it followed may change on, and it follows no more.
+                facts = Facts(frozenset(), frozenset({"?"}), facts.labels)
+            versions.append(Version(len(versions) + 1, None, facts))
         else:
-            versions.append(Version(len(versions) + 1, write.tree, own_facts(write.tree)))
+            tree = _keeping_labels(versions, write.tree)
+            versions.append(Version(len(versions) + 1, tree, own_facts(tree)))
         self._follow(rows)
 
     def _follow(self, rows: Rows) -> None:
@@ -121,6 +134,21 @@ class State:
                 yield key, versions[-1]
 
 
+def _keeping_labels(versions: list[Version], tree: Json) -> Json:
+    """Labels stay where a new version says nothing about them."""
+    before = next((v.tree for v in reversed(versions) if v.tree is not None), {})
+    kept = {n: v for n, v in before.get("meta", {}).items() if n in {"security", "tag"}}
+    return {**tree, "meta": {**kept, **tree.get("meta", {})}} if kept else tree
+
+
+def adds_a_line(state: State, write: Write) -> tuple[str, str] | None:
+    """Return the practice and record whose person can read the log's line about a write."""
+    facts = state.practices[write.practice][write.key][-1].facts
+    if len(facts.owners) == 1 and facts.labels <= OWN_LABELS:
+        return write.practice, next(iter(facts.owners))
+    return None
+
+
 def own_facts(tree: Json) -> Facts:
     name = tree["resourceType"]
     return Facts(
@@ -137,7 +165,8 @@ def followed_facts(key: str, tree: Json, rows: Rows) -> Facts:
     if tree["resourceType"] == "Provenance":
         for target in tree["target"]:
             versions = rows.get(target["reference"])
-            if versions and versions[-1].tree is not None:
+            followed = not target["reference"].startswith("Provenance/")
+            if followed and versions and versions[-1].tree is not None:
                 parents.append(versions[-1].facts)
     else:
         parents = [
@@ -149,9 +178,12 @@ def followed_facts(key: str, tree: Json, rows: Rows) -> Facts:
             and versions[-1].facts.owners
         ]
     own = own_facts(tree)
+    sections = {s for facts in parents for s in facts.sections}
+    if not sections or any(not facts.owners and not facts.listed for facts in parents):
+        sections.add("?")
     return Facts(
         owners=frozenset(owner for facts in parents for owner in facts.owners),
-        sections=frozenset(s for facts in parents for s in facts.sections) or frozenset({"?"}),
+        sections=frozenset("-" if s == "sharing" else s for s in sections),
         labels=own.labels | frozenset(label for facts in parents for label in facts.labels),
     )
 
@@ -263,9 +295,7 @@ class View:
             (key, versions[-1].tree)
             for rows in (self.rows, self.shared)
             for key, versions in rows.items()
-            if key.startswith(f"{name}/")
-            and versions[-1].tree is not None
-            and self.sees(key, "s")
+            if key.startswith(f"{name}/") and versions[-1].tree is not None and self.sees(key, "s")
         ]
 
     def image(self) -> object:

@@ -23,6 +23,7 @@ LOG = "portal.log.db"
 SENSITIVE: Json = {
     "security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "SDV"}]
 }
+RELEASED: Json = {"tag": [{"system": "https://tags.example", "code": "released"}]}
 STRANGE: Json = {"security": [{"system": "https://labels.example", "code": "house-rule"}]}
 
 
@@ -74,7 +75,21 @@ NARROW = "openid fhirUser patient/Provenance.rs patient/Organization.rs patient/
 MOTHER = frozenset({"results", "visits", "documents", "messages"})
 FATHER = frozenset({"health-summary", "immunizations", "appointments", "demographics", "sharing"})
 ALL = frozenset(
-    ["demographics", "insurance", "appointments", "messages", "documents", "forms", "results", "medications", "immunizations", "health-summary", "visits", "billing", "sharing"]
+    [
+        "demographics",
+        "insurance",
+        "appointments",
+        "messages",
+        "documents",
+        "forms",
+        "results",
+        "medications",
+        "immunizations",
+        "health-summary",
+        "visits",
+        "billing",
+        "sharing",
+    ]
 )
 
 READERS: tuple[Reader, ...] = (
@@ -85,7 +100,9 @@ READERS: tuple[Reader, ...] = (
     Reader("ada-for-kit", DERM, "kit", "RelatedPerson/mother", EVERYTHING, MOTHER, "grant-mother"),
     Reader("ben-for-kit", DERM, "kit", "RelatedPerson/father", EVERYTHING, FATHER, "grant-father"),
     Reader("tess", DERM, "tess", "Patient/tess", EVERYTHING),
-    Reader("ada-for-tess", DERM, "tess", "RelatedPerson/tess-mother", EVERYTHING, ALL, "grant-tess"),
+    Reader(
+        "ada-for-tess", DERM, "tess", "RelatedPerson/tess-mother", EVERYTHING, ALL, "grant-tess"
+    ),
     Reader("zoe", FAMILY, "kit", "Patient/kit", EVERYTHING),
 )
 
@@ -101,17 +118,29 @@ def reader(name: str) -> Reader:
 
 def chart(practice: str, of: str, mark: str, doctor: str) -> Iterator[Json]:
     """What every patient has; ids carry ``mark``, so that two practices can use the same ids."""
-    yield b.an_observation(f"pulse-{mark}", of=of, value=71.5, performer=f"Practitioner/{doctor}")
+    yield b.an_observation(
+        f"pulse-{mark}",
+        of=of,
+        value=71.5,
+        performer=f"Practitioner/{doctor}",
+        encounter=b.reference(f"Encounter/hush-{mark}"),
+    )
     yield b.an_observation(f"lab-{mark}", of=of, category="laboratory", code="718-7", value=13.2)
     yield b.an_observation(
-        f"lab2-{mark}", of=of, category="laboratory", code="718-7", value=14.9, on="2029-06-02"
+        f"lab2-{mark}",
+        of=of,
+        category="laboratory",
+        code="718-7",
+        value=14.9,
+        on="2029-06-02",
+        derivedFrom=[b.reference(f"Observation/kept-{mark}")],
     )
     yield b.an_observation(f"smoking-{mark}", of=of, category="social-history", code="72166-2")
     yield b.an_observation(f"loose-{mark}", of=of, category=None, code="39156-5", value=22.1)
     yield b.an_observation(f"shy-{mark}", of=of, code="8310-5", value=37.1, meta=RESTRICTED)
     yield b.an_observation(f"kept-{mark}", of=of, category="laboratory", meta=WITHHELD)
     yield b.an_observation(f"odd-{mark}", of=of, category="laboratory", meta=STRANGE)
-    yield b.a_condition(f"rash-{mark}", of=of)
+    yield b.a_condition(f"rash-{mark}", of=of, encounter=b.reference(f"Encounter/hush-{mark}"))
     yield b.a_condition(f"secret-{mark}", of=of, code="77386006", meta=SENSITIVE)
     yield b.an_encounter(
         f"visit-{mark}",
@@ -171,11 +200,15 @@ def _derm() -> Iterator[Json]:
     yield b.a_related_person("father", of="kit", relationship="father")
     yield b.a_related_person("tess-mother", of="tess", relationship="mother")
     yield b.a_related_person("bo-friend", of="bo", relationship="friend")
-    yield b.a_grant("grant-mother", of="kit", to="mother", sections=sorted(MOTHER), act=["messages"])
+    yield b.a_grant(
+        "grant-mother", of="kit", to="mother", sections=sorted(MOTHER), act=["messages"]
+    )
     yield b.a_grant("grant-father", of="kit", to="father", sections=sorted(FATHER))
     yield b.a_grant("grant-tess", of="tess", to="tess-mother", sections=sorted(ALL))
     yield b.a_grant("grant-bo", of="bo", to="bo-friend", sections=["results"])
-    yield b.a_person("ada", links=["Patient/ada", "RelatedPerson/mother", "RelatedPerson/tess-mother"])
+    yield b.a_person(
+        "ada", links=["Patient/ada", "RelatedPerson/mother", "RelatedPerson/tess-mother"]
+    )
     yield b.a_person("ben", links=["RelatedPerson/father"])
     yield b.a_person("tess", links=["Patient/tess"])
     yield b.an_appointment("together", of=["ada", "kit"])
@@ -191,7 +224,11 @@ def _family() -> Iterator[Json]:
     yield b.a_patient("ada-f", family="Quill")
     yield b.a_patient("kit", family="Zander", birthDate="1990-12-01")
     yield b.a_patient("uma", family="Umber")
-    for of, mark, doctor in (("ada-f", "ada", "lark"), ("kit", "kit", "lark"), ("uma", "bo", "robin")):
+    for of, mark, doctor in (
+        ("ada-f", "ada", "lark"),
+        ("kit", "kit", "lark"),
+        ("uma", "bo", "robin"),
+    ):
         yield b.a_practitioner(f"nurse-{mark}", family=f"Nurse {mark} F")
         yield from chart(FAMILY, of, mark, doctor)
     yield b.a_person("ada", links=["Patient/ada-f"])
@@ -206,7 +243,7 @@ def _later() -> Iterator[Write]:
     yield Write.of(DERM, b.an_observation("moved", of="bo", value=61))
     yield Write.of(DERM, b.an_observation("moved", of="ada", value=62))
     yield Write.of(DERM, b.an_observation("opened", of="ada", value=63, meta=WITHHELD))
-    yield Write.of(DERM, b.an_observation("opened", of="ada", value=64))
+    yield Write.of(DERM, b.an_observation("opened", of="ada", value=64, meta=RELEASED))
     yield Write.of(DERM, b.an_observation("sorted", of="kit", category=None, value=65))
     yield Write.of(DERM, b.an_observation("sorted", of="kit", category="laboratory", value=66))
     yield Write.of(DERM, b.an_observation("closed", of="kit", category="laboratory", value=67))

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from joserfc.jwk import KeySet
 
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.smart.keys import ServerKeys, SigningKey, WrongSecret, load_server_keys
-from tests.smart.world import signing_key
+from tests.smart.world import published_keys, signing_key
 
 SECRET = b"s" * 32
 
@@ -28,7 +27,7 @@ def test_the_published_key_is_public_and_named() -> None:
     (published,) = keys.jwks()["keys"]
     assert set(published) == {"kty", "n", "e", "kid", "use", "alg"}
     assert (published["kty"], published["alg"], published["kid"]) == ("RSA", "RS256", keys.kid)
-    assert KeySet.import_key_set(keys.jwks()).keys[0].is_private is False
+    assert published_keys(keys.jwks()).keys[0].is_private is False
 
 
 def test_derived_keys_depend_on_purpose_parts_and_secret() -> None:

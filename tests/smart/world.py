@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 from fastapi import FastAPI
 from joserfc import jwt
-from joserfc.jwk import ECKey, Key, RSAKey
+from joserfc.jwk import ECKey, Key, KeySet, RSAKey
 from lxml import html
 
 from fhir_portal.accounts.account import Account, add_account
@@ -465,6 +465,11 @@ class Browser:
             response = await self.http.get(location)
         self.page = response
         return response
+
+
+def published_keys(jwks: Any) -> KeySet:
+    """A JWK Set as a client reads it."""
+    return KeySet.import_key_set(jwks)
 
 
 def query_of(location: str) -> dict[str, str]:

@@ -158,7 +158,7 @@ async def test_a_token_in_the_query_beside_the_header_is_refused_and_never_logge
     assert lenient.status_code == 200
     assert secret not in lenient.text
     rows = await fhir.store.log.of_record(
-        "derm", None, agent=None, low=0, high=2**60, before=None, limit=100
+        "derm", None, agent=None, told=False, low=0, high=2**60, before=None, limit=100
     )
     assert rows
     assert not [row for row in rows if secret in row.row.detail]

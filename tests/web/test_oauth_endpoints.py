@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.fhir.errors import Unavailable
 from tests.smart.world import REDIRECT, World, assert_oauth_error
 
 ORIGIN = "https://app.example"
@@ -66,6 +67,33 @@ async def test_a_token_request_without_a_grant_type_is_invalid(world: World) -> 
     assert_oauth_error(await app.post("/oauth/token", {"grant_type": ""}), "invalid_request")
 
 
+async def test_a_fault_of_ours_says_nothing_of_the_inside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await world.public_app()
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("table tokens at 10.0.0.7")
+
+    monkeypatch.setattr(world.server, "_load_clients", broken)
+    response = await app.post("/oauth/token", {"grant_type": "refresh_token"})
+    assert_oauth_error(response, "server_error", 500)
+    assert "10.0.0.7" not in response.text
+
+
+async def test_a_store_that_is_too_busy_is_said_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await world.public_app()
+
+    async def busy(*_: Any) -> None:
+        raise Unavailable("the writer is busy")
+
+    monkeypatch.setattr(world.server, "_load_clients", busy)
+    response = await app.post("/oauth/token", {"grant_type": "refresh_token"})
+    assert_oauth_error(response, "temporarily_unavailable", 503)
+
+
 async def test_parameters_do_not_come_in_the_address(world: World) -> None:
     app = await world.public_app()
     response = await app.post("/oauth/token?code=x", {"grant_type": "authorization_code"})
@@ -95,7 +123,7 @@ async def test_a_header_that_is_not_basic_is_refused(world: World, header: str) 
         response = await http.post(
             "/oauth/token",
             data={"grant_type": "refresh_token"},
-            headers={"Authorization": header.encode("latin-1")},  # type: ignore[dict-item]
+            headers={b"Authorization": header.encode("latin-1")},
         )
     assert_oauth_error(response, "invalid_client", 401)
     assert response.headers["www-authenticate"].startswith("Basic ")

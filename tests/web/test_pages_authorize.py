@@ -215,9 +215,7 @@ async def test_a_query_in_the_redirect_uri_survives(world: World) -> None:
 
 async def test_prompt_none_without_a_session_needs_login(world: World) -> None:
     app = await world.public_app()
-    assert_redirect_error(
-        await world.browser().authorize(app, prompt="none"), "login_required"
-    )
+    assert_redirect_error(await world.browser().authorize(app, prompt="none"), "login_required")
     assert await world.store.every(AuthorizationRequest) == []
 
 

@@ -121,7 +121,7 @@ async def test_a_planted_session_gives_its_planter_nothing(world: World, app: Ap
     assert planter.heading == "Sign in"
 
 
-async def test_the_cookie_is_bound_and_hidden(world: World, app: App) -> None:
+async def test_the_cookie_is_bound_and_hidden(world: World) -> None:
     browser = world.browser()
     answer = await browser.http.get("/signin")
     cookie = answer.headers["set-cookie"]
@@ -202,9 +202,7 @@ async def test_a_sign_in_form_without_its_token_is_refused(world: World) -> None
     assert await world.store.find(Session, "account", world.mara.key) == []
 
 
-async def test_another_browsers_token_is_refused(
-    world: World, app: App, browser: Browser
-) -> None:
+async def test_another_browsers_token_is_refused(world: World, app: App, browser: Browser) -> None:
     other = world.browser()
     await other.authorize(app)
     await other.sign_in()
@@ -411,17 +409,26 @@ async def test_scopes_are_ticked_and_their_parts_are_not(browser: Browser) -> No
     assert browser.boxes(ticked=True) == ["patient/Patient.rs", OBSERVATION, "offline_access"]
 
 
-async def test_a_wildcard_is_one_box_for_each_type(world: World, app: App) -> None:
+async def test_a_wildcard_is_one_box_for_each_type_section_by_section(
+    world: World, app: App
+) -> None:
     browser = world.browser()
     await browser.authorize(app, scope="launch/patient patient/*.rs")
     await browser.sign_in()
     assert browser.boxes(ticked=True) == [
-        "patient/Condition.rs",
-        "patient/Coverage.rs",
-        "patient/Goal.rs",
-        OBSERVATION,
         "patient/Patient.rs",
+        "patient/Coverage.rs",
         "patient/QuestionnaireResponse.rs",
+        OBSERVATION,
+        "patient/Condition.rs",
+        "patient/Goal.rs",
+    ]
+    assert [heading.text for heading in browser.document.xpath("//fieldset/h2")] == [
+        "Personal details",
+        "Insurance",
+        "Forms",
+        "Test results",
+        "Health summary",
     ]
 
 
@@ -523,9 +530,7 @@ async def test_nobody_answers_for_a_session_that_ended(world: World, browser: Br
 # --- asking again -------------------------------------------------------------------------------
 
 
-async def test_a_public_app_is_consented_to_each_time(
-    app: App, browser: Browser
-) -> None:
+async def test_a_public_app_is_consented_to_each_time(app: App, browser: Browser) -> None:
     await approve(browser, *browser.boxes(ticked=True))
     await browser.authorize(app)
     assert browser.heading.startswith("Allow")

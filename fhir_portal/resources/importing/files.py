@@ -98,9 +98,9 @@ def documents(path: Path) -> Iterator[Document]:
                 if in_lines is None:
                     in_lines = _is_whole(text)
                 if not in_lines:
-                    yield Document(line, text + content.read(), raw.tell())
+                    yield Document(line, (text + content.read()).rstrip(), raw.tell())
                     return
-                yield Document(line, text, raw.tell())
+                yield Document(line, text.rstrip(), raw.tell())
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DamagedFile(line + 1, str(error)) from None
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
 from fhir_portal.access.log import AccessRow
-from fhir_portal.access.owners import DERIVED, OWNERS, FromReferrers
+from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromReferrers
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
-from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, Unprocessable
-from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.fhir.errors import (
+    FhirError,
+    Forbidden,
+    Invalid,
+    InvalidSearch,
+    PreconditionFailed,
+    Unprocessable,
+)
+from fhir_portal.fhir.reference import ResourceKey, references_in
 from fhir_portal.records import RecordTransaction
-from fhir_portal.resources.importing.preparing import Prepared, stay_with_parent
+from fhir_portal.resources.importing.preparing import Condition, Prepared, stay_with_parent
 from fhir_portal.resources.importing.progress import (
     KEPT_SECONDS,
     ImportProgress,
@@ -32,14 +40,17 @@ from fhir_portal.resources.importing.progress import (
 )
 from fhir_portal.resources.importing.reading import Source, Stretch, in_order, sources
 from fhir_portal.resources.importing.splitting import Refused
+from fhir_portal.resources.interactions.create import conditional_match
 from fhir_portal.resources.permission import permitted
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import store_extracted
 from fhir_portal.smart.scope import ScopeSet
 
-_RESULTS: Final = 300
-_BYTES: Final = 16 * 1024 * 1024
+T = TypeVar("T")
+
+BATCH_SIZE: Final = 300
+_BATCH_BYTES: Final = 16 * 1024 * 1024
 """What is stored in one transaction: some tenths of a second, in which nobody else can write."""
 _FILES: Final = 500
 """Files whose records are removed in one transaction."""
@@ -102,24 +113,30 @@ class Summary:
         }
 
 
-Told = Callable[[int, Summary], None]
+Report = Callable[[int, Summary], None]
 """Called after each batch with the bytes of the files dealt with so far."""
 
 
 async def import_files(
-    server: Server, auth: AuthContext, paths: Sequence[Path], *, jobs: int, told: Told | None = None
+    server: Server,
+    auth: AuthContext,
+    paths: Sequence[Path],
+    *,
+    jobs: int,
+    report: Report | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> Summary:
     """Import files into the practice of ``auth``; what an interrupted import did is passed over.
 
     ``jobs`` is the number of processes that check resources beside this one; with 0 this one
-    does it.
+    does it. A batch is stored when it holds ``batch_size`` resources.
 
     Raises:
         OSError: a file cannot be read.
         FhirError: the store cannot be written.
         BrokenExecutor: a checking process died.
     """
-    run = _Import(server, auth, told)
+    run = _Import(server, auth, report, batch_size)
     started = server.clock()
     bases = (server.base, *server.aliases)
     found = sources(server.store, auth.practice, paths, started)
@@ -135,9 +152,7 @@ def _processes(jobs: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
     if jobs == 0:
         return nullcontext()
     # Spawned, not forked: a copy of this process would hold the store's files and locks.
-    return ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=stay_with_parent
-    )
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=stay_with_parent)
 
 
 @dataclass(slots=True)
@@ -147,10 +162,6 @@ class _Batch:
     results: list[tuple[Source, Prepared | Refused]] = field(default_factory=list)
     ends: dict[int, Stretch] = field(default_factory=dict)
     size: int = 0
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.results) >= _RESULTS or self.size >= _BYTES
 
     def in_writing_order(self) -> Iterator[tuple[int, Source, Prepared]]:
         """Yield what is to be written, owners before what takes its ownership from them."""
@@ -164,9 +175,11 @@ class _Batch:
 
 
 def _rank(resource_type: str) -> int:
+    if resource_type in DIRECTORY:
+        return 0  # what conditional references look for
     if resource_type not in DERIVED:
-        return 0
-    return 1 if isinstance(OWNERS[resource_type], FromReferrers) else 2
+        return 1
+    return 2 if isinstance(OWNERS[resource_type], FromReferrers) else 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +203,18 @@ class _NotStored(Exception):
 class _Import:
     """The storing side of an import."""
 
-    def __init__(self, server: Server, auth: AuthContext, told: Told | None) -> None:
+    def __init__(
+        self, server: Server, auth: AuthContext, report: Report | None, batch_size: int
+    ) -> None:
         self.summary = Summary()
         self._server = server
         self._auth = auth
-        self._told = told
+        self._report = report
+        self._batch_size = batch_size
         self._batch = _Batch()
         self._keys: dict[str, None] = {}
         self._last: Source | None = None
+        self._logged: set[tuple[str, bool]] = set()
         self._permitted: dict[str, Visibility | FhirError] = {}
 
     async def take(self, stretch: Stretch, results: Sequence[Prepared | Refused]) -> None:
@@ -209,7 +226,7 @@ class _Import:
             batch.results.append((source, self._allowed(result)))
             batch.size += len(result.body) if isinstance(result, Prepared) else 0
         batch.ends[source.number] = stretch
-        if batch.is_full:
+        if len(batch.results) >= self._batch_size or batch.size >= _BATCH_BYTES:
             await self._store()
 
     async def finish(self) -> None:
@@ -251,20 +268,20 @@ class _Import:
         stored = None
         while stored is None:
             try:
-                stored = await self._server.store.transact(lambda t: self._write(t, batch))
+                stored = await _to_the_end(
+                    self._server.store.transact(lambda t: self._write(t, batch))
+                )
             except _NotStored as one:
                 source, result = batch.results[one.number]
                 batch.results[one.number] = (source, refused(result, one.refusal))
         self._batch = _Batch()
-        await self._server.log.append(self._accesses(stored.rows))
+        await self._log(stored.rows)
         for number, stretch in batch.ends.items():
             self._count(stretch.source, stored.progress[number], stored.rejected[number])
-        if self._told is not None:
-            self._told(stretch.source.before + stretch.offset, self.summary)
+        if self._report is not None:
+            self._report(stretch.source.before + stretch.offset, self.summary)
 
-    def _count(
-        self, source: Source, now: ImportProgress, rejected: list[ImportRejection]
-    ) -> None:
+    def _count(self, source: Source, now: ImportProgress, rejected: list[ImportRejection]) -> None:
         summary, then = self.summary, source.progress
         summary.created += now.created - then.created
         summary.updated += now.updated - then.updated
@@ -276,10 +293,17 @@ class _Import:
     async def _write(self, transaction: ResourceTransaction, batch: _Batch) -> _Stored:
         """Store a batch and the progress it makes; may be run again, so it changes nothing else."""
         outcomes: dict[int, Counter[str]] = {file: Counter() for file in batch.ends}
+        results = list(batch.results)
         rows: list[Row] = []
+        found: dict[str, str] = {}
         for number, source, prepared in batch.in_writing_order():
             try:
-                row, outcome = await self._write_one(transaction, prepared)
+                targets = await self._look_up(transaction, prepared.conditions, found)
+            except FhirError as refusal:
+                results[number] = (source, refused(prepared, refusal))
+                continue
+            try:
+                row, outcome = await self._write_one(transaction, prepared, targets)
             except (Forbidden, Invalid, Unprocessable) as refusal:
                 raise _NotStored(number, refusal) from None
             outcomes[source.number][outcome] += 1
@@ -287,7 +311,7 @@ class _Import:
                 rows.append(row)
         stored = _Stored({}, {file: [] for file in batch.ends}, rows)
         expires = self._server.clock() + KEPT_SECONDS
-        for source, result in batch.results:
+        for source, result in results:
             if isinstance(result, Refused):
                 now_refused = stored.rejected[source.number]
                 place = len(source.rejected) + len(now_refused)
@@ -309,13 +333,47 @@ class _Import:
             await transaction.put(now)
         return stored
 
+    async def _look_up(
+        self,
+        transaction: ResourceTransaction,
+        conditions: Sequence[Condition],
+        found: dict[str, str],
+    ) -> dict[str, str]:
+        """Return what each condition's stand-in stands for; ``found`` remembers it for the batch.
+
+        Raises:
+            FhirError: a condition matches nothing, several resources, or is no search.
+        """
+        targets: dict[str, str] = {}
+        for one in conditions:
+            if one.text not in found:
+                name = one.text.partition("?")[0]
+                readable = permitted(self._server, self._auth, "s", name)
+                try:
+                    match = await conditional_match(
+                        self._server, transaction, name, one.text, readable
+                    )
+                except (InvalidSearch, PreconditionFailed) as error:
+                    raise Unprocessable(str(error), expression=one.path) from None
+                if match is None:
+                    words = "This conditional reference matches nothing that is stored."
+                    raise Unprocessable(words, expression=one.path)
+                found[one.text] = str(match.key)
+            targets[one.stand_in] = found[one.text]
+        return targets
+
     async def _write_one(
-        self, transaction: ResourceTransaction, prepared: Prepared
+        self, transaction: ResourceTransaction, prepared: Prepared, targets: Mapping[str, str]
     ) -> tuple[Row, str]:
         """Store a resource unless it is there already; return its row and what was done."""
         visible = self._permitted[prepared.type]
         assert isinstance(visible, Visibility)  # noqa: S101 - _allowed refused the others
-        tree = json.parse(prepared.body)
+        tree, entries = json.parse(prepared.body), prepared.entries
+        if targets:
+            for _, holder in references_in(tree):
+                holder["reference"] = targets.get(holder["reference"], holder["reference"])
+            references = {(code, targets.get(text, text)) for code, text in entries.references}
+            entries = replace(entries, references=sorted(references))
         before = await transaction.read(ResourceKey(prepared.type, prepared.id), visible)
         if before is not None and before.facts.practice != self._auth.practice:
             before = None  # what all practices share is not this practice's to change
@@ -327,7 +385,7 @@ class _Import:
             self._server,
             self._auth,
             tree,
-            prepared.entries,
+            entries,
             visible,
             version=before.version + 1 if before is not None else 1,
             method="PUT",
@@ -335,22 +393,32 @@ class _Import:
         )
         return row, "updated" if old else "created"
 
-    def _accesses(self, rows: Sequence[Row]) -> list[AccessRow]:
-        """Return one line of the access log for each record the batch touched."""
-        records = dict.fromkeys(owner for row in rows for owner in row.facts.owners)
-        return [
-            AccessRow(
-                at=int(self._server.clock() * 1000),
-                practice=self._auth.practice,
-                record=record,
-                interaction="batch",
-                what="batch",
-                status=200,
-                client=self._auth.client,
-                context=self._auth.context,
-            )
-            for record in records or ("",)
-        ]
+    async def _log(self, rows: Sequence[Row]) -> None:
+        """Add one line to the log of each record this import touches.
+
+        One for the whole import: how many batches it took tells of other people's records.
+        """
+        touched = dict.fromkeys(one for row in rows for one in row.facts.touched)
+        new = [one for one in touched if one not in self._logged]
+        if not new:
+            return
+        self._logged.update(new)
+        await self._server.log.append(
+            [
+                AccessRow(
+                    at=int(self._server.clock() * 1000),
+                    practice=self._auth.practice,
+                    record=record,
+                    interaction="batch",
+                    what="batch",
+                    status=200,
+                    client=self._auth.client,
+                    context=self._auth.context,
+                    told=told,
+                )
+                for record, told in new
+            ]
+        )
 
 
 def refused(result: Prepared | Refused, refusal: FhirError) -> Refused:
@@ -381,6 +449,16 @@ def _content(tree: Mapping[str, Any]) -> bytes:
     meta = {n: v for n, v in (tree.get("meta") or {}).items() if n not in _SERVER_META}
     rest = {name: value for name, value in tree.items() if name != "meta"}
     return json.dumps({"meta": meta, "rest": rest})
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for a transaction, and when interrupted meanwhile, until it is through."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _forget(keys: Sequence[str], transaction: RecordTransaction) -> None:

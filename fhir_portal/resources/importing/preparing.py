@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
-from typing import Any
+from typing import Any, Final
 
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import FhirError, Invalid, Issue
@@ -25,6 +27,20 @@ from fhir_portal.resources.validation import validate
 from fhir_portal.resources.writing import _with_id as with_id
 from fhir_portal.search.indexer import IndexEntries, extract
 
+_CONDITIONAL: Final = re.compile(r"[A-Z][A-Za-z]{1,63}\?\S")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A conditional reference (``Organization?identifier=…``): the store has to say where it leads.
+
+    Until then ``stand_in`` holds its place in the resource and its index entries.
+    """
+
+    text: str
+    stand_in: str
+    path: str
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -35,6 +51,7 @@ class Prepared:
     id: str
     body: bytes
     entries: IndexEntries
+    conditions: tuple[Condition, ...] = ()
 
 
 def prepare(pieces: Sequence[Piece], bases: tuple[str, ...]) -> list[Prepared | Refused]:
@@ -48,13 +65,14 @@ def _prepared(piece: Piece, bases: tuple[str, ...]) -> Prepared | Refused:
         tree = json.parse(piece.data)
         if piece.id is not None and tree.get("id") != piece.id and "resourceType" in tree:
             tree = with_id(tree, piece.id)
-        dangling = _rewrite(tree, piece.addresses, bases)
+        conditions, dangling = _rewrite(tree, piece.addresses, bases)
         body = json.dumps(tree)
         issues = [issue for issue in validate(tree, body) if issue.severity in {"error", "fatal"}]
         if dangling or issues:
             return _refused(piece, tree, (*dangling, *issues))
         name = tree["resourceType"]
-        return Prepared(piece.place, name, tree["id"], body, extract(name, tree))
+        entries = extract(name, tree)
+        return Prepared(piece.place, name, tree["id"], body, entries, tuple(conditions))
     except FhirError as error:
         place = piece.place if tree else place_of(piece.place, piece.data, error)
         return _refused(piece, tree, error.issues, place)
@@ -69,28 +87,37 @@ def _refused(
     )
 
 
-def _rewrite(tree: dict[str, Any], addresses: Addresses, bases: tuple[str, ...]) -> list[Issue]:
+def _rewrite(
+    tree: dict[str, Any], addresses: Addresses, bases: tuple[str, ...]
+) -> tuple[list[Condition], list[Issue]]:
     """Make references to other entries and to this server relative, in place.
 
     Returns:
-        one issue for each that leads to no entry although it must.
+        the conditional references, and an issue for each that leads to no entry although it must.
     """
     keys = addresses.keys
+    conditions: list[Condition] = []
     dangling: list[Issue] = []
     for member, holders in (("reference", references_in(tree)), ("url", attachments_in(tree))):
         for path, holder in holders:
             text = holder[member]
-            if not keys and "://" not in text:
+            if not (keys or addresses.closed) and "://" not in text:
                 continue
+            must_lead = addresses.closed and member == "reference"
             key = keys.get(address(text)) or keys.get(text.partition("/_history/")[0])
             if key is not None:
                 holder[member] = key
-            elif addresses.closed and member == "reference" and text.startswith("urn:"):
+            elif must_lead and text.startswith("urn:"):
                 words = "This reference leads to no entry of the transaction."
                 dangling.append(Issue("invalid", words, path))
+            elif must_lead and _CONDITIONAL.match(text):
+                name, _, _ = text.partition("?")
+                stand_in = f"{name}/{hashlib.sha256(text.encode()).hexdigest()}"
+                conditions.append(Condition(text, stand_in, path))
+                holder[member] = stand_in
             elif "://" in text:
                 holder[member] = _seen_from(bases, text)
-    return dangling
+    return conditions, dangling
 
 
 def _seen_from(bases: tuple[str, ...], text: str) -> str:

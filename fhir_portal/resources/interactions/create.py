@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,7 +15,7 @@ from fhir_portal.resources.permission import checked, permitted
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import Written, create_in, draft, parsed
-from fhir_portal.search.request import parse_search
+from fhir_portal.search.request import SearchRequest, parse_search
 
 
 async def create(server: Server, request: FhirRequest, auth: AuthContext) -> FhirResponse:
@@ -23,8 +24,10 @@ async def create(server: Server, request: FhirRequest, auth: AuthContext) -> Fhi
         message = "no such address"
         raise NotFound(message)
     visible = permitted(server, auth, "c", request.type)
-    readable = permitted(server, auth, "s", request.type) if request.if_none_exist else None
-    tree = parsed(request.body, request.type)
+    readable = None
+    if request.if_none_exist is not None:
+        readable = permitted(server, auth, "s", request.type)
+    tree = await parsed(request.body, request.type)
     draft(server, auth, tree)
 
     async def work(transaction: ResourceTransaction) -> FhirResponse:
@@ -50,21 +53,39 @@ async def conditional_match(
     condition: str,
     visible: Visibility,
 ) -> Row | None:
-    """Return the one resource that matches ``If-None-Exist``, within what the writer can see.
+    """Return the one resource that matches a condition, within what the writer can see.
 
     Raises:
         PreconditionFailed: several match. InvalidSearch: the condition is empty or unclear.
     """
-    pairs = parse_qsl(condition.partition("?")[2] or condition, keep_blank_values=True)
-    search = parse_search(resource_type, [*pairs, ("_count", "2")], base=server.base)
-    if not search.criteria:
-        message = "If-None-Exist must name at least one search parameter"
+    address, mark, query = condition.partition("?")
+    if not mark:
+        address, query = "", condition
+    if address not in {"", resource_type, server.url(resource_type)}:
+        message = f"the condition must search {resource_type}"
         raise InvalidSearch(message)
-    page = await reader.search(search, visible)
+    search = parse_search(resource_type, pairs_of(query), base=server.base)
+    if not search.criteria or search != SearchRequest(resource_type, search.criteria):
+        message = "the condition holds search parameters, one at least, and nothing else"
+        raise InvalidSearch(message)
+    page = await reader.search(replace(search, count=2), visible)
     if len(page.rows) > 1:
-        message = "several resources match If-None-Exist; nothing was created"
+        message = "several resources match the condition; nothing was stored"
         raise PreconditionFailed(message)
     return checked(page.rows, visible)[0] if page.rows else None
+
+
+def pairs_of(query: str) -> list[tuple[str, str]]:
+    """Return the parameters of a query that came in a header or in a Bundle entry.
+
+    Raises:
+        InvalidSearch: not percent-encoded UTF-8, or too many of them.
+    """
+    try:
+        return parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=500)
+    except ValueError:
+        message = "the query is not percent-encoded UTF-8, or has too many parameters"
+        raise InvalidSearch(message) from None
 
 
 def written(server: Server, request: FhirRequest, result: Written) -> FhirResponse:
@@ -79,10 +100,12 @@ def written(server: Server, request: FhirRequest, result: Written) -> FhirRespon
     values: dict[str, Any] = {
         "version": row.version,
         "updated": row.updated,
-        "records": row.facts.owners,
+        "records": row.facts.touched,
         "detail": str(row.key),
     }
-    location = server.url(f"{row.key}/_history/{row.version}") if result.created else None
+    location = None
+    if result.created or request.interaction == "create":  # what matched is where it was found
+        location = server.url(f"{row.key}/_history/{row.version}")
     return FhirResponse(full.status, body, location=location, **values)
 
 

@@ -21,6 +21,8 @@ async def delete(server: Server, request: FhirRequest, auth: AuthContext) -> Fhi
         row = await delete_in(
             transaction, server, auth, visible, key=key, if_match=request.if_match
         )
-        return FhirResponse(204, version=row.version, updated=row.updated, records=row.facts.owners)
+        return FhirResponse(
+            204, version=row.version, updated=row.updated, records=row.facts.touched
+        )
 
     return await server.store.transact(work)

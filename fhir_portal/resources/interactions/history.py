@@ -82,10 +82,12 @@ def _parameters(server: Server, request: FhirRequest, path: str, *, since: bool)
             raise InvalidSearch(message)
         seen.add(name)
         if name == "_count":
-            if not (value.isascii() and value.isdigit() and 0 < int(value[:9]) <= MAX_COUNT):
-                message = f"_count must be a number from 1 to {MAX_COUNT}"
+            digits = value.lstrip("0")
+            if not (value.isascii() and value.isdigit() and digits):
+                message = "_count must be a whole number from 1 on"
                 raise InvalidSearch(message)
-            asked.count = int(value)
+            asked.count = MAX_COUNT if len(digits) > len(str(MAX_COUNT)) else int(digits)
+            asked.count = min(asked.count, MAX_COUNT)
         elif name == "_since" and since:
             try:
                 asked.since = period_of(value)[0] // 1000
@@ -106,7 +108,7 @@ def _answer(server: Server, path: str, asked: _Asked, page: HistoryPage) -> Fhir
     if page.next is not None:
         sealed = server.pages.seal(asked.pairs, page.next, path)
         links.append(("next", server.url(f"{path}?_page={sealed}")))
-    records = {owner: None for row in page.rows for owner in row.facts.owners}
+    records = {one: None for row in page.rows for one in row.facts.touched}
     return FhirResponse(
         200,
         bundle(

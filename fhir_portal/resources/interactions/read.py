@@ -8,13 +8,13 @@ from email.utils import parsedate_to_datetime
 from fhir_portal.access.context import AuthContext
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import NotFound
-from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources import audit_event
 from fhir_portal.resources.permission import checked, permitted
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import Row
-from fhir_portal.resources.writing import gone
+from fhir_portal.resources.writing import gone, names_version
 
 
 async def read(server: Server, request: FhirRequest, auth: AuthContext) -> FhirResponse:
@@ -34,7 +34,9 @@ async def read(server: Server, request: FhirRequest, auth: AuthContext) -> FhirR
     if row.deleted:
         raise gone(row)
     if _not_modified(request, row):
-        return FhirResponse(304, version=row.version, updated=row.updated, records=row.facts.owners)
+        return FhirResponse(
+            304, version=row.version, updated=row.updated, records=row.facts.touched
+        )
     return answer(row)
 
 
@@ -50,7 +52,7 @@ def answer(row: Row, status: int = 200) -> FhirResponse:
         version=row.version,
         updated=row.updated,
         binary=binary,
-        records=row.facts.owners,
+        records=row.facts.touched,
     )
 
 
@@ -69,8 +71,7 @@ def unknown(key: ResourceKey) -> NotFound:
 
 def _not_modified(request: FhirRequest, row: Row) -> bool:
     if request.if_none_match is not None:
-        tags = {tag.strip() for tag in request.if_none_match.split(",")}
-        return bool(tags & {"*", etag(row.version), f'"{row.version}"'})
+        return names_version(request.if_none_match, row.version)
     if request.if_modified_since is not None:
         try:
             since = parsedate_to_datetime(request.if_modified_since)

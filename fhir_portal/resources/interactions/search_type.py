@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from fhir_portal.access.context import AuthContext
@@ -13,21 +12,13 @@ from fhir_portal.fhir.errors import Invalid, InvalidSearch
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources import audit_event
+from fhir_portal.resources.asked import links, understood
 from fhir_portal.resources.permission import checked, permitted, permitted_or_none
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import Row
-from fhir_portal.search.request import SearchRequest, parse_search
+from fhir_portal.search.request import SearchRequest
 
 MAX_INCLUDED: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A search as understood: its request, the pairs it was read from, and where to go on."""
-
-    request: SearchRequest
-    pairs: tuple[tuple[str, str], ...]
-    after: Sequence[Any] | None
 
 
 async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -> FhirResponse:
@@ -42,7 +33,7 @@ async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -
     page = await server.reader.search(asked.request, visible, after=asked.after)
     matches = checked(page.rows, visible)
     included = await _included(server, auth, asked.request, matches)
-    records = {owner: None for row in (*matches, *included) for owner in row.facts.owners}
+    records = {one: None for row in (*matches, *included) for one in row.facts.touched}
     return FhirResponse(
         200,
         bundle(
@@ -57,35 +48,6 @@ async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -
         records=tuple(records),
         detail=urlencode(asked.pairs),
     )
-
-
-def understood(server: Server, request: FhirRequest) -> Asked:
-    """Read a search, or open the paging link that carries one.
-
-    Raises:
-        Invalid, InvalidSearch: for what is not understood or not offered.
-    """
-    name = request.type or ""
-    pairs: Sequence[tuple[str, str]] = request.query
-    after = None
-    if any(parameter == "_page" for parameter, _ in pairs):
-        if len(pairs) != 1:
-            message = "a paging link is used as it is"
-            raise Invalid(message)
-        pairs, after = server.pages.open(pairs[0][1], name)
-    asked = parse_search(name, pairs, base=server.base, lenient=request.lenient)
-    return Asked(asked, tuple(pairs), after)
-
-
-def links(server: Server, asked: Asked, following: Sequence[Any] | None) -> list[tuple[str, str]]:
-    """Return the self link, as understood, and the next one if there is more."""
-    name = asked.request.resource_type
-    found = [("self", server.url(f"{name}?{urlencode(asked.request.parameters_text())}"))]
-    if following is not None:
-        pairs = [pair for pair in asked.pairs if pair[0] not in asked.request.ignored]
-        sealed = server.pages.seal(pairs, following, name)
-        found.append(("next", server.url(f"{name}?_page={sealed}")))
-    return found
 
 
 async def _included(

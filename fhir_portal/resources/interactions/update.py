@@ -17,7 +17,7 @@ async def update(server: Server, request: FhirRequest, auth: AuthContext) -> Fhi
     """Store the next version; under ``system/`` also the first one, under the given id."""
     key = key_of(request)
     visible = permitted(server, auth, "u", key.type)
-    tree = parsed(request.body, key.type)
+    tree = await parsed(request.body, key.type)
     if tree.get("id") != key.id:
         message = f"the id in the body must be the one in the address, {key.id}"
         raise Invalid(message, expression=f"{key.type}.id")

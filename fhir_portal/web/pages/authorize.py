@@ -19,6 +19,7 @@ from starlette.responses import Response
 from fhir_portal.accounts.credentials import SignIn, SignInRefused
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import TooManyAttempts
+from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.smart.authorization import (
     AskConsent,
     AuthorizationRequest,
@@ -96,7 +97,13 @@ class _Pages:
             except OAuthError as error:
                 if error.redirect_uri is not None:
                     return redirect(error_location(error, self._server.issuer))
-                return page("error.html", status=error.status, message=error.description)
+                from_app = request.url.path == AUTHORIZE
+                return _error_page(error.status, error.description, from_app=from_app)
+            except Unavailable:
+                return _error_page(503, "The portal is too busy. Try again in a minute.")
+            except Exception:
+                log.exception("page failed", path=request.url.path)
+                return _error_page(500, "Something went wrong on our side.")
 
         return answer
 
@@ -371,7 +378,8 @@ class _Pages:
             "own": record.relation == "self",
             "access_ends": day(record.until) if record.until is not None else None,
             "other_records": step.other_records,
-            "scopes": offer_words(step.offer),
+            "sections": offer_words(step.offer),
+            "has_parts": any(offered.children for offered in step.offer.scopes),
             "fixed": [(word, IDENTITY_WORDS[word]) for word in step.offer.fixed],
             "offline": step.offer.offline,
             "offline_words": IDENTITY_WORDS["offline_access"],
@@ -383,6 +391,10 @@ class _Pages:
 def _to(path: str, handle: str) -> str:
     """A page for this request; handles are base64url, so they need no escaping."""
     return f"{path}?request={handle}"
+
+
+def _error_page(status: int, message: str, *, from_app: bool = False) -> Response:
+    return page("error.html", status=status, message=message, from_app=from_app)
 
 
 async def _form(request: Request) -> Pairs:

@@ -2,75 +2,88 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from fhir_portal.consent.sections import section_displays, types_in
 from fhir_portal.smart.offer import ConsentOffer
 from fhir_portal.smart.scope import Scope
 
 RESOURCE_WORDS: Final[Mapping[str, str]] = {
     "Account": "Billing accounts",
+    "AdverseEvent": "Harm from treatment",
     "AllergyIntolerance": "Allergies and intolerances",
     "Appointment": "Appointments",
     "AppointmentResponse": "Answers to appointments",
     "AuditEvent": "Who looked at the record",
+    "Basic": "Information of other kinds",
     "Binary": "Attached files",
+    "BodyStructure": "Places on the body",
     "CarePlan": "Care plans",
     "CareTeam": "Care team",
     "ChargeItem": "Charges",
     "Claim": "Insurance claims",
     "ClaimResponse": "Insurance decisions",
+    "ClinicalImpression": "Assessments",
     "Communication": "Messages",
     "CommunicationRequest": "Requests for messages",
     "Composition": "Document outlines",
     "Condition": "Health problems and diagnoses",
     "Consent": "Permissions given",
-    "Coverage": "Insurance",
+    "Contract": "Agreements",
+    "Coverage": "Insurance cards and coverage",
+    "CoverageEligibilityRequest": "Questions to the insurer",
+    "CoverageEligibilityResponse": "Answers of the insurer",
+    "DetectedIssue": "Warnings about treatment",
     "Device": "Implants and devices",
     "DeviceRequest": "Orders for devices",
     "DeviceUseStatement": "Use of devices",
     "DiagnosticReport": "Laboratory and imaging reports",
+    "DocumentManifest": "Sets of documents",
     "DocumentReference": "Documents and visit notes",
     "Encounter": "Visits",
-    "Endpoint": "Technical addresses",
+    "EnrollmentRequest": "Enrollments asked for",
+    "EnrollmentResponse": "Enrollments",
     "EpisodeOfCare": "Courses of care",
     "ExplanationOfBenefit": "Insurance statements",
     "FamilyMemberHistory": "Family health history",
     "Flag": "Alerts",
     "Goal": "Health goals",
+    "GuidanceResponse": "Computed advice",
     "ImagingStudy": "Imaging studies",
     "Immunization": "Vaccinations",
+    "ImmunizationEvaluation": "Checks of vaccinations",
     "ImmunizationRecommendation": "Recommended vaccinations",
     "Invoice": "Bills",
     "List": "Lists",
     "Location": "Places of care",
+    "MeasureReport": "Quality reports",
     "Media": "Photos and recordings",
     "Medication": "Details of medicines",
     "MedicationAdministration": "Medicines given",
     "MedicationDispense": "Medicines from the pharmacy",
     "MedicationRequest": "Prescriptions",
     "MedicationStatement": "Medicines taken",
+    "MolecularSequence": "Genetic sequences",
     "NutritionOrder": "Nutrition orders",
     "Observation": "Test results, vital signs and other observations",
     "Organization": "Practices and organizations",
     "Patient": "Name, contact details and other personal details",
     "PaymentNotice": "Payments",
-    "Person": "The person's account details",
     "Practitioner": "Doctors and staff",
     "PractitionerRole": "Roles of doctors and staff",
     "Procedure": "Procedures",
     "Provenance": "Where information came from",
-    "Questionnaire": "Forms to fill in",
     "QuestionnaireResponse": "Filled-in forms",
     "RelatedPerson": "Family members and representatives",
     "RequestGroup": "Groups of orders",
+    "ResearchSubject": "Taking part in studies",
     "RiskAssessment": "Risk assessments",
-    "Schedule": "Opening times",
     "ServiceRequest": "Orders and referrals",
-    "Slot": "Free appointment times",
     "Specimen": "Samples",
     "SupplyDelivery": "Deliveries of supplies",
     "SupplyRequest": "Orders for supplies",
@@ -102,6 +115,7 @@ IDENTITY_WORDS: Final[Mapping[str, str]] = {
     "offline_access": "Stay connected when you are not using the app",
 }
 
+_NO_SECTION: Final = "Practices, staff and more"
 _CAPITAL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -115,10 +129,19 @@ class ScopeWords:
     children: tuple[ScopeWords, ...] = ()
 
 
-def offer_words(offer: ConsentOffer) -> list[ScopeWords]:
-    """Put the resource scopes of an offer into words."""
-    return [
-        ScopeWords(
+@dataclass(frozen=True, slots=True)
+class SectionWords:
+    """The lines of one portal section: what belongs together on the sharing page, too."""
+
+    title: str
+    scopes: tuple[ScopeWords, ...]
+
+
+def offer_words(offer: ConsentOffer) -> list[SectionWords]:
+    """Put the resource scopes of an offer into words, section by section."""
+    lines: dict[str, list[ScopeWords]] = {title: [] for title in _sections()}
+    for offered in offer.scopes:
+        line = ScopeWords(
             str(offered.scope),
             _title(offered.scope),
             may_words(offered.scope.letters),
@@ -127,8 +150,8 @@ def offer_words(offer: ConsentOffer) -> list[ScopeWords]:
                 for child in offered.children
             ),
         )
-        for offered in offer.scopes
-    ]
+        lines[_section_of(offered.scope.resource_type)].append(line)
+    return [SectionWords(title, tuple(found)) for title, found in lines.items() if found]
 
 
 def may_words(letters: str) -> str:
@@ -154,6 +177,17 @@ def duration(seconds: float) -> str:
             number = round(seconds / size)
             return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
     return "less than a minute"
+
+
+@functools.cache
+def _sections() -> Mapping[str, frozenset[str]]:
+    """Section title to resource types; the last one takes what is in no section."""
+    sections = {title: types_in(frozenset({code})) for code, title in section_displays().items()}
+    return {**sections, _NO_SECTION: frozenset()}
+
+
+def _section_of(resource_type: str) -> str:
+    return next((t for t, types in _sections().items() if resource_type in types), _NO_SECTION)
 
 
 def _title(scope: Scope) -> str:

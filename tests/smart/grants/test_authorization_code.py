@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import pytest
 from joserfc import jwt
-from joserfc.jwk import KeySet
 
 from fhir_portal.smart.revocation import disable_account
 from fhir_portal.smart.token import token_hash
-from tests.smart.world import BASE, START, World, assert_oauth_error, childs_record, own_record
+from tests.smart.world import (
+    BASE,
+    START,
+    World,
+    assert_oauth_error,
+    childs_record,
+    own_record,
+    published_keys,
+)
 
 
 async def test_a_code_buys_tokens_for_the_chosen_record(world: World) -> None:
@@ -34,7 +41,7 @@ async def test_a_code_buys_tokens_for_the_chosen_record(world: World) -> None:
 async def test_the_id_token_names_person_app_and_sign_in(world: World) -> None:
     app = await world.public_app()
     body = await app.tokens(nonce="n-0S6")
-    keys = KeySet.import_key_set(world.server.jwks())
+    keys = published_keys(world.server.jwks())
     token = jwt.decode(body["id_token"], keys, algorithms=["RS256"])
     assert token.header["alg"] == "RS256"
     assert token.header["kid"] == world.server.jwks()["keys"][0]["kid"]
@@ -56,7 +63,7 @@ async def test_a_proxy_is_the_related_person_of_the_record(world: World) -> None
     world.directory.access[world.mara.key] = (childs_record(),)
     app = await world.public_app()
     body = await app.tokens()
-    keys = KeySet.import_key_set(world.server.jwks())
+    keys = published_keys(world.server.jwks())
     claims = jwt.decode(body["id_token"], keys, algorithms=["RS256"]).claims
     assert body["patient"] == "pip"
     assert claims["fhirUser"] == f"{BASE}/fhir/RelatedPerson/mara-for-pip"
@@ -89,12 +96,12 @@ async def test_tokens_are_hashed_at_rest(world: World) -> None:
 async def test_a_secret_comes_by_basic_or_in_the_body(world: World, scheme: str) -> None:
     app = await world.confidential_app()
     code = await app.code()
-    more = {
+    ways: dict[str, dict[str, str | None]] = {
         "basic": {},
         "post": {"client_id": app.client_id, "client_secret": app.secret},
         "basic and client_id": {"client_id": app.client_id},
-    }[scheme]
-    assert (await app.exchange(code, **more)).status_code == 200
+    }
+    assert (await app.exchange(code, **ways[scheme])).status_code == 200
 
 
 async def test_a_confidential_app_may_sign_an_assertion(world: World) -> None:

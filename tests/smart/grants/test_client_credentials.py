@@ -135,7 +135,7 @@ def unsigned(ehr: App) -> str:
 
 def signed_with_the_public_key(ehr: App) -> str:
     """The classic confusion: the public key's text as an HMAC secret."""
-    assert ehr.key is not None
+    assert isinstance(ehr.key, RSAKey | ECKey)
     signed = f"{part({'alg': 'HS256', 'kid': 'ehr-key'})}.{part(ehr.claims())}"
     proof = hmac.digest(ehr.key.as_pem(private=False), signed.encode(), "sha256")
     return f"{signed}.{base64.urlsafe_b64encode(proof).rstrip(b'=').decode()}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 
+import httpx
 import pytest
 
 from fhir_portal.smart.client import disable_client
@@ -219,3 +220,28 @@ async def test_each_generation_has_one_access_token(world: World) -> None:
     assert len(await world.store.every(AccessToken)) == 2
     (family,) = await world.store.every(TokenFamily)
     assert family.generation == 1
+
+
+async def test_a_public_client_need_not_name_itself(world: World) -> None:
+    app = await world.public_app()
+    first = await app.tokens()
+    response = await nameless_refresh(world, first["refresh_token"])
+    assert response.status_code == 200
+    assert await world.is_alive(response.json()["access_token"])
+    again = await nameless_refresh(world, first["refresh_token"])
+    assert again.content == response.content
+
+
+async def test_a_client_with_a_secret_has_to_show_it(world: World) -> None:
+    app = await world.confidential_app()
+    first = await app.tokens()
+    assert_oauth_error(
+        await nameless_refresh(world, first["refresh_token"]), "invalid_client", status=401
+    )
+    assert (await app.refresh(first["refresh_token"])).status_code == 200
+
+
+async def nameless_refresh(world: World, refresh_token: str) -> httpx.Response:
+    async with world.http() as http:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        return await http.post("/oauth/token", data=form)

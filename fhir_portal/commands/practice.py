@@ -1,0 +1,100 @@
+"""``fhir-portal practice``: the practices on this deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, TypeVar
+from zoneinfo import ZoneInfo
+
+import typer
+
+from fhir_portal.access.visibility import SHARED
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.commands.store import Refused, in_store
+from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.records import DuplicateRecord, RecordTransaction
+
+practice_commands = typer.Typer(
+    name="practice",
+    help="The practices on this deployment.",
+    no_args_is_help=True,
+)
+
+T = TypeVar("T")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_KEY: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+
+
+@practice_commands.command("add")
+def add(
+    key: Annotated[str, typer.Argument(help="Its key: lower-case letters, digits, hyphens.")],
+    name: Annotated[str, typer.Argument(help="Its name, as people read it.")],
+    *,
+    zone: Annotated[
+        str, typer.Option(help="Its time zone, in which a grant's last day ends.")
+    ] = "UTC",
+    as_json: AsJson = False,
+) -> None:
+    """Add a practice."""
+
+    async def work(store: EmbeddedStore) -> dict[str, Any]:
+        if _KEY.fullmatch(key) is None or key == SHARED:
+            raise Refused(
+                "a practice key has 1 to 64 lower-case letters, digits and inner hyphens, "
+                f"and is not '{SHARED}'"
+            )
+        if not name.strip() or not name.isprintable():
+            raise Refused("a practice needs a name of printable characters")
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError):
+            raise Refused(f"'{zone}' is no time zone such as America/Chicago") from None
+        practice = Practice(key=key, name=name.strip(), zone=zone)
+
+        async def insert(transaction: RecordTransaction) -> None:
+            await transaction.insert(practice)
+
+        try:
+            await store.transact(insert)
+        except DuplicateRecord:
+            raise Refused(f"there is a practice '{key}' already") from None
+        return _shown(practice)
+
+    added = _run(work)
+    typer.echo(json.dumps(added, indent=2) if as_json else _line(added))
+
+
+@practice_commands.command("list")
+def list_(*, as_json: AsJson = False) -> None:
+    """List the practices."""
+
+    async def work(store: EmbeddedStore) -> list[dict[str, Any]]:
+        found: list[Practice] = []
+        while page := await store.every(Practice, after=found[-1].key if found else ""):
+            found += page
+        return [_shown(practice) for practice in found]
+
+    practices = _run(work)
+    if as_json:
+        typer.echo(json.dumps(practices, indent=2))
+    for practice in practices if not as_json else ():
+        typer.echo(_line(practice))
+
+
+def _run(work: Callable[[EmbeddedStore], Awaitable[T]]) -> T:
+    try:
+        return asyncio.run(in_store(work))
+    except Refused as error:
+        typer.echo(f"fhir-portal: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _shown(practice: Practice) -> dict[str, Any]:
+    return {"key": practice.key, "name": practice.name, "zone": practice.zone}
+
+
+def _line(practice: dict[str, Any]) -> str:
+    return f"{practice['key']:20}  {practice['zone']:20}  {practice['name']}"

@@ -1,0 +1,55 @@
+"""A search as it was asked: read from its parameters, or from the paging link that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from fhir_portal.fhir.errors import Invalid
+from fhir_portal.fhir.interaction import FhirRequest
+from fhir_portal.resources.server import Server
+from fhir_portal.search.criterion import SHOWN
+from fhir_portal.search.request import SearchRequest, parse_search
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A search as understood: its request, the pairs it was read from, and where to go on.
+
+    Pairs that were ignored are gone: neither links nor the log repeat what nobody understood.
+    """
+
+    request: SearchRequest
+    pairs: tuple[tuple[str, str], ...]
+    after: Sequence[Any] | None
+
+
+def understood(server: Server, request: FhirRequest) -> Asked:
+    """Read a search, or open the paging link that carries one.
+
+    Raises:
+        Invalid, InvalidSearch: for what is not understood or not offered.
+    """
+    name = request.type or ""
+    pairs: Sequence[tuple[str, str]] = request.query
+    after = None
+    if any(parameter == "_page" for parameter, _ in pairs):
+        if len(pairs) != 1:
+            message = "a paging link is used as it is"
+            raise Invalid(message)
+        pairs, after = server.pages.open(pairs[0][1], name)
+    asked = parse_search(name, pairs, base=server.base, lenient=request.lenient)
+    known = tuple(pair for pair in pairs if pair[0][:SHOWN] not in asked.ignored)
+    return Asked(asked, known, after)
+
+
+def links(server: Server, asked: Asked, following: Sequence[Any] | None) -> list[tuple[str, str]]:
+    """Return the self link, as understood, and the next one if there is more."""
+    name = asked.request.resource_type
+    found = [("self", server.url(f"{name}?{urlencode(asked.request.parameters_text())}"))]
+    if following is not None:
+        sealed = server.pages.seal(asked.pairs, following, name)
+        found.append(("next", server.url(f"{name}?_page={sealed}")))
+    return found

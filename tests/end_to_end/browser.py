@@ -1,0 +1,217 @@
+"""Headless Chromium, spoken to by the WebDriver protocol (W3C) that chromedriver serves."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import http.server
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+ROOT: Final = Path(__file__).parents[2]
+APP: Final = Path(__file__).parent / "app"
+NODE_MODULES: Final = ROOT / "build" / "browser" / "node_modules"
+FHIR_CLIENT: Final = NODE_MODULES / "fhirclient" / "build" / "fhir-client.min.js"
+AXE: Final = NODE_MODULES / "axe-core" / "axe.min.js"
+_ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §11
+_PATIENCE: Final = 20.0
+_FLAGS: Final = (
+    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+    *("disable-background-networking", "disable-component-update", "disable-sync"),
+)
+
+
+def missing() -> str:
+    """What of the browser's lane is not installed here; ``""`` when all is."""
+    wanted = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    wanted += [f"npm's {file.parts[-3]}" for file in (FHIR_CLIENT,) if not file.exists()]
+    wanted += [f"npm's {file.parts[-2]}" for file in (AXE,) if not file.exists()]
+    return f"{', '.join(wanted)} missing: `.ci/run browser` installs them" if wanted else ""
+
+
+@dataclass
+class Driver:
+    """A running chromedriver."""
+
+    http: httpx.Client
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls) -> Iterator[Driver]:
+        """Start it on a free port of loopback."""
+        command = ["chromedriver", "--port=0"]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if "started successfully" in line)
+            port = int(line.split()[-1].rstrip("."))
+            base = f"http://127.0.0.1:{port}"
+            with httpx.Client(base_url=base, timeout=60, trust_env=False) as client:
+                yield cls(client)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+            assert process.stdout is not None
+            process.stdout.close()
+
+    @contextlib.contextmanager
+    def browser(self, profile: Path) -> Iterator[Browser]:
+        """Start Chromium with a fresh profile."""
+        options = {
+            "binary": shutil.which("chromium"),
+            "args": [*(f"--{flag}" for flag in _FLAGS), f"--user-data-dir={profile}"],
+        }
+        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
+        session = _value(self.http.post("/session", json=wanted))["sessionId"]
+        try:
+            yield Browser(self.http, f"/session/{session}")
+        finally:
+            self.http.delete(f"/session/{session}")
+
+
+@dataclass
+class Browser:
+    """One browser with cookies of its own. CSS selectors name what is on the page."""
+
+    http: httpx.Client
+    session: str
+
+    def open(self, address: str) -> None:
+        """Go to an address and wait until the page is loaded."""
+        self._post("url", url=address)
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return str(_value(self.http.get(f"{self.session}/url")))
+
+    def text(self, selector: str) -> str:
+        """The visible text of an element, as one line."""
+        found = _value(self.http.get(f"{self.session}/element/{self._find(selector)}/text"))
+        return " ".join(str(found).split())
+
+    def has(self, selector: str) -> bool:
+        """Whether the page has such an element."""
+        return bool(self._post("elements", using="css selector", value=selector))
+
+    def click(self, selector: str) -> None:
+        """Click an element; a page that follows is waited for."""
+        self._post(f"element/{self._find(selector)}/click")
+
+    def type(self, selector: str, text: str) -> None:
+        """Type into a field, over what it holds."""
+        element = self._find(selector)
+        self._post(f"element/{element}/clear")
+        self._post(f"element/{element}/value", text=text)
+
+    def wait_for(self, selector: str, *texts: str) -> str:
+        """Wait until the text of an element begins with one of these; return it."""
+        deadline = time.monotonic() + _PATIENCE
+        seen = ""
+        while time.monotonic() < deadline:
+            with contextlib.suppress(AssertionError):  # on its way from one page to the next
+                seen = self.text(selector)
+                if seen.startswith(texts):
+                    return seen
+            time.sleep(0.05)
+        raise AssertionError(f"{self.address}: {selector} says {seen!r}, not {texts}")
+
+    def evaluate(self, script: str, *arguments: Any) -> Any:
+        """Run a function body in the page, also where the page's own scripts may not."""
+        return self._post("execute/sync", script=script, args=list(arguments))
+
+    def awaited(self, expression: str, *arguments: Any) -> Any:
+        """The value of a promise; ``arguments`` are in scope."""
+        script = (
+            f"const done = arguments[arguments.length - 1];"
+            f"Promise.resolve({expression}).then(done, (error) => done(`failed: ${{error}}`));"
+        )
+        return self._post("execute/async", script=script, args=list(arguments))
+
+    def without_javascript(self) -> None:
+        """Let no page run scripts from now on."""
+        self._command("Emulation.setScriptExecutionDisabled", value=True)
+
+    def resize(self, width: int, height: int = 800) -> None:
+        """Make the viewport so wide, in CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._command("Emulation.setDeviceMetricsOverride", **metrics)
+
+    def prefer(self, scheme: str) -> None:
+        """Say that the person prefers a ``light`` or ``dark`` page."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self._command("Emulation.setEmulatedMedia", features=[feature])
+
+    def screenshot(self, file: Path) -> None:
+        """Keep a picture of the whole page."""
+        taken = self._command("Page.captureScreenshot", captureBeyondViewport=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(taken["data"]))
+
+    @property
+    def overhang(self) -> int:
+        """By how many pixels the page is wider than the window."""
+        root = "document.documentElement"
+        return int(self.evaluate(f"return {root}.scrollWidth - {root}.clientWidth"))
+
+    def axe(self) -> list[str]:
+        """What axe-core finds wrong with the page: WCAG 2.2 A and AA, and its best practices."""
+        self.evaluate(AXE.read_text("utf-8"))
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+        found = self.awaited("axe.run(document, {runOnly: arguments[0]})", tags)
+        assert found["passes"], "axe looked at nothing"
+        return [
+            f"{one['id']}: {one['help']}: {node['html']}"
+            for one in found["violations"]
+            for node in one["nodes"]
+        ]
+
+    def _find(self, selector: str) -> str:
+        return str(self._post("element", using="css selector", value=selector)[_ELEMENT])
+
+    def _command(self, name: str, **parameters: Any) -> Any:
+        return self._post("goog/cdp/execute", cmd=name, params=parameters)
+
+    def _post(self, command: str, **body: Any) -> Any:
+        return _value(self.http.post(f"{self.session}/{command}", json=body))
+
+
+def _value(answer: httpx.Response) -> Any:
+    value = answer.json()["value"]
+    assert answer.status_code == 200, f"{value['error']}: {value['message']}"
+    return value
+
+
+@contextlib.contextmanager
+def served_app(host: str = "localhost") -> Iterator[str]:
+    """Serve the pages of ``app/`` on loopback; yields their origin."""
+    handler = functools.partial(_AppFiles, directory=str(APP))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://{host}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _AppFiles(http.server.SimpleHTTPRequestHandler):
+    def translate_path(self, path: str) -> str:
+        if path == "/fhir-client.js":
+            return str(FHIR_CLIENT)
+        return super().translate_path(path)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""

@@ -1,0 +1,496 @@
+"""Planted faults: each takes one piece of the authorization out, as a careless change might.
+
+The second belt (`fhir_portal.resources.permission.checked`) catches most faults of a store by
+answering 500; where it would, the fault takes it off too (``belt_off``), so that what is tested is
+the run over the pairs and not the belt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+
+from fhir_portal import portal
+from fhir_portal.access import classify, policy
+from fhir_portal.access.visibility import (
+    UNCLASSIFIED,
+    RowFacts,
+    Visibility,
+    VisibilityClass,
+)
+from fhir_portal.embedded import log, query, resources
+from fhir_portal.embedded.query import Interned, Where
+from fhir_portal.embedded.resources import ResourceChanges, Resources
+from fhir_portal.fhir.errors import Forbidden
+from fhir_portal.resources import audit_event, writing
+from fhir_portal.resources.interactions import create, history, read, search_type, vread
+from fhir_portal.resources.server import PageLinks
+from fhir_portal.smart.scope import ScopeSet
+from tests.builders import DERM, FAMILY, an_ehr
+
+Fault = Callable[[ExitStack], None]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A fault, what it breaks, and whether the second belt is off as well."""
+
+    name: str
+    breaks: str
+    belt_off: bool
+    on_write: bool
+    """Whether it bites when the world is built, not when it is read."""
+    plant: Fault
+
+
+PLANTED: dict[str, Planted] = {}
+
+
+def planted(
+    breaks: str, *, belt_off: bool = False, on_write: bool = False
+) -> Callable[[Fault], Fault]:
+    def keep(fault: Fault) -> Fault:
+        name = fault.__name__.replace("_", " ")
+        PLANTED[name] = Planted(name, breaks, belt_off, on_write, fault)
+        return fault
+
+    return keep
+
+
+@contextmanager
+def with_fault(name: str) -> Iterator[None]:
+    """Run with one fault planted."""
+    fault = PLANTED[name]
+    with ExitStack() as stack:
+        if fault.belt_off:
+            for module in (read, vread, history, search_type, create):
+                stack.enter_context(patch.object(module, "checked", _unchecked))
+        fault.plant(stack)
+        yield
+
+
+def _unchecked(rows: Iterable[Any], _: Visibility) -> list[Any]:
+    return list(rows)
+
+
+def _open(visible: Visibility) -> Visibility:
+    """Everything of the type in the practice."""
+    return Visibility.of_server(visible.resource_type, practice=visible.practices[0])
+
+
+def _swap(stack: ExitStack, target: Any, name: str, make: Callable[[Any], Any]) -> None:
+    stack.enter_context(patch.object(target, name, make(getattr(target, name))))
+
+
+def _where(stack: ExitStack, loosen: Callable[[Visibility], Visibility]) -> None:
+    """Compile another visibility than the one that was decided."""
+    _swap(stack, query, "visible_where", lambda old: lambda i, v, *a: old(i, loosen(v), *a))
+
+
+# ---------------------------------------------------------------- the store's queries
+
+
+@planted("read_many, which fetches the targets of _include, ignores the visibility", belt_off=True)
+def include(stack: ExitStack) -> None:
+    _swap(stack, Resources, "read_many", lambda old: lambda s, keys, v: old(s, keys, _open(v)))
+
+
+@planted("referring, which finds what _revinclude adds, ignores the visibility", belt_off=True)
+def revinclude(stack: ExitStack) -> None:
+    _swap(
+        stack,
+        Resources,
+        "referring",
+        lambda old: lambda s, p, t, v, *, limit: old(s, p, t, _open(v), limit=limit),
+    )
+
+
+@planted("pages after the first are searched without the visibility", belt_off=True)
+def paging(stack: ExitStack) -> None:
+    def make(old: Any) -> Any:
+        async def search(self: Any, request: Any, visible: Any, *, after: Any = None) -> Any:
+            bound = visible if after is None else _open(visible)
+            return await old(self, request, bound, after=after)
+
+        return search
+
+    _swap(stack, Resources, "search", make)
+
+
+@planted("Bundle.total counts what is hidden too")
+def total(stack: ExitStack) -> None:
+    def make(old: Any) -> Any:
+        async def search(self: Any, request: Any, visible: Any, *, after: Any = None) -> Any:
+            page = await old(self, request, visible, after=after)
+            if page.total is None:
+                return page
+            whole = await old(self, replace(request, only_total=True), _open(visible))
+            return replace(page, total=whole.total)
+
+        return search
+
+    _swap(stack, Resources, "search", make)
+
+
+@planted("vread ignores the visibility", belt_off=True)
+def version_read(stack: ExitStack) -> None:
+    _swap(stack, Resources, "vread", lambda old: lambda s, k, n, v: old(s, k, n, _open(v)))
+
+
+@planted("history of one resource ignores the visibility", belt_off=True)
+def instance_history(stack: ExitStack) -> None:
+    _swap(
+        stack, Resources, "history", lambda old: lambda s, k, v, **more: old(s, k, _open(v), **more)
+    )
+
+
+@planted("the feed ignores the visibility", belt_off=True)
+def feed(stack: ExitStack) -> None:
+    _swap(
+        stack,
+        Resources,
+        "feed",
+        lambda old: lambda s, v, **more: old(s, {n: _open(x) for n, x in v.items()}, **more),
+    )
+
+
+@planted("a version is judged by what the current one is, not by what it was", belt_off=True)
+def earlier_versions(stack: ExitStack) -> None:
+    _swap(stack, resources, "_then", lambda _: lambda *_: Where(""))
+
+
+@planted("sections and labels are not compiled: every class is permitted", belt_off=True)
+def class_list(stack: ExitStack) -> None:
+    def make(_: Any) -> Any:
+        def permitted(self: Any, visible: Any) -> list[int]:
+            del visible
+            rows = self._connection.execute("SELECT class FROM class").fetchall()
+            return [number for (number,) in rows]
+
+        return permitted
+
+    _swap(stack, Interned, "permitted", make)
+
+
+@planted("rows of the other practice are not kept out", belt_off=True)
+def practice(stack: ExitStack) -> None:
+    both = (DERM, FAMILY)
+    _where(stack, lambda v: replace(v, practices=both) if v.record is not None else v)
+    _swap(stack, resources, "_then", lambda _: lambda *_: Where(""))
+
+
+@planted("rows of other records are not kept out", belt_off=True)
+def owners(stack: ExitStack) -> None:
+    _where(stack, lambda v: replace(v, record=None))
+    _swap(stack, resources, "_then", lambda _: lambda *_: Where(""))
+
+
+@planted("the list of ids (own RelatedPerson, own grant) is not compiled", belt_off=True)
+def ids(stack: ExitStack) -> None:
+    _where(stack, lambda v: replace(v, ids=None))
+
+
+@planted("granular scopes are not compiled: ?category=… is ignored")
+def granular(stack: ExitStack) -> None:
+    _where(stack, lambda v: replace(v, any_of=None))
+
+
+@planted("directory types are visible without being listed or referred to")
+def directory(stack: ExitStack) -> None:
+    _where(stack, lambda v: replace(v, referrers=None))
+
+
+@planted("directory entries are visible through what the caller cannot see")
+def hidden_referrers(stack: ExitStack) -> None:
+    def loosen(visible: Visibility) -> Visibility:
+        if visible.referrers is None:
+            return visible
+        loose = (replace(r, sections=None, labels=None, any_of=None) for r in visible.referrers)
+        return replace(visible, referrers=tuple(loose))
+
+    _where(stack, loosen)
+
+
+# ---------------------------------------------------------------- the interactions
+
+
+@planted("entries of a batch run with the rights of the server")
+def batch(stack: ExitStack) -> None:
+    def make(old: Any) -> Any:
+        async def bundle(server: Any, request: Any, auth: Any, perform: Any) -> Any:
+            async def as_server(inner: Any, _: Any) -> Any:
+                return await perform(inner, an_ehr(auth.practice))
+
+            return await old(server, request, auth, as_server)
+
+        return bundle
+
+    _swap(stack, portal, "bundle_interaction", make)
+
+
+@planted("included types are not held against the scopes")
+def scope_of_included(stack: ExitStack) -> None:
+    def make(old: Any) -> Any:
+        def permitted_or_none(server: Any, auth: Any, letter: str, name: str) -> Any:
+            wide = replace(auth, scopes=ScopeSet.parse("patient/*.rs"))
+            return old(server, wide if auth.context == "patient" else auth, letter, name)
+
+        return permitted_or_none
+
+    _swap(stack, search_type, "permitted_or_none", make)
+
+
+@planted("a read of what is hidden says forbidden instead of not found")
+def existence_words(stack: ExitStack) -> None:
+    def make(old: Any) -> Any:
+        async def found(self: Any, key: Any, visible: Any) -> Any:
+            row = await old(self, key, visible)
+            if row is None and await old(self, key, _open(visible)) is not None:
+                raise Forbidden("this is not yours")
+            return row
+
+        return found
+
+    _swap(stack, Resources, "read", make)
+
+
+@planted("a deletion in another record answers 410", belt_off=True)
+def hidden_deletions(stack: ExitStack) -> None:
+    def make(old: Any) -> Any:
+        async def found(self: Any, key: Any, visible: Any) -> Any:
+            row = await old(self, key, visible)
+            if row is None:
+                hidden = await old(self, key, _open(visible))
+                return hidden if hidden is not None and hidden.deleted else None
+            return row
+
+        return found
+
+    _swap(stack, Resources, "read", make)
+
+
+@planted("If-None-Exist matches what the writer cannot see", belt_off=True)
+def conditional_match(stack: ExitStack) -> None:
+    _swap(
+        stack,
+        create,
+        "conditional_match",
+        lambda old: lambda server, reader, name, text, v: old(server, reader, name, text, _open(v)),
+    )
+
+
+@planted("a write's new image is not held against the visibility")
+def new_image(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(Visibility, "require", lambda *_: None))
+
+
+@planted("an update looks for the old version without the visibility")
+def update_of_hidden(stack: ExitStack) -> None:
+    _swap(
+        stack,
+        writing,
+        "update_in",
+        lambda old: lambda t, s, a, tree, v, **more: old(_Seeing(t, v), s, a, tree, v, **more),
+    )
+    from fhir_portal.resources.interactions import update  # noqa: PLC0415
+
+    stack.enter_context(patch.object(update, "update_in", writing.update_in))
+
+
+class _Seeing:
+    """A transaction whose reads ignore one visibility."""
+
+    def __init__(self, inner: Any, visible: Visibility) -> None:
+        self._inner = inner
+        self._visible = visible
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def read(self, key: Any, visible: Visibility) -> Any:
+        return await self._inner.read(key, _open(visible) if visible == self._visible else visible)
+
+
+@planted("references of a person's write are not looked up")
+def reference_check(stack: ExitStack) -> None:
+    async def unchecked(*_: Any) -> None:
+        return None
+
+    stack.enter_context(patch.object(writing, "_require_known_references", unchecked))
+
+
+@planted("a person may write in somebody else's name")
+def author(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(writing, "wrong_author", lambda *_: ""))
+
+
+@planted("a paging link proves a right: it carries its owner's visibility", belt_off=True)
+def links_as_rights(stack: ExitStack) -> None:
+    def make(old: Any) -> Any:
+        def permitted(server: Any, auth: Any, letter: str, name: str) -> Any:
+            visible = old(server, auth, letter, name)
+            return _open(visible) if links_as_rights_open[0] and letter == "s" else visible
+
+        return permitted
+
+    links_as_rights_open = [False]
+
+    def unsealing(old: Any) -> Any:
+        def opened(self: Any, text: str, scope: str) -> Any:
+            links_as_rights_open[0] = True
+            return old(self, text, scope)
+
+        return opened
+
+    def understanding(old: Any) -> Any:
+        async def search(server: Any, request: Any, auth: Any) -> Any:
+            links_as_rights_open[0] = any(name == "_page" for name, _ in request.query)
+            try:
+                return await old(server, request, auth)
+            finally:
+                links_as_rights_open[0] = False
+
+        return search
+
+    _swap(stack, search_type, "permitted", make)
+    _swap(stack, PageLinks, "open", unsealing)
+    stack.enter_context(
+        patch.dict(portal.INTERACTIONS, {"search-type": understanding(search_type.search_type)})
+    )
+
+
+# ---------------------------------------------------------------- the log
+
+
+@planted("a proxy sees every line of the record's log")
+def agents_of_the_log(stack: ExitStack) -> None:
+    _swap(
+        stack,
+        log.EmbeddedLog,
+        "of_record",
+        lambda old: lambda s, p, r, **more: old(s, p, r, **{**more, "agent": None}),
+    )
+    _swap(
+        stack,
+        audit_event,
+        "_may_see",
+        lambda _: lambda line, v, auth: auth.context == "system" or line.row.record == v.record,
+    )
+
+
+@planted("a line of the log is read by its id alone")
+def line_of_the_log(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(audit_event, "_may_see", lambda *_: True))
+
+
+@planted("ids of log lines count the accesses of everybody", on_write=True)
+def ids_of_the_log(stack: ExitStack) -> None:
+    sql = (
+        "INSERT INTO access (practice, record, stream, turn, id, at, agent, told, body)"
+        " SELECT ?1, ?2, ?3, n, access_id('', '', '', n), ?4, ?5, ?6, ?7 FROM"
+        " (SELECT coalesce(max(turn), 0) + 1 AS n FROM access)"
+    )
+    stack.enter_context(patch.object(log, "_INSERT", sql))
+
+
+@planted("lines about what is hidden from a person are in that person's log", on_write=True)
+def lines_about_hidden(stack: ExitStack) -> None:
+    touched = property(lambda facts: tuple((owner, True) for owner in facts.owners))
+    stack.enter_context(patch.object(RowFacts, "touched", touched))
+
+
+# ---------------------------------------------------------------- what is computed on write
+
+
+def _classified(stack: ExitStack, alter: Callable[[RowFacts], RowFacts]) -> None:
+    def make(old: Any) -> Any:
+        async def classified(*given: Any) -> RowFacts:
+            return alter(await old(*given))
+
+        return classified
+
+    _swap(stack, writing, "classify", make)
+
+
+def _with(facts: RowFacts, **changes: Any) -> RowFacts:
+    return msgspec.structs.replace(facts, **changes)
+
+
+@planted("a Binary does not take over the labels of its document", on_write=True)
+def labels_of_binaries(stack: ExitStack) -> None:
+    def alter(facts: RowFacts) -> RowFacts:
+        if facts.resource_type != "Binary":
+            return facts
+        sections = facts.visibility_class.sections
+        return _with(facts, visibility_class=VisibilityClass(sections, frozenset()))
+
+    _classified(stack, alter)
+
+
+@planted("a resource of several records belongs to the first", on_write=True)
+def several_owners(stack: ExitStack) -> None:
+    _classified(stack, lambda facts: _with(facts, owners=facts.owners[:1]))
+
+
+@planted("what no section claims is in all of them", on_write=True)
+def unclassified(stack: ExitStack) -> None:
+    def alter(facts: RowFacts) -> RowFacts:
+        held = facts.visibility_class
+        kept = VisibilityClass(held.sections - {UNCLASSIFIED}, held.labels)
+        return _with(facts, visibility_class=kept)
+
+    _classified(stack, alter)
+
+
+@planted("labels are not read from meta", on_write=True)
+def labels(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(classify, "labels_of", lambda _: frozenset()))
+
+
+@planted("derived rows are not recomputed when what they follow changes", on_write=True)
+def passing_on(stack: ExitStack) -> None:
+    async def nothing(*_: Any) -> None:
+        return None
+
+    stack.enter_context(patch.object(writing, "_pass_on", nothing))
+
+
+@planted("recomputed rows keep their old class", on_write=True)
+def reclassification(stack: ExitStack) -> None:
+    async def nothing(*_: Any) -> None:
+        return None
+
+    stack.enter_context(patch.object(ResourceChanges, "reclassify", nothing))
+
+
+# ---------------------------------------------------------------- the decision
+
+
+@planted("the sections of a grant are not applied")
+def sections_of_grant(stack: ExitStack) -> None:
+    _swap(
+        stack,
+        policy,
+        "_of_record",
+        lambda old: lambda auth, name, any_of: replace(old(auth, name, any_of), sections=None),
+    )
+
+
+@planted("a proxy sees labelled items like the person")
+def labels_for_proxies(stack: ExitStack) -> None:
+    stack.enter_context(patch.object(policy, "PROXY_LABELS", policy.SELF_LABELS))
+
+
+@planted("scopes are not held against the type")
+def scopes(stack: ExitStack) -> None:
+    _swap(
+        stack,
+        policy,
+        "_granted",
+        lambda old: lambda auth, letter, name: old(auth, letter, name) or None,
+    )

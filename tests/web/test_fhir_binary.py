@@ -1,0 +1,147 @@
+"""Binary: its own content, or FHIR JSON. Source: FHIR R4 §2.45 (Binary)."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from tests.web.fhir_world import FHIR_JSON, FhirWorld, assert_outcome
+
+CONTENT = b"%PDF-1.7 \x00\xff\n content"
+
+
+def binary(own_id: str, content_type: str, content: bytes = CONTENT):
+    data = base64.b64encode(content).decode()
+    return {"resourceType": "Binary", "id": own_id, "contentType": content_type, "data": data}
+
+
+async def stored(as_ehr, content_type: str, content: bytes = CONTENT) -> None:
+    response = await as_ehr.put("/fhir/Binary/b", json=binary("b", content_type, content))
+    assert response.status_code in {200, 201}, response.text
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/pdf", "text/html,*/*;q=0.8", "image/png", "application/fhir+xml"]
+)
+async def test_who_does_not_ask_for_fhir_json_gets_the_content(as_ehr, accept):
+    await stored(as_ehr, "application/pdf")
+    for path in ("/fhir/Binary/b", "/fhir/Binary/b/_history/1"):
+        response = await as_ehr.get(path, headers={"Accept": accept})
+        assert response.status_code == 200
+        assert response.content == CONTENT
+        assert response.headers["content-type"] == "application/pdf"
+        assert response.headers["etag"] == 'W/"1"'
+        assert response.headers["content-length"] == str(len(CONTENT))
+
+
+@pytest.mark.parametrize("accept", ["application/fhir+json", "application/json", f"{FHIR_JSON}, */*"])
+async def test_who_asks_for_fhir_json_gets_the_resource(as_ehr, accept):
+    await stored(as_ehr, "application/pdf")
+    response = await as_ehr.get("/fhir/Binary/b", headers={"Accept": accept})
+    assert response.headers["content-type"] == "application/fhir+json; charset=utf-8"
+    assert base64.b64decode(response.json()["data"]) == CONTENT
+    formatted = await as_ehr.get("/fhir/Binary/b?_format=json", headers={"Accept": "image/png"})
+    assert formatted.content == response.content
+
+
+@pytest.mark.parametrize(
+    ("content_type", "attached"),
+    [
+        ("application/pdf", False),
+        ("image/png", False),
+        ("image/jpeg", False),
+        ("IMAGE/PNG", False),
+        ("text/html", True),
+        ("image/svg+xml", True),
+        ("application/xhtml+xml", True),
+        ("text/xml", True),
+        ("text/plain", True),
+        ("application/json", True),
+        ("application/pdf+x", True),
+        ("application/octet-stream", True),
+    ],
+)
+async def test_content_is_sandboxed_and_active_content_is_a_download(
+    as_ehr, content_type, attached
+):
+    await stored(as_ehr, content_type, b"<script>alert(1)</script>")
+    response = await as_ehr.get("/fhir/Binary/b", headers={"Accept": "*/*"})
+    assert response.headers["content-type"] == content_type
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers.get("content-disposition") == ("attachment" if attached else None)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["nonsense", "text/html;", "a/b c/d", "tëxt/plain", "/", "a/"]
+)
+async def test_a_media_type_that_is_none_is_served_as_bytes(as_ehr, content_type):
+    await stored(as_ehr, content_type)
+    response = await as_ehr.get("/fhir/Binary/b", headers={"Accept": "*/*"})
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == "attachment"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain\r\nSet-Cookie: a=b", "text/plain\x00", ""])
+async def test_a_media_type_cannot_hold_control_characters(fhir: FhirWorld, as_ehr, content_type):
+    before = fhir.rows()
+    response = await as_ehr.put("/fhir/Binary/b", json=binary("b", content_type))
+    assert_outcome(response, 400, "value", "Binary.contentType")
+    assert fhir.rows() == before
+
+
+@pytest.mark.parametrize("data", ["abc", "a===", "a b c", "ä", "====", 7])
+async def test_data_that_is_no_base64_is_refused(fhir: FhirWorld, as_ehr, data):
+    before = fhir.rows()
+    response = await as_ehr.put(
+        "/fhir/Binary/b", json={**binary("b", "application/pdf"), "data": data}
+    )
+    assert_outcome(response, 400, response.json()["issue"][0]["code"], "Binary.data")
+    assert fhir.rows() == before
+
+
+async def test_base64_with_line_breaks_is_content_all_the_same(as_ehr):
+    data = "JVBE\r\nRi0x"
+    body = {**binary("b", "application/pdf"), "data": data}
+    assert (await as_ehr.put("/fhir/Binary/b", json=body)).status_code == 201
+    assert (await as_ehr.get("/fhir/Binary/b")).content == b"%PDF-1"
+    read = await as_ehr.get("/fhir/Binary/b", headers={"Accept": FHIR_JSON})
+    assert read.json()["data"] == data
+
+
+async def test_a_binary_without_data_is_empty(as_ehr):
+    body = {"resourceType": "Binary", "id": "b", "contentType": "application/pdf"}
+    await as_ehr.put("/fhir/Binary/b", json=body)
+    response = await as_ehr.get("/fhir/Binary/b")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_a_binary_that_is_gone_or_known_is_answered_like_any_other(as_ehr):
+    await stored(as_ehr, "application/pdf")
+    response = await as_ehr.get("/fhir/Binary/b", headers={"If-None-Match": 'W/"1"'})
+    assert (response.status_code, response.content) == (304, b"")
+    await as_ehr.delete("/fhir/Binary/b")
+    assert_outcome(await as_ehr.get("/fhir/Binary/b"), 410, "deleted")
+
+
+async def test_a_binary_is_seen_through_the_document_that_holds_it(
+    fhir: FhirWorld, as_ehr, as_patient
+):
+    await stored(as_ehr, "application/pdf")
+    assert_outcome(await as_patient.get("/fhir/Binary/b"), 404, "not-found")
+    document = {
+        "resourceType": "DocumentReference",
+        "id": "d",
+        "status": "current",
+        "subject": {"reference": "Patient/ben"},
+        "content": [{"attachment": {"contentType": "application/pdf", "url": "Binary/b"}}],
+    }
+    assert (await as_ehr.put("/fhir/DocumentReference/d", json=document)).status_code == 201
+    assert_outcome(await as_patient.get("/fhir/Binary/b"), 404, "not-found")
+    document["subject"] = {"reference": "Patient/anna"}
+    await as_ehr.put("/fhir/DocumentReference/d", json=document)
+    assert (await as_patient.get("/fhir/Binary/b")).content == CONTENT
+    await as_ehr.delete("/fhir/DocumentReference/d")
+    assert_outcome(await as_patient.get("/fhir/Binary/b"), 404, "not-found")
