@@ -23,6 +23,7 @@ NODE_MODULES: Final = ROOT / "build" / "browser" / "node_modules"
 FHIR_CLIENT: Final = NODE_MODULES / "fhirclient" / "build" / "fhir-client.min.js"
 AXE: Final = NODE_MODULES / "axe-core" / "axe.min.js"
 _ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §11
+_KEYS: Final = {"Tab": "\ue004", "Enter": "\ue007", "Space": "\ue00d"}  # WebDriver §17.4.2
 _PATIENCE: Final = 20.0
 _FLAGS: Final = (
     *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
@@ -106,14 +107,43 @@ class Browser:
         return bool(self._post("elements", using="css selector", value=selector))
 
     def click(self, selector: str) -> None:
-        """Click an element; a page that follows is waited for."""
+        """Click an element that leaves the page where it is."""
         self._post(f"element/{self._find(selector)}/click")
+
+    def follow(self, selector: str) -> None:
+        """Click what leads to another page, and wait until that is loaded."""
+        before = self._find("html")
+        self.click(selector)
+        deadline = time.monotonic() + _PATIENCE
+        while self.http.get(f"{self.session}/element/{before}/name").status_code == 200:
+            assert time.monotonic() < deadline, f"{selector} led nowhere from {self.address}"
+            time.sleep(0.02)
+        while self.evaluate("return document.readyState") != "complete":
+            assert time.monotonic() < deadline, f"{self.address} does not load"
+            time.sleep(0.02)
 
     def type(self, selector: str, text: str) -> None:
         """Type into a field, over what it holds."""
         element = self._find(selector)
         self._post(f"element/{element}/clear")
         self._post(f"element/{element}/value", text=text)
+
+    def press(self, *keys: str) -> None:
+        """Press ``Tab``, ``Enter`` or ``Space``, or type any other text, where the focus is."""
+        typed = "".join(_KEYS.get(key, key) for key in keys)
+        strokes = [{"type": kind, "value": key} for key in typed for kind in ("keyDown", "keyUp")]
+        self._post("actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
+
+    @property
+    def focused(self) -> str:
+        """The text of what has the focus."""
+        return str(self.evaluate("return document.activeElement.textContent.trim()"))
+
+    @property
+    def outlined(self) -> bool:
+        """Whether what has the focus can be seen to have it."""
+        style = "getComputedStyle(document.activeElement)"
+        return self.evaluate(f"return {style}.outlineStyle") not in ("none", "")
 
     def wait_for(self, selector: str, *texts: str) -> str:
         """Wait until the text of an element begins with one of these; return it."""

@@ -51,18 +51,18 @@ def launch(browser: Browser, demo: Demo, app: str, scope: str = SCOPE) -> None:
 def sign_in(browser: Browser, username: str) -> None:
     browser.type("#username", username)
     browser.type("#password", PASSWORD)
-    browser.click("button")
+    browser.follow("button")
 
 
 def choose(browser: Browser, patient: str) -> None:
     browser.wait_for("h1", "Whose record?")
     browser.click(f'input[value="{patient}"]')
-    browser.click("button")
+    browser.follow("button")
 
 
 def approve(browser: Browser, heading: str) -> None:
     browser.wait_for("h1", heading)
-    browser.click('button[value="approve"]')
+    browser.follow('button[value="approve"]')
 
 
 def expected(demo: Demo, search: str) -> set[str]:
@@ -143,7 +143,7 @@ def test_the_app_is_told_of_a_no(browser: Browser, demo: Demo, app: str) -> None
     sign_in(browser, "mara")
     choose(browser, "Patient/mara")
     browser.wait_for("h1", "Allow")
-    browser.click('button[value="deny"]')
+    browser.follow('button[value="deny"]')
     assert "said no" in browser.wait_for("#state", "done", "failed")
     assert browser.address.startswith(f"{app}/index.html")
 

@@ -279,15 +279,10 @@ class View:
         if not self.sees(key, letter):
             return []
         name, _, own_id = key.partition("/")
-        return [
-            version.number
-            for version in reversed(self.versions_of(key) or ())
-            if (
-                not version.facts.labels
-                if name in STAFF_ENTRIES
-                else self._facts(name, own_id, version.facts)
-            )
-        ]
+        versions = self.versions_of(key) or []
+        if name in STAFF_ENTRIES or self._only_by_category(letter, name):
+            return [versions[-1].number]  # what lets it be seen is known of the current one only
+        return [v.number for v in reversed(versions) if self._facts(name, own_id, v.facts)]
 
     def found(self, name: str) -> list[tuple[str, Json]]:
         """Key and content of what a search of a type may find."""
@@ -339,6 +334,16 @@ class View:
             }:
                 return True
         return False
+
+    def _only_by_category(self, letter: str, name: str) -> bool:
+        return (
+            bool(self._scopes)
+            and not any(
+                kind in {"*", name} and letter in letters and category is None
+                for kind, letters, category in self._scopes
+            )
+            and self.allows(letter, name)
+        )
 
     def _facts(self, name: str, own_id: str, facts: Facts) -> bool:
         reader = self.reader

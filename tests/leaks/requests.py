@@ -500,7 +500,9 @@ def message(
                 )
         if subject != reader.patient:
             return differs("status", 403, answer.status)
-        for key in filter(None, (about, attachment)):
+        if attachment:
+            return differs("status", 422, answer.status)  # a Binary is never a person's to attach
+        for key in filter(None, (about,)):
             if not (now.view.sees(key, "r") and _lives(now.view, key)):
                 return differs("status", 422, answer.status)
         return differs("status", 201, answer.status)

@@ -95,3 +95,16 @@ async def test_the_log_is_neither_written_nor_versioned(log, ehr):
         for path in ("_history", "_history/1"):
             answer = await caller.get(f"AuditEvent/{one['id']}/{path}")
             assert_outcome(answer, 405, "not-supported")
+
+
+async def test_lines_are_found_by_id_without_reading_the_whole_log(log, ehr, monkeypatch):
+    from fhir_portal.resources import audit_event
+
+    one, two = (await log.get("AuditEvent?_count=2")).ids
+    theirs = (await ehr.get("AuditEvent?patient=kit")).ids[0]
+    monkeypatch.setattr(audit_event, "_CHUNK", 1)
+    monkeypatch.setattr(audit_event, "_CHUNKS", 3)
+    asked = [text.partition("/")[2] for text in (one, two, theirs, "AuditEvent/nobody")]
+    assert (await log.get(f"AuditEvent?_id={asked[0]}")).ids == [one]
+    assert (await log.get(f"AuditEvent?_id={asked[2]}")).ids == []
+    assert (await log.get(f"AuditEvent?_id={asked[3]}")).ids == []

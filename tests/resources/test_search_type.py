@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from fhir_portal.search.request import MAX_VALUES
 from tests.builders import (
     BASE,
     DIRECTORY,
@@ -412,7 +413,7 @@ async def test_a_directory_entry_is_found_when_listed_or_referred_to(chart, ada)
         ("code[$ne]=x", "code[$ne]"),
         ("_page=forged", "paging"),
         ("_page=" + "A" * 5000, "paging"),
-        ("code=" + ",".join(map(str, range(1001))), "1000"),
+        ("code=" + ",".join(map(str, range(MAX_VALUES + 1))), str(MAX_VALUES)),
     ],
 )
 async def test_what_is_not_understood_is_refused_by_name(ehr, query, named):
@@ -462,3 +463,30 @@ async def test_a_type_without_an_owner_is_no_part_of_a_record(ehr, ada):
     await ehr.store(resource("Library", "l", status="active", type={"text": "x"}))
     assert_outcome(await ada.get("Library"), 403, "forbidden")
     assert_outcome(await ada.get("Library/l"), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"),
+    [
+        ("Patient", "_id", "id-{}"),
+        ("Patient", "_lastUpdated", "{:04}"),
+        ("Patient", "name", "name {}"),
+        ("Patient", "name:contains", "name {}"),
+        ("Patient", "birthdate", "{:04}"),
+        ("Observation", "code", "http://loinc.org|{}"),
+        ("Observation", "code:not", "{}"),
+        ("Observation", "subject", "id-{}"),
+        ("Observation", "value-quantity", "{}.5"),
+        ("Observation", "date", "ap{:04}-01-01"),
+    ],
+)
+async def test_as_many_values_as_are_allowed_are_searched(chart, name, parameter, value):
+    text = ",".join(value.format(n) for n in range(1, MAX_VALUES + 1))
+    for more in ("", "&_total=accurate&_sort=-_lastUpdated"):
+        answer = await chart.get(f"{name}?{parameter}={text}{more}")
+        assert answer.status == 200, answer.body
+
+
+async def test_a_parameter_may_come_hundreds_of_times(chart):
+    answer = await chart.get("Observation?" + "&".join(f"code=c{n}" for n in range(MAX_VALUES)))
+    assert (answer.status, answer.entries) == (200, [])

@@ -44,7 +44,7 @@ from fhir_portal.resources.interactions.create import conditional_match
 from fhir_portal.resources.permission import permitted
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
-from fhir_portal.resources.writing import store_extracted
+from fhir_portal.resources.writing import store_extracted, update_in
 from fhir_portal.smart.scope import ScopeSet
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ _BATCH_BYTES: Final = 16 * 1024 * 1024
 _FILES: Final = 500
 """Files whose records are removed in one transaction."""
 _SERVER_META: Final = frozenset({"versionId", "lastUpdated"})
+_LABELS: Final = frozenset({"security", "tag"})
 
 
 def operator(practice: str, *, grants: bool = False) -> AuthContext:
@@ -368,30 +369,27 @@ class _Import:
         """Store a resource unless it is there already; return its row and what was done."""
         visible = self._permitted[prepared.type]
         assert isinstance(visible, Visibility)  # noqa: S101 - _allowed refused the others
+        key = ResourceKey(prepared.type, prepared.id)
         tree, entries = json.parse(prepared.body), prepared.entries
         if targets:
             for _, holder in references_in(tree):
                 holder["reference"] = targets.get(holder["reference"], holder["reference"])
             references = {(code, targets.get(text, text)) for code, text in entries.references}
             entries = replace(entries, references=sorted(references))
-        before = await transaction.read(ResourceKey(prepared.type, prepared.id), visible)
-        if before is not None and before.facts.practice != self._auth.practice:
-            before = None  # what all practices share is not this practice's to change
-        old = json.parse(before.body) if before is not None and not before.deleted else {}
-        if before is not None and old and _content(old) == _content(tree):
+        before = await transaction.read(key, visible)
+        if before is None:
+            row = await store_extracted(
+                transaction, self._server, self._auth, tree, entries, visible,
+                version=1, method="PUT",
+            )  # fmt: skip
+            return row, "created"
+        if not before.deleted and _says_the_same(json.parse(before.body), tree):
             return before, "unchanged"
-        row = await store_extracted(
-            transaction,
-            self._server,
-            self._auth,
-            tree,
-            entries,
-            visible,
-            version=before.version + 1 if before is not None else 1,
-            method="PUT",
-            old=old,
-        )
-        return row, "updated" if old else "created"
+        written = await update_in(
+            transaction, self._server, self._auth, tree, visible,
+            key=key, if_match=None, if_none_match=None,
+        )  # fmt: skip
+        return written.row, "created" if written.created else "updated"
 
     async def _log(self, rows: Sequence[Row]) -> None:
         """Add one line to the log of each record this import touches.
@@ -444,9 +442,17 @@ def rejection_of(result: Refused, file: str, key: str, expires: float) -> Import
     )
 
 
-def _content(tree: Mapping[str, Any]) -> bytes:
-    """Return what a sender said in a resource, to the digit and in order."""
-    meta = {n: v for n, v in (tree.get("meta") or {}).items() if n not in _SERVER_META}
+def _says_the_same(stored: Mapping[str, Any], sent: Mapping[str, Any]) -> bool:
+    """Whether an update would change anything, to the digit and to the order of members.
+
+    Labels and tags stand where the sender says nothing about them (FHIR R4 §3.1.0.4).
+    """
+    kept = _LABELS - (sent.get("meta") or {}).keys()
+    return _content(stored, _SERVER_META | kept) == _content(sent, _SERVER_META)
+
+
+def _content(tree: Mapping[str, Any], left_out: frozenset[str]) -> bytes:
+    meta = {name: v for name, v in (tree.get("meta") or {}).items() if name not in left_out}
     rest = {name: value for name, value in tree.items() if name != "meta"}
     return json.dumps({"meta": meta, "rest": rest})
 
