@@ -118,6 +118,7 @@ class Application:
         """Close the store."""
         if self._is_open:
             self._is_open = False
+            await self.store.database.settle()
             self.store.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,7 +24,7 @@ from fhir_portal.access.owners import (
 from fhir_portal.access.visibility import NO_SECTION, UNCLASSIFIED, RowFacts, VisibilityClass
 from fhir_portal.consent.labels import is_listed_in_directory, labels_of
 from fhir_portal.consent.sections import sections_of
-from fhir_portal.fhir.reference import ResourceKey, attachments_in, references_in
+from fhir_portal.fhir.reference import ResourceKey, attachments_in, links_in
 
 
 class Neighbours(Protocol):
@@ -115,12 +115,12 @@ def edges_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
-    for _, holder in references_in(tree):
-        key = local_target(holder["reference"])
-        if key is not None and key.type in DIRECTORY:
+    for holder, member in links_in(tree):
+        key = local_target(holder[member])
+        if key is None:
+            continue
+        if (key.type in DIRECTORY) if member == "reference" else (key.type == "Binary"):
             yield str(key)
-    for key in binaries_of(tree):
-        yield str(key)
     rule = OWNERS.get(tree["resourceType"])
     if isinstance(rule, FromTargets):
         for path in rule.paths:

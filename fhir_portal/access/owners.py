@@ -51,10 +51,10 @@ OwnerRule = Owned | OneSelf | FromTargets | FromReferrers | Directory
 _SUBJECT: Final = (
     "Account AdverseEvent Basic CarePlan CareTeam ChargeItem ClinicalImpression Communication "
     "CommunicationRequest Composition Condition Contract DeviceRequest DeviceUseStatement "
-    "DiagnosticReport DocumentManifest DocumentReference Encounter Flag Goal GuidanceResponse ImagingStudy Invoice "
-    "List MeasureReport Media MedicationAdministration MedicationDispense MedicationRequest "
-    "MedicationStatement Observation Procedure QuestionnaireResponse RequestGroup RiskAssessment "
-    "ServiceRequest Specimen"
+    "DiagnosticReport DocumentManifest DocumentReference Encounter Flag Goal GuidanceResponse "
+    "ImagingStudy Invoice List MeasureReport Media MedicationAdministration MedicationDispense "
+    "MedicationRequest MedicationStatement Observation Procedure QuestionnaireResponse "
+    "RequestGroup RiskAssessment ServiceRequest Specimen"
 )
 _PATIENT: Final = (
     "AllergyIntolerance BodyStructure Claim ClaimResponse Consent CoverageEligibilityRequest "

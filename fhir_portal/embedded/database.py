@@ -141,6 +141,15 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 """Who waits for a piece of work, what it returned, and what it raised."""
 
 
+def _unavailable(error: BaseException) -> BaseException:
+    """Return what a writer is told: a fault of SQLite's is the store's, not the request's."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    unavailable = Unavailable("the store could not write; nothing was changed")
+    unavailable.__cause__ = error
+    return unavailable
+
+
 def _refused(error: sqlite3.OperationalError) -> Exception:
     """Return what a caller is told of a statement that SQLite will not run."""
     if "too large" in str(error) or "too many" in str(error):
@@ -302,7 +311,7 @@ class Database:
                 raise
             self._undo("ROLLBACK TO work")
             self.writer.execute("RELEASE work")
-            return None, error
+            return None, _unavailable(error)
         self.writer.execute("RELEASE work")
         return result, None
 
@@ -326,16 +335,17 @@ class Database:
         if not batch:  # the transaction never began: nobody in the queue can be served
             waiting_futures = [future for _, future in self._queue]
             self._queue.clear()
-        if isinstance(error, sqlite3.Error):
-            unavailable = Unavailable("the store could not write; nothing was changed")
-            unavailable.__cause__ = error
-            error = unavailable
         for future in waiting_futures:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(_unavailable(error))
 
     async def _in_write_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._write_thread, call)
+
+    async def settle(self) -> None:
+        """Wait for the writes that are under way."""
+        if self._draining is not None:
+            await asyncio.wait([self._draining])
 
     def close(self) -> None:
         """Close every connection; call it when no request is under way."""

@@ -219,7 +219,7 @@ def _any_of(interned: Interned, visible: Visibility, alias: str) -> Where:
             joined += _exists(alias, slots, criterion, interned.now())
         clauses.append(f"(1{joined.sql})")
         parameters += joined.parameters
-    return Where(f" AND ({' OR '.join(clauses) or '0'})", parameters)
+    return Where(f" AND ({' OR '.join(clauses)})", parameters) if clauses else NOTHING
 
 
 def _referred(interned: Interned, visible: Visibility, alias: str) -> Where:

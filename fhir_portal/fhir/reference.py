@@ -160,6 +160,32 @@ def attachments_in(tree: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
             yield _written(path), holder
 
 
+def links_in(tree: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """What `references_in` and `attachments_in` find, in one walk and without the places.
+
+    Yields:
+        the Reference or Attachment, which may be changed in place, and the member that holds the
+        text: ``reference`` or ``url``.
+    """
+    stack: list[tuple[str, Any]] = [("", tree)]
+    while stack:
+        member, node = stack.pop()
+        if member:
+            if node.get("reference").__class__ is str:
+                yield node, "reference"
+            elif (
+                node.get("url").__class__ is str
+                and member not in _EXTENSIONS
+                and node.keys() <= _ATTACHMENT
+            ):
+                yield node, "url"
+        for name, value in node.items():
+            if value.__class__ is dict:
+                stack.append((name, value))
+            elif value.__class__ is list:
+                stack += [(name, item) for item in value if item.__class__ is dict]
+
+
 _Path = tuple[Any, str]  # (path of the parent or None, one step)
 
 

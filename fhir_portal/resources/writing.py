@@ -8,7 +8,7 @@ functions for its entries.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,13 @@ from fhir_portal.fhir.errors import (
     PreconditionFailed,
     Unprocessable,
 )
-from fhir_portal.fhir.reference import Reference, ResourceKey, attachments_in, references_in
+from fhir_portal.fhir.reference import (
+    Reference,
+    ResourceKey,
+    attachments_in,
+    links_in,
+    references_in,
+)
 from fhir_portal.resources import consent
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
@@ -84,14 +90,13 @@ def _validated(tree: dict[str, Any], body: bytes, resource_type: str) -> dict[st
 
 def relative(tree: dict[str, Any], server: Server) -> None:
     """Write references and attachments under our own base as relative ones, in place."""
-    for member, holders in (("reference", references_in(tree)), ("url", attachments_in(tree))):
-        for _, holder in holders:
-            text = holder[member]
-            if "://" not in text:
-                continue
-            for base in (server.base, *server.aliases):
-                if text.startswith(f"{base}/"):
-                    holder[member] = str(Reference.parse(text).seen_from(base))
+    for holder, member in links_in(tree):
+        text = holder[member]
+        if "://" not in text:
+            continue
+        for base in (server.base, *server.aliases):
+            if text.startswith(f"{base}/"):
+                holder[member] = str(Reference.parse(text).seen_from(base))
 
 
 def draft(server: Server, auth: AuthContext, tree: dict[str, Any]) -> None:
@@ -119,7 +124,7 @@ async def create_in(
     if auth.context != "system" or LABEL not in auth.permissions:
         _refuse_label_change({}, tree)
     row = await _store(
-        transaction, server, auth, _with_id(tree, resource_id), visible, version=1, method="POST"
+        transaction, server, auth, with_id(tree, resource_id), visible, version=1, method="POST"
     )
     return Written(row, created=True)
 
@@ -162,7 +167,7 @@ async def update_in(
         transaction,
         server,
         auth,
-        _with_id(tree, key.id),
+        with_id(tree, key.id),
         visible,
         version=before.version + 1 if before is not None else 1,
         method="PUT",
@@ -198,7 +203,7 @@ async def delete_in(
         b"",
     )
     await transaction.write(NewVersion(row, IndexEntries(), ()))
-    await _pass_on(transaction, row.facts, old, {})
+    await _pass_on(transaction, row.facts, binaries_of(old))
     return row
 
 
@@ -285,8 +290,10 @@ async def store_extracted(
     await consent.before_change(transaction, auth, auth.practice, old or {}, tree)
     _set_meta(tree, version, updated)
     row = Row(facts, version, updated, method, json.dumps(tree))
-    await transaction.write(NewVersion(row, entries, edges_of(tree)))
-    await _pass_on(transaction, facts, old or {}, tree)
+    edges = edges_of(tree)
+    await transaction.write(NewVersion(row, entries, edges))
+    touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
+    await _pass_on(transaction, facts, [*binaries_of(old or {}), *touched])
     return row
 
 
@@ -307,13 +314,13 @@ class _Neighbours:
 
 
 async def _pass_on(
-    transaction: ResourceTransaction,
-    facts: RowFacts,
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
+    transaction: ResourceTransaction, facts: RowFacts, binaries: Iterable[ResourceKey]
 ) -> None:
-    """Recompute the derived rows that this change touches, and those that these touch."""
-    waiting = {key for tree in (old, new) if tree for key in binaries_of(tree)}
+    """Recompute the derived rows that this change touches, and those that these touch.
+
+    ``binaries`` are those that its attachments name now or named before.
+    """
+    waiting = set(binaries)
     waiting |= await _derived_from(transaction, facts)
     for _ in range(_MAX_PASSES):
         if not waiting:
@@ -373,7 +380,7 @@ async def _require_known_references(
             raise Unprocessable(message, expression=path)
 
 
-def _with_id(tree: dict[str, Any], resource_id: str) -> dict[str, Any]:
+def with_id(tree: dict[str, Any], resource_id: str) -> dict[str, Any]:
     """Return the tree with its id set, in the sender's place or behind ``resourceType``."""
     if "id" in tree:
         return {**tree, "id": resource_id}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import pytest
 
+from fhir_portal.smart.token import AccessToken, token_hash
 from tests.web.fhir_world import (
     ANNA,
     APP_ORIGIN,
     BASE,
     CATEGORY,
     LOINC,
+    START,
     FhirWorld,
     assert_outcome,
     ids,
@@ -26,7 +28,7 @@ INFERNO = "inferno"
 
 
 @pytest.fixture
-async def chart(fhir: FhirWorld, as_ehr):
+async def chart(as_ehr):
     practitioner = {"resourceType": "Practitioner", "id": "doc", "name": [{"family": "Lark"}]}
     provenance = {
         "resourceType": "Provenance",
@@ -147,9 +149,7 @@ async def test_a_comma_inside_a_value_is_escaped(as_ehr):
 @pytest.mark.usefixtures("chart")
 @pytest.mark.requirement(INFERNO, "C12")
 async def test_provenance_comes_along(as_patient):
-    response = await as_patient.get(
-        "/fhir/Observation?patient=anna&_revinclude=Provenance:target"
-    )
+    response = await as_patient.get("/fhir/Observation?patient=anna&_revinclude=Provenance:target")
     assert ids(response.json(), mode="include") == ["Provenance/prov"]
 
 
@@ -173,9 +173,6 @@ async def test_pages_are_followed_to_the_end(as_patient):
 @pytest.mark.usefixtures("chart")
 @pytest.mark.requirement(INFERNO, "C25")
 async def test_a_granular_scope_holds_on_every_route(fhir: FhirWorld):
-    from fhir_portal.smart.token import AccessToken, token_hash
-    from tests.web.fhir_world import START
-
     await fhir.insert(
         AccessToken(
             key=token_hash("a-token-for-laboratory-only"),

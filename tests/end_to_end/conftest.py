@@ -13,7 +13,7 @@ from tests.end_to_end.person import Person
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo world on two server processes, for all who leave Mara, Juno and Silas as they are."""
+    """The demo world on two server processes; nobody changes Mara's, Juno's or Silas' record."""
     demo = Demo(tmp_path_factory.mktemp("demo"))
     asyncio.run(demo.start())
     yield demo

@@ -23,6 +23,8 @@ warnings.simplefilter("ignore", AuthlibDeprecationWarning)  # httpx does; Authli
 
 from authlib.integrations.httpx_client import AsyncOAuth2Client  # noqa: E402
 
+__all__ = ["AsyncOAuth2Client", "Demo", "FiveMinutes", "ids", "resources"]
+
 CALLBACK = "http://127.0.0.1:8765/callback"  # nobody listens: who follows the pages stops here
 PUBLIC, CONFIDENTIAL, EHR = "sample-app", "sample-web-app", "marrowbrook-ehr"
 

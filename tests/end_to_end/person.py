@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 import httpx
@@ -30,7 +30,7 @@ class Person:
     def __post_init__(self) -> None:
         self._http = httpx.Client(headers={"Accept": "text/html"}, follow_redirects=False)
 
-    def __enter__(self) -> Person:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,7 +60,7 @@ class Person:
     def _answer(
         self, page: httpx.Response, record: str | None, untick: Collection[str], decision: str
     ) -> httpx.Response:
-        document = html.document_fromstring(page.text)
+        document: Any = html.document_fromstring(page.text)
         (heading,) = document.xpath("//h1")
         self.pages.append(" ".join(heading.text_content().split()))
         assert page.status_code == 200, (page.status_code, self.pages)

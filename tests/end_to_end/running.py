@@ -90,7 +90,7 @@ async def prepare(data: Path) -> None:
         await transaction.put(
             Account(key="ida", username="ida", created=now, persons=(f"{PRACTICE}/Person/ida",))
         )
-        common = {"expires": now + 86_400, "issued": now, "practice": PRACTICE}
+        common: dict[str, Any] = {"expires": now + 86_400, "issued": now, "practice": PRACTICE}
         await transaction.put(
             AccessToken(
                 key=token_hash(EHR_TOKEN),
@@ -117,11 +117,12 @@ async def prepare(data: Path) -> None:
     await app.store.transact(keep)
     ehr = await app.portal.callers.of(EHR_TOKEN)
     link = {"target": {"reference": "Patient/ida"}, "assurance": "level3"}
-    for resource in (
+    resources: tuple[dict[str, Any], ...] = (
         {"resourceType": "Patient", "id": "ida", "name": [{"family": "Adler", "given": ["Ida"]}]},
         {"resourceType": "Person", "id": "ida", "link": [link]},
         {**an_observation(0), "id": "first"},
-    ):
+    )
+    for resource in resources:
         address = FhirRequest("update", resource["resourceType"], resource["id"])
         request = msgspec.structs.replace(address, body=msgspec.json.encode(resource))
         await app.portal.perform(request, ehr)

@@ -77,8 +77,8 @@ def main() -> None:
             folded[-1][1] = int(str(folded[-1][1])) + 1
         else:
             folded.append([call, 1])
-    for call, times in folded:
-        print(f"{times:>3} x {call}")
+    for name, times in folded:
+        print(f"{times:>3} x {name}")
     print("synced before the answer:", in_order(calls))
 
 

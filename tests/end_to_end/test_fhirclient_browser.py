@@ -152,8 +152,9 @@ def test_a_page_of_an_unknown_origin_reads_no_answer(
     browser: Browser, demo: Demo, app: str
 ) -> None:
     """Only the origins of registered redirect URIs may read; discovery is for everybody."""
-    reading = "fetch(arguments[0], {headers: {Authorization: 'Bearer x'}}).then((a) => a.status)"
-    asking = "fetch(arguments[0], {method: 'POST', body: new URLSearchParams()}).then((a) => a.status)"
+    reading = "fetch(arguments[0], {headers: {Authorization: 'Bearer x'}})"
+    asking = "fetch(arguments[0], {method: 'POST', body: new URLSearchParams()})"
+    reading, asking = (f"{one}.then((answer) => answer.status)" for one in (reading, asking))
     discovery = "fetch(arguments[0]).then((answer) => answer.status)"
     smart = f"{demo.fhir}/.well-known/smart-configuration"
     patient, token = f"{demo.fhir}/Patient/mara", f"{demo.server.base}/oauth/token"

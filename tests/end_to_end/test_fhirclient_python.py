@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fhirclient.client import FHIRClient
+from fhirclient.client import FHIRClient, scope_default
 from fhirclient.models.documentreference import DocumentReference
 from fhirclient.models.observation import Observation
 from fhirclient.models.patient import Patient
@@ -104,16 +104,16 @@ def test_a_patient_reads_no_other_record(demo: Demo, launch: Launch, person: Peo
     assert found(smart, Observation, patient="silas") == set()
 
 
-def test_what_was_unticked_is_not_granted(demo: Demo, launch: Launch, person: People) -> None:
-    smart = launch(
-        person("mara"), record="Patient/mara", untick="patient/DocumentReference.rs"
-    )
+def test_what_was_unticked_is_not_granted(launch: Launch, person: People) -> None:
+    smart = launch(person("mara"), record="Patient/mara", untick="patient/DocumentReference.rs")
     assert found(smart, Observation, patient="mara")
     with pytest.raises(FHIRPermissionDeniedException):
         found(smart, DocumentReference, patient="mara")
 
 
-def test_a_proxy_reads_the_sections_of_the_grant(demo: Demo, launch: Launch, person: People) -> None:
+def test_a_proxy_reads_the_sections_of_the_grant(
+    demo: Demo, launch: Launch, person: People
+) -> None:
     """Juno's mother sees results and documents; her father results, and no documents."""
     mother = person("mara")
     smart = launch(mother, record="Patient/juno")
@@ -127,7 +127,9 @@ def test_a_proxy_reads_the_sections_of_the_grant(demo: Demo, launch: Launch, per
         Patient.read("mara", smart.server)  # her own record is another token's
 
 
-def test_a_proxy_gets_nothing_of_a_missing_section(demo: Demo, launch: Launch, person: People) -> None:
+def test_a_proxy_gets_nothing_of_a_missing_section(
+    demo: Demo, launch: Launch, person: People
+) -> None:
     assert demo.sections("oskar", "Patient/juno").isdisjoint({"documents", "visits"})
     smart = launch(person("oskar"), record="Patient/juno")
     assert smart.patient.id == "juno"
@@ -151,7 +153,9 @@ def test_a_proxy_gets_nothing_of_a_missing_section(demo: Demo, launch: Launch, p
             DocumentReference.read(document.partition("/")[2], smart.server)
 
 
-def test_a_proxy_reads_itself_and_no_other_proxy(demo: Demo, launch: Launch, person: People) -> None:
+def test_a_proxy_reads_itself_and_no_other_proxy(
+    demo: Demo, launch: Launch, person: People
+) -> None:
     smart = launch(person("oskar"), record="Patient/juno")
     related = ids(expected(demo, "RelatedPerson?patient=juno"))
     assert len(related) > 1
@@ -162,7 +166,7 @@ def test_a_proxy_reads_itself_and_no_other_proxy(demo: Demo, launch: Launch, per
             RelatedPerson.read(other.partition("/")[2], smart.server)
 
 
-def test_a_confidential_client_refreshes(demo: Demo, launch: Launch, person: People) -> None:
+def test_a_confidential_client_refreshes(launch: Launch, person: People) -> None:
     """fhirclient sends Basic and an equal ``client_id`` in the body; both together are accepted."""
     smart = launch(person("mara"), client=CONFIDENTIAL, record="Patient/mara")
     before = smart.server.auth.access_token
@@ -185,8 +189,18 @@ def test_a_person_says_no(start: Launch, person: People) -> None:
     assert not smart.ready
 
 
-def test_its_default_scopes_of_version_1_are_understood(demo: Demo, launch: Launch, person: People) -> None:
-    """Out of ``user/*.* patient/*.read openid profile`` the parts that a patient can have."""
-    smart = launch(person("mara"), record="Patient/mara", scope="patient/*.read openid")
-    assert "patient/Observation.read" in smart.launch_context["scope"].split()
+def test_scopes_of_version_1_are_understood(launch: Launch, person: People) -> None:
+    smart = launch(person("mara"), record="Patient/mara", scope="patient/*.read openid profile")
+    granted = smart.launch_context["scope"].split()
+    assert "patient/Observation.read" in granted
+    assert "profile" not in granted
     assert found(smart, Observation, patient="mara")
+
+
+def test_its_default_scope_is_two_contexts_in_one_and_is_refused(
+    start: Launch, person: People
+) -> None:
+    """``user/*.* patient/*.read …``: an app says which it means by a scope of its own."""
+    smart = start(scope=scope_default)
+    callback = person("mara").visit(smart.authorize_url, back_to=CALLBACK)
+    assert parameters_of(callback)["error"] == "invalid_scope"

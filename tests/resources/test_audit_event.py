@@ -5,6 +5,7 @@ from __future__ import annotations
 import fhirkit
 import pytest
 
+from fhir_portal.resources import audit_event
 from tests.builders import a_patient, an_observation, assert_outcome
 
 
@@ -98,8 +99,6 @@ async def test_the_log_is_neither_written_nor_versioned(log, ehr):
 
 
 async def test_lines_are_found_by_id_without_reading_the_whole_log(log, ehr, monkeypatch):
-    from fhir_portal.resources import audit_event
-
     one, two = (await log.get("AuditEvent?_count=2")).ids
     theirs = (await ehr.get("AuditEvent?patient=kit")).ids[0]
     monkeypatch.setattr(audit_event, "_CHUNK", 1)

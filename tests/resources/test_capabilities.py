@@ -1,4 +1,4 @@
-"""``capabilities``: printed from the tables. Source: FHIR R4 §2.40; tried over HTTP in tests/web."""
+"""``capabilities``: printed from the tables. Source: FHIR R4 §2.40."""
 
 from __future__ import annotations
 

@@ -5,8 +5,11 @@ What each parameter type matches is held against an oracle in ``tests/search``.
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
+from fhir_portal.resources.interactions import search_type
 from fhir_portal.search.request import MAX_VALUES
 from tests.builders import (
     BASE,
@@ -259,7 +262,8 @@ async def test_an_include_may_be_narrowed_to_a_type(chart):
 
 
 async def test_a_page_has_its_own_includes_and_they_do_not_count(chart):
-    answer = await chart.get("Observation?_count=1&_sort=-value-quantity&_include=Observation:subject")
+    query = "_count=1&_sort=-value-quantity&_include=Observation:subject"
+    answer = await chart.get(f"Observation?{query}")
     assert answer.ids == ["Observation/k1", "Patient/kit"]
     assert (await chart.get(answer.next)).ids == ["Observation/o9", "Patient/ada"]
 
@@ -284,15 +288,14 @@ async def test_what_is_deleted_is_not_included(chart):
     ]
 
 
-async def test_an_include_never_brings_what_the_token_may_not_search(chart, ada):
+@pytest.mark.usefixtures("chart")
+async def test_an_include_never_brings_what_the_token_may_not_search(ada):
     only = ada.with_scope("patient/Observation.rs")
     found = await only.get(
         "Observation?_id=o1&_include=Observation:performer&_include=Observation:subject"
     )
     assert found.ids == ["Observation/o1"]
-    back = await ada.with_scope("patient/Patient.rs").get(
-        "Patient?_revinclude=Observation:patient"
-    )
+    back = await ada.with_scope("patient/Patient.rs").get("Patient?_revinclude=Observation:patient")
     assert back.ids == ["Patient/ada"]
 
 
@@ -322,7 +325,8 @@ async def test_a_paging_link_gives_its_bearer_no_more_than_his_own(chart, ada):
     assert_outcome(await narrowed.get(following), 403, "forbidden")
 
 
-async def test_a_granular_scope_bounds_search_read_and_includes(chart, ada):
+@pytest.mark.usefixtures("chart")
+async def test_a_granular_scope_bounds_search_read_and_includes(ada):
     only = ada.with_scope(
         "patient/Patient.rs patient/Observation.rs?category="
         "http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
@@ -439,8 +443,6 @@ async def test_what_is_not_understood_is_refused_by_name(ehr, query, named):
     ],
 )
 async def test_operator_text_in_values_finds_nothing_more(chart, text):
-    from urllib.parse import quote
-
     for parameter in ("name", "name:exact", "name:contains", "identifier", "_id", "organization"):
         answer = await chart.get(f"Patient?{parameter}={quote(text)}")
         assert answer.status in {200, 400}, (parameter, answer.body)
@@ -450,8 +452,6 @@ async def test_operator_text_in_values_finds_nothing_more(chart, text):
 
 
 async def test_too_many_revincludes_are_refused_not_cut(ehr, monkeypatch):
-    from fhir_portal.resources.interactions import search_type
-
     monkeypatch.setattr(search_type, "MAX_INCLUDED", 3)
     await ehr.store(a_patient("ada"), *(an_observation(f"o{n}") for n in range(4)))
     answer = await ehr.get("Patient?_revinclude=Observation:patient")

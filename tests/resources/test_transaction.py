@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from fhir_portal.fhir.interaction import FhirRequest, Prefer
 from tests.builders import (
     BASE,
     Answer,
@@ -142,17 +144,14 @@ async def test_deletes_come_first_then_creates_updates_and_reads(ehr):
 
 
 async def test_the_answer_has_bodies_as_prefer_says(ehr):
-    import msgspec
-
-    from fhir_portal.fhir.interaction import FhirRequest
-
     body = msgspec.json.encode(transaction(entry("POST", "Patient", a_patient(None))))
-    for prefer, kind in (
+    asked: list[tuple[Prefer | None, str | None]] = [
         (None, None),
         ("minimal", None),
         ("representation", "Patient"),
         ("OperationOutcome", "OperationOutcome"),
-    ):
+    ]
+    for prefer, kind in asked:
         answer = await ehr.perform(FhirRequest("bundle", body=body, prefer=prefer))
         assert answer.entries[0].get("resourceType") == kind
         assert responses(answer)[0]["lastModified"] == "2030-03-17T17:46:40.000Z"
@@ -400,7 +399,11 @@ async def test_a_conditional_reference_leads_to_what_the_writer_can_see(ehr, oth
     await other_ehr.store(a_patient("theirs", family="Finch"))
     await ehr.store(a_patient("ours", family="Finch"))
     sent = transaction(
-        entry("PUT", "Observation/o", an_observation("o") | {"subject": reference("Patient?name=finch")})
+        entry(
+            "PUT",
+            "Observation/o",
+            an_observation("o") | {"subject": reference("Patient?name=finch")},
+        )
     )
     responses(await ehr.bundle(sent))
     assert (await ehr.get("Observation/o")).json["subject"] == {"reference": "Patient/ours"}
@@ -498,9 +501,9 @@ async def test_a_large_transaction_is_one_commit(ehr, store):
             for _ in range(count)
         ),
     )
-    commits = store.database._commits
+    _, commits = store.epoch()
     assert len(responses(await ehr.bundle(sent))) == count + 1
-    assert store.database._commits == commits + 1
+    assert store.epoch()[1] == commits + 1
     assert (await ehr.get("Observation?_summary=count")).json["total"] == count
 
 

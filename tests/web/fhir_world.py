@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote_to_bytes
 
 import httpx
 import msgspec
@@ -68,7 +69,7 @@ class Answer:
 
 @dataclass
 class FhirWorld:
-    """One practice (``derm``) with patients ``anna`` and ``ben``; tokens for an EHR and for both."""
+    """One practice (``derm``), its patients ``anna`` and ``ben``; tokens for an EHR and both."""
 
     clock: Clock
     store: EmbeddedStore
@@ -163,8 +164,6 @@ class FhirWorld:
         token: str | None = EHR,
     ) -> Answer:
         """Send a request exactly as given: target not normalised, the body in these chunks."""
-        from urllib.parse import unquote_to_bytes
-
         raw_target = target.encode() if isinstance(target, str) else target
         raw_path, _, query = raw_target.partition(b"?")
         sent: list[tuple[bytes, bytes]] = [
@@ -287,9 +286,7 @@ def capabilities() -> bytes:
 
 
 def configuration() -> dict[str, Any]:
-    return smart_configuration(
-        Issuer(ORIGIN), scopes_supported(WriteTableScopes(), served_types())
-    )
+    return smart_configuration(Issuer(ORIGIN), scopes_supported(WriteTableScopes(), served_types()))
 
 
 # --- what is sent

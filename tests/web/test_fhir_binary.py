@@ -35,7 +35,7 @@ async def test_who_does_not_ask_for_fhir_json_gets_the_content(as_ehr, accept):
         assert response.headers["content-length"] == str(len(CONTENT))
 
 
-@pytest.mark.parametrize("accept", ["application/fhir+json", "application/json", f"{FHIR_JSON}, */*"])
+@pytest.mark.parametrize("accept", [FHIR_JSON, "application/json", f"{FHIR_JSON}, */*"])
 async def test_who_asks_for_fhir_json_gets_the_resource(as_ehr, accept):
     await stored(as_ehr, "application/pdf")
     response = await as_ehr.get("/fhir/Binary/b", headers={"Accept": accept})
@@ -126,9 +126,7 @@ async def test_a_binary_that_is_gone_or_known_is_answered_like_any_other(as_ehr)
     assert_outcome(await as_ehr.get("/fhir/Binary/b"), 410, "deleted")
 
 
-async def test_a_binary_is_seen_through_the_document_that_holds_it(
-    fhir: FhirWorld, as_ehr, as_patient
-):
+async def test_a_binary_is_seen_through_the_document_that_holds_it(as_ehr, as_patient):
     await stored(as_ehr, "application/pdf")
     assert_outcome(await as_patient.get("/fhir/Binary/b"), 404, "not-found")
     document = {

@@ -1,6 +1,6 @@
 """Conditional requests, Prefer and content negotiation.
 
-Source: FHIR R4 §3.1.0.1.3 to §3.1.0.1.11, §3.1.0.4, §3.1.0.5, §3.1.0.8; RFC 9110 §8.8, §13; RFC 7240.
+Source: FHIR R4 §3.1.0.1.3 to §3.1.0.1.11, §3.1.0.4, §3.1.0.5, §3.1.0.8; RFC 9110 §13; RFC 7240.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ async def test_a_condition_beyond_ascii_is_read_as_utf_8(fhir: FhirWorld, as_ehr
     assert_outcome(refused, 400, "invalid")
 
 
-async def test_a_match_the_writer_may_not_see_is_no_match(fhir: FhirWorld, as_ehr, as_patient):
+async def test_a_match_the_writer_may_not_see_is_no_match(as_ehr, as_patient):
     answers = {
         "resourceType": "QuestionnaireResponse",
         "identifier": {"system": "urn:x:q", "value": "1"},

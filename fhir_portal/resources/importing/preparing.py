@@ -24,7 +24,7 @@ from fhir_portal.resources.importing.splitting import (
     place_of,
 )
 from fhir_portal.resources.validation import validate
-from fhir_portal.resources.writing import _with_id as with_id
+from fhir_portal.resources.writing import with_id
 from fhir_portal.search.indexer import IndexEntries, extract
 
 _CONDITIONAL: Final = re.compile(r"[A-Z][A-Za-z]{1,63}\?\S")

@@ -1,0 +1,396 @@
+"""The outbox and job protocols, with two workers and leases that run out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_portal.notify import jobs, outbox
+from fhir_portal.notify.jobs import Job
+from fhir_portal.notify.lease import (
+    LONGEST_BACK_OFF,
+    StaleLease,
+    Turn,
+    back_off,
+    fail,
+    finish,
+    finish_in,
+    renew,
+)
+from fhir_portal.notify.outbox import (
+    FolderDelivery,
+    OutboxMessage,
+    UndeliverableMessage,
+    deliver_due,
+)
+from tests.builders import DERM, START, Clock, an_account, keep
+
+
+async def send(store: Any, key: str = "invited-1", **more: Any) -> bool:
+    given = {
+        "practice": DERM,
+        "channel": "mail",
+        "to": "ada@people.example",
+        "template": "invitation",
+        "now": START,
+    }
+
+    async def work(transaction: Any) -> bool:
+        return await outbox.enqueue(transaction, key=key, **given | more)
+
+    sent: bool = await store.transact(work)
+    return sent
+
+
+async def claim(store: Any, worker: str = "one", now: float = START) -> Any:
+    return await outbox.claim(store, worker, now, lease_seconds=60)
+
+
+# ---------------------------------------------------------------- enqueueing
+
+
+async def test_a_message_is_written_with_the_change_that_causes_it_or_not_at_all(
+    store: Any,
+) -> None:
+    async def failing(transaction: Any) -> None:
+        await transaction.put(an_account("ada"))
+        await outbox.enqueue(
+            transaction,
+            key="k",
+            practice=DERM,
+            channel="mail",
+            to="ada@people.example",
+            template="welcome",
+            now=START,
+        )
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.transact(failing)
+    assert await store.every(OutboxMessage) == []
+    assert await store.every(Turn) == []
+    assert await claim(store) is None
+
+
+async def test_the_same_event_noticed_twice_is_one_message(store: Any) -> None:
+    assert await send(store, "invited-1", to="first@people.example") is True
+    assert await send(store, "invited-1", to="second@people.example") is False
+    (message,) = await store.every(OutboxMessage)
+    assert message.to == "first@people.example"
+    lease = await claim(store)
+    await finish(store, lease, now=START)
+    assert await send(store, "invited-1") is False  # also after it was delivered
+    assert await claim(store) is None
+
+
+async def test_noticing_twice_at_the_same_time_is_one_message(store: Any) -> None:
+    answers = await asyncio.gather(*(send(store) for _ in range(8)))
+    assert answers.count(True) == 1
+
+
+@pytest.mark.parametrize("key", ["", "../up", "a/b", ".hidden", "a b", "x" * 151, "a\n"])
+async def test_a_key_that_could_not_be_a_file_name_is_refused(store: Any, key: str) -> None:
+    with pytest.raises(ValueError, match="idempotency key"):
+        await send(store, key)
+    assert await store.every(OutboxMessage) == []
+
+
+# ---------------------------------------------------------------- leases
+
+
+async def test_what_is_due_longest_comes_first_and_what_is_not_due_does_not_come(
+    store: Any,
+) -> None:
+    await send(store, "b", due=START - 5)
+    await send(store, "a", due=START - 1)
+    await send(store, "later", due=START + 100)
+    assert [(await claim(store)).work.key for _ in range(2)] == ["b", "a"]
+    assert await claim(store) is None
+    assert (await claim(store, now=START + 100)).work.key in {"a", "b", "later"}
+
+
+async def test_a_message_is_given_to_one_worker_at_a_time(store: Any) -> None:
+    await send(store)
+    leases = await asyncio.gather(*(claim(store, f"worker-{n}") for n in range(6)))
+    held = [lease for lease in leases if lease is not None]
+    assert len(held) == 1
+    assert held[0].fence == 1
+    (message,) = await store.every(OutboxMessage)
+    assert (message.state, message.worker, message.attempts) == ("taken", held[0].work.worker, 1)
+
+
+async def test_a_lease_that_runs_out_is_taken_over_under_a_higher_number(store: Any) -> None:
+    await send(store)
+    first = await claim(store, "one")
+    assert await claim(store, "two", START + 59) is None
+    second = await claim(store, "two", START + 60)
+    assert second.fence > first.fence
+    with pytest.raises(StaleLease):
+        await finish(store, first, now=START + 61)
+    with pytest.raises(StaleLease):
+        await fail(store, first, retry_at=START + 61)
+    with pytest.raises(StaleLease):
+        await renew(store, first, now=START + 61, lease_seconds=60)
+    (message,) = await store.every(OutboxMessage)
+    assert (message.worker, message.state, message.fence) == ("two", "taken", second.fence)
+    await finish(store, second, now=START + 62)
+    with pytest.raises(StaleLease):
+        await finish(store, second, now=START + 63)
+    assert (await store.every(OutboxMessage))[0].state == "done"
+    assert await store.every(Turn) == []
+
+
+async def test_the_number_rises_with_every_claim(store: Any) -> None:
+    await send(store)
+    fences, now = [], START
+    for _ in range(5):
+        lease = await claim(store, now=now)
+        fences.append(lease.fence)
+        await fail(store, lease, retry_at=now + 1)
+        now += 1
+    assert fences == [1, 2, 3, 4, 5]
+
+
+async def test_a_late_worker_may_still_finish_if_nobody_took_over(store: Any) -> None:
+    await send(store)
+    lease = await claim(store)
+    await finish(store, lease, now=START + 3_600)
+    assert (await store.every(OutboxMessage))[0].state == "done"
+
+
+async def test_a_renewed_lease_is_not_taken_over(store: Any) -> None:
+    await send(store)
+    lease = await claim(store)
+    longer = await renew(store, lease, now=START + 50, lease_seconds=60)
+    assert longer.fence == lease.fence
+    assert await claim(store, "two", START + 70) is None
+    await finish(store, longer, now=START + 100)
+
+
+async def test_a_failure_comes_back_when_it_said(store: Any) -> None:
+    await send(store)
+    await fail(store, await claim(store), retry_at=START + 30, fault="ConnectionRefusedError")
+    assert await claim(store, now=START + 29) is None
+    (message,) = await store.find(OutboxMessage, "state", "waiting")
+    assert message.fault == "ConnectionRefusedError"
+    assert (await claim(store, now=START + 30)).work.attempts == 2
+
+
+async def test_what_is_given_up_stays_visible_and_is_not_tried_again(store: Any) -> None:
+    await send(store)
+    await fail(store, await claim(store), retry_at=None, fault="no such address")
+    assert await claim(store, now=START + 1e9) is None
+    (message,) = await store.find(OutboxMessage, "state", "failed")
+    assert (message.practice, message.fault) == (DERM, "no such address")
+
+
+async def test_two_processes_share_the_work(store: Any, second: Any) -> None:
+    for n in range(20):
+        await send(store, f"m{n}")
+    held = []
+    for _ in range(10):
+        held += await asyncio.gather(claim(store, "one"), claim(second, "two"))
+    keys = [lease.work.key for lease in held]
+    assert sorted(keys) == sorted(f"m{n}" for n in range(20))
+    assert await claim(second) is None
+
+
+async def test_a_removed_message_takes_its_turn_with_it(store: Any) -> None:
+    await send(store, "gone")
+    await send(store, "here")
+
+    async def remove(transaction: Any) -> None:
+        await transaction.delete(OutboxMessage, "gone")
+
+    await store.transact(remove)
+    assert (await claim(store)).work.key == "here"
+    assert len(await store.every(Turn)) == 1
+
+
+def test_the_wait_doubles_up_to_a_limit() -> None:
+    waits = [back_off(attempt) for attempt in range(1, 12)]
+    assert waits[:3] == [30, 60, 120]
+    assert waits == sorted(waits)
+    assert waits[-1] == back_off(500) == LONGEST_BACK_OFF
+
+
+# ---------------------------------------------------------------- delivery
+
+
+def derived(message: OutboxMessage) -> str:
+    return f"https://portal.example/activate/{message.link_for}-{message.link_attempt}-proof"
+
+
+async def test_delivery_leaves_one_file_per_message(store: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "outbox"
+    await send(store, "m1", values={"practice": "Hillside"}, link_for="Task/7", link_attempt=2)
+    await send(store, "m2", channel="sms")
+    delivered = await deliver_due(
+        store, FolderDelivery(folder, derived), worker="one", clock=Clock()
+    )
+    assert delivered == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["m1.json", "m2.json"]
+    message = json.loads((folder / "m1.json").read_text("utf-8"))
+    assert message["link"] == "https://portal.example/activate/Task/7-2-proof"
+    assert message["values"] == {"practice": "Hillside"}
+    assert json.loads((folder / "m2.json").read_text("utf-8"))["link"] is None
+    assert stat.S_IMODE((folder / "m1.json").stat().st_mode) == 0o600
+
+
+async def test_nothing_stored_holds_the_link(store: Any, tmp_path: Path) -> None:
+    await send(store, "m1", link_for="Task/7")
+    await deliver_due(store, FolderDelivery(tmp_path, derived), worker="one", clock=Clock())
+    (message,) = await store.every(OutboxMessage)
+    assert "proof" not in repr(message)
+
+
+async def test_a_worker_that_dies_after_delivering_delivers_again_into_the_same_file(
+    store: Any, tmp_path: Path
+) -> None:
+    """At least once: the key lets the addressee's side see the repetition."""
+    await send(store, "m1")
+    delivery = FolderDelivery(tmp_path, derived)
+    lease = await claim(store, "dies")
+    await delivery(lease.work)
+    late = Clock(START + 61)
+    assert await deliver_due(store, delivery, worker="two", clock=late) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["m1.json"]
+    (message,) = await store.every(OutboxMessage)
+    assert (message.state, message.attempts, message.worker) == ("done", 2, "two")
+
+
+async def test_delivery_that_fails_is_tried_again_later_and_given_up_in_the_end(
+    store: Any,
+) -> None:
+    await send(store, "m1")
+    clock, tried = Clock(), []
+
+    async def broken(message: OutboxMessage) -> None:
+        tried.append(message.attempts)
+        raise ConnectionRefusedError("secret address in words")
+
+    for _ in range(60):
+        assert await deliver_due(store, broken, worker="one", clock=clock) == 0
+        clock.advance(3_600)
+    assert tried == list(range(1, outbox.ATTEMPTS + 1))
+    (message,) = await store.find(OutboxMessage, "state", "failed")
+    assert message.fault == "ConnectionRefusedError"
+
+
+async def test_one_bad_message_does_not_hold_up_the_others(store: Any) -> None:
+    await send(store, "bad", due=START - 10)
+    await send(store, "good")
+    arrived = []
+
+    async def picky(message: OutboxMessage) -> None:
+        if message.key == "bad":
+            raise UndeliverableMessage("there is no such mailbox")
+        arrived.append(message.key)
+
+    assert await deliver_due(store, picky, worker="one", clock=Clock()) == 1
+    assert arrived == ["good"]
+    (message,) = await store.find(OutboxMessage, "state", "failed")
+    assert message.fault == "there is no such mailbox"
+
+
+async def test_a_worker_slower_than_its_lease_does_not_overwrite_its_successor(
+    store: Any,
+) -> None:
+    await send(store)
+    clock = Clock()
+
+    async def slow(_: OutboxMessage) -> None:
+        if clock.now == START:
+            clock.advance(61)
+            assert await claim(store, "two", clock.now)
+
+    assert await deliver_due(store, slow, worker="one", clock=clock) == 0
+    (message,) = await store.every(OutboxMessage)
+    assert (message.worker, message.state, message.fence) == ("two", "taken", 2)
+
+
+# ---------------------------------------------------------------- jobs
+
+
+async def begin(store: Any, key: str = "expiry-2030-03-17", **more: Any) -> None:
+    async def work(transaction: Any) -> None:
+        given = {"practice": DERM, "name": "expiry", "now": START}
+        await jobs.enqueue(transaction, key=key, **given | more)
+
+    await store.transact(work)
+
+
+async def test_messages_and_jobs_do_not_take_each_others_turns(store: Any) -> None:
+    await send(store, "same-key")
+    assert await jobs.claim(store, "one", START) is None
+    await begin(store, "same-key", due=START - 5)
+    assert isinstance((await jobs.claim(store, "one", START)).work, Job)
+    assert isinstance((await claim(store)).work, OutboxMessage)
+    assert await jobs.claim(store, "one", START) is None
+
+
+async def test_jobs_are_done_and_failures_put_back(store: Any) -> None:
+    await begin(store, "a", arguments={"day": "1"})
+    await begin(store, "b", name="breaks")
+    await begin(store, "c", name="unknown here")
+    done = []
+
+    async def expiry(lease: Any) -> None:
+        done.append(lease.work.arguments)
+
+    async def breaks(_: Any) -> None:
+        raise LookupError
+
+    functions = {"expiry": expiry, "breaks": breaks}
+    assert await jobs.work_off(store, functions, worker="one", clock=Clock()) == 1
+    assert done == [{"day": "1"}]
+    waiting = {job.key: job.fault for job in await store.find(Job, "state", "waiting")}
+    assert waiting == {"b": "LookupError", "c": "KeyError"}
+
+
+async def test_a_job_that_changes_the_store_ends_in_the_same_transaction(store: Any) -> None:
+    await begin(store)
+    clock = Clock()
+
+    async def once(lease: Any) -> None:
+        async def work(transaction: Any) -> None:
+            await transaction.put(an_account(f"made-by-{lease.fence}"))
+            await finish_in(transaction, lease, now=clock())
+
+        await store.transact(work)
+
+    assert await jobs.work_off(store, {"expiry": once}, worker="one", clock=clock) == 1
+    assert (await store.every(Job))[0].state == "done"
+
+
+async def test_a_worker_that_lost_its_lease_changes_nothing(store: Any) -> None:
+    await begin(store)
+    stale = await jobs.claim(store, "one", START, lease_seconds=10)
+    fresh = await jobs.claim(store, "two", START + 10, lease_seconds=10)
+
+    async def work(transaction: Any) -> None:
+        await transaction.put(an_account("made-by-nobody"))
+        await finish_in(transaction, stale, now=START + 11)
+
+    with pytest.raises(StaleLease):
+        await store.transact(work)
+    assert await store.get(type(an_account("x")), "made-by-nobody") is None
+    await finish(store, fresh, now=START + 12)
+
+
+async def test_done_work_expires_and_can_be_dropped(store: Any) -> None:
+    await begin(store)
+    await keep(store, an_account("ada"))
+    assert await jobs.work_off(store, {"expiry": _nothing}, worker="one", clock=Clock()) == 1
+    (job,) = await store.every(Job)
+    assert job.expires is not None
+    assert job.expires > START
+
+
+async def _nothing(_: Any) -> None:
+    return None
