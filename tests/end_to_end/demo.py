@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -64,7 +65,7 @@ class Demo:
         """Run ``fhir-portal`` over this store; return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "fhir_portal", *arguments],
-            env={"FHIR_PORTAL_DATA": str(self.server.data), "PATH": ""},
+            env={**os.environ, "FHIR_PORTAL_DATA": str(self.server.data)},
             capture_output=True,
             text=True,
             check=False,

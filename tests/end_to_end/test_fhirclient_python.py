@@ -1,6 +1,6 @@
 """fhirclient from PyPI, as it is published: it finds the server by its CapabilityStatement.
 
-It reads only the ``oauth-uris`` extension there, and sends PKCE (S256) by itself since 4.3.
+It reads only the ``oauth-uris`` extension there. Version 4.4 sends PKCE (S256) by itself.
 """
 
 from __future__ import annotations

@@ -24,6 +24,20 @@ SCOPE = "launch/patient openid fhirUser offline_access patient/*.cruds"
 NARROW, WIDE = 320, 1280
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"  # RFC 7636 appendix B
 
+POSTED = """
+const form = document.createElement("form");
+form.method = "post";
+form.action = arguments[0];
+for (const [name, value] of Object.entries(arguments[1])) {
+  const field = document.createElement("input");
+  field.name = name;
+  field.value = value;
+  form.append(field);
+}
+document.body.append(form);
+form.submit();
+"""
+
 
 @pytest.fixture(scope="module")
 def app(demo: Demo) -> Iterator[str]:
@@ -42,8 +56,8 @@ def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
         yield browser
 
 
-def authorize(browser: Browser, demo: Demo, app: str, scope: str = SCOPE) -> None:
-    query = {
+def parameters(demo: Demo, app: str, scope: str = SCOPE) -> dict[str, str]:
+    return {
         "response_type": "code",
         "client_id": "heart-diary",
         "redirect_uri": f"{app}/index.html",
@@ -53,7 +67,11 @@ def authorize(browser: Browser, demo: Demo, app: str, scope: str = SCOPE) -> Non
         "code_challenge": CHALLENGE,
         "code_challenge_method": "S256",
     }
-    browser.open(f"{demo.server.base}/oauth/authorize?{urlencode(query)}")
+
+
+def authorize(browser: Browser, demo: Demo, app: str, scope: str = SCOPE) -> None:
+    query = urlencode(parameters(demo, app, scope))
+    browser.open(f"{demo.server.base}/oauth/authorize?{query}")
 
 
 def sign_in(browser: Browser, username: str, password: str = PASSWORD) -> None:
@@ -174,6 +192,19 @@ def test_the_whole_way_without_javascript(browser: Browser, demo: Demo, app: str
     assert browser.address.startswith(f"{app}/index.html?")
     assert "code=" in browser.address
     assert browser.text("#state") == "no script"
+
+
+def test_an_app_may_post_its_request(browser: Browser, demo: Demo, app: str) -> None:
+    """From another site: the cookie stays away from the POST, and the session is found again."""
+    at_home(browser, demo, app)
+    browser.open(f"{app}/launch.html")
+    browser.evaluate(POSTED, f"{demo.server.base}/oauth/authorize", parameters(demo, app))
+    browser.wait_for("h1", "Whose record?")
+    browser.without_javascript()  # the app's script would tidy up its address
+    choose(browser, "Patient/mara")
+    browser.follow('button[value="approve"]')
+    assert browser.address.startswith(f"{app}/index.html?")
+    assert "code=" in browser.address
 
 
 def test_the_whole_way_by_keyboard(browser: Browser, demo: Demo, app: str) -> None:

@@ -254,12 +254,13 @@ async def test_a_worker_that_dies_after_delivering_delivers_again_into_the_same_
 ) -> None:
     """At least once: the key lets the addressee's side see the repetition."""
     await send(store, "m1")
-    delivery = FolderDelivery(tmp_path, derived)
+    folder = tmp_path / "outbox"
+    delivery = FolderDelivery(folder, derived)
     lease = await claim(store, "dies")
     await delivery(lease.work)
     late = Clock(START + 61)
     assert await deliver_due(store, delivery, worker="two", clock=late) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["m1.json"]
+    assert [path.name for path in folder.iterdir()] == ["m1.json"]
     (message,) = await store.every(OutboxMessage)
     assert (message.state, message.attempts, message.worker) == ("done", 2, "two")
 

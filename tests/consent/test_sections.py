@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fhir_portal.consent.sections import section_displays, sections_of, types_in
+from tests.builders import NOTE, OBSERVATION_CATEGORY, concept
+
+US_CORE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-category"
+
+
+def tree(name: str, *categories: tuple[str, str]) -> dict[str, Any]:
+    return {"resourceType": name, "category": [concept(*one) for one in categories]}
+
+
+@pytest.mark.parametrize(
+    ("resource", "expected"),
+    [
+        (tree("Observation", (OBSERVATION_CATEGORY, "laboratory")), {"results"}),
+        (tree("Observation", (OBSERVATION_CATEGORY, "vital-signs")), {"results"}),
+        (tree("Observation", (OBSERVATION_CATEGORY, "social-history")), {"health-summary"}),
+        (
+            tree("Observation", (OBSERVATION_CATEGORY, "survey"), (US_CORE, "sdoh")),
+            {"health-summary"},
+        ),
+        (
+            tree("Observation", (OBSERVATION_CATEGORY, "exam"), (US_CORE, "functional-status")),
+            {"results", "health-summary"},
+        ),
+        (tree("Observation"), set()),
+        ({"resourceType": "Observation"}, set()),
+        (tree("Observation", ("urn:house", "laboratory")), set()),
+        (tree("Observation", (US_CORE, "laboratory")), set()),
+        (tree("DocumentReference", (NOTE, "clinical-note")), {"visits"}),
+        (tree("DocumentReference", (NOTE, "clinical-note"), ("urn:house", "x")), {"visits"}),
+        (tree("DocumentReference"), {"documents"}),
+        (tree("Condition"), {"health-summary"}),
+        (tree("Consent"), {"sharing"}),
+    ],
+)
+def test_a_resource_is_in_the_sections_of_its_categories(
+    resource: dict[str, Any], expected: set[str]
+) -> None:
+    assert sections_of(resource) == expected
+
+
+@pytest.mark.parametrize("name", ["Binary", "Provenance", "Practitioner", "Person", "Basic"])
+def test_a_type_outside_the_table_has_no_section(name: str) -> None:
+    assert sections_of(tree(name)) is None
+
+
+def test_a_category_without_codings_says_nothing() -> None:
+    assert sections_of({"resourceType": "Observation", "category": [{"text": "lab"}]}) == set()
+    both = {"resourceType": "Observation", "category": {"coding": [{"code": "laboratory"}]}}
+    assert sections_of(both) == set()
+
+
+def test_types_in_a_section_are_those_some_of_which_may_fall_there() -> None:
+    assert "Observation" in types_in(frozenset({"results"}))
+    assert "Observation" in types_in(frozenset({"health-summary"}))
+    assert "Observation" not in types_in(frozenset({"messages"}))
+    assert types_in(frozenset()) == frozenset()
+    everything = frozenset().union(*(types_in(frozenset({one})) for one in section_displays()))
+    assert types_in(None) == everything
