@@ -6,7 +6,10 @@ serves everything else (DESIGN: layout).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
+import gc
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,6 +18,7 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
+import structlog
 
 from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
@@ -25,7 +29,9 @@ from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import Unavailable
-from fhir_portal.portal import Portal
+from fhir_portal.logs import configure
+from fhir_portal.portal import Portal, fault
+from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
 from fhir_portal.settings import Settings, load
 from fhir_portal.smart.discovery import capability_security
@@ -36,11 +42,16 @@ from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
-from fhir_portal.web.site import site
+from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+_log = structlog.get_logger(__name__)
+
+HOUSEKEEPING_SECONDS = 60.0
 
 
 def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> EmbeddedStore:
@@ -56,11 +67,23 @@ def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> Em
 
 
 class Application:
-    """The ASGI application over one store. `open` it, or let the ASGI lifespan do so."""
+    """The ASGI application over one store. `open` it, or let the ASGI lifespan do so.
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+    While it is open, what has expired is removed every `HOUSEKEEPING_SECONDS`; ``pause`` waits
+    for so long.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+    ) -> None:
         self.settings = settings
         self.clock = clock
+        self._pause = pause
+        self._housekeeping: asyncio.Task[None] | None = None
         self.store: EmbeddedStore
         self.portal: Portal
         self.authorization: AuthorizationServer
@@ -95,6 +118,7 @@ class Application:
             lifetimes=Lifetimes(
                 access_token=settings.access_token_seconds,
                 refresh_token=settings.refresh_token_days * DAY,
+                refresh_in_all=settings.refresh_token_days_in_all * DAY,
             ),
             clock=clock,
         )
@@ -105,19 +129,27 @@ class Application:
             max_body=settings.max_body_bytes,
             max_transaction=settings.max_transaction_bytes,
         )
-        self._oauth = OAuthEndpoints(self.authorization, store)
         pages = pages_router(
             server=self.authorization,
             sessions=Sessions(store, clock=clock, random=secrets.token_bytes),
             sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
         )
-        self._site = site([health_router(self._faults), pages], version=version("fhir-portal"))
+        # Only the pages and the endpoints of the authorization server count by address.
+        self._oauth = behind_proxy(OAuthEndpoints(self.authorization, store))
+        self._site = behind_proxy(
+            site([health_router(self._faults), pages], version=version("fhir-portal"))
+        )
+        self._housekeeping = asyncio.create_task(self._keep_house())
         self._is_open = True
 
     async def close(self) -> None:
         """Close the store."""
         if self._is_open:
             self._is_open = False
+            if self._housekeeping is not None:
+                self._housekeeping.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._housekeeping
             await self.store.database.settle()
             self.store.close()
 
@@ -144,11 +176,23 @@ class Application:
                 except Exception as error:  # noqa: BLE001 - said to whoever started the server
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
+                # What is there now stays: the collector need not look at it on every round.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(20_000, 20, 50)
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self._pause(HOUSEKEEPING_SECONDS)
+            try:
+                await drop_expired(self.store, self.clock())
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round comes
+                _log.error("housekeeping failed", **fault(error))
 
     async def _faults(self) -> list[str]:
         try:
@@ -172,4 +216,6 @@ class Application:
 
 def create_app() -> Application:
     """Make the application from the environment; what ``uvicorn --factory`` is given."""
-    return Application(load())
+    settings = load()
+    configure(settings.log_level)
+    return Application(settings)

@@ -71,6 +71,10 @@ class RecordTransaction(RecordReader, Protocol):
         """Remove a record; true if there was one. The one-time things are consumed this way."""
         ...
 
+    async def drop_expired(self, now: float, *, limit: int = 1000) -> int:
+        """Housekeeping: remove records whose time has passed; returns how many went."""
+        ...
+
 
 class RecordStore(RecordReader, Protocol):
     """The committed records, and transactions over them."""
@@ -83,3 +87,25 @@ class RecordStore(RecordReader, Protocol):
         transaction. An exception rolls everything back and is passed on.
         """
         ...
+
+
+DROPPED_AT_ONCE = 500
+"""Records that one transaction of `drop_expired` removes: everybody else's writes wait for it."""
+
+
+async def drop_expired(store: RecordStore, now: float, *, at_most: int = 20_000) -> int:
+    """Remove records whose time has passed, in short transactions; returns how many went.
+
+    What is left beyond ``at_most`` waits for the next round.
+    """
+
+    async def drop(transaction: RecordTransaction) -> int:
+        return await transaction.drop_expired(now, limit=DROPPED_AT_ONCE)
+
+    dropped = 0
+    while dropped < at_most:
+        went = await store.transact(drop)
+        dropped += went
+        if went < DROPPED_AT_ONCE:
+            break
+    return dropped

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
 
     access_token_seconds: int = Field(900, ge=60, le=3600)
     refresh_token_days: int = Field(92, ge=1)
+    refresh_token_days_in_all: int = Field(365, ge=1)
 
     @property
     def demo_file(self) -> Path:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -70,7 +70,7 @@ class Ids:
 
 
 def a_portal(
-    store: EmbeddedStore, clock: Clock, *, ids: Ids | None = None, base: str = BASE
+    store: EmbeddedStore, clock: Callable[[], float], *, ids: Ids | None = None, base: str = BASE
 ) -> Portal:
     return Portal.over(
         store,

@@ -108,12 +108,8 @@ async def resolve(
         account = await reader.get(Account, token.account) if token.account else None
         if account is None or account.disabled or token.patient is None:
             raise Unauthenticated(_REFUSED)
-        record = await Relations(reader, clock).record_of(account, token.patient)
-        if record is None or (record.practice, record.fhir_user, record.grant) != (
-            token.practice,
-            token.fhir_user,
-            token.grant,
-        ):
+        record = await Relations(reader, clock).record_of(account, token.practice, token.patient)
+        if record is None or record.access != token.access:
             raise Unauthenticated(_REFUSED)
     return AuthContext(
         client=token.client_id,

@@ -49,4 +49,4 @@ class AuthContext:
     @property
     def is_self(self) -> bool:
         """Whether the person uses their own record."""
-        return self.record is not None and self.record.fhir_user == self.record.patient
+        return self.record is not None and self.record.is_own

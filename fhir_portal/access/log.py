@@ -48,9 +48,17 @@ class LoggedAccess:
     row: AccessRow
 
 
-def access_id(practice: str, record: str, stream: str, turn: int) -> str:
-    """Return the id of the ``turn``-th access of a stream: the same whatever others do."""
-    return hashlib.sha256(f"{practice}/{record}/{stream}/{turn}".encode()).hexdigest()[:40]
+def stream_id(practice: str, record: str, stream: str) -> str:
+    """Return what names a stream of a record's log in the ids of its lines."""
+    return hashlib.sha256(f"{practice}/{record}/{stream}".encode()).hexdigest()[:40]
+
+
+def access_id(stream: str, turn: int) -> str:
+    """Return the id of the ``turn``-th line of a stream (`stream_id`): the same whatever others do.
+
+    Who sees one line of a stream sees them all, so the turn tells them nothing.
+    """
+    return f"{stream}-{turn}"
 
 
 def stream_of(row: AccessRow) -> str:

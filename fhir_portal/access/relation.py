@@ -14,7 +14,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import Grant, is_current
-from fhir_portal.consent.record import RecordAccess
+from fhir_portal.consent.record import RecordAccess, way_to
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
@@ -53,22 +53,22 @@ class Relations:
         if account.disabled:
             return ()
         found = [record async for record in self._records(account)]
-        return tuple(sorted(found, key=lambda record: record.grant is not None))
+        return tuple(sorted(found, key=lambda record: not record.is_own))
 
-    async def record_of(self, account: Account, patient: str) -> RecordAccess | None:
-        """Return the one way the account may use this record, or ``None``.
+    async def record_of(self, account: Account, practice: str, patient: str) -> RecordAccess | None:
+        """Return the one way the account may use this practice's record, or ``None``."""
+        if account.disabled:
+            return None
+        found = [record async for record in self._records(account, practice)]
+        return way_to(found, practice, patient)
 
-        Two different ways to one record (two own RelatedPersons with a grant each) are none:
-        which of them counts would be a guess. The own record comes before any grant.
-        """
-        found = [record for record in await self.records_of(account) if record.patient == patient]
-        own = [record for record in found if record.grant is None]
-        found = own or found
-        return found[0] if len(found) == 1 else None
-
-    async def _records(self, account: Account) -> AsyncIterator[RecordAccess]:
+    async def _records(
+        self, account: Account, practice_only: str | None = None
+    ) -> AsyncIterator[RecordAccess]:
         for entry in account.persons:
             practice_key, _, key = entry.partition("/")
+            if practice_only is not None and practice_key != practice_only:
+                continue
             practice = await self._reader.get(Practice, practice_key)
             if practice is None:
                 continue

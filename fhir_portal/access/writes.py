@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
-from fhir_portal.access.owners import OWNERS
+from fhir_portal.access.owners import DIRECTORY, OWNERS
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import sections_of, types_in
 from fhir_portal.fhir.definitions import served_types
@@ -94,8 +94,8 @@ class WriteTableScopes:
     def grantable(self, context: str, resource_type: str, record: RecordAccess | None) -> str:
         """Return the letters that a scope of this context and type can grant (``cruds`` order).
 
-        ``record`` narrows a person's letters to what the grant says; ``None`` asks what anybody
-        could be granted.
+        ``record`` narrows a person's letters to the sections of the grant; ``None`` asks what
+        anybody could be granted.
         """
         if resource_type not in _SERVED:
             return ""
@@ -105,10 +105,17 @@ class WriteTableScopes:
             return ""
         rule = PERSON_WRITES.get(resource_type)
         letters = "rs" + (rule.letters if rule else "")
-        by_grant = record is not None and record.fhir_user != record.patient
-        if by_grant and record is not None and resource_type not in types_in(record.act):
-            letters = "rs"
+        if record is not None and not record.is_own:
+            if resource_type not in _OF_ANY_SECTION | types_in(record.sections):
+                return ""
+            if resource_type not in types_in(record.act):
+                letters = "rs"
         return "".join(letter for letter in "cruds" if letter in letters)
 
 
 _SERVED: Final = frozenset(served_types())
+_OF_ANY_SECTION: Final = DIRECTORY | frozenset(
+    {"AuditEvent", "Binary", "Consent", "Provenance", "RelatedPerson"}
+)
+"""What a proxy may see whatever the sections: the own lines, grant and RelatedPerson, and what is
+seen with something else."""

@@ -37,8 +37,8 @@ class InvalidUsername(Exception):
 class Account(Record, frozen=True, kw_only=True):
     """One person's account; ``key`` is its random id, the ``sub`` of every id_token.
 
-    ``persons`` are the account's ``Person/<id>``, one for each practice. Without a
-    ``password_hash`` nobody can sign in.
+    ``persons`` are ``<practice>/Person/<id>``, one for each practice that knows this human.
+    Without a ``password_hash`` nobody can sign in.
     """
 
     kind: ClassVar[str] = "account"
@@ -61,8 +61,15 @@ class AccountName(Record, frozen=True, kw_only=True):
 
 
 def folded(username: str) -> str:
-    """Return the form in which user names are compared: case and width do not tell them apart."""
-    return unicodedata.normalize("NFKC", username.strip()).casefold()
+    """Return the form in which user names are compared: case and width do not tell them apart.
+
+    What is longer than any user name is nobody's: ``""``. (To normalise it would take time with
+    the square of its length.)
+    """
+    stripped = username.strip()
+    if len(stripped) > _MAX_USERNAME:
+        return ""
+    return unicodedata.normalize("NFKC", stripped).casefold()
 
 
 async def add_account(

@@ -46,7 +46,7 @@ class Passwords:
 
     async def hash(self, password: str, *, username: str = "") -> str:
         """Return what is stored. Raises `UnacceptablePassword`."""
-        text = _normal(password)
+        text = "" if len(password) > MAX_LENGTH else _normal(password)
         if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
             raise UnacceptablePassword(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
         if username and folded(text) == folded(username):
@@ -58,9 +58,13 @@ class Passwords:
         return await self._run(self._hasher.hash, _normal(password))
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Check a password; without a stored one the same work is done and the answer is no."""
-        text = _normal(password)[: MAX_LENGTH + 1]  # longer than any that is taken
-        matches = await self._run(self._matches, stored or self._nobodys, text)
+        """Check a password; without a stored one the same work is done and the answer is no.
+
+        So it is for what is longer than any password: it is not even looked at.
+        """
+        if len(password) > MAX_LENGTH:
+            stored, password = None, ""
+        matches = await self._run(self._matches, stored or self._nobodys, _normal(password))
         return matches and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
@@ -107,17 +111,23 @@ class SignIn:
             raise SignInRefused
         await self.throttle.succeeded(attempt)
         if stored is not None and self.passwords.is_outdated(stored):
-            await self._rehash(account, password)
+            return await self._rehashed(account, password)
         return account
 
-    async def _rehash(self, account: Account, password: str) -> None:
+    async def _rehashed(self, account: Account, password: str) -> Account:
+        """Store a hash of today; the account stays as it is if somebody else changes it."""
         password_hash = await self.passwords.rehash(password)
         renewed = msgspec.structs.replace(account, password_hash=password_hash)
 
-        async def change(transaction: RecordTransaction) -> None:
-            await transaction.replace(account, renewed)
+        async def change(transaction: RecordTransaction) -> Account | None:
+            if await transaction.replace(account, renewed):
+                return renewed
+            return await transaction.get(Account, account.key)
 
-        await self.store.transact(change)
+        found = await self.store.transact(change)
+        if found is None or not await self.passwords.verify(found.password_hash, password):
+            raise SignInRefused
+        return found
 
 
 def _normal(password: str) -> str:

@@ -21,6 +21,10 @@ _TOKEN_BYTES = 32
 _TOUCH_SECONDS = 60.0
 
 
+class SignedOutMeanwhile(Exception):
+    """The account was disabled, or got another password, while its password was looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
     """Seconds a session lives: unused, in all, and before anybody signed in."""
@@ -104,26 +108,41 @@ class Sessions:
             session = await self._touched(session, now)
         return Visitor(session, account)
 
-    async def open(self) -> Opened:
-        """Open a session for a browser where nobody is signed in."""
+    def drafted(self, cookie: str | None = None) -> Opened:
+        """Make a session for a browser where nobody is signed in, not stored: see `keep`.
+
+        With a ``cookie`` the browser shows already, it is the session of that.
+        """
         now = self._clock()
-        cookie, browser = self._token(), self._token()
+        cookie = cookie or self._token()
         session = Session(
             key=_hash(cookie),
             expires=now + self._limits.anonymous,
-            browser=browser,
+            browser=self._token(),
             created=now,
             seen=now,
         )
-
-        async def keep(transaction: RecordTransaction) -> None:
-            await transaction.insert(session)
-
-        await self._store.transact(keep)
         return Opened(cookie, Visitor(session, None))
 
+    async def keep(self, opened: Opened) -> None:
+        """Store a drafted session."""
+
+        async def insert(transaction: RecordTransaction) -> None:
+            await transaction.insert(opened.visitor.session)
+
+        await self._store.transact(insert)
+
+    async def open(self) -> Opened:
+        """Open a session for a browser where nobody is signed in."""
+        opened = self.drafted()
+        await self.keep(opened)
+        return opened
+
     async def sign_in(self, before: Session, account: Account) -> Opened:
-        """Give the browser of ``before`` a signed-in session under a new cookie."""
+        """Give the browser of ``before`` a signed-in session under a new cookie.
+
+        Raises `SignedOutMeanwhile` when the account is not what its password was checked against.
+        """
         now = self._clock()
         cookie = self._token()
         session = Session(
@@ -137,6 +156,9 @@ class Sessions:
         )
 
         async def rotate(transaction: RecordTransaction) -> None:
+            stored = await transaction.get(Account, account.key)
+            if stored is None or stored.disabled or stored.password_hash != account.password_hash:
+                raise SignedOutMeanwhile
             await transaction.delete(Session, before.key)
             await transaction.insert(session)
 

@@ -1,13 +1,16 @@
 """Rate limits that hold across workers and restarts: the ``limits`` library over the records.
 
 Sign-in counts failures. Each try is counted before the password is looked at and taken back when
-it was right. An account's count fills up for strangers only: a browser in which the account
-signed in before has a count of its own, so nobody can lock another person out for good.
+it was right. A browser in which the account signed in before has a count of its own, and so has
+each network, so a stranger's tries do not lock anybody else out. Somebody who commands many
+networks can use up the account's count in all of them; then the person gets in only from a
+browser known here, until that stops. That is the price of a limit on guesses that holds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -20,6 +23,8 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 
 PER_ACCOUNT: Final = "10 per 15 minutes"
+"""Tries on one account from one network, or from a browser it signed in from before."""
+PER_ACCOUNT_ANYWHERE: Final = "50 per hour"
 PER_ADDRESS: Final = "100 per hour"
 
 
@@ -98,7 +103,7 @@ class Attempt:
 
 
 class Throttle:
-    """Limits on tries, for each account (or known browser) and for each address."""
+    """Limits on tries, for each account (from a network, a known browser, anywhere) and network."""
 
     def __init__(
         self,
@@ -106,19 +111,27 @@ class Throttle:
         clock: Callable[[], float],
         *,
         per_account: str = PER_ACCOUNT,
+        per_account_anywhere: str = PER_ACCOUNT_ANYWHERE,
         per_address: str = PER_ADDRESS,
     ) -> None:
         self._clock = clock
         self._storage = RecordStorage(store, clock)
         self._limiter = FixedWindowRateLimiter(self._storage)
         self._per_account = parse(per_account)
+        self._per_account_anywhere = parse(per_account_anywhere)
         self._per_address = parse(per_address)
 
     async def attempt(self, account: str, *, address: str, device: str | None) -> Attempt:
         """Count a try. Raises `TooManyAttempts` when a limit is passed; that try is not counted."""
-        whom = f"device:{device}" if device else f"account:{account}"
+        network = network_of(address)
+        limits = [(self._per_address, f"address:{network}")]
+        if device:
+            limits.append((self._per_account, f"device:{device}"))
+        else:
+            limits.append((self._per_account, f"account:{account} from:{network}"))
+            limits.append((self._per_account_anywhere, f"account:{account}"))
         counted: list[tuple[RateLimitItem, str]] = []
-        for limit, key in ((self._per_address, f"address:{address}"), (self._per_account, whom)):
+        for limit, key in limits:
             allowed = await self._limiter.hit(limit, key)
             counted.append((limit, key))
             if not allowed:
@@ -140,6 +153,19 @@ class Throttle:
     async def _wait(self, limit: RateLimitItem, key: str) -> int:
         stats = await self._limiter.get_window_stats(limit, key)
         return max(1, round(stats.reset_time - self._clock()))
+
+
+def network_of(address: str) -> str:
+    """Return what an address is counted by: itself, or the /64 that one IPv6 customer has."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _hashed(key: str) -> str:

@@ -9,6 +9,7 @@ import typer
 import uvicorn
 
 from fhir_portal.app import Application
+from fhir_portal.logs import configure
 from fhir_portal.settings import InvalidSettings, Settings, hand_down, load
 
 
@@ -32,11 +33,15 @@ def run_server(settings: Settings) -> None:
     common = {
         "host": settings.host,
         "port": settings.port,
+        "log_config": None,  # ours is configured below; uvicorn would print tracebacks
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,  # the application reads them, where it needs the address
+        "ws": "none",
         "timeout_graceful_shutdown": 10,
     }
+    configure(settings.log_level)
     if settings.workers == 1:
         uvicorn.run(Application(settings), **common)  # type: ignore[arg-type]  # a dict of options
         return

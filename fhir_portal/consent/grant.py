@@ -122,6 +122,21 @@ def is_current(grant: Grant, at: float) -> bool:
     return (grant.start is None or grant.start <= at) and (grant.end is None or at < grant.end)
 
 
+def goes_beyond(new: Grant, old: Grant) -> bool:
+    """Whether a grant lets anybody do, see or go on longer than the one it takes the place of.
+
+    Somebody else's, or for somebody else's record, goes beyond any.
+    """
+    return (
+        (new.practice, new.patient, new.related_person)
+        != (old.practice, old.patient, old.related_person)
+        or not set(new.sections) <= set(old.sections)
+        or not set(new.act) <= set(old.act)
+        or (old.start is not None and (new.start is None or new.start < old.start))
+        or (old.end is not None and (new.end is None or new.end > old.end))
+    )
+
+
 def _section(nested: Mapping[str, Any]) -> tuple[str, bool] | None:
     codes: Any = nested.get("code") or []
     actions: Any = nested.get("action") or []

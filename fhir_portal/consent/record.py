@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+Access = tuple[str, str, str, str | None]
+"""Practice, patient, fhirUser and grant: what a token was given for, and has to be given anew
+when any of them changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordAccess:
     """One record that an account may use right now.
 
-    ``fhir_user`` is the own ``Patient/<id>`` (relation ``self``) or the ``RelatedPerson/<id>``
-    for exactly this record. ``sections`` are the portal-section codes that may be read,
-    ``None`` meaning all of them (self). ``act`` are the sections in which the grant also lets
-    the proxy act. ``until`` is the end of the grant in seconds since 1970 UTC.
+    ``fhir_user`` is the own ``Patient/<id>`` or the ``RelatedPerson/<id>`` for exactly this
+    record. ``relation`` is for people to read: any words may be in it. ``sections`` are the
+    portal-section codes that may be read, ``None`` meaning all of them (own record). ``act`` are
+    the sections in which the grant also lets the proxy act. ``until`` is the end of the grant in
+    seconds since 1970 UTC.
     """
 
     patient: str
@@ -28,6 +34,35 @@ class RecordAccess:
     act: frozenset[str]
     until: float | None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the record is the person's own: no grant stands between them."""
+        return self.grant is None
+
+    @property
+    def access(self) -> Access:
+        """By what right the record is used; the same in two moments if nothing changed."""
+        return self.practice, self.patient, self.fhir_user, self.grant
+
+
+def way_to(
+    records: Iterable[RecordAccess], practice: str | None, patient: str | None
+) -> RecordAccess | None:
+    """Return the one way to a record, or ``None``.
+
+    Two different ways to one record (two RelatedPersons of one person, with a grant each) are
+    none: which of them counts would be a guess. The own record comes before any grant.
+    """
+    found = [one for one in records if (one.practice, one.patient) == (practice, patient)]
+    found = [one for one in found if one.is_own] or found
+    return found[0] if len(found) == 1 else None
+
+
+def usable(records: Iterable[RecordAccess]) -> tuple[RecordAccess, ...]:
+    """Return each record to which there is one way, once, in the order they came."""
+    listed = tuple(records)
+    return tuple(one for one in listed if way_to(listed, one.practice, one.patient) is one)
+
 
 class RecordDirectory(Protocol):
     """Resolves an account to records, inside the server, never through the guarded API."""
@@ -36,8 +71,8 @@ class RecordDirectory(Protocol):
         """Return the records the account may use now, own record first."""
         ...
 
-    async def record_of(self, account: Any, patient: str) -> RecordAccess | None:
-        """Return one of `records_of`, or ``None`` when it is not among them."""
+    async def record_of(self, account: Any, practice: str, patient: str) -> RecordAccess | None:
+        """Return `way_to` one of `records_of`: ids of Patients are unique in a practice only."""
         ...
 
 

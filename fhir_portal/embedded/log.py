@@ -12,31 +12,30 @@ import os
 import sqlite3
 import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from fhir_portal.access.log import AccessRow, LoggedAccess, access_id, stream_of
+from fhir_portal.access.log import AccessRow, LoggedAccess, access_id, stream_id, stream_of
 from fhir_portal.embedded.database import connect, create_schema, waiting
 from fhir_portal.fhir.errors import Unavailable
 
 SYNC_SECONDS: Final = 1.0
 _SCHEMA: Final = """
+CREATE TABLE stream (
+  stream INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, practice TEXT NOT NULL,
+  record TEXT NOT NULL, agent TEXT NOT NULL, told INTEGER NOT NULL);
+CREATE INDEX stream_of_record ON stream (practice, record);
 CREATE TABLE access (
-  place INTEGER PRIMARY KEY, practice TEXT NOT NULL, record TEXT NOT NULL, stream TEXT NOT NULL,
-  turn INTEGER NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, agent TEXT NOT NULL,
-  told INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE UNIQUE INDEX access_turn ON access (practice, record, stream, turn);
-CREATE INDEX access_record ON access (practice, record);
-CREATE UNIQUE INDEX access_id ON access (id);
+  place INTEGER PRIMARY KEY, stream INTEGER NOT NULL, turn INTEGER NOT NULL,
+  practice TEXT NOT NULL, at INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE UNIQUE INDEX access_turn ON access (stream, turn);
 CREATE INDEX access_at ON access (practice, at);
 """
-_INSERT: Final = (
-    "INSERT INTO access (practice, record, stream, turn, id, at, agent, told, body)"
-    " SELECT ?1, ?2, ?3, n, access_id(?1, ?2, ?3, n), ?4, ?5, ?6, ?7 FROM"
-    " (SELECT coalesce(max(turn), 0) + 1 AS n FROM access"
-    " WHERE practice = ?1 AND record = ?2 AND stream = ?3)"
-)
+_INSERT: Final = "INSERT INTO access (stream, turn, practice, at, body) VALUES (?,?,?,?,?)"
+_LINE: Final = "a.place, a.turn, a.body, s.id"
+_STREAMS: Final = 10_000
+"""Streams of which number and last turn are remembered."""
 _decode = msgspec.json.Decoder(AccessRow).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -48,8 +47,8 @@ class EmbeddedLog:
         self._path = path
         self._connection = connect(path, synchronous="NORMAL")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # the syncing thread does it
-        create_schema(self._connection, _SCHEMA, 2, path)
-        self._connection.create_function("access_id", 4, access_id, deterministic=True)
+        create_schema(self._connection, _SCHEMA, 3, path)
+        self._streams: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._waiting: list[tuple[Sequence[AccessRow], asyncio.Future[None]]] = []
         self.fault = ""
         """Why the last sync failed; such a server is not ready."""
@@ -70,19 +69,7 @@ class EmbeddedLog:
 
     def _flush(self) -> None:
         turn, self._waiting = self._waiting, []
-        values = [
-            (
-                row.practice,
-                row.record,
-                stream_of(row),
-                row.at,
-                row.agent,
-                row.told,
-                _encode(row),
-            )
-            for rows, _ in turn
-            for row in rows
-        ]
+        rows = [row for some, _ in turn for row in some]
         failure: Unavailable | None = None
         try:
             try:
@@ -90,9 +77,17 @@ class EmbeddedLog:
             except sqlite3.OperationalError:
                 with waiting(self._connection):  # another process is in its commit: microseconds
                     self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(_INSERT, values)
+            try:
+                self._connection.executemany(_INSERT, self._numbered(rows))
+            except sqlite3.IntegrityError:  # another process took a turn that was remembered here
+                self._connection.execute("ROLLBACK")
+                self._streams.clear()
+                with waiting(self._connection):
+                    self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(_INSERT, self._numbered(rows))
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
+            self._streams.clear()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             failure = Unavailable("the access could not be recorded, so it was not granted")
@@ -106,6 +101,31 @@ class EmbeddedLog:
                 written.set_result(None)
             else:
                 written.set_exception(failure)
+
+    def _numbered(self, rows: Sequence[AccessRow]) -> list[tuple[object, ...]]:
+        """Give each row its turn in its stream; the caller holds the transaction."""
+        if len(self._streams) > _STREAMS:
+            self._streams.clear()
+        values: list[tuple[object, ...]] = []
+        for row in rows:
+            key = (row.practice, row.record, stream_of(row))
+            stream, last = self._streams.get(key) or self._stream(row, stream_id(*key))
+            self._streams[key] = (stream, last + 1)
+            values.append((stream, last + 1, row.practice, row.at, _encode(row)))
+        return values
+
+    def _stream(self, row: AccessRow, name: str) -> tuple[int, int]:
+        """Return the number of a row's stream, made if it is new, and its last turn."""
+        self._connection.execute(
+            "INSERT OR IGNORE INTO stream (id, practice, record, agent, told) VALUES (?,?,?,?,?)",
+            (name, row.practice, row.record, row.agent, row.told),
+        )
+        found: tuple[int, int] = self._connection.execute(
+            "SELECT s.stream, coalesce(max(a.turn), 0) FROM stream s"
+            " LEFT JOIN access a ON a.stream = s.stream WHERE s.id = ?",
+            (name,),
+        ).fetchone()
+        return found
 
     def _sync_each_second(self) -> None:
         checkpoint = connect(self._path, synchronous="NORMAL")
@@ -138,10 +158,19 @@ class EmbeddedLog:
             checkpoint.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def read(self, row_id: str) -> LoggedAccess | None:
-        row = self._connection.execute(
-            "SELECT id, body FROM access WHERE id = ?", (row_id,)
+        found = self._find(row_id)
+        return None if found is None else _logged(found)
+
+    def _find(self, row_id: str) -> Sequence[Any] | None:
+        name, _, turn = row_id.rpartition("-")
+        if not (turn.isascii() and turn.isdigit() and len(turn) <= _DIGITS) or turn[0] == "0":
+            return None
+        row: Sequence[Any] | None = self._connection.execute(
+            f"SELECT {_LINE} FROM stream s CROSS JOIN access a ON a.stream = s.stream"
+            " WHERE s.id = ? AND a.turn = ?",
+            (name, int(turn)),
         ).fetchone()
-        return None if row is None else LoggedAccess(row[0], _decode(row[1]))
+        return row
 
     async def of_record(
         self,
@@ -155,27 +184,37 @@ class EmbeddedLog:
         before: str | None,
         limit: int,
     ) -> list[LoggedAccess]:
-        # Of one record the places are the order of time; of a practice the instants are.
-        sql = "SELECT id, body FROM access WHERE practice = ?"
-        parameters: list[object] = [practice]
-        order = "at DESC, place DESC"
-        if record is not None:
-            sql += " AND record = ?"
-            parameters.append(record)
-            order = "place DESC"
-        sql += " AND at BETWEEN ? AND ?"
-        parameters += [low, high]
-        if agent is not None:
-            sql += " AND agent = ?"
-            parameters.append(agent)
-        if told:
-            sql += " AND told = 1"
+        place = 2**62
         if before is not None:
-            columns = "place" if record is not None else "at, place"
-            sql += f" AND ({columns}) < (SELECT {columns} FROM access WHERE id = ?)"
-            parameters.append(before)
-        rows = self._connection.execute(f"{sql} ORDER BY {order} LIMIT ?", (*parameters, limit))
-        return [LoggedAccess(row_id, _decode(body)) for row_id, body in rows]
+            last = self._find(before)
+            place = last[0] if last is not None else 0
+        if record is None:
+            rows = self._connection.execute(
+                f"SELECT {_LINE} FROM access a INDEXED BY access_at"
+                " CROSS JOIN stream s ON s.stream = a.stream"
+                " WHERE a.practice = ? AND a.at BETWEEN ? AND ?"
+                " AND (a.at, a.place) < (coalesce((SELECT at FROM access WHERE place = ?), ?), ?)"
+                " AND (? IS NULL OR s.agent = ?) AND s.told >= ?"
+                " ORDER BY a.at DESC, a.place DESC LIMIT ?",
+                (practice, low, high, place, 2**62, place, agent, agent, told, limit),
+            ).fetchall()
+            return [_logged(row) for row in rows]
+        found: list[Sequence[Any]] = []
+        streams = self._connection.execute(
+            "SELECT stream FROM stream WHERE practice = ? AND record = ?"
+            " AND (? IS NULL OR agent = ?) AND told >= ?",
+            (practice, record, agent, agent, told),
+        ).fetchall()
+        for (stream,) in streams:  # a stream's turns are the order of its places
+            found += self._connection.execute(
+                f"SELECT {_LINE} FROM access a INDEXED BY access_turn"
+                " CROSS JOIN stream s ON s.stream = a.stream"
+                " WHERE a.stream = ? AND a.at BETWEEN ? AND ? AND a.place < ?"
+                " ORDER BY a.turn DESC LIMIT ?",
+                (stream, low, high, place, limit),
+            ).fetchall()
+        found.sort(key=lambda row: row[0], reverse=True)
+        return [_logged(row) for row in found[:limit]]
 
     def close(self) -> None:
         """Sync and close."""
@@ -183,3 +222,11 @@ class EmbeddedLog:
         if self._syncing is not None:
             self._syncing.join()
         self._connection.close()
+
+
+_DIGITS: Final = 15
+
+
+def _logged(row: Sequence[Any]) -> LoggedAccess:
+    _, turn, body, stream = row
+    return LoggedAccess(access_id(stream, turn), _decode(body))

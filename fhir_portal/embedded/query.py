@@ -36,6 +36,8 @@ ROW: Final = (
     " v.method, v.body"
 )
 _COMPILED: Final = 2000
+_NARROW: Final = 200
+"""A criterion that matches fewer rows leads without a look at the others."""
 _PROBE: Final = 500
 """Index rows counted per criterion to find the one to lead with."""
 _PREFIX_END: Final = "\U0010ffff"
@@ -71,7 +73,9 @@ class Interned:
         self._class_ids: dict[str, int] = {}
         self._slots: dict[tuple[str, str, str], int] = {}
         self._permitted: dict[tuple[Any, Any], list[int]] = {}
-        self._compiled: dict[int, tuple[Visibility, Where]] = {}
+        self._compiled: dict[tuple[int, str], tuple[Visibility, Where]] = {}
+        self.populated: dict[tuple[str, str], bool] = {}
+        """Whether there are rows of (type, practice), as long as nothing is committed."""
         self._epoch: Any = None
         if writing or database.in_memory:  # in memory the reader sees what is being written
             database.on_undo(self._forget)
@@ -120,12 +124,16 @@ class Interned:
             self._permitted[key] = found
         return found
 
-    def compiled(self, visible: Visibility) -> Where:
-        """Return `visible_where` of the row ``r``, compiled once while nothing is committed."""
+    def compiled(self, visible: Visibility, practice: str = "") -> Where:
+        """Return `visible_where` of the row ``r``, compiled once while nothing is committed.
+
+        With ``practice`` it is bounded to that one of the visibility's practices.
+        """
         self._refresh()
-        found = self._compiled.get(id(visible))
+        key = (id(visible), practice)
+        found = self._compiled.get(key)
         if found is None or found[0] is not visible:
-            found = self._compiled[id(visible)] = (visible, visible_where(self, visible))
+            found = self._compiled[key] = (visible, _bounded(self, visible, practice))
         return found[1]
 
     def _refresh(self) -> None:
@@ -134,6 +142,7 @@ class Interned:
         if self._writing or epoch != self._epoch or len(self._compiled) > _COMPILED:
             self._permitted.clear()
             self._compiled.clear()
+            self.populated.clear()
             self._epoch = epoch
 
     def slot(self, practice: str, resource_type: str, parameter: str) -> int | None:
@@ -169,6 +178,13 @@ class Interned:
             return found
 
         return number
+
+
+def _bounded(interned: Interned, visible: Visibility, practice: str) -> Where:
+    if not practice or visible.practices == (practice,):
+        return visible_where(interned, visible)
+    where = visible_where(interned, replace(visible, practices=(practice,)))
+    return where + _not_shadowed("r", visible.practices) if practice == SHARED else where
 
 
 def visible_where(interned: Interned, visible: Visibility, alias: str = "r") -> Where:
@@ -268,6 +284,8 @@ class _Branch:
     practice: str
     lead: str = ""
     where: Where = field(default_factory=lambda: Where(""))
+    place: str = "r.rid"
+    """The column by which rows without another order come."""
 
 
 async def compile_search(
@@ -281,13 +299,22 @@ async def compile_search(
     branches = [
         await _branch(interned, select, request, visible, practice)
         for practice in visible.practices
-        if await _has_rows(select, request.resource_type, practice)
+        if await _has_rows(interned, select, request.resource_type, practice)
     ]
     if not branches:
         return Query("SELECT 1 WHERE 0 AND ?", (), "SELECT 0", ())
     keys = [_sort_key(one) for one in request.sort]
     columns = "".join(f", {{k{n}}} AS k{n}" for n in range(len(keys)))
     bound = await _after(select, request, visible, after)
+    if len(branches) == 1 and not keys:
+        branch = branches[0]
+        rest = f"{branch.lead} CROSS JOIN version v ON v.vid = r.vid WHERE 1{branch.where.sql}"
+        return Query(
+            f"SELECT {ROW} {rest}{bound.sql} ORDER BY {branch.place} LIMIT ?",
+            (*branch.where.parameters, *bound.parameters),
+            f"SELECT count(*) {branch.lead} WHERE 1{branch.where.sql}",
+            branch.where.parameters,
+        )
     selects: list[str] = []
     counts: list[str] = []
     parameters: list[Any] = []
@@ -304,8 +331,7 @@ async def compile_search(
         counts.append(f"SELECT count(*) AS n {branch.lead} WHERE 1{branch.where.sql}")
         count_parameters += branch.where.parameters
     order = "".join(
-        f"{'' if one.parameter.code in COLUMNS else f'k{n} IS NULL, '}"
-        f"k{n}{' DESC' if one.descending else ''}, "
+        f"k{n}{' DESC' if one.descending else ''} NULLS LAST, "
         for n, one in enumerate(request.sort)
     )
     returned = "type, id, practice, owners, class, directory, version, updated, method, body"
@@ -327,10 +353,7 @@ async def _branch(
     practice: str,
 ) -> _Branch:
     now = interned.now()
-    bound = visible_where(interned, replace(visible, practices=(practice,)))
-    where = Where(" AND r.deleted = 0") + bound
-    if practice == SHARED and len(visible.practices) > 1:
-        where += _not_shadowed("r", visible.practices)
+    where = Where(" AND r.deleted = 0") + interned.compiled(visible, practice)
     criteria: list[tuple[Criterion, int | None]] = []
     ids: Criterion | None = None
     for criterion in request.criteria:
@@ -352,6 +375,11 @@ async def _branch(
     if lead is not None:
         criterion, number = lead
         table, matched = _matches("t", criterion, now)
+        if _is_seek(criterion):
+            # One key of the index: its rows come in the order of rid, each once.
+            sql = f"FROM {table} t CROSS JOIN resource r ON r.rid = t.rid"
+            seek = Where(f" AND t.slot = {number}") + matched
+            return _Branch(practice, sql, seek + where, place="t.rid")
         sql = (
             f"FROM (SELECT DISTINCT t.rid AS rid FROM {table} t WHERE t.slot = {number}"
             f"{matched.sql} ORDER BY 1) d CROSS JOIN resource r ON r.rid = d.rid"
@@ -370,12 +398,26 @@ async def _branch(
     return _Branch(practice, f"FROM resource r INDEXED BY {index}", where)
 
 
+def _is_seek(criterion: Criterion) -> bool:
+    """Whether a criterion is one key of the ``term`` index, so that no row matches it twice."""
+    if criterion.modifier or len(criterion.values) != 1:
+        return False
+    value = criterion.values[0]
+    if isinstance(value, Token):
+        return value.system is not None and value.code is not None
+    if criterion.parameter.type == "reference":
+        return len(criterion.targets()) == 1
+    return isinstance(value, UriValue)
+
+
 async def _lead(
     select: Select, criteria: Sequence[tuple[Criterion, int | None]], now: int
 ) -> tuple[Criterion, int] | None:
     """Choose the criterion that matches fewest index rows, if any can lead."""
     best: tuple[int, Criterion, int] | None = None
-    for criterion, slot in criteria:
+    for criterion, slot in sorted(criteria, key=lambda one: not _is_seek(one[0])):
+        if best is not None and best[0] < _NARROW:
+            break
         if slot is None or criterion.modifier in {"not", "missing"} or _negative(criterion):
             continue
         table, matched = _matches("t", criterion, now)
@@ -392,14 +434,17 @@ def _negative(criterion: Criterion) -> bool:
     return any(getattr(value, "prefix", "") == "ne" for value in criterion.values)
 
 
-async def _has_rows(select: Select, resource_type: str, practice: str) -> bool:
-    return bool(
-        await select(
-            "SELECT 1 FROM resource INDEXED BY resource_of_practice"
-            " WHERE type = ? AND practice = ? AND deleted = 0 LIMIT 1",
-            (resource_type, practice),
+async def _has_rows(interned: Interned, select: Select, resource_type: str, practice: str) -> bool:
+    found = interned.populated.get((resource_type, practice))
+    if found is None:
+        found = interned.populated[resource_type, practice] = bool(
+            await select(
+                "SELECT 1 FROM resource INDEXED BY resource_of_practice"
+                " WHERE type = ? AND practice = ? AND deleted = 0 LIMIT 1",
+                (resource_type, practice),
+            )
         )
-    )
+    return found
 
 
 def _exists(alias: str, slots: Sequence[int], criterion: Criterion, now: int) -> Where:

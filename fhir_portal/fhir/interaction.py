@@ -66,17 +66,17 @@ def interaction_at(method: str, path: str) -> FhirRequest | None:
     their form.
     """
     parts = path.split("/") if path else []
-    shape = "/".join(_PLACES.get(part, "x") for part in parts)
+    shape = "/".join([_PLACES.get(part, "x") for part in parts])
     interaction = _ADDRESSES.get((method, shape))
     if interaction is None:
         return None
     named = [part for part in parts if part not in _PLACES]
     if named and not _TYPE.fullmatch(named[0]):
         return None
-    if any(not is_id(part) or part in _DOTS for part in named[1:]):
-        return None
-    resource_type, resource_id, version, *_ = (*named, None, None, None)
-    return FhirRequest(interaction, resource_type, resource_id, version)
+    for part in named[1:]:
+        if part in _DOTS or not is_id(part):
+            return None
+    return FhirRequest(interaction, *named)  # type: ignore[arg-type]  # type, id, version at most
 
 
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")

@@ -2,6 +2,10 @@
 
 Only a writer who may write grants makes, changes or ends one; the Grant changes in the same
 transaction as its Consent. From any other writer a Consent conveys nothing (DESIGN: the grant).
+
+A person consented to an app under the grant of that day. Tokens follow it when it gets narrower;
+when it ends or becomes another one they end with it, so that nothing comes back to life when it
+is given again, and nothing grows that nobody was asked about.
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ from zoneinfo import ZoneInfo
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.consent.grant import Grant, is_grant, read_grant
+from fhir_portal.consent.grant import Grant, goes_beyond, is_grant, read_grant
 from fhir_portal.fhir.errors import Forbidden
 from fhir_portal.records import RecordTransaction
+from fhir_portal.smart.revocation import revoke_where
 
 
 async def before_change(
@@ -23,8 +28,12 @@ async def before_change(
     practice: str,
     old: Mapping[str, Any],
     new: Mapping[str, Any] | None,
+    *,
+    now: float,
 ) -> None:
     """Keep the Grant of a Consent in step with what is about to be stored (``None``: deleted).
+
+    Tokens given under a grant that ends, or that is widened, end in the same transaction.
 
     Raises:
         Forbidden: the Consent carries a standing grant and the writer may not write grants.
@@ -49,3 +58,12 @@ async def before_change(
         await transaction.put(grant)
     elif standing is not None:
         await transaction.delete(Grant, key)
+    if standing is not None and (grant is None or goes_beyond(grant, standing)):
+        await revoke_where(
+            transaction,
+            "grant",
+            f"Consent/{standing.consent}",
+            practice=practice,
+            now=now,
+            because="grant-ended" if grant is None else "grant-changed",
+        )

@@ -194,7 +194,9 @@ async def delete_in(
     if before.deleted:
         return before
     old = json.parse(before.body)
-    await consent.before_change(transaction, auth, before.facts.practice, old, None)
+    await consent.before_change(
+        transaction, auth, before.facts.practice, old, None, now=server.clock()
+    )
     row = Row(
         unowned(before.facts),
         before.version + 1,
@@ -287,7 +289,9 @@ async def store_extracted(
     )
     if auth.context != "system":
         await _require_known_references(transaction, server, auth, tree)
-    await consent.before_change(transaction, auth, auth.practice, old or {}, tree)
+    await consent.before_change(
+        transaction, auth, auth.practice, old or {}, tree, now=server.clock()
+    )
     _set_meta(tree, version, updated)
     row = Row(facts, version, updated, method, json.dumps(tree))
     edges = edges_of(tree)

@@ -5,21 +5,25 @@ SMART App Launch 2.2 §2.0.6, RFC 6749 §4.1.1, OpenID Connect Core §3.1.2.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
-from urllib.parse import quote, urlsplit, urlunsplit
 
-from fhir_portal.consent.record import RecordAccess
+from fhir_portal.consent.record import RecordAccess, usable
 from fhir_portal.records import Record
 from fhir_portal.smart import errors
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.offer import ConsentOffer
+from fhir_portal.smart.redirect import answer_at
 from fhir_portal.smart.scope import ScopeSet
 
 HANDLE_BYTES: Final = 24
 _MAX_PARAMETER: Final = 8000
+_MAX_SHORT: Final = 1024
+_SHORT: Final = frozenset({"state", "nonce", "login_hint", "prompt"})
+"""What is kept for as long as the request, though it needs little room."""
 _PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _KEPT: Final = frozenset(
     {
@@ -43,7 +47,8 @@ class AuthorizationRequest(Record, frozen=True, kw_only=True):
     """A request in flight; ``key`` is the hash of the handle that pages pass on.
 
     ``browser`` binds it to one browser's session, ``""`` until that browser has come back from
-    a cross-site form. ``patient`` is the record that was chosen. Answering it deletes it.
+    a cross-site form. ``practice`` and ``patient`` are the record that was chosen. Answering it
+    deletes it.
     """
 
     kind: ClassVar[str] = "authorization-request"
@@ -52,6 +57,7 @@ class AuthorizationRequest(Record, frozen=True, kw_only=True):
     issued: float
     parameters: dict[str, str]
     browser: str = ""
+    practice: str | None = None
     patient: str | None = None
 
     @property
@@ -98,20 +104,27 @@ class SignInFirst:
 
 @dataclass(frozen=True, slots=True)
 class ChooseRecord:
-    """There are several records, or one that is not the person's own."""
+    """There are several records, or one that is not the person's own.
+
+    ``records`` by the value that names each in the picker.
+    """
 
     client: Client
-    records: tuple[RecordAccess, ...]
+    records: Mapping[str, RecordAccess]
 
 
 @dataclass(frozen=True, slots=True)
 class AskConsent:
-    """Show what is asked for, of which record, and let the person decide."""
+    """Show what is asked for, of which record, and let the person decide.
+
+    ``about`` names record, relation and grant: the answer has to be about the same.
+    """
 
     client: Client
     record: RecordAccess
     offer: ConsentOffer
     other_records: bool
+    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +144,34 @@ class Finished:
 Step = SignInFirst | ChooseRecord | AskConsent | NoRecord | Finished
 
 
+def values_of(records: Iterable[RecordAccess]) -> dict[str, RecordAccess]:
+    """Name each record for the picker: ``Patient/<id>``, its practice before it where needed.
+
+    Two practices may have given two people, or one, the same id.
+    """
+    listed = usable(records)
+    times = Counter(record.patient for record in listed)
+    return {
+        record.patient if times[record.patient] == 1 else f"{record.practice}/{record.patient}": (
+            record
+        )
+        for record in listed
+    }
+
+
 def collect(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], frozenset[str]]:
-    """Return the parameters, first value each, and the names that came more than once."""
+    """Return the parameters, first value each, and the names that came more than once.
+
+    A parameter without a value is as good as none (RFC 6749 §3.1).
+    """
     parameters: dict[str, str] = {}
     repeated = set()
     for name, value in pairs:
         if name in parameters:
             repeated.add(name)
         parameters.setdefault(name, value)
-    return parameters, frozenset(repeated)
+    given = {name: value for name, value in parameters.items() if value}
+    return given, frozenset(repeated)
 
 
 def redirect_uri_of(
@@ -168,7 +200,10 @@ def check_parameters(
     """Refuse what is repeated, missing or not offered; return the parameters to keep."""
     if repeated:
         raise errors.InvalidRequest("a parameter came more than once")
-    if any(len(value) > _MAX_PARAMETER for value in parameters.values()):
+    if any(
+        len(value) > (_MAX_SHORT if name in _SHORT else _MAX_PARAMETER)
+        for name, value in parameters.items()
+    ):
         raise errors.InvalidRequest("a parameter is too long")
     if "request" in parameters:
         raise errors.RequestNotSupported("request objects are not supported")
@@ -198,13 +233,12 @@ def error_location(error: errors.OAuthError, issuer: Issuer) -> str:
     """The redirect that tells the app (RFC 6749 §4.1.2.1, RFC 9207); `redirect_uri` must be set."""
     if error.redirect_uri is None:
         raise ValueError("this error is for a page")
-    parameters = {"error": error.error, "error_description": error.description}
-    if error.state is not None:
-        parameters["state"] = error.state
-    parameters["iss"] = issuer.base
-    parts = urlsplit(error.redirect_uri)
-    added = "&".join(
-        f"{name}={quote(value, safe='')}" for name, value in parameters.items() if value
+    return answer_at(
+        error.redirect_uri,
+        {
+            "error": error.error,
+            "error_description": error.description,
+            "state": error.state,
+            "iss": issuer.base,
+        },
     )
-    query = f"{parts.query}&{added}" if parts.query else added
-    return urlunsplit(parts._replace(query=query))

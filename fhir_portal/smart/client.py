@@ -75,7 +75,7 @@ class Client(Record, frozen=True, kw_only=True):
 
     def may_redirect_to(self, uri: str) -> bool:
         """Whether a response may be sent to ``uri``."""
-        return is_registered(uri, self.redirect_uris)
+        return is_registered(uri, self.redirect_uris, any_port=self.type == "public")
 
     @property
     def may_ask_for(self) -> ScopeSet:

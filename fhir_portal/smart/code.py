@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from fhir_portal.consent.record import Access
 from fhir_portal.records import Record
 from fhir_portal.smart.issuer import DAY
 
@@ -18,6 +19,7 @@ class AuthorizationCode(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "authorization-code"
+    indexed: ClassVar[tuple[str, ...]] = ("account", "client_id", "patient", "grant")
 
     good_until: float
     client_id: str
@@ -25,7 +27,15 @@ class AuthorizationCode(Record, frozen=True, kw_only=True):
     code_challenge: str
     scope: str
     account: str
+    practice: str
     patient: str
+    fhir_user: str
+    grant: str | None
     nonce: str | None
     auth_time: float
     family: str = ""
+
+    @property
+    def access(self) -> Access:
+        """By what right of the person's it was given."""
+        return self.practice, self.patient, self.fhir_user, self.grant

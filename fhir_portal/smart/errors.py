@@ -35,7 +35,10 @@ from typing import ClassVar
 
 
 class OAuthError(Exception):
-    """Base refusal: an OAuth error code, a status, and what is wrong in plain ASCII."""
+    """Base refusal: an OAuth error code, a status, and what is wrong in plain ASCII.
+
+    ``unchecked_app`` is the name of the app behind `redirect_uri` when it registered itself.
+    """
 
     error: ClassVar[str] = "invalid_request"
     status: ClassVar[int] = 400
@@ -52,6 +55,7 @@ class OAuthError(Exception):
         self.description = description
         self.redirect_uri = redirect_uri
         self.state = state
+        self.unchecked_app: str | None = None
         self.headers = dict(headers or {})
 
 

@@ -33,7 +33,7 @@ from fhir_portal.smart.client_auth.secret import is_secret
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.issuer import Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys
-from fhir_portal.smart.scope import ScopeSet
+from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
 from fhir_portal.smart.token import AccessToken, RefreshToken, TokenFamily
 
 TOKEN_AUTH_METHODS: Final = (
@@ -101,8 +101,8 @@ class Loaded:
 class Exchange(AuthorizationServer):  # type: ignore[misc] # Authlib has no type information
     """Authlib's authorization server for the length of one request.
 
-    ``writes`` is what a success commits; ``ended`` the family that must end whatever the answer
-    is, and why.
+    ``writes`` is what a success commits; ``code`` the authorization code that was made; ``ended``
+    the family that must end whatever the answer is, and why.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Exchange(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         self.loaded = loaded
         self.now = now
         self.writes: list[Insert | Replace] = []
+        self.code = ""
         self.ended: tuple[str, str] | None = None
         self.revoked: AccessToken | TokenFamily | None = None
         self.register_client_auth_method(
@@ -226,10 +227,10 @@ class LoadedClient(ClientMixin):  # type: ignore[misc] # Authlib has no type inf
     def get_allowed_scope(self, scope: str | None) -> str | None:
         """What of ``scope`` the client may ask for; ``None`` when nothing is left."""
         try:
-            allowed = ScopeSet.parse(scope or "").within(self.record.may_ask_for)
+            asked = ScopeSet.parse(scope or "", at_most=MOST_REQUESTED)
         except errors.InvalidScope:
             return None
-        return str(allowed) or None
+        return str(asked.within(self.record.may_ask_for)) or None
 
 
 class LoadedToken(TokenMixin):  # type: ignore[misc] # Authlib has no type information

@@ -48,7 +48,10 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """Seconds. A refresh token lives this long from its last use: at least three months."""
+    """Seconds. A refresh token lives ``refresh_token`` from its last use: at least three months.
+
+    After ``refresh_in_all`` from the consent it ends, however often it was used.
+    """
 
     access_token: int = 900
     backend_token: int = 300
@@ -56,4 +59,5 @@ class Lifetimes:
     code: int = 60
     authorization_request: int = 900
     refresh_token: int = 92 * DAY
+    refresh_in_all: int = 365 * DAY
     refresh_repeat: int = 30

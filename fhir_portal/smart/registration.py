@@ -10,7 +10,7 @@ import jsonschema
 from fhir_portal.records import RecordStore
 from fhir_portal.smart.client import DEFAULT_SCOPE, NewClient, add_client
 from fhir_portal.smart.errors import InvalidClientMetadata, InvalidScope
-from fhir_portal.smart.scope import ScopeSet
+from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
 
 _WEB_ADDRESS: Final = {"type": "string", "maxLength": 2000, "pattern": r"^https://[^\s\"<>\\@]+$"}
 
@@ -24,7 +24,6 @@ METADATA_SCHEMA: Final[dict[str, Any]] = {
             "type": "array",
             "minItems": 1,
             "maxItems": 20,
-            "uniqueItems": True,
             "items": {"type": "string"},
         },
         "token_endpoint_auth_method": {
@@ -32,10 +31,16 @@ METADATA_SCHEMA: Final[dict[str, Any]] = {
         },
         "grant_types": {
             "type": "array",
+            "maxItems": 10,
             "items": {"enum": ["authorization_code", "refresh_token"]},
             "contains": {"const": "authorization_code"},
         },
-        "response_types": {"type": "array", "items": {"const": "code"}, "minItems": 1},
+        "response_types": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 10,
+            "items": {"const": "code"},
+        },
         "client_name": {"type": "string", "minLength": 1, "maxLength": 100},
         "client_uri": _WEB_ADDRESS,
         "logo_uri": _WEB_ADDRESS,
@@ -55,6 +60,8 @@ METADATA_SCHEMA: Final[dict[str, Any]] = {
         "software_statement": False,
     },
 }
+MAX_BYTES: Final = 16 * 1024
+_LONGEST_LIST: Final = 20
 _VALIDATOR: Final = jsonschema.Draft202012Validator(METADATA_SCHEMA)
 _KEPT: Final = (
     "client_uri",
@@ -75,6 +82,7 @@ async def register_client(
     Metadata that we do not know is ignored, as the RFC demands. Raises `InvalidClientMetadata` or
     `fhir_portal.smart.errors.InvalidRedirectUri`; nothing is stored then.
     """
+    _check_size(metadata)
     error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(metadata))
     if error is not None:
         where = ".".join(str(step) for step in error.absolute_path) or "client metadata"
@@ -95,9 +103,31 @@ async def register_client(
     return _information(added)
 
 
+def _check_size(metadata: Any) -> None:
+    """Refuse what is no text, or too much, before anything looks at it closely.
+
+    A schema reports every fault of every item; and text may hold half a character (a lone
+    surrogate), which JSON lets through and no store takes.
+    """
+    if not isinstance(metadata, dict):
+        raise InvalidClientMetadata("client metadata is a JSON object")
+    for name in METADATA_SCHEMA["properties"].keys() & metadata.keys():
+        value = metadata[name]
+        values = value if isinstance(value, list) else [value]
+        if len(values) > _LONGEST_LIST:
+            raise InvalidClientMetadata(f"{name}: more than {_LONGEST_LIST} items")
+        if any(isinstance(one, list | dict) for one in values):
+            raise InvalidClientMetadata(f"{name}: text, or a list of text")
+        if not all(one.isprintable() for one in values if isinstance(one, str)):
+            raise InvalidClientMetadata(f"{name}: has characters that cannot be printed")
+    uris = metadata.get("redirect_uris")
+    if isinstance(uris, list) and len(set(uris)) < len(uris):
+        raise InvalidClientMetadata("redirect_uris: one is there twice")
+
+
 def _patient_scope(text: str) -> str:
     try:
-        scope = ScopeSet.parse(text or DEFAULT_SCOPE)
+        scope = ScopeSet.parse(text or DEFAULT_SCOPE, at_most=MOST_REQUESTED)
     except InvalidScope as error:
         raise InvalidClientMetadata(f"scope: {error.description}") from None
     if scope.context not in (None, "patient"):

@@ -13,10 +13,12 @@ import msgspec
 from fhir_portal.accounts.account import Account, UnknownAccount
 from fhir_portal.accounts.sessions import end_sessions
 from fhir_portal.records import RecordStore, RecordTransaction
+from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.token import AccessToken, TokenFamily
 
 _PAGE = 1000
 _ALL = 1_000_000
+_OF_A_PRACTICE = frozenset({"patient", "grant"})
 
 
 async def revoke_family(
@@ -40,17 +42,27 @@ async def revoke_where(
     *,
     now: float,
     because: str,
+    practice: str | None = None,
 ) -> int:
     """End every family of an account, client, record or grant; returns how many were alive.
 
     ``value`` is as in `TokenFamily`: a ``patient`` is ``Patient/<id>``, a ``grant``
-    ``Consent/<id>``. For a client the tokens without a family go too.
+    ``Consent/<id>``. Those two are unique in a practice only, so they need its key. Codes that
+    were not exchanged yet go too, and for a client the tokens without a family.
     """
+    if (practice is None) == (field in _OF_A_PRACTICE):
+        raise ValueError("a practice belongs to a patient or a grant")
     ended = 0
     # All of them: families that ended stay, and must not hide live ones behind a page's end.
     families = await transaction.find(TokenFamily, field, value, limit=_ALL)
     for family in families:
+        if practice is not None and family.practice != practice:
+            continue
         ended += await revoke_family(transaction, family.key, now=now, because=because)
+    for code in await transaction.find(AuthorizationCode, field, value, limit=_ALL):
+        # A code that was exchanged stays: its replay must be known as one.
+        if not code.family and (practice is None or code.practice == practice):
+            await transaction.delete(AuthorizationCode, code.key)
     if field == "client_id":
         await _delete_access_tokens(transaction, "client_id", value)
     return ended

@@ -7,6 +7,7 @@ beside identity and launch scopes (``openid``, ``launch/patient``).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from typing import Final, Self
 from fhir_portal.smart.errors import InvalidScope
 
 LETTERS: Final = "cruds"
+MOST_REQUESTED: Final = 150
+"""Resource scopes that one request, or one client's registration, may name."""
 GRANTABLE_IDENTITY: Final = ("openid", "fhirUser", "launch/patient", "offline_access")
 
 # Understood, so that asking for them is no error, but never granted: the token says so.
@@ -87,7 +90,7 @@ class Scope:
     @property
     def parameters(self) -> frozenset[str]:
         """The search parameters, each ``name=value``; all of them must match."""
-        return frozenset(self.query.split("&")) if self.query else frozenset()
+        return _parameters(self.query)
 
     def covers(self, other: Scope) -> bool:
         """Whether everything ``other`` allows is allowed by this scope."""
@@ -136,11 +139,13 @@ class ScopeSet:
     resource: tuple[Scope, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, at_most: int | None = None) -> Self:
         """Read a ``scope`` parameter (RFC 6749 §3.3).
 
-        Raises `InvalidScope` for a word that is not understood and for resource scopes of more
-        than one context, which no token of this server combines.
+        ``at_most`` bounds the resource scopes of a text that is not our own (`MOST_REQUESTED`):
+        to narrow and join scopes takes time with the square of their number. Raises
+        `InvalidScope` for more than that, for a word that is not understood, and for resource
+        scopes of more than one context, which no token of this server combines.
         """
         identity: dict[str, None] = {}
         resource: dict[Scope, None] = {}
@@ -155,6 +160,8 @@ class ScopeSet:
                 identity[word] = None
             else:
                 resource.setdefault(Scope.parse(word))
+                if at_most is not None and len(resource) > at_most:
+                    raise InvalidScope(f"more than {at_most} resource scopes")
         if len({scope.context for scope in resource}) > 1:
             raise InvalidScope("patient/, user/ and system/ scopes cannot be in one token")
         return cls(tuple(identity), tuple(resource))
@@ -173,10 +180,19 @@ class ScopeSet:
     def covers(self, other: ScopeSet) -> bool:
         """Whether everything in ``other`` is allowed here."""
         return set(self.identity) >= set(other.identity) and all(
-            any(mine.covers(replace(theirs, letters=letter)) for mine in self.resource)
-            for theirs in other.resource
-            for letter in theirs.letters
+            self._letters_for(theirs) >= set(theirs.letters) for theirs in other.resource
         )
+
+    def _letters_for(self, scope: Scope) -> set[str]:
+        """What may be done here to all that ``scope`` is about."""
+        return {
+            letter
+            for mine in self.resource
+            if mine.context == scope.context
+            and mine.resource_type in ("*", scope.resource_type)
+            and mine.parameters <= scope.parameters
+            for letter in mine.letters
+        }
 
     def within(self, bound: ScopeSet) -> ScopeSet:
         """What of this set ``bound`` allows too; never more than either."""
@@ -206,6 +222,11 @@ class ScopeSet:
         return ScopeSet(self.identity, tuple(scope for scope in limited if scope is not None))
 
 
+@functools.lru_cache(maxsize=4096)
+def _parameters(query: str) -> frozenset[str]:
+    return frozenset(query.split("&")) if query else frozenset()
+
+
 def merged(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
     """Join scopes of one type and query, then drop what another one covers."""
     joined: dict[tuple[str, str, frozenset[str]], Scope] = {}
@@ -222,8 +243,15 @@ def merged(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
                 version_1=before.version_1 and scope.version_1,
             )
     kept = tuple(joined.values())
+    by_type: dict[str, list[Scope]] = {}
+    for scope in kept:
+        by_type.setdefault(scope.resource_type, []).append(scope)
     return tuple(
         scope
         for scope in kept
-        if not any(other is not scope and other.covers(scope) for other in kept)
+        if not any(
+            other is not scope and other.covers(scope)
+            for resource_type in {scope.resource_type, "*"}
+            for other in by_type.get(resource_type, ())
+        )
     )

@@ -8,6 +8,7 @@ refresh token a repeated or reused one.
 from __future__ import annotations
 
 import base64
+import hmac
 import logging
 import secrets
 import time
@@ -20,8 +21,14 @@ import structlog
 
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.sessions import Visitor
-from fhir_portal.accounts.throttle import Throttle, TooManyAttempts
-from fhir_portal.consent.record import RecordAccess, RecordDirectory, ScopePolicy
+from fhir_portal.accounts.throttle import Throttle, TooManyAttempts, network_of
+from fhir_portal.consent.record import (
+    Access,
+    RecordAccess,
+    RecordDirectory,
+    ScopePolicy,
+    way_to,
+)
 from fhir_portal.records import DuplicateRecord, RecordStore, RecordTransaction
 from fhir_portal.smart import errors
 from fhir_portal.smart.authorization import (
@@ -36,6 +43,7 @@ from fhir_portal.smart.authorization import (
     check_parameters,
     collect,
     redirect_uri_of,
+    values_of,
 )
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.client_auth.private_key_jwt import UsedAssertion, asserted_client_id
@@ -58,9 +66,10 @@ from fhir_portal.smart.issuer import Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys
 from fhir_portal.smart.offer import ConsentOffer
 from fhir_portal.smart.pkce import RequiredS256
+from fhir_portal.smart.redirect import answer_at
 from fhir_portal.smart.registration import register_client
 from fhir_portal.smart.revocation import revoke_family
-from fhir_portal.smart.scope import LETTERS, Scope, ScopeSet
+from fhir_portal.smart.scope import LETTERS, MOST_REQUESTED, Scope, ScopeSet
 from fhir_portal.smart.token import (
     AccessToken,
     RefreshToken,
@@ -71,6 +80,8 @@ from fhir_portal.smart.token import (
 )
 
 REGISTRATIONS_PER_ADDRESS: Final = "20 per hour"
+REQUESTS_PER_ADDRESS: Final = "2000 per hour"
+"""Authorization requests: each is kept until it is answered or over."""
 _TRIES: Final = 5
 _BASIC: Final = 'Basic realm="fhir-portal"'
 
@@ -82,6 +93,13 @@ log = structlog.get_logger(__name__)
 
 class NothingTicked(Exception):
     """Approved, but with no scope ticked: the page is shown again and says so."""
+
+
+class RecordChanged(errors.InvalidRequest):
+    """The person saw one record, or one way to it, and the answer would be about another."""
+
+    def __init__(self) -> None:
+        super().__init__("What this page was about has changed. Look at it again.")
 
 
 class AuthorizationServer:
@@ -157,7 +175,7 @@ class AuthorizationServer:
 
     async def introspect(self, request: FormRequest) -> dict[str, Any]:
         """Answer the introspection endpoint (RFC 7662 §2.2) or raise an `errors.OAuthError`."""
-        loaded = await self._load_token_shown(request, newest_only=True)
+        loaded = await self._load_token_shown(request, in_force_only=True)
         exchange = Exchange(self._setting, loaded, self._clock(), endpoints=(Introspection,))
         response = await self._run(
             exchange, request, lambda r: exchange.create_endpoint_response("introspection", r)
@@ -171,7 +189,7 @@ class AuthorizationServer:
 
         An unknown token is no error: it is as good as revoked.
         """
-        loaded = await self._load_token_shown(request, newest_only=False)
+        loaded = await self._load_token_shown(request, in_force_only=False)
         exchange = Exchange(self._setting, loaded, self._clock(), endpoints=(Revocation,))
         await self._run(
             exchange, request, lambda r: exchange.create_endpoint_response("revocation", r)
@@ -181,12 +199,7 @@ class AuthorizationServer:
 
     async def register(self, metadata: Any, *, address: str) -> dict[str, Any]:
         """Answer the registration endpoint (RFC 7591 §3) or raise an `errors.OAuthError`."""
-        try:
-            await self._throttle.limit(REGISTRATIONS_PER_ADDRESS, f"register:{address}")
-        except TooManyAttempts as error:
-            raise errors.TooManyRequests(
-                "too many registrations", headers={"Retry-After": str(error.retry_after)}
-            ) from None
+        await self._limit(REGISTRATIONS_PER_ADDRESS, "registrations", address)
         information = await register_client(
             self._store, metadata, now=self._clock(), random=self._random
         )
@@ -195,18 +208,21 @@ class AuthorizationServer:
 
     # --- authorization -------------------------------------------------------------------------
 
-    async def begin(self, pairs: Sequence[tuple[str, str]], *, browser: str = "") -> str:
+    async def begin(
+        self, pairs: Sequence[tuple[str, str]], *, browser: str = "", address: str = ""
+    ) -> str:
         """Judge an authorization request and keep it; return the handle for the pages.
 
-        ``browser`` binds it to a session; ``""`` leaves that to the first `resume`. Raises
-        `errors.OAuthError`: with ``redirect_uri`` set the app is told, otherwise a page says it.
+        ``browser`` binds it to a session; ``""`` leaves that to the first `resume`. ``address`` is
+        where it came from. Raises `errors.OAuthError`: with ``redirect_uri`` set the app is told,
+        otherwise a page says it.
         """
         parameters, repeated = collect(pairs)
         client = await self._store.get(Client, parameters.get("client_id", ""))
         redirect_uri = redirect_uri_of(client, parameters, repeated)
         try:
             kept = check_parameters(parameters, repeated, self.issuer)
-            scope = ScopeSet.parse(kept.get("scope", ""))
+            scope = ScopeSet.parse(kept.get("scope", ""), at_most=MOST_REQUESTED)
             grant = self._consent_grant(kept, client)
             allowed = self.narrowed(ScopeSet.parse(grant.request.scope), None)
             if not allowed or (scope.resource and not allowed.resource):
@@ -214,7 +230,9 @@ class AuthorizationServer:
         except errors.OAuthError as error:
             error.redirect_uri = redirect_uri
             error.state = parameters.get("state")
+            error.unchecked_app = _unchecked(client)
             raise
+        await self._limit(REQUESTS_PER_ADDRESS, "requests", address)
         handle, now = base64url(self._random(HANDLE_BYTES)), self._clock()
         request = AuthorizationRequest(
             key=token_hash(handle),
@@ -243,6 +261,11 @@ class AuthorizationServer:
             raise errors.InvalidRequest("This request is over, or was opened in another browser.")
         return request
 
+    async def is_unbound(self, handle: str) -> bool:
+        """Whether a request waits under this handle for the browser it will belong to."""
+        request = await self._store.get(AuthorizationRequest, token_hash(handle))
+        return request is not None and not request.browser and self._clock() < request.expires
+
     async def step(self, request: AuthorizationRequest, visitor: Visitor) -> Step:
         """Say what comes next for this request and this person.
 
@@ -256,13 +279,14 @@ class AuthorizationServer:
                 raise await self._given_up(request, errors.LoginRequired("nobody is signed in"))
             return SignInFirst(client, request.login_hint)
         records = await self._directory.records_of(account)
-        record = _chosen(request, records)
+        values = values_of(records)
+        record = _chosen(request, tuple(values.values()))
         if record is None:
             if silent:
                 raise await self._given_up(
                     request, errors.InteractionRequired("a record must be chosen")
                 )
-            return ChooseRecord(client, records) if records else NoRecord(client)
+            return ChooseRecord(client, values) if values else NoRecord(client)
         offer = self._offer(request, client, record)
         if request.scope.resource and not offer.scopes:
             raise await self._given_up(
@@ -272,23 +296,23 @@ class AuthorizationServer:
             return Finished(await self._approve(request, visitor, record, offer.everything))
         if silent:
             raise await self._given_up(request, errors.ConsentRequired("consent is needed"))
-        others = len(records) > 1
-        return AskConsent(client, record, offer, other_records=others)
+        others = len(values) > 1
+        return AskConsent(client, record, offer, other_records=others, about=self._about(record))
 
     async def choose_record(
-        self, request: AuthorizationRequest, visitor: Visitor, patient: str | None
+        self, request: AuthorizationRequest, visitor: Visitor, value: str
     ) -> None:
-        """Keep the picker's answer, ``Patient/<id>``; ``None`` to choose again.
+        """Keep the picker's answer: the value of one of `ChooseRecord.records`.
 
         Raises `errors.AccessDenied` for a record that this account may not use.
         """
         if visitor.account is None:
             raise errors.LoginRequired("nobody is signed in")
-        if patient is not None:
-            record = await self._directory.record_of(visitor.account, patient)
-            if record is None:
-                raise errors.AccessDenied("This record cannot be chosen.")
-        await self._replaced(request, msgspec.structs.replace(request, patient=patient))
+        record = values_of(await self._directory.records_of(visitor.account)).get(value)
+        if record is None:
+            raise errors.AccessDenied("This record cannot be chosen.")
+        chosen = msgspec.structs.replace(request, practice=record.practice, patient=record.patient)
+        await self._replaced(request, chosen)
 
     async def decide(
         self,
@@ -296,18 +320,22 @@ class AuthorizationServer:
         visitor: Visitor,
         *,
         approve: bool,
+        about: str = "",
         ticked: Collection[str] = (),
     ) -> str:
         """Answer the request as the person decided; return where the browser goes.
 
-        Raises `NothingTicked`, `errors.InvalidRequest` for a scope that was not offered or a
-        request answered before, and `errors.AccessDenied` with ``redirect_uri`` for a no.
+        ``about`` is what `AskConsent` said the page was about. Raises `NothingTicked`,
+        `RecordChanged`, `errors.InvalidRequest` for a scope that was not offered or a request
+        answered before, and `errors.AccessDenied` with ``redirect_uri`` for a no.
         """
         if not approve:
             raise await self._given_up(request, errors.AccessDenied("the person said no"))
         step = await self.step(request, visitor)
         if not isinstance(step, AskConsent):
             raise errors.InvalidRequest("There is something else to answer first.")
+        if not hmac.compare_digest(step.about.encode(), about.encode("utf-8", "replace")):
+            raise RecordChanged
         scope = step.offer.granted(ticked)
         if step.offer.scopes and not scope.resource:
             raise NothingTicked
@@ -364,7 +392,7 @@ class AuthorizationServer:
             code = await self._store.get(AuthorizationCode, token_hash(form["code"]))
             if code is None:
                 return Loaded(clients)
-            account, record = await self._load_access(code.account, code.patient)
+            account, record = await self._load_access(code.account, code.access)
             return Loaded(clients, code=code, account=account, record=record)
         if form["grant_type"] == "refresh_token" and "refresh_token" in form:
             presented = RefreshToken.parse(form["refresh_token"])
@@ -373,12 +401,7 @@ class AuthorizationServer:
             family = await self._store.get(TokenFamily, presented.family)
             if family is None:
                 return Loaded(clients)
-            account, record = await self._load_access(family.account, family.patient)
-            if record is not None and (record.grant, record.fhir_user) != (
-                family.grant,
-                family.fhir_user,
-            ):
-                record = None  # consent was given under another grant
+            account, record = await self._load_access(family.account, family.access)
             newest = derive_access_token(self.keys, presented.handle, family.generation)
             return Loaded(
                 clients,
@@ -391,14 +414,29 @@ class AuthorizationServer:
         return Loaded(clients)
 
     async def _load_access(
-        self, account_id: str, patient: str
+        self, account_id: str, access: Access
     ) -> tuple[Account | None, RecordAccess | None]:
+        """Load whom something was given to, and the record while it is theirs by the same right."""
         account = await self._store.get(Account, account_id)
         if account is None or account.disabled:
             return account, None
-        return account, await self._directory.record_of(account, patient)
+        practice, patient, _, _ = access
+        record = await self._directory.record_of(account, practice, patient)
+        return account, record if record is not None and record.access == access else None
 
-    async def _load_token_shown(self, request: FormRequest, *, newest_only: bool) -> Loaded:
+    async def _in_force(self, token: AccessToken | TokenFamily) -> bool:
+        """Whether `/fhir` would take it: what `access/authenticate.resolve` asks, is asked here."""
+        client = await self._store.get(Client, token.client_id)
+        if client is None or client.disabled:
+            return False
+        if isinstance(token, AccessToken) and token.context == "system":
+            return True
+        if token.account is None or token.access is None:
+            return False
+        _, record = await self._load_access(token.account, token.access)
+        return record is not None and (record.until is None or self._clock() < record.until)
+
+    async def _load_token_shown(self, request: FormRequest, *, in_force_only: bool) -> Loaded:
         clients = await self._load_clients(request)
         text = request.form.get("token", "")
         found: AccessToken | TokenFamily | None = await self._store.get(
@@ -408,9 +446,11 @@ class AuthorizationServer:
         if presented is not None and presented.is_genuine(self.keys):
             family = await self._store.get(TokenFamily, presented.family)
             if family is not None and (
-                not newest_only or presented.generation == family.generation
+                not in_force_only or presented.generation == family.generation
             ):
                 found = family
+        if in_force_only and found is not None and not await self._in_force(found):
+            found = None
         return Loaded(clients, token=found)
 
     async def _load_clients(self, request: FormRequest) -> Mapping[str, Client]:
@@ -515,7 +555,7 @@ class AuthorizationServer:
         offer: ConsentOffer,
     ) -> bool:
         """Whether consent may be skipped: a client that can keep a secret asks again, to read."""
-        if client.type == "public" or record.relation != "self" or "consent" in request.prompt:
+        if client.type == "public" or not record.is_own or "consent" in request.prompt:
             return False
         everything = offer.everything
         if any(set(scope.letters) & set("cud") for scope in everything.resource):
@@ -523,7 +563,7 @@ class AuthorizationServer:
         now = self._clock()
         return any(
             family.client_id == client.key
-            and family.patient == record.patient
+            and family.access == record.access
             and family.ended is None
             and now < family.expires
             and ScopeSet.parse(family.scope).covers(everything)
@@ -541,21 +581,37 @@ class AuthorizationServer:
         account = visitor.account
         assert account is not None  # noqa: S101 - every caller has asked
         grant = self._consent_grant(request.parameters, client)
-        approval = Approval(account.key, record.patient, scope, visitor.auth_time)
+        approval = Approval(account.key, record, scope, visitor.auth_time)
         exchange: Exchange = grant.server
-        response = exchange.create_authorization_response(
-            grant.request, grant_user=approval, grant=grant
-        )
+        exchange.create_authorization_response(grant.request, grant_user=approval, grant=grant)
 
         async def answer(transaction: RecordTransaction) -> None:
-            if not await transaction.delete(AuthorizationRequest, request.key):
+            stored = await transaction.get(AuthorizationRequest, request.key)
+            if stored is None:
                 raise errors.InvalidRequest("This request was answered before.")
+            if stored != request:
+                raise RecordChanged  # another record was chosen meanwhile
+            await transaction.delete(AuthorizationRequest, request.key)
             for change in exchange.writes:
                 if isinstance(change, Insert):
                     await transaction.insert(change.record)
 
         await self._store.transact(answer)
-        return str(response.location)
+        parameters = {"code": exchange.code, "state": request.state, "iss": self.issuer.base}
+        return answer_at(request.redirect_uri, parameters)
+
+    def _about(self, record: RecordAccess) -> str:
+        """Name what a consent page is about, in a way that only this server can."""
+        parts = (part.encode() for part in record.access if part is not None)
+        return base64url(self.keys.derive("consent-page", *parts))
+
+    async def _limit(self, rule: str, what: str, address: str) -> None:
+        try:
+            await self._throttle.limit(rule, f"{what}:{network_of(address)}")
+        except TooManyAttempts as error:
+            raise errors.TooManyRequests(
+                f"too many {what}", headers={"Retry-After": str(error.retry_after)}
+            ) from None
 
     async def _given_up(
         self, request: AuthorizationRequest, error: errors.OAuthError
@@ -568,6 +624,7 @@ class AuthorizationServer:
         if not await self._store.transact(forget):
             return errors.InvalidRequest("This request was answered before.")
         error.redirect_uri, error.state = request.redirect_uri, request.state
+        error.unchecked_app = _unchecked(await self._store.get(Client, request.client_id))
         return error
 
     async def _replaced(self, old: AuthorizationRequest, new: AuthorizationRequest) -> bool:
@@ -604,13 +661,16 @@ def _assertion_used() -> errors.InvalidClient:
     return errors.InvalidClient("The assertion was used before.")
 
 
-def _chosen(
-    request: AuthorizationRequest, records: tuple[RecordAccess, ...]
-) -> RecordAccess | None:
+def _chosen(request: AuthorizationRequest, records: Sequence[RecordAccess]) -> RecordAccess | None:
     """The record that was picked, or the only one if it is the person's own."""
     if request.patient is not None:
-        return next((r for r in records if r.patient == request.patient), None)
-    return records[0] if len(records) == 1 and records[0].relation == "self" else None
+        return way_to(records, request.practice, request.patient)
+    return records[0] if len(records) == 1 and records[0].is_own else None
+
+
+def _unchecked(client: Client | None) -> str | None:
+    """The name of an app that nobody has looked at."""
+    return client.name if client is not None and client.self_registered else None
 
 
 def _basic_client_id(authorization: str | None) -> str | None:

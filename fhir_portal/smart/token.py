@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, Self
 
+from fhir_portal.consent.record import Access
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.smart.keys import ServerKeys
 
@@ -47,6 +48,13 @@ class AccessToken(Record, frozen=True, kw_only=True):
     account: str | None = None
     grant: str | None = None
 
+    @property
+    def access(self) -> Access | None:
+        """By what right of a person's it was given; ``None`` for a backend client."""
+        if self.patient is None or self.fhir_user is None:
+            return None
+        return self.practice, self.patient, self.fhir_user, self.grant
+
 
 class TokenFamily(Record, frozen=True, kw_only=True):
     """What a person approved for a client, and how far its refresh tokens have come.
@@ -71,6 +79,11 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     generation: int = 0
     ended: float | None = None
     ended_because: str = ""
+
+    @property
+    def access(self) -> Access:
+        """By what right of the person's it was given."""
+        return self.practice, self.patient, self.fhir_user, self.grant
 
 
 @dataclass(frozen=True, slots=True)

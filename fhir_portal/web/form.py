@@ -16,16 +16,16 @@ MAX_BYTES: Final = 64 * 1024
 _MAX_FIELDS: Final = 1000
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Read a body of at most `MAX_BYTES`. Raises `TooLarge`."""
+async def read_body(receive: Receive, at_most: int = MAX_BYTES) -> bytes:
+    """Read a body of at most so many bytes. Raises `TooLarge`."""
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise InvalidRequest("the request ended early")
         body += message.get("body", b"")
-        if len(body) > MAX_BYTES:
-            raise TooLarge("the body is over 64 KiB")
+        if len(body) > at_most:
+            raise TooLarge(f"the body is over {at_most // 1024} KiB")
         if not message.get("more_body", False):
             return bytes(body)
 

@@ -6,12 +6,13 @@ What people see, ``/oauth/authorize`` and the pages behind it, is in ``web/pages
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import structlog
 
 from fhir_portal.fhir import errors as store_errors
+from fhir_portal.portal import fault
 from fhir_portal.records import RecordReader
 from fhir_portal.smart.errors import (
     InvalidRequest,
@@ -21,6 +22,7 @@ from fhir_portal.smart.errors import (
     Unavailable,
 )
 from fhir_portal.smart.exchange import FormRequest
+from fhir_portal.smart.registration import MAX_BYTES as MAX_REGISTRATION
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web import cors
 from fhir_portal.web.form import Receive, once_each, parse_form, read_body
@@ -29,11 +31,12 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Answer = tuple[int, bytes, cors.Headers]
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 JSON: Final = "application/json"
 NO_STORE: Final = [("cache-control", "no-store"), ("pragma", "no-cache")]
 _PUBLIC: Final = [("cache-control", "public, max-age=300")]
+_ONCE: Final = frozenset({b"authorization", b"content-type", b"origin"})
 
 
 class OAuthEndpoints:
@@ -76,14 +79,15 @@ class OAuthEndpoints:
                 allowed = cors.OPEN
                 status, content, own = self._document(scope["path"], scope["method"])
             else:
+                _refuse_repeats(scope["headers"])
                 allowed = await cors.registered_only(self._reader, headers.get("origin"))
                 status, content, own = await self._answer(scope, headers, receive)
         except OAuthError as error:
             status, content, own = _refusal(error)
         except store_errors.Unavailable:
             status, content, own = _refusal(Unavailable("try again later"))
-        except Exception:
-            log.exception("request failed", path=scope["path"])
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets OAuth JSON
+            _log.error("request failed", path=scope["path"], **fault(error))
             status, content, own = _refusal(ServerError("something went wrong on our side"))
         if scope["method"] == "OPTIONS":
             methods = "GET, HEAD" if scope["path"] in self._documents else "POST"
@@ -113,16 +117,26 @@ class OAuthEndpoints:
     ) -> tuple[int, Any]:
         if scope.get("query_string") and path != "/oauth/register":
             raise InvalidRequest("parameters belong in the body")
-        body = await read_body(receive)
+        register = path == "/oauth/register"
+        body = await read_body(receive, MAX_REGISTRATION) if register else await read_body(receive)
         content_type = headers.get("content-type", "")
-        if path == "/oauth/register":
+        if register:
             if content_type.partition(";")[0].strip().lower() != JSON:
                 raise InvalidRequest(f"Content-Type must be {JSON}")
             address = scope["client"][0] if scope.get("client") else ""
             return 201, await self._server.register(_decode(body), address=address)
-        form = once_each(parse_form(body, content_type))
+        parameters = once_each(parse_form(body, content_type))
+        # One without a value is as good as none (RFC 6749 §3.1).
+        form = {name: value for name, value in parameters.items() if value}
         answered = await self._forms[path](FormRequest(form, headers.get("authorization")))
         return 200, {} if answered is None else answered
+
+
+def _refuse_repeats(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Two of one of these would be read differently by whoever stands before us."""
+    names = [name for name, _ in headers if name in _ONCE]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("a header came more than once")
 
 
 def _decode(body: bytes) -> Any:

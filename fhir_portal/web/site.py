@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+
+def behind_proxy(application: Any) -> Any:
+    """Have an ASGI application see the address that a proxy on this machine says it serves."""
+    return ProxyHeadersMiddleware(application, trusted_hosts="127.0.0.1")
 
 
 def site(routers: Iterable[APIRouter], *, version: str) -> FastAPI:
     """Return the FastAPI application that serves these routers."""
-    application = FastAPI(title="fhir-portal", version=version, docs_url=None, redoc_url=None)
+    application = FastAPI(
+        title="fhir-portal",
+        version=version,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # it would redirect to wherever the Host header says
+    )
     for router in routers:
         application.include_router(router)
     return application

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -272,15 +273,15 @@ def test_a_new_image_outside_the_visibility_is_refused_without_naming_anything()
         ({"owners": ()}, False),
     ],
 )
-def test_a_row_is_judged_like_in_the_query(changes: dict[str, object], admitted: bool) -> None:
-    given = {
+def test_a_row_is_judged_like_in_the_query(changes: dict[str, Any], *, admitted: bool) -> None:
+    given: dict[str, Any] = {
         "resource_type": "Observation",
         "id": "o",
         "practice": DERM,
         "owners": ("ada",),
         "visibility_class": VisibilityClass(frozenset({"results"}), frozenset()),
     }
-    facts = RowFacts(**(given | changes))  # type: ignore[arg-type]  # values of each case
+    facts = RowFacts(**given | changes)
     assert seen(oneself("ada"), "Observation").admits(facts, lambda _: True) is admitted
 
 

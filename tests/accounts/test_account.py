@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
+from fhir_portal.accounts import account
 from fhir_portal.accounts.account import (
     Account,
     DuplicateAccount,
@@ -58,3 +60,27 @@ async def test_nobody_unknown_is_let_in_again(store: EmbeddedStore) -> None:
 
 def test_folding_is_stable() -> None:
     assert folded(folded("Straße")) == folded("STRASSE")
+
+
+def test_what_is_longer_than_any_user_name_is_not_normalised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Combining marks out of order take time with the square of their number."""
+
+    def unwanted(*_: str) -> str:
+        raise AssertionError("it was normalised")
+
+    monkeypatch.setattr(account, "unicodedata", SimpleNamespace(normalize=unwanted))
+    assert folded("a" + "\u0301\u0327" * 100) == ""
+
+
+@pytest.mark.parametrize("length", [200, 201])
+async def test_a_name_is_long_as_it_is_written(store: EmbeddedStore, length: int) -> None:
+    written = ("e\u0301" * 101)[:length]
+    if length == 200:
+        added = await add(store, written)
+        assert await account_named(store, "é" * 100) == added
+    else:
+        with pytest.raises(InvalidUsername):
+            await add(store, written)
+        assert await account_named(store, written) is None

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import unicodedata
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 
+from fhir_portal.accounts import account, credentials
 from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.credentials import (
     Passwords,
@@ -15,10 +18,13 @@ from fhir_portal.accounts.credentials import (
     SignInRefused,
     UnacceptablePassword,
 )
-from fhir_portal.accounts.throttle import AttemptCount, Throttle, TooManyAttempts
+from fhir_portal.accounts.throttle import AttemptCount, Throttle, TooManyAttempts, network_of
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.smart.revocation import disable_account
 from tests.smart.world import PASSWORD, Clock, password_hash, passwords
+
+MARKS = "a" + "\u0301" * 10_000 + "\u0327" * 10_000
+"""Takes seconds to normalise: marks out of order are sorted."""
 
 
 class Door:
@@ -73,12 +79,51 @@ async def test_passwords_are_compared_as_people_type_them(door: Door) -> None:
 
 @pytest.mark.parametrize(
     ("username", "password"),
-    [("mara", "wrong"), ("mara", ""), ("nobody", PASSWORD), ("", ""), ("mara", "x" * 100_000)],
+    [
+        ("mara", "wrong"),
+        ("mara", ""),
+        ("nobody", PASSWORD),
+        ("", ""),
+        ("mara", "x" * 100_000),
+        ("x" * 201, PASSWORD),
+        ("mara" + "\u0301\u0327" * 100, PASSWORD),
+        (MARKS, MARKS),
+    ],
+    ids=range(8),
 )
 async def test_every_failure_is_the_same(door: Door, username: str, password: str) -> None:
     with pytest.raises(SignInRefused) as refused:
         await door(username, password)
     assert str(refused.value) == ""
+
+
+@pytest.mark.parametrize(("username", "password"), [(MARKS, PASSWORD), ("mara", MARKS)])
+async def test_what_is_too_long_costs_a_hash_and_nothing_more(
+    door: Door, monkeypatch: pytest.MonkeyPatch, username: str, password: str
+) -> None:
+    normalised, verified = [], []
+    verify = Passwords._matches  # noqa: SLF001 - what is counted
+
+    def measured(form: Any, text: str) -> str:
+        normalised.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    def counting(self: Passwords, stored: str, tried: str) -> bool:
+        verified.append(stored)
+        return verify(self, stored, tried)
+
+    for module in (account, credentials):
+        monkeypatch.setattr(module, "unicodedata", SimpleNamespace(normalize=measured))
+    monkeypatch.setattr(Passwords, "_matches", counting)
+    with pytest.raises(SignInRefused):
+        await door(username, password)
+    assert max(normalised) <= 256
+    assert len(verified) == 1
+
+
+async def test_a_password_too_long_to_be_taken_is_not_normalised() -> None:
+    with pytest.raises(UnacceptablePassword):
+        await passwords().hash("e\u0301" * 129)
 
 
 async def test_a_disabled_account_fails_like_a_wrong_password(door: Door) -> None:
@@ -178,6 +223,37 @@ async def test_successes_do_not_count(door: Door) -> None:
 async def test_strangers_failures_do_not_lock_out_a_known_browser(door: Door) -> None:
     await door.fails(10, address="203.0.113.9")
     assert await door(device="known-browser") == door.account
+
+
+async def test_a_strangers_failures_do_not_lock_out_other_networks(door: Door) -> None:
+    await door.fails(10, address="203.0.113.9")
+    with pytest.raises(TooManyAttempts):
+        await door(address="203.0.113.9")
+    assert await door(address="192.0.2.1") == door.account
+
+
+async def test_but_guesses_from_many_networks_have_an_end(door: Door) -> None:
+    for network in range(5):
+        await door.fails(10, address=f"203.0.113.{network}")
+    with pytest.raises(TooManyAttempts) as refused:
+        await door(address="192.0.2.1")
+    assert refused.value.retry_after == 3600
+    assert await door(address="192.0.2.1", device="known-browser") == door.account
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("", "testclient", False),
+    ],
+)
+def test_one_customers_addresses_are_one_network(one: str, other: str, *, same: bool) -> None:
+    assert (network_of(one) == network_of(other)) is same
 
 
 async def test_a_known_browser_cannot_guess_without_end(door: Door) -> None:

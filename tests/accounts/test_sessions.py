@@ -2,11 +2,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
+import msgspec
 import pytest
 
 from fhir_portal.accounts.account import Account, add_account
-from fhir_portal.accounts.sessions import Session, SessionLimits, Sessions, end_sessions
+from fhir_portal.accounts.sessions import (
+    Session,
+    SessionLimits,
+    Sessions,
+    SignedOutMeanwhile,
+    end_sessions,
+)
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.revocation import disable_account
@@ -106,3 +114,29 @@ async def test_all_sessions_of_an_account_can_be_ended(rooms: Rooms) -> None:
 @pytest.mark.parametrize("cookie", ["", "unknown", "é", "x" * 5000])
 async def test_an_unknown_cookie_is_no_session(rooms: Rooms, cookie: str) -> None:
     assert await rooms.sessions.find(cookie) is None
+
+
+@pytest.mark.parametrize("change", [{"disabled": True}, {"password_hash": "another"}])
+async def test_who_is_shut_out_while_signing_in_gets_no_session(
+    rooms: Rooms, change: dict[str, Any]
+) -> None:
+    """The password was right; what happens before the session is stored counts all the same."""
+    opened = await rooms.sessions.open()
+    changed = msgspec.structs.replace(rooms.account, **change)
+
+    async def put(transaction: RecordTransaction) -> None:
+        await transaction.put(changed)
+
+    await rooms.store.transact(put)
+    with pytest.raises(SignedOutMeanwhile):
+        await rooms.sessions.sign_in(opened.visitor.session, rooms.account)
+    assert await rooms.store.find(Session, "account", rooms.account.key) == []
+
+
+async def test_a_drafted_session_is_not_stored_until_something_is_bound_to_it(rooms: Rooms) -> None:
+    drafted = rooms.sessions.drafted()
+    assert await rooms.sessions.find(drafted.cookie) is None
+    again = rooms.sessions.drafted(drafted.cookie)
+    assert again.visitor.session.key == drafted.visitor.session.key
+    await rooms.sessions.keep(drafted)
+    assert await rooms.sessions.find(drafted.cookie) == drafted.visitor

@@ -50,7 +50,7 @@ def test_every_portal_section_can_be_granted(section: str) -> None:
 
 
 def test_what_only_describes_the_grant_is_allowed() -> None:
-    more = {
+    more: Json = {
         "meta": {"versionId": "3"},
         "text": {"status": "generated", "div": "<div/>"},
         "language": "en",

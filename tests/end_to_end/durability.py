@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from fhir_portal.access.log import AccessRow
 from tests.end_to_end.running import (
     EHR_TOKEN,
     PATIENT_TOKEN,
@@ -131,10 +132,10 @@ def _look_at_log(data: Path, outcome: Outcome) -> None:
         contextlib.closing(sqlite3.connect(data)) as store,
         contextlib.closing(sqlite3.connect(data.with_suffix(".log.db"))) as log,
     ):
-        for (body,) in log.execute("SELECT body FROM access WHERE agent = 'Patient/ida'"):
-            row = msgspec.json.decode(body)
-            if row[3] == "read" and row[5] == 200:
-                logged[row[4]] += 1
+        for (body,) in log.execute("SELECT body FROM access"):
+            row = msgspec.json.decode(body, type=AccessRow)
+            if (row.interaction, row.status, row.agent) == ("read", 200, "Patient/ida"):
+                logged[row.what] += 1
         checks = (c.execute("PRAGMA integrity_check").fetchone()[0] for c in (store, log))
         outcome.integrity = ", ".join(checks)
     outcome.unlogged = [p for p, n in outcome.answered.items() if logged[p] < n]

@@ -131,7 +131,8 @@ def test_a_proxy_gets_nothing_of_a_missing_section(
     demo: Demo, launch: Launch, person: People
 ) -> None:
     assert demo.sections("oskar", "Patient/juno").isdisjoint({"documents", "visits"})
-    smart = launch(person("oskar"), record="Patient/juno")
+    father = person("oskar")
+    smart = launch(father, record="Patient/juno")
     assert smart.patient.id == "juno"
 
     results = {
@@ -147,9 +148,11 @@ def test_a_proxy_gets_nothing_of_a_missing_section(
     assert found(smart, Observation, patient="juno") == results
     documents = ids(expected(demo, "DocumentReference?patient=juno"))
     assert documents
-    assert found(smart, DocumentReference, patient="juno") == set()
+    assert not [scope for scope in father.offered if "DocumentReference" in scope]
+    with pytest.raises(FHIRPermissionDeniedException):
+        found(smart, DocumentReference, patient="juno")
     for document in documents:
-        with pytest.raises(FHIRNotFoundException):
+        with pytest.raises(FHIRPermissionDeniedException):
             DocumentReference.read(document.partition("/")[2], smart.server)
 
 

@@ -23,7 +23,7 @@ def main() -> int:
     figures = run(asked.pairs, asked.seed, told=_progress if sys.stderr.isatty() else None)
     show(figures, time.monotonic() - started)
     for finding in figures.findings[: asked.show]:
-        print(finding)  # noqa: T201 - a script
+        print(finding)
     return bool(figures.findings)
 
 
@@ -37,8 +37,8 @@ def plant_all(pairs: int, seed: int) -> int:
         missed += found is None
         how = f"{found.sort}, {found.reader}, {found.ask}" if found else "NOT CAUGHT"
         belt = " (second belt off)" if fault.belt_off else ""
-        print(f"{number:2} {name}: {fault.breaks}{belt}")  # noqa: T201
-        print(f"     pair {figures.pairs}: {how}")  # noqa: T201
+        print(f"{number:2} {name}: {fault.breaks}{belt}")
+        print(f"     pair {figures.pairs}: {how}")
     return missed
 
 
@@ -58,11 +58,11 @@ def show(figures: Figures, seconds: float) -> None:
     ):
         rows = ", ".join(f"{name} {count}" for name, count in sorted(counted.items()))
         lines.append(f"{title}: {rows}")
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(lines))
 
 
 def _progress(pairs: int) -> None:
-    print(f"\r{pairs} pairs", end="", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"\r{pairs} pairs", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

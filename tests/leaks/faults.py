@@ -23,13 +23,16 @@ from fhir_portal.access.visibility import (
     Visibility,
     VisibilityClass,
 )
+from fhir_portal.consent.labels import SELF_LABELS
 from fhir_portal.embedded import log, query, resources
 from fhir_portal.embedded.query import Interned, Where
 from fhir_portal.embedded.resources import ResourceChanges, Resources
 from fhir_portal.fhir.errors import Forbidden
 from fhir_portal.resources import audit_event, writing
+from fhir_portal.resources.catalog import INTERACTIONS
 from fhir_portal.resources.interactions import create, history, read, search_type, vread
 from fhir_portal.resources.server import PageLinks
+from fhir_portal.resources.store import Page
 from fhir_portal.smart.scope import ScopeSet
 from tests.builders import DERM, FAMILY, an_ehr
 
@@ -129,8 +132,8 @@ def total(stack: ExitStack) -> None:
             page = await old(self, request, visible, after=after)
             if page.total is None:
                 return page
-            whole = await old(self, replace(request, only_total=True), _open(visible))
-            return replace(page, total=whole.total)
+            whole = await old(self, replace(request, summary="count"), _open(visible))
+            return Page(page.rows, whole.total, page.next)
 
         return search
 
@@ -360,7 +363,7 @@ def links_as_rights(stack: ExitStack) -> None:
     _swap(stack, search_type, "permitted", make)
     _swap(stack, PageLinks, "open", unsealing)
     stack.enter_context(
-        patch.dict(portal.INTERACTIONS, {"search-type": understanding(search_type.search_type)})
+        patch.dict(INTERACTIONS, {"search-type": understanding(search_type.search_type)})
     )
 
 
@@ -388,14 +391,17 @@ def line_of_the_log(stack: ExitStack) -> None:
     stack.enter_context(patch.object(audit_event, "_may_see", lambda *_: True))
 
 
-@planted("ids of log lines count the accesses of everybody", on_write=True)
+@planted("lines of the log are numbered through, over all records", on_write=True)
 def ids_of_the_log(stack: ExitStack) -> None:
-    sql = (
-        "INSERT INTO access (practice, record, stream, turn, id, at, agent, told, body)"
-        " SELECT ?1, ?2, ?3, n, access_id('', '', '', n), ?4, ?5, ?6, ?7 FROM"
-        " (SELECT coalesce(max(turn), 0) + 1 AS n FROM access)"
-    )
-    stack.enter_context(patch.object(log, "_INSERT", sql))
+    def make(old: Any) -> Any:
+        def numbered(self: Any, rows: Any) -> list[tuple[Any, ...]]:
+            (count,) = self._connection.execute("SELECT count(*) FROM access").fetchone()
+            values = enumerate(old(self, rows), count + 1)
+            return [(stream, turn, *rest) for turn, (stream, _, *rest) in values]
+
+        return numbered
+
+    _swap(stack, log.EmbeddedLog, "_numbered", make)
 
 
 @planted("lines about what is hidden from a person are in that person's log", on_write=True)
@@ -483,7 +489,7 @@ def sections_of_grant(stack: ExitStack) -> None:
 
 @planted("a proxy sees labelled items like the person")
 def labels_for_proxies(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(policy, "PROXY_LABELS", policy.SELF_LABELS))
+    stack.enter_context(patch.object(policy, "PROXY_LABELS", SELF_LABELS))
 
 
 @planted("scopes are not held against the type")

@@ -90,12 +90,13 @@ class EhrView(View):
         )
 
     def allows(self, letter: str, name: str) -> bool:
-        return True
+        return bool(letter and name)
 
     def sees(self, key: str, letter: str) -> bool:
-        return self.versions_of(key) is not None
+        return bool(letter) and self.versions_of(key) is not None
 
     def versions(self, key: str, letter: str = "r") -> list[int]:
+        assert self.allows(letter, key)
         return [version.number for version in reversed(self.versions_of(key) or ())]
 
 
@@ -103,7 +104,7 @@ class Copy:
     """One copy of the world, opened; it answers over the FHIR API."""
 
     def __init__(self, base: Path, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(parents=True)
         for name in (STORE, LOG):
             shutil.copyfile(base / name, folder / name)
         self.clock = Clock(ASKED - 60)
@@ -123,7 +124,7 @@ class Copy:
             await world.apply(Caller(self._changer, b.an_ehr(write.practice)), write)
 
     async def ask(self, bearer: str, ask: Ask) -> list[Raw]:
-        answers = [await self.fetch(bearer, ask.method, ask.path, ask.headers, ask.body)]
+        answers = [await self.fetch(bearer, ask.method, ask.path, ask.headers, ask.body, ask.form)]
         while ask.walk and answers[-1].status == 200 and len(answers) < MAX_PAGES:
             following = answers[-1].next
             if following is None:
@@ -138,13 +139,17 @@ class Copy:
         url: str,
         headers: Sequence[tuple[str, str]] = (),
         body: Any = None,
+        form: str | None = None,
     ) -> Raw:
         """Send one HTTP request to the ASGI app and collect the whole answer."""
         parts = urlsplit(url)
         given = {"accept": "application/fhir+json", "authorization": f"Bearer {bearer}"}
         content = b"" if body is None else json.dumps(body).encode()
+        media = "application/fhir+json"
+        if form is not None:
+            content, media = form.encode(), "application/x-www-form-urlencoded"
         if content:
-            given |= {"content-type": "application/fhir+json", "content-length": str(len(content))}
+            given |= {"content-type": media, "content-length": str(len(content))}
         scope = {
             "type": "http",
             "method": method,
@@ -237,7 +242,6 @@ class Run:
         self, base: Path, folder: Path, reader: Reader, pairs: int
     ) -> None:
         change, after = hidden_change(self.rng, self._state, reader)
-        folder.mkdir()
         with ExitStack() as stack:
             plain = Copy(base, folder / "plain")
             stack.callback(plain.close)
@@ -282,7 +286,7 @@ class Run:
             self._judge(reader.name, ask, change, Situation(view, lines), having)
             lines += ask.rows * len(having)
             asked.append(ask)
-            if ask.method in {"POST", "PUT"} and ask.kind != "batch":
+            if ask.kind in {"create", "update"}:
                 self._learn(reader, ask, having[0], after)
                 view = asking.view = View(after, reader)
             if self._stop_at_first and self.figures.findings:

@@ -24,7 +24,7 @@ def test_a_hidden_change_alters_no_byte_of_any_answer(figures: Figures) -> None:
 
 
 def test_every_answer_holds_exactly_what_the_world_says(figures: Figures) -> None:
-    assert figures.twins > 400
+    assert figures.twins > 300
     assert not figures.incomplete, "\n".join(map(str, figures.incomplete))
 
 
@@ -51,3 +51,5 @@ def test_a_planted_fault_is_caught(name: str, base: Path) -> None:
         built = None if PLANTED[name].on_write else base
         caught = run(900, seed=7, stop_at_first=True, base=built)
     assert caught.findings, f"{name}: {PLANTED[name].breaks}"
+    # Seen in an answer, not because the fault made the server stumble.
+    assert all("found 500" not in finding.detail for finding in caught.findings)

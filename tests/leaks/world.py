@@ -116,7 +116,7 @@ def reader(name: str) -> Reader:
 # ---------------------------------------------------------------- the record of one patient
 
 
-def chart(practice: str, of: str, mark: str, doctor: str) -> Iterator[Json]:
+def chart(of: str, mark: str, doctor: str) -> Iterator[Json]:
     """What every patient has; ids carry ``mark``, so that two practices can use the same ids."""
     yield b.an_observation(
         f"pulse-{mark}",
@@ -195,7 +195,7 @@ def _derm() -> Iterator[Json]:
     yield b.a_patient("tess", family="Quill", birthDate="2014-08-09")
     for mark, doctor in (("ada", "lark"), ("bo", "wren"), ("kit", "lark"), ("tess", "wren")):
         yield b.a_practitioner(f"nurse-{mark}", family=f"Nurse {mark}")
-        yield from chart(DERM, mark, mark, doctor)
+        yield from chart(mark, mark, doctor)
     yield b.a_related_person("mother", of="kit", relationship="mother")
     yield b.a_related_person("father", of="kit", relationship="father")
     yield b.a_related_person("tess-mother", of="tess", relationship="mother")
@@ -230,7 +230,7 @@ def _family() -> Iterator[Json]:
         ("uma", "bo", "robin"),
     ):
         yield b.a_practitioner(f"nurse-{mark}", family=f"Nurse {mark} F")
-        yield from chart(FAMILY, of, mark, doctor)
+        yield from chart(of, mark, doctor)
     yield b.a_person("ada", links=["Patient/ada-f"])
     yield b.a_person("zoe", links=["Patient/kit"])
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.token import TokenFamily
-from tests.smart.world import BASE, START, App, World, assert_oauth_error, own_record
+from tests.smart.world import (
+    BASE,
+    START,
+    App,
+    World,
+    assert_oauth_error,
+    childs_record,
+    own_record,
+)
 
 
 async def introspect(app: App, token: str, **form: str) -> dict[str, Any]:
@@ -48,7 +60,7 @@ async def test_its_refresh_token_is_active_until_it_is_used(world: World) -> Non
     assert await introspect(app, body["refresh_token"]) == {"active": False}
 
 
-@pytest.mark.parametrize("token", ["unknown", "", "é" * 30, "A" * 70])
+@pytest.mark.parametrize("token", ["unknown", "é" * 30, "A" * 70])
 async def test_a_bad_token_is_inactive_and_nothing_else(world: World, token: str) -> None:
     app = await world.confidential_app()
     assert await introspect(app, token) == {"active": False}
@@ -110,10 +122,69 @@ async def test_introspection_needs_a_client_that_authenticates(world: World) -> 
     assert_oauth_error(bearer, "invalid_client", 401)
 
 
-@pytest.mark.parametrize("path", ["/oauth/introspect", "/oauth/revoke"])
-async def test_a_missing_token_is_an_invalid_request(world: World, path: str) -> None:
+async def has_ended(world: World, _: App) -> None:
+    world.directory.access[world.mara.key] = ()
+
+
+async def is_under_another_grant(world: World, _: App) -> None:
+    (record,) = world.directory.access[world.mara.key]
+    changed = dataclasses.replace(record, grant="Consent/another")
+    world.directory.access[world.mara.key] = (changed,)
+
+
+async def is_over_at_this_moment(world: World, _: App) -> None:
+    (record,) = world.directory.access[world.mara.key]
+    changed = dataclasses.replace(record, until=world.clock())
+    world.directory.access[world.mara.key] = (changed,)
+
+
+async def is_of_a_disabled_account(world: World, _: App) -> None:
+    await change(world, msgspec.structs.replace(world.mara, disabled=True))
+
+
+async def is_for_a_disabled_app(world: World, app: App) -> None:
+    await change(world, msgspec.structs.replace(app.client, disabled=True))
+
+
+async def change(world: World, record: Any) -> None:
+    """Change a record without all that an operator's command would do besides."""
+
+    async def put(transaction: RecordTransaction) -> None:
+        await transaction.put(record)
+
+    await world.store.transact(put)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        has_ended,
+        is_under_another_grant,
+        is_over_at_this_moment,
+        is_of_a_disabled_account,
+        is_for_a_disabled_app,
+    ],
+)
+@pytest.mark.parametrize("which", ["access_token", "refresh_token"])
+async def test_what_the_fhir_api_would_refuse_is_inactive(
+    world: World, happens: Callable[[World, App], Awaitable[None]], which: str
+) -> None:
+    world.directory.access[world.mara.key] = (childs_record(),)
     app = await world.confidential_app()
-    assert_oauth_error(await app.post(path, {}), "invalid_request")
+    api = await world.backend("family-api", practice="family", permissions=["introspect"])
+    token = (await app.tokens())[which]
+    assert (await introspect(api, token))["active"] is True
+    await happens(world, app)
+    assert await introspect(api, token) == {"active": False}
+
+
+@pytest.mark.parametrize("path", ["/oauth/introspect", "/oauth/revoke"])
+@pytest.mark.parametrize("form", [{}, {"token": ""}])
+async def test_a_missing_token_is_an_invalid_request(
+    world: World, path: str, form: dict[str, str]
+) -> None:
+    app = await world.confidential_app()
+    assert_oauth_error(await app.post(path, form), "invalid_request")
 
 
 async def test_an_assertion_is_good_once_here_too(world: World) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fhir_portal.smart.errors import InvalidRedirectUri
-from fhir_portal.smart.redirect import check_registrable, is_registered, origin_of
+from fhir_portal.smart.redirect import answer_at, check_registrable, is_registered, origin_of
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,15 @@ def test_these_can_be_registered(uri: str) -> None:
         "com.example.app:",
         "https://app.example/é",
         "https://" + "a" * 3000,
+        "http://[127.0.0.1].evil.example/",
+        "http://evil.example[localhost]/",
+        "http://[::1].evil.example/",
+        "https://[::1].evil.example/",
+        "https://app.example:/",
+        "https://app.example/cb?code=1",
+        "https://app.example/cb?x=1&state",
+        "https://app.example/cb?i%73s=x",
+        "com.example.app:/cb?error=x",
     ],
 )
 def test_these_cannot(uri: str) -> None:
@@ -71,11 +80,24 @@ def test_a_match_is_exact() -> None:
         assert not is_registered(other, registered)
 
 
-def test_on_loopback_any_port_will_do_and_nothing_else() -> None:
-    registered = ["http://127.0.0.1/callback", "http://[::1]:1/callback"]
-    assert is_registered("http://127.0.0.1:51004/callback", registered)
-    assert is_registered("http://[::1]:51004/callback", registered)
+def test_on_loopback_a_native_app_takes_any_port_and_nothing_else() -> None:
+    registered = [
+        "http://127.0.0.1/callback",
+        "http://[::1]:1/callback",
+        "http://localhost:3000/callback",
+    ]
+    assert is_registered("http://127.0.0.1:51004/callback", registered, any_port=True)
+    assert is_registered("http://[::1]:51004/callback", registered, any_port=True)
+    assert is_registered("http://localhost:3000/callback", registered, any_port=True)
+    assert not is_registered("http://127.0.0.1:51004/callback", registered)
     for other in (
+        "http://[127.0.0.1].evil.example/callback",
+        "http://evil.example[127.0.0.1]:80/callback",
+        "http://[::1].evil.example/callback",
+        "http://[::1]evil.example/callback",
+        "http://evil.example[localhost]/callback",
+        "HTTP://127.0.0.1:51004/callback",
+        "http://127.0.0.1:51004/callback?",
         "http://127.0.0.1:51004/other",
         "http://127.0.0.1:51004/callback?x=1",
         "http://user@127.0.0.1:51004/callback",
@@ -84,13 +106,35 @@ def test_on_loopback_any_port_will_do_and_nothing_else() -> None:
         "https://127.0.0.1:51004/callback",
         "http://127.0.0.1:99999/callback",
     ):
-        assert not is_registered(other, registered)
+        assert not is_registered(other, registered, any_port=True)
 
 
 def test_an_https_port_is_no_exception() -> None:
-    assert not is_registered("https://app.example:8443/cb", ["https://app.example/cb"])
+    registered = ["https://app.example/cb"]
+    assert not is_registered("https://app.example:8443/cb", registered, any_port=True)
 
 
 def test_origins_are_of_web_addresses_only() -> None:
     assert origin_of("https://App.example:8443/callback?x") == "https://app.example:8443"
     assert origin_of("com.example.app:/callback") is None
+
+
+def test_an_origin_is_spelled_without_the_port_that_goes_without_saying() -> None:
+    """RFC 6454 §6.2: so browsers write it."""
+    assert origin_of("https://app.example:443/callback") == "https://app.example"
+    assert origin_of("http://127.0.0.1:80/callback") == "http://127.0.0.1"
+    assert origin_of("https://app.example:80/callback") == "https://app.example:80"
+
+
+@pytest.mark.parametrize(
+    ("uri", "answer"),
+    [
+        ("https://app.example/cb", "https://app.example/cb?code=a%2Fb&iss=i"),
+        ("https://app.example/cb?", "https://app.example/cb?code=a%2Fb&iss=i"),
+        ("https://app.example/cb?x='[1]'&y", "https://app.example/cb?x='[1]'&y&code=a%2Fb&iss=i"),
+        ("https://app.example/cb?x=a%2Fb%zz", "https://app.example/cb?x=a%2Fb%zz&code=a%2Fb&iss=i"),
+        ("com.example.app:cb", "com.example.app:cb?code=a%2Fb&iss=i"),
+    ],
+)
+def test_an_answer_leaves_the_registered_part_as_it_is(uri: str, answer: str) -> None:
+    assert answer_at(uri, {"code": "a/b", "state": None, "iss": "i"}) == answer

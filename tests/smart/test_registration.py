@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 
+from fhir_portal.smart import registration
 from fhir_portal.smart.client import DEFAULT_SCOPE, Client
 from fhir_portal.smart.server import REGISTRATIONS_PER_ADDRESS
 from tests.smart.world import REDIRECT, START, App, World, assert_oauth_error
@@ -14,7 +16,11 @@ from tests.smart.world import REDIRECT, START, App, World, assert_oauth_error
 
 async def register(world: World, metadata: Any) -> httpx.Response:
     async with world.http() as http:
-        return await http.post("/oauth/register", json=metadata)
+        return await http.post(
+            "/oauth/register",
+            content=json.dumps(metadata),  # escapes half characters, as an attacker would
+            headers={"Content-Type": "application/json"},
+        )
 
 
 async def test_a_public_app_registers_itself_and_signs_people_in(world: World) -> None:
@@ -84,6 +90,18 @@ async def test_a_confidential_app_is_told_its_secret_once(world: World) -> None:
         {"jwks": {"keys": []}},
         {"jwks_uri": "https://app.example/jwks"},
         {"software_statement": "e30.e30."},
+        {"contacts": ["half a character: \ud800"]},
+        {"client_uri": "https://app.example/\ud800"},
+        {"redirect_uris": [f"{REDIRECT}\ud800"]},
+        {"client_name": "\ud800"},
+        {"scope": "\ud800"},
+        {"software_version": "1\u202e2"},
+        {"contacts": ["x"] * 21},
+        {"grant_types": ["authorization_code"] * 11},
+        {"response_types": ["code"] * 11},
+        {"contacts": [["x"]]},
+        {"redirect_uris": [{}]},
+        {"scope": " ".join(f"patient/Goal.r?_id={number}" for number in range(151))},
     ],
 )
 async def test_metadata_we_do_not_register_is_refused(world: World, change: dict[str, Any]) -> None:
@@ -110,6 +128,30 @@ async def test_what_is_no_json_object_is_refused(world: World, body: str) -> Non
         )
     assert response.status_code in (400, 413)
     assert response.json()["error"] in ("invalid_request", "invalid_client_metadata")
+
+
+@pytest.mark.parametrize("length", [16 * 1024, 16 * 1024 + 1])
+async def test_metadata_has_a_bounded_length(world: World, length: int) -> None:
+    """What is compared item by item takes time with the square of its length."""
+    body = f'{{"redirect_uris":["{REDIRECT}"],"x":"'
+    body += "x" * (length - len(body) - 2) + '"}'
+    async with world.http() as http:
+        response = await http.post(
+            "/oauth/register", content=body, headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == (201 if length == 16 * 1024 else 413)
+
+
+async def test_redirect_uris_by_the_thousand_are_not_compared_with_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwanted(*_: Any) -> Any:
+        raise AssertionError("the schema was asked")
+
+    monkeypatch.setattr(registration, "_VALIDATOR", unwanted)
+    uris = [{str(number): 0} for number in range(1000)]
+    response = await register(world, {"redirect_uris": uris})
+    assert_oauth_error(response, "invalid_client_metadata")
 
 
 async def test_a_form_is_not_json(world: World) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_portal.smart.errors import InvalidScope
-from fhir_portal.smart.scope import Scope, ScopeSet
+from fhir_portal.smart.scope import MOST_REQUESTED, Scope, ScopeSet
 
 TYPES = ["*", "Condition", "Observation", "Patient"]
 LETTERS = st.sets(st.sampled_from("cruds"), min_size=1).map(
@@ -182,6 +182,14 @@ def test_contexts_do_not_mix(text: str) -> None:
 def test_repeats_are_one() -> None:
     read = ScopeSet.parse("openid openid  patient/Patient.read patient/Patient.rs")
     assert str(read) == "openid patient/Patient.read"
+
+
+def test_one_request_names_a_bounded_number_of_resource_scopes() -> None:
+    words = [f"patient/Goal.r?_id={number}" for number in range(151)]
+    most = ScopeSet.parse(" ".join(["openid", *words[:150], words[0]]), at_most=MOST_REQUESTED)
+    assert len(most.resource) == 150
+    with pytest.raises(InvalidScope):
+        ScopeSet.parse(" ".join(words), at_most=MOST_REQUESTED)
 
 
 def test_two_queries_that_would_have_to_be_combined_give_nothing() -> None:

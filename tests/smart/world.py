@@ -17,14 +17,16 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, Key, KeySet, RSAKey
 from lxml import html
 
+from fhir_portal.access.policy import understands
+from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.credentials import Passwords, SignIn
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import Throttle
-from fhir_portal.consent.record import RecordAccess
+from fhir_portal.consent.record import RecordAccess, way_to
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.records import Record
-from fhir_portal.smart.authorization import AuthorizationRequest
+from fhir_portal.smart.authorization import AuthorizationRequest, values_of
 from fhir_portal.smart.client import Client, add_client
 from fhir_portal.smart.client_auth.private_key_jwt import UsedAssertion
 from fhir_portal.smart.code import AuthorizationCode
@@ -34,6 +36,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.token import AccessToken, TokenFamily, authenticate
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
+from fhir_portal.web.site import site
 
 BASE = "http://127.0.0.1:8000"
 REDIRECT = "https://app.example/callback"
@@ -42,7 +45,7 @@ START = 1_900_000_000.0
 SCOPE = "launch/patient openid fhirUser offline_access patient/Patient.rs patient/Observation.rs"
 
 TYPES = ("Condition", "Coverage", "Goal", "Observation", "Patient", "QuestionnaireResponse")
-CHILD_SECTIONS = frozenset({"results", "demographics"})
+CHILD_SECTIONS = frozenset({"results", "demographics", "forms"})
 
 
 class Clock:
@@ -56,23 +59,6 @@ class Clock:
         self.now += seconds
 
 
-class Policy:
-    """Reading is for all, answering forms for oneself; nobody writes anything else."""
-
-    def grantable(self, context: str, resource_type: str, record: RecordAccess | None) -> str:
-        if resource_type not in TYPES:
-            return ""
-        if context == "system":
-            return "cruds"
-        if context == "user":
-            return ""
-        if record is not None and record.sections is not None and resource_type == "Coverage":
-            return ""
-        if resource_type == "QuestionnaireResponse":
-            return "cruds" if record is None or record.sections is None else "rs"
-        return "rs"
-
-
 @dataclass
 class Directory:
     """Who may use which record; tests change it as life goes on."""
@@ -82,8 +68,8 @@ class Directory:
     async def records_of(self, account: Any) -> tuple[RecordAccess, ...]:
         return self.access.get(account.key, ())
 
-    async def record_of(self, account: Any, patient: str) -> RecordAccess | None:
-        return next((r for r in await self.records_of(account) if r.patient == patient), None)
+    async def record_of(self, account: Any, practice: str, patient: str) -> RecordAccess | None:
+        return way_to(await self.records_of(account), practice, patient)
 
 
 def own_record(patient: str = "Patient/mara", name: str = "Mara Quill") -> RecordAccess:
@@ -174,20 +160,18 @@ class World:
         world.server = AuthorizationServer(
             store=world.store,
             directory=world.directory,
-            policy=Policy(),
+            policy=WriteTableScopes(),
             keys=world.keys,
             issuer=Issuer(base, tuple(aliases)),
             resource_types=TYPES,
-            understands=lambda scope: scope.query.startswith("category="),
+            understands=understands,
             clock=world.clock,
             random=world.random,
         )
         world.sessions = Sessions(world.store, clock=world.clock, random=world.random)
         sign_in = SignIn(world.store, passwords(), Throttle(world.store, world.clock))
-        world.app = FastAPI()
-        world.app.include_router(
-            pages_router(server=world.server, sessions=world.sessions, sign_in=sign_in)
-        )
+        pages = pages_router(server=world.server, sessions=world.sessions, sign_in=sign_in)
+        world.app = site([pages], version="test")
         endpoints = OAuthEndpoints(world.server, world.store)
 
         async def asgi(scope: Any, receive: Any, send: Any) -> None:
@@ -324,13 +308,14 @@ class App:
         opened = await self.world.sessions.sign_in(opened.visitor.session, self.world.mara)
         request = await self.world.server.resume(handle, opened.visitor.browser)
         records = await self.world.directory.records_of(self.world.mara)
-        await self.world.server.choose_record(request, opened.visitor, records[0].patient)
+        value = next(v for v, r in values_of(records).items() if r == records[0])
+        await self.world.server.choose_record(request, opened.visitor, value)
         request = await self.world.server.resume(handle, opened.visitor.browser)
         step: Any = await self.world.server.step(request, opened.visitor)
         ticked = [str(one.scope) for one in step.offer.scopes]
         ticked += ["offline_access"] if step.offer.offline else []
         location = await self.world.server.decide(
-            request, opened.visitor, approve=True, ticked=ticked
+            request, opened.visitor, approve=True, about=step.about, ticked=ticked
         )
         return query_of(location)["code"]
 

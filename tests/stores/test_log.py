@@ -14,7 +14,7 @@ LOWEST, HIGHEST = 0, 2**62
 def a_line(
     at: int = 1, *, record: str = "ada", agent: str = "Patient/ada", **more: Any
 ) -> AccessRow:
-    given = {
+    given: dict[str, Any] = {
         "practice": DERM,
         "interaction": "read",
         "what": "Observation/a",
@@ -125,10 +125,17 @@ async def test_many_appends_at_once_are_all_kept(store: Any) -> None:
 
 async def test_two_processes_append_to_one_log(store: Any, second: Any) -> None:
     await asyncio.gather(
-        *(one.log.append([a_line(n)]) for n in range(40) for one in (store, second))
+        *(
+            one.log.append([a_line(2 * n + offset)])
+            for n in range(40)
+            for offset, one in enumerate((store, second))
+        )
     )
+    for n in range(6):  # and in turns, each remembering what it wrote itself
+        await (store, second)[n % 2].log.append([a_line(1_000 + n)])
     found = await lines(second, limit=1000)
-    assert len({one.id for one in found}) == 80
+    assert len({one.id for one in found}) == 86
+    assert [one.row.at for one in found[:6]] == [1_005, 1_004, 1_003, 1_002, 1_001, 1_000]
 
 
 async def test_a_row_of_an_earlier_version_is_read() -> None:

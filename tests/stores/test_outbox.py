@@ -32,7 +32,7 @@ from tests.builders import DERM, START, Clock, an_account, keep
 
 
 async def send(store: Any, key: str = "invited-1", **more: Any) -> bool:
-    given = {
+    given: dict[str, Any] = {
         "practice": DERM,
         "channel": "mail",
         "to": "ada@people.example",
@@ -192,7 +192,7 @@ async def test_what_is_given_up_stays_visible_and_is_not_tried_again(store: Any)
 async def test_two_processes_share_the_work(store: Any, second: Any) -> None:
     for n in range(20):
         await send(store, f"m{n}")
-    held = []
+    held: list[Any] = []
     for _ in range(10):
         held += await asyncio.gather(claim(store, "one"), claim(second, "two"))
     keys = [lease.work.key for lease in held]
@@ -305,7 +305,8 @@ async def test_a_worker_slower_than_its_lease_does_not_overwrite_its_successor(
     await send(store)
     clock = Clock()
 
-    async def slow(_: OutboxMessage) -> None:
+    async def slow(message: OutboxMessage) -> None:
+        del message
         if clock.now == START:
             clock.advance(61)
             assert await claim(store, "two", clock.now)
@@ -320,7 +321,7 @@ async def test_a_worker_slower_than_its_lease_does_not_overwrite_its_successor(
 
 async def begin(store: Any, key: str = "expiry-2030-03-17", **more: Any) -> None:
     async def work(transaction: Any) -> None:
-        given = {"practice": DERM, "name": "expiry", "now": START}
+        given: dict[str, Any] = {"practice": DERM, "name": "expiry", "now": START}
         await jobs.enqueue(transaction, key=key, **given | more)
 
     await store.transact(work)
@@ -330,7 +331,9 @@ async def test_messages_and_jobs_do_not_take_each_others_turns(store: Any) -> No
     await send(store, "same-key")
     assert await jobs.claim(store, "one", START) is None
     await begin(store, "same-key", due=START - 5)
-    assert isinstance((await jobs.claim(store, "one", START)).work, Job)
+    job = await jobs.claim(store, "one", START)
+    assert job is not None
+    assert isinstance(job.work, Job)
     assert isinstance((await claim(store)).work, OutboxMessage)
     assert await jobs.claim(store, "one", START) is None
 
@@ -373,6 +376,8 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(store: Any) -> None:
     await begin(store)
     stale = await jobs.claim(store, "one", START, lease_seconds=10)
     fresh = await jobs.claim(store, "two", START + 10, lease_seconds=10)
+    assert stale is not None
+    assert fresh is not None
 
     async def work(transaction: Any) -> None:
         await transaction.put(an_account("made-by-nobody"))

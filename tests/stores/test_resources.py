@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -643,6 +644,38 @@ async def test_a_follower_of_the_feed_misses_nothing_while_two_processes_write(
     await asyncio.gather(writing(store, "a", 0), writing(second, "b", -50), follow(40))
     await follow(1)
     assert known == {f"{name}{n}" for name in "ab" for n in range(25)}
+
+
+async def test_a_follower_misses_nothing_while_other_processes_write(store: Any) -> None:
+    if store.database.in_memory:
+        pytest.skip("a store in memory belongs to one process")
+    writers = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.stores.writer", store.database.path, name, "100"
+        )
+        for name in "ab"
+    ]
+    known: set[str] = set()
+    since = 0
+    done = False
+    while True:
+        after, newest = None, since
+        while True:
+            page = await store.feed(
+                {"Observation": of_practice()}, since=since, count=20, after=after
+            )
+            known.update(row.facts.id for row in page.rows)
+            newest = max([newest, *(row.updated for row in page.rows)])
+            after = page.next
+            if after is None:
+                break
+        since = newest
+        if done:
+            break
+        done = all(writer.returncode is not None for writer in writers)
+        await asyncio.sleep(0.002)  # the other processes need the processor
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert known == {f"{name}{n}" for name in "ab" for n in range(100)}
 
 
 # ---------------------------------------------------------------- text, sizes, readiness

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from fhir_portal.fhir.errors import Unavailable
-from tests.smart.world import REDIRECT, World, assert_oauth_error
+from tests.smart.world import BASE, REDIRECT, World, assert_oauth_error
 
 ORIGIN = "https://app.example"
 ENDPOINTS = ["/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/register"]
@@ -129,6 +130,33 @@ async def test_a_header_that_is_not_basic_is_refused(world: World, header: str) 
     assert response.headers["www-authenticate"].startswith("Basic ")
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Content-Type", "Origin"])
+async def test_a_header_that_comes_twice_is_refused(world: World, name: str) -> None:
+    """Who reads the first and who reads the last would see different requests."""
+    app = await world.confidential_app()
+    right = httpx.BasicAuth("web-app", app.secret or "")
+    request = next(right.auth_flow(httpx.Request("POST", BASE)))
+    values = {
+        "Authorization": ["Basic d2ViLWFwcDp3cm9uZw==", request.headers["Authorization"]],
+        "Content-Type": ["text/plain", FORM["Content-Type"]],
+        "Origin": ["https://evil.example", ORIGIN],
+    }
+    headers = [(name, value) for value in values[name]]
+    headers += [(other, given[1]) for other, given in values.items() if other != name]
+    async with world.http() as http:
+        response = await http.post("/oauth/introspect", content="token=x", headers=headers)
+    assert_oauth_error(response, "invalid_request")
+
+
+@pytest.mark.parametrize("blank", ["client_id", "client_secret", "scope", "client_assertion"])
+async def test_a_parameter_without_a_value_is_as_good_as_none(world: World, blank: str) -> None:
+    app = await world.confidential_app()
+    body = await app.tokens()
+    form = {"grant_type": "refresh_token", "refresh_token": body["refresh_token"], blank: ""}
+    response = await app.post("/oauth/token", form, auth=("web-app", app.secret))
+    assert response.status_code == 200
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -182,6 +210,13 @@ async def test_registered_origins_may_read_the_answers(world: World) -> None:
         assert response.headers["vary"] == "Origin"
         assert "access-control-allow-credentials" not in response.headers
     assert (good.status_code, bad.status_code) == (200, 400)
+
+
+async def test_an_origin_is_registered_however_its_port_was_written(world: World) -> None:
+    app = await world.public_app("spa", redirect_uris=["https://spa.example:443/callback"])
+    headers = {"Origin": "https://spa.example"}
+    response = await app.post("/oauth/token", {"grant_type": "x"}, headers=headers)
+    assert response.headers["access-control-allow-origin"] == "https://spa.example"
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
+from fhir_portal.accounts.sessions import Session
+from fhir_portal.smart import server
 from fhir_portal.smart.authorization import AuthorizationRequest
 from fhir_portal.smart.client import disable_client
 from tests.smart.world import (
@@ -88,7 +90,10 @@ async def test_a_form_posted_from_the_apps_site_keeps_the_session(world: World) 
         ({"scope": "openid patient/Unheard.rs"}, "invalid_scope"),
         ({"scope": "patient/Observation.rs?code:in=x"}, "invalid_scope"),
         ({"scope": "patient/Observation.rs?unsearchable=x"}, "invalid_scope"),
-        ({"nonce": "n" * 9000}, "invalid_request"),
+        ({"nonce": "n" * 1025}, "invalid_request"),
+        ({"login_hint": "l" * 1025}, "invalid_request"),
+        ({"prompt": "login " * 200}, "invalid_request"),
+        ({"scope": " ".join(f"patient/Goal.r?_id={n}" for n in range(151))}, "invalid_scope"),
     ],
 )
 async def test_the_app_is_told_what_is_wrong(
@@ -98,6 +103,91 @@ async def test_the_app_is_told_what_is_wrong(
     before = await world.rows()
     assert_redirect_error(await world.browser().authorize(app, **change), error)
     assert await world.rows() == before
+
+
+async def test_a_state_too_long_to_be_kept_is_refused(world: World) -> None:
+    app = await world.public_app()
+    state = "s" * 1025
+    response = await world.browser().authorize(app, state=state)
+    assert_redirect_error(response, "invalid_request", state)
+    assert await world.store.every(AuthorizationRequest) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["max_age", "request", "request_uri", "launch", "response_mode", "prompt", "nonce"]
+)
+async def test_a_parameter_without_a_value_is_as_good_as_none(world: World, name: str) -> None:
+    """RFC 6749 §3.1."""
+    app = await world.public_app()
+    browser = world.browser()
+    await browser.authorize(app, state="", **{name: ""})
+    assert browser.heading == "Sign in"
+    await browser.sign_in()
+    response = await browser.submit({"decision": "deny"})
+    assert "state" not in query_of(response.headers["location"])
+
+
+async def test_a_parameter_that_came_empty_and_again_came_twice(world: World) -> None:
+    app = await world.public_app()
+    pairs = [*app.parameters().items(), ("nonce", ""), ("nonce", "n")]
+    response = await world.browser().open("/oauth/authorize?" + urlencode(pairs))
+    assert_redirect_error(response, "invalid_request")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_one_address_cannot_fill_the_store_with_requests(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(server, "REQUESTS_PER_ADDRESS", "3 per hour")
+    app = await world.public_app()
+    before = len(await world.store.every(Session))
+    for status in (303, 303, 303, 429, 429):
+        async with world.http() as http:
+            if method == "GET":
+                response = await http.get("/oauth/authorize", params=app.parameters())
+            else:
+                response = await http.post("/oauth/authorize", data=app.parameters())
+        assert response.status_code == status
+    assert response.headers["retry-after"] == "3600"
+    assert "location" not in response.headers
+    assert len(await world.store.every(AuthorizationRequest)) == 3
+    assert len(await world.store.every(Session)) - before == (3 if method == "GET" else 0)
+
+
+async def test_a_request_that_is_refused_stores_no_session(world: World) -> None:
+    app = await world.public_app()
+    await world.browser().authorize(app, aud="wrong")
+    await world.browser().authorize(app, client_id="nobody")
+    assert await world.store.every(Session) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"aud": "wrong"}, "invalid_request"),
+        ({"scope": "nonsense"}, "invalid_scope"),
+        ({"prompt": "none"}, "login_required"),
+        ({"response_type": None}, "invalid_request"),
+    ],
+)
+async def test_an_app_that_registered_itself_sends_only_who_is_signed_in(
+    world: World, change: dict[str, str | None], error: str
+) -> None:
+    """Anybody may register one: it must not make our address lead wherever they like."""
+    app = await world.public_app("own", self_registered=True)
+    browser = world.browser()
+    response = await browser.authorize(app, **change)
+    assert response.status_code == 400
+    assert "location" not in response.headers
+    assert "Nobody at the practice has checked the app “Heart Diary”." in browser.text
+    (link,) = browser.document.xpath("//main//a")
+    assert "https://app.example" in link.text_content()
+    assert query_of(link.get("href"))["error"] == error
+    await browser.authorize(app)
+    await browser.sign_in()
+    if change.get("prompt") == "none":
+        error = "consent_required"
+    assert_redirect_error(await browser.authorize(app, **change), error)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +292,7 @@ async def test_a_native_app_may_listen_on_any_port(world: World) -> None:
 
 
 async def test_a_query_in_the_redirect_uri_survives(world: World) -> None:
-    redirect_uri = "https://app.example/callback?tenant=a%20b"
+    redirect_uri = "https://app.example/callback?tenant=a%20b&list='[1]'&flag"
     app = await world.public_app(redirect_uris=[redirect_uri])
     browser = world.browser()
     denied = await browser.authorize(app, redirect_uri=redirect_uri, aud="wrong")
@@ -210,7 +300,10 @@ async def test_a_query_in_the_redirect_uri_survives(world: World) -> None:
     await browser.authorize(app, redirect_uri=redirect_uri)
     await browser.sign_in()
     response = await browser.submit({"scope": browser.boxes(ticked=True), "decision": "approve"})
-    assert query_of(response.headers["location"])["tenant"] == "a b"
+    location = response.headers["location"]
+    assert location.startswith(f"{redirect_uri}&code=")
+    answer = parse_qs(urlsplit(location).query)
+    assert (answer["iss"], answer["state"]) == ([BASE], ["a state/+="])
 
 
 async def test_prompt_none_without_a_session_needs_login(world: World) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from fhir_portal.accounts.account import enable_account
+from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.smart.authorization import AuthorizationRequest
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.offer import SUB_RESOURCES
-from fhir_portal.smart.revocation import revoke_family
+from fhir_portal.smart.revocation import disable_account, revoke_family
 from tests.smart.world import (
     BASE,
     REDIRECT,
@@ -119,6 +123,40 @@ async def test_a_planted_session_gives_its_planter_nothing(world: World, app: Ap
     assert planter.page.status_code == 400
     await planter.open("/signin")
     assert planter.heading == "Sign in"
+
+
+async def test_looking_at_the_sign_in_page_stores_nothing(world: World) -> None:
+    browser = world.browser()
+    await browser.open("/signin")
+    cookie = browser.http.cookies["portal-session"]
+    await browser.open("/signin")
+    assert browser.http.cookies["portal-session"] == cookie  # another tab keeps its form
+    for path in ("/oauth/continue", "/oauth/record", "/oauth/consent", "/signin"):
+        async with world.http() as http:
+            assert (await http.get(f"{path}?request=unknown")).status_code == 400
+    assert await world.store.every(Session) == []
+    await browser.sign_in()
+    assert browser.heading == "You are signed in"
+    assert browser.http.cookies["portal-session"] != cookie
+
+
+async def test_who_is_shut_out_while_signing_in_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = world.browser()
+    await browser.open("/signin")
+    verify = Passwords.verify
+
+    async def slow(self: Passwords, stored: str | None, password: str) -> bool:
+        right = await verify(self, stored, password)
+        await disable_account(world.store, world.mara.key, now=world.clock())
+        return right
+
+    monkeypatch.setattr(Passwords, "verify", slow)
+    assert (await browser.sign_in()).status_code == 403
+    await enable_account(world.store, world.mara.key)
+    await browser.open("/signin")
+    assert browser.heading == "Sign in"
 
 
 async def test_the_cookie_is_bound_and_hidden(world: World) -> None:
@@ -363,7 +401,116 @@ async def test_a_grant_that_ends_before_the_answer_gives_nothing(world: World, a
     assert await world.store.every(AuthorizationCode) == []
 
 
+async def test_records_of_one_id_at_two_practices_can_be_told_apart(world: World, app: App) -> None:
+    elsewhere = dataclasses.replace(own_record(), practice="family", practice_name="Brook Family")
+    world.directory.access[world.mara.key] = (own_record(), elsewhere, childs_record())
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    values = [radio.get("value") for radio in browser.document.xpath('//input[@name="record"]')]
+    assert values == ["skin/Patient/mara", "family/Patient/mara", "Patient/pip"]
+    await browser.submit({"record": "family/Patient/mara"})
+    assert "Brook Family" in browser.text
+    (link,) = browser.document.xpath("//main//a")
+    page = browser.page
+    await browser.open(link.get("href"))
+    chosen = browser.document.xpath('//input[@name="record"][@checked]/@value')
+    assert chosen == ["family/Patient/mara"]
+    browser.page = page
+    query = await approve(browser, OBSERVATION)
+    assert (await app.exchange(query["code"])).status_code == 200
+    assert (await world.only_family()).practice == "family"
+
+
+async def test_a_record_to_which_two_ways_lead_is_not_offered(world: World, app: App) -> None:
+    """Which of the two grants counts would be a guess."""
+    second = dataclasses.replace(
+        childs_record(), fhir_user="RelatedPerson/again", grant="Consent/again"
+    )
+    world.directory.access[world.mara.key] = (childs_record(), second)
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    assert browser.heading == "No record to share"
+
+
+async def test_a_proxy_whom_a_practice_calls_self_is_a_proxy(world: World) -> None:
+    called_self = dataclasses.replace(childs_record(), relation="self")
+    world.directory.access[world.mara.key] = (called_self,)
+    app, browser = await approved_web_app(world, OBSERVATION)
+    await browser.authorize(app, scope=OBSERVATION)
+    assert browser.heading == "Whose record?"
+    assert "Your own record" not in browser.text
+    await browser.submit({"record": "Patient/pip"})
+    assert browser.heading == "Allow Heart Diary to use the record of Pip Quill?"
+
+
 # --- consent ------------------------------------------------------------------------------------
+
+
+async def another_record_is_picked(_: World, browser: Browser) -> None:
+    (link,) = browser.document.xpath("//main//a")
+    page = browser.page
+    await browser.open(link.get("href"))
+    await browser.submit({"record": "Patient/mara"})
+    browser.page = page
+
+
+async def the_grant_is_replaced(world: World, _: Browser) -> None:
+    other = dataclasses.replace(childs_record(), grant="Consent/another")
+    world.directory.access[world.mara.key] = (own_record(), other)
+
+
+async def the_person_becomes_another_proxy(world: World, _: Browser) -> None:
+    other = dataclasses.replace(childs_record(), fhir_user="RelatedPerson/another")
+    world.directory.access[world.mara.key] = (own_record(), other)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [another_record_is_picked, the_grant_is_replaced, the_person_becomes_another_proxy],
+)
+async def test_a_yes_is_about_what_the_page_showed(
+    world: World, app: App, happens: Callable[[World, Browser], Awaitable[None]]
+) -> None:
+    world.directory.access[world.mara.key] = (own_record(), childs_record())
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    await browser.submit({"record": "Patient/pip"})
+    await happens(world, browser)
+    response = await browser.submit({"scope": [OBSERVATION], "decision": "approve"})
+    assert response.status_code == 400
+    assert "What this page was about has changed." in browser.text
+    assert await world.store.every(AuthorizationCode) == []
+    query = await approve(browser, OBSERVATION)  # the page shown now is about what is now
+    assert (await app.exchange(query["code"])).status_code == 200
+
+
+async def test_a_request_that_changes_while_it_is_answered_is_asked_about_again(
+    world: World, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another tab picks another record after this answer was judged, before it is stored."""
+    elsewhere = dataclasses.replace(own_record("Patient/other"), practice="family")
+    world.directory.access[world.mara.key] = (own_record(), elsewhere)
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    await browser.submit({"record": "Patient/mara"})
+    (asked,) = await world.store.every(AuthorizationRequest)
+    transact = world.store.transact
+
+    async def late(work: Any) -> Any:
+        monkeypatch.setattr(world.store, "transact", transact)
+        changed = msgspec.structs.replace(asked, practice="family", patient="Patient/other")
+        await transact(lambda transaction: transaction.put(changed))
+        return await transact(work)
+
+    monkeypatch.setattr(world.store, "transact", late)
+    response = await browser.submit({"scope": [OBSERVATION], "decision": "approve"})
+    assert response.status_code == 400
+    assert "What this page was about has changed." in browser.text
+    assert await world.store.every(AuthorizationCode) == []
 
 
 async def test_consent_says_who_asks_whose_record_how_long_and_what(browser: Browser) -> None:
@@ -373,7 +520,7 @@ async def test_consent_says_who_asks_whose_record_how_long_and_what(browser: Bro
         "Mara Quill, born 1984-05-12",
         "Hillside Dermatology",
         "15 minutes from now",
-        "until you remove it, or it has not been used for 92 days",
+        "until you remove it, or it has not been used for 92 days; 365 days at most.",
         "Test results, vital signs and other observations",
         "The app may see these.",
         "Know which person in the practice's records you are",
@@ -584,6 +731,20 @@ async def test_after_revocation_it_is_asked_about_again(world: World) -> None:
     )
     await browser.authorize(app, scope=scope)
     assert browser.heading.startswith("Allow")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"practice": "family"}, {"grant": "Consent/x", "fhir_user": "RelatedPerson/x"}],
+)
+async def test_what_was_approved_by_another_right_is_asked_about(
+    world: World, change: dict[str, Any]
+) -> None:
+    app, browser = await approved_web_app(world, OBSERVATION)
+    changed = dataclasses.replace(own_record(), **change)
+    world.directory.access[world.mara.key] = (changed,)
+    await browser.authorize(app, scope=OBSERVATION)
+    assert browser.heading.startswith(("Allow", "Whose record"))
 
 
 async def test_a_proxy_is_asked_each_time(world: World) -> None:

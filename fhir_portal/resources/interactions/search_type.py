@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlencode
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.fhir.bundle import bundle, search_entry
@@ -33,7 +32,8 @@ async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -
     page = await server.reader.search(asked.request, visible, after=asked.after)
     matches = checked(page.rows, visible)
     included = await _included(server, auth, asked.request, matches)
-    records = {one: None for row in (*matches, *included) for one in row.facts.touched}
+    found = () if auth.record is not None else (*matches, *included)
+    records = {one: None for row in found for one in row.facts.touched}
     return FhirResponse(
         200,
         bundle(
@@ -46,7 +46,7 @@ async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -
             ],
         ),
         records=tuple(records),
-        detail=urlencode(asked.pairs),
+        detail="&".join(f"{name}={value}" for name, value in asked.pairs),
     )
 
 

@@ -19,12 +19,14 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
 
 from fhir_portal.records import Record
+from fhir_portal.smart.errors import InvalidClient
 
 ALGORITHMS: Final[Mapping[str, str]] = {"RS384": "RSA", "ES384": "EC"}
 """The signature algorithms accepted, and the key type each needs."""
 
 MAX_AGE_SECONDS: Final = 300
 SKEW_SECONDS: Final = 30
+_MAX_ASSERTION: Final = 16 * 1024
 _MAX_JTI: Final = 512
 
 
@@ -34,14 +36,24 @@ class UsedAssertion(Record, frozen=True, kw_only=True):
     kind: ClassVar[str] = "used-assertion"
 
 
-def asserted_client_id(assertion: str) -> str | None:
-    """The client an assertion names, not verified: whom to look up."""
+def asserted_client_id(assertion: str) -> str:
+    """The client an assertion names, not verified: whom to look up.
+
+    Raises `InvalidClient` for what cannot be read, so that nobody else has to try.
+    """
+    unreadable = InvalidClient("The assertion cannot be read.")
+    if len(assertion) > _MAX_ASSERTION:
+        raise unreadable
     try:
-        claims = json.loads(jws.extract_compact(assertion.encode()).payload)
-    except (JoseError, ValueError, RecursionError):
-        return None
-    subject = claims.get("sub") if isinstance(claims, dict) else None
-    return subject if isinstance(subject, str) else None
+        compact = jws.extract_compact(assertion.encode())
+        header, claims = compact.headers(), json.loads(compact.payload)
+        subject, crit = claims["sub"], header.get("crit", [])
+        subject.encode()  # half a character (a lone surrogate) is no text that a store takes
+    except (JoseError, ValueError, RecursionError, TypeError, AttributeError, LookupError):
+        raise unreadable from None
+    if not isinstance(subject, str) or not isinstance(crit, list):
+        raise unreadable
+    return subject
 
 
 class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib is untyped
@@ -77,7 +89,7 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib i
             header = jws.extract_compact(assertion.encode()).headers()
             key = _key_for(header, resolve_key)
             token = jwt.decode(assertion, key, algorithms=list(ALGORITHMS))
-        except (JoseError, ValueError):
+        except (JoseError, ValueError, TypeError, RecursionError):
             raise InvalidClientError(description="The assertion cannot be verified.") from None
         self.verify_claims(token.claims)
         return token.claims

@@ -9,9 +9,15 @@ import msgspec
 from authlib.oauth2.rfc6749 import grants
 from authlib.oidc.core import AuthorizationCodeMixin
 
+from fhir_portal.consent.record import RecordAccess
 from fhir_portal.smart.code import KEPT_SECONDS, AuthorizationCode
 from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, Insert, LoadedClient, Replace
-from fhir_portal.smart.grants.issue import access_token_of, narrowed_scope, token_response
+from fhir_portal.smart.grants.issue import (
+    access_token_of,
+    family_expires,
+    narrowed_scope,
+    token_response,
+)
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import HANDLE_BYTES, TokenFamily, base64url, family_key, token_hash
 
@@ -23,7 +29,7 @@ class Approval:
     """What a person said yes to: Authlib's ``grant_user`` at the authorization endpoint."""
 
     account: str
-    patient: str
+    record: RecordAccess
     scope: ScopeSet
     auth_time: float
 
@@ -61,6 +67,8 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
     def save_authorization_code(self, code: str, request: Any) -> None:
         """Collect the code for what ``request.user``, an `Approval`, said yes to."""
         approval: Approval = request.user
+        record = approval.record
+        self.server.code = code
         good_until = self.server.now + self.server.setting.lifetimes.code
         self.server.writes.append(
             Insert(
@@ -73,7 +81,10 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
                     code_challenge=request.payload.data["code_challenge"],
                     scope=str(approval.scope),
                     account=approval.account,
-                    patient=approval.patient,
+                    practice=record.practice,
+                    patient=record.patient,
+                    fhir_user=record.fhir_user,
+                    grant=record.grant,
                     nonce=request.payload.data.get("nonce"),
                     auth_time=approval.auth_time,
                 )
@@ -106,10 +117,9 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
         code, record = exchange.loaded.code, exchange.loaded.record
         handle = exchange.setting.random(HANDLE_BYTES)
         granted = narrowed_scope(exchange, scope)
-        expires = now + exchange.setting.lifetimes.refresh_token
         family = TokenFamily(
             key=family_key(handle),
-            expires=expires if record.until is None else min(expires, record.until),
+            expires=family_expires(exchange, issued=now),
             issued=now,
             rotated=now,
             client_id=code.client_id,

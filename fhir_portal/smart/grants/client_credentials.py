@@ -9,7 +9,7 @@ from authlib.oauth2.rfc6749 import InvalidScopeError, grants
 from fhir_portal.smart.errors import InvalidScope
 from fhir_portal.smart.exchange import Insert
 from fhir_portal.smart.grants.issue import narrowed_scope
-from fhir_portal.smart.scope import ScopeSet
+from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
 from fhir_portal.smart.token import AccessToken, base64url, token_hash
 
 _TOKEN_BYTES = 32
@@ -24,7 +24,7 @@ class ClientCredentialsGrant(grants.ClientCredentialsGrant):  # type: ignore[mis
     def generate_token(self, *, scope: str | None, **_: Any) -> dict[str, Any]:
         exchange, client = self.server, self.client.record
         try:
-            asked = ScopeSet.parse(scope or "")
+            asked = ScopeSet.parse(scope or "", at_most=MOST_REQUESTED)
         except InvalidScope:
             raise InvalidScopeError from None
         if asked.identity or asked.context != "system":

@@ -26,6 +26,13 @@ def narrowed_scope(exchange: Exchange, text: str) -> ScopeSet:
     return scope
 
 
+def family_expires(exchange: Exchange, *, issued: float) -> float:
+    """When a family that is used now ends: unused, in all, or with the person's own access."""
+    lifetimes, record = exchange.setting.lifetimes, exchange.loaded.record
+    ends = min(exchange.now + lifetimes.refresh_token, issued + lifetimes.refresh_in_all)
+    return ends if record is None or record.until is None else min(ends, record.until)
+
+
 def access_token_of(
     exchange: Exchange, family: TokenFamily, handle: bytes, scope: ScopeSet
 ) -> AccessToken:

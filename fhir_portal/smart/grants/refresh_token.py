@@ -20,8 +20,13 @@ from fhir_portal.smart.exchange import (
     LoadedToken,
     Replace,
 )
-from fhir_portal.smart.grants.issue import access_token_of, narrowed_scope, token_response
-from fhir_portal.smart.scope import ScopeSet
+from fhir_portal.smart.grants.issue import (
+    access_token_of,
+    family_expires,
+    narrowed_scope,
+    token_response,
+)
+from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
 
 
 class RefreshTokenGrant(grants.RefreshTokenGrant):  # type: ignore[misc] # Authlib is untyped
@@ -63,7 +68,7 @@ class RefreshTokenGrant(grants.RefreshTokenGrant):  # type: ignore[misc] # Authl
         if not self.request.payload.scope:
             return
         try:
-            asked = ScopeSet.parse(self.request.payload.scope)
+            asked = ScopeSet.parse(self.request.payload.scope, at_most=MOST_REQUESTED)
         except InvalidScope:
             raise InvalidScopeError from None
         if not ScopeSet.parse(token.get_scope()).covers(asked):
@@ -82,13 +87,11 @@ class RefreshTokenGrant(grants.RefreshTokenGrant):  # type: ignore[misc] # Authl
                 exchange.ended = (before.key, "refresh-token-reused")
                 raise InvalidGrantError
             return token_response(exchange, before, handle, loaded.current)
-        expires = exchange.now + exchange.setting.lifetimes.refresh_token
-        until = loaded.record.until
         family = msgspec.structs.replace(
             before,
             generation=before.generation + 1,
             rotated=exchange.now,
-            expires=expires if until is None else min(expires, until),
+            expires=family_expires(exchange, issued=before.issued),
         )
         access_token = access_token_of(exchange, family, handle, granted)
         exchange.writes += [Replace(before, family), Insert(access_token)]

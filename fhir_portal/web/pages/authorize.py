@@ -17,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.accounts.credentials import SignIn, SignInRefused
-from fhir_portal.accounts.sessions import Sessions
+from fhir_portal.accounts.sessions import Sessions, SignedOutMeanwhile
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.portal import fault
 from fhir_portal.smart.authorization import (
     AskConsent,
     AuthorizationRequest,
@@ -32,7 +33,7 @@ from fhir_portal.smart.authorization import (
 )
 from fhir_portal.smart.errors import InvalidRequest, OAuthError
 from fhir_portal.smart.redirect import origin_of
-from fhir_portal.smart.server import AuthorizationServer, NothingTicked
+from fhir_portal.smart.server import AuthorizationServer, NothingTicked, RecordChanged
 from fhir_portal.web.form import Pairs, once_each, parse_form, parse_pairs, read_body
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies
 from fhir_portal.web.pages.render import STYLESHEET_PATH, page, redirect, stylesheet
@@ -45,7 +46,7 @@ SIGN_OUT: Final = "/signout"
 RECORD: Final = "/oauth/record"
 CONSENT: Final = "/oauth/consent"
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -88,24 +89,51 @@ class _Pages:
         self._cookies = Cookies(server.issuer, server.keys, sessions)
 
     def refusing(self, handler: Handler) -> Handler:
-        """Answer an `OAuthError`: the app is told if that is safe, the person otherwise."""
+        """Answer every refusal and fault with a page or, if that is safe, to the app."""
 
         @functools.wraps(handler)
         async def answer(request: Request) -> Response:
             try:
-                return await handler(request)
-            except OAuthError as error:
-                if error.redirect_uri is not None:
-                    return redirect(error_location(error, self._server.issuer))
-                from_app = request.url.path == AUTHORIZE
-                return _error_page(error.status, error.description, from_app=from_app)
+                try:
+                    return await handler(request)
+                except OAuthError as error:
+                    return await self._refusal(request, error)
             except Unavailable:
                 return _error_page(503, "The portal is too busy. Try again in a minute.")
-            except Exception:
-                log.exception("page failed", path=request.url.path)
+            except Exception as error:  # noqa: BLE001 - whatever it is, a person gets a page
+                _log.error("page failed", path=request.url.path, **fault(error))
                 return _error_page(500, "Something went wrong on our side.")
 
         return answer
+
+    async def _refusal(self, request: Request, error: OAuthError) -> Response:
+        """Answer an `OAuthError`: the app is told if that is safe, the person otherwise.
+
+        Anybody can register an app, so what only an app's own mistake leads to would be a
+        redirect from our address to anywhere. Nobody signed in: a page, with a link that says
+        where it goes.
+        """
+        if error.redirect_uri is None:
+            from_app = request.url.path == AUTHORIZE
+            response = _error_page(error.status, error.description, from_app=from_app)
+            if "Retry-After" in error.headers:
+                response.headers["Retry-After"] = error.headers["Retry-After"]
+            return response
+        location = error_location(error, self._server.issuer)
+        if error.unchecked_app is None:
+            return redirect(location)
+        browser = await self._cookies.browser(request)
+        if browser.visitor.account is not None:
+            return redirect(location)
+        return page(
+            "error.html",
+            status=error.status,
+            message=error.description,
+            from_app=True,
+            app=error.unchecked_app,
+            back_to=location,
+            destination=_destination(error.redirect_uri),
+        )
 
     # --- the request ---------------------------------------------------------------------------
 
@@ -118,25 +146,36 @@ class _Pages:
             return await self._begin(request, pairs)
         # Posted from the app's own site, the browser keeps our cookie to itself. It sends it with
         # the GET that follows, which binds the request to the session it already has.
-        handle = await self._server.begin(pairs)
+        handle = await self._server.begin(pairs, address=_address(request))
         return redirect(_to(CONTINUE, handle))
 
     async def proceed(self, request: Request) -> Response:
         browser = await self._cookies.browser(request)
-        handle, asked = await self._asked(browser, parse_pairs(request.scope["query_string"]))
+        pairs = parse_pairs(request.scope["query_string"])
+        if not browser.is_stored and await self._server.is_unbound(_handle(pairs)):
+            browser = await self._cookies.store(browser)
+        handle, asked = await self._asked(browser, pairs)
         step = await self._server.step(asked, browser.visitor)
         return self._cookies.keep(self._towards(step, browser, handle, asked), browser)
 
     async def _begin(self, request: Request, pairs: Pairs) -> Response:
         browser = await self._cookies.browser(request)
-        handle = await self._server.begin(pairs, browser=browser.visitor.browser)
+        handle = await self._server.begin(
+            pairs, browser=browser.visitor.browser, address=_address(request)
+        )
+        browser = await self._cookies.store(browser)
         return self._cookies.keep(redirect(_to(CONTINUE, handle)), browser)
 
     async def _asked(
         self, browser: Browser, pairs: Sequence[tuple[str, str]]
     ) -> tuple[str, AuthorizationRequest]:
-        handle = next((value for name, value in pairs if name == "request"), "")
-        return handle, await self._server.resume(handle, browser.visitor.browser)
+        handle = _handle(pairs)
+        return handle, await self._resumed(browser, handle)
+
+    async def _resumed(self, browser: Browser, handle: str) -> AuthorizationRequest:
+        if not browser.is_stored:  # what is bound to it would be lost with it
+            raise InvalidRequest("This request is over, or was opened in another browser.")
+        return await self._server.resume(handle, browser.visitor.browser)
 
     def _towards(
         self, step: Step, browser: Browser, handle: str, asked: AuthorizationRequest
@@ -163,7 +202,7 @@ class _Pages:
     # --- sign-in -------------------------------------------------------------------------------
 
     async def show_sign_in(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request)
+        browser = await self._cookies.browser(request, to_sign_in=True)
         pairs = parse_pairs(request.scope["query_string"])
         if not any(name == "request" for name, _ in pairs):
             return self._cookies.keep(self._sign_in_page(browser), browser)
@@ -176,26 +215,27 @@ class _Pages:
         )
 
     async def sign_in(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request)
+        browser = await self._cookies.browser(request, to_sign_in=True)
         form = once_each(await _form(request))
         handle = form.get("request", "")
         self._cookies.check_form(request, browser, SIGN_IN, handle, form.get(FORM_TOKEN, ""))
-        asked = await self._server.resume(handle, browser.visitor.browser) if handle else None
+        asked = await self._resumed(browser, handle) if handle else None
         username, password = form.get("username", ""), form.get("password", "")
         try:
             account = await self._sign_in(
                 username,
                 password,
-                address=request.client.host if request.client else "",
+                address=_address(request),
                 device=self._cookies.device(request, username),
             )
-        except SignInRefused:
-            log.info("sign-in refused")
+            opened = await self._sessions.sign_in(browser.visitor.session, account)
+        except (SignInRefused, SignedOutMeanwhile):
+            _log.info("sign-in refused")
             return await self._sign_in_again(
                 browser, handle, asked, username, 403, "The user name or the password is wrong."
             )
         except TooManyAttempts as error:
-            log.warning("sign-in throttled")
+            _log.warning("sign-in throttled")
             again = await self._sign_in_again(
                 browser,
                 handle,
@@ -206,7 +246,6 @@ class _Pages:
             )
             again.headers["Retry-After"] = str(error.retry_after)
             return again
-        opened = await self._sessions.sign_in(browser.visitor.session, account)
         response = redirect(_to(CONTINUE, handle) if handle else self._home)
         return self._cookies.signed_in(response, opened)
 
@@ -285,7 +324,7 @@ class _Pages:
         form = once_each(await _form(request))
         handle = form.get("request", "")
         self._cookies.check_form(request, browser, RECORD, handle, form.get(FORM_TOKEN, ""))
-        asked = await self._server.resume(handle, browser.visitor.browser)
+        asked = await self._resumed(browser, handle)
         if not form.get("record"):
             return await self._picker(browser, handle, asked, problem="Choose a record.")
         await self._server.choose_record(asked, browser.visitor, form["record"])
@@ -294,17 +333,20 @@ class _Pages:
     async def _picker(
         self, browser: Browser, handle: str, asked: AuthorizationRequest, *, problem: str = ""
     ) -> Response:
-        unchosen = msgspec.structs.replace(asked, patient=None)
+        unchosen = msgspec.structs.replace(asked, practice=None, patient=None)
         step = await self._server.step(unchosen, browser.visitor)
         if not isinstance(step, ChooseRecord):
             return self._towards(step, browser, handle, asked)
+        chosen = (asked.practice, asked.patient)
         return page(
             "record.html",
             status=400 if problem else 200,
             then=asked.redirect_uri,
             app=step.client.name,
-            records=step.records,
-            chosen=asked.patient,
+            records=[
+                (value, record, (record.practice, record.patient) == chosen)
+                for value, record in step.records.items()
+            ],
             problem=problem,
             handle=handle,
             form_token=self._cookies.form_token(browser, RECORD, handle),
@@ -323,8 +365,9 @@ class _Pages:
         ticked = [value for name, value in pairs if name == "scope"]
         form = once_each([pair for pair in pairs if pair[0] != "scope"])
         handle = form.get("request", "")
-        self._cookies.check_form(request, browser, CONSENT, handle, form.get(FORM_TOKEN, ""))
-        asked = await self._server.resume(handle, browser.visitor.browser)
+        token = form.get(FORM_TOKEN, "")
+        about = self._cookies.check_form(request, browser, CONSENT, handle, token)
+        asked = await self._resumed(browser, handle)
         decision = form.get("decision")
         if decision not in ("approve", "deny"):
             raise InvalidRequest("The decision must be approve or deny.")
@@ -333,9 +376,16 @@ class _Pages:
         try:
             return redirect(
                 await self._server.decide(
-                    asked, browser.visitor, approve=decision == "approve", ticked=ticked
+                    asked,
+                    browser.visitor,
+                    approve=decision == "approve",
+                    about=about,
+                    ticked=ticked,
                 )
             )
+        except RecordChanged as error:
+            asked = await self._resumed(browser, handle)
+            return await self._consent(browser, handle, asked, problem=error.description)
         except NothingTicked:
             return await self._consent(
                 browser,
@@ -363,7 +413,7 @@ class _Pages:
             then=asked.redirect_uri,
             problem=problem,
             handle=handle,
-            form_token=self._cookies.form_token(browser, CONSENT, handle),
+            form_token=self._cookies.form_token(browser, CONSENT, handle, step.about),
             ticked=ticked,
             **self._consent_words(step, asked),
         )
@@ -373,9 +423,9 @@ class _Pages:
         return {
             "app": step.client.name,
             "checked": not step.client.self_registered,
-            "destination": origin_of(asked.redirect_uri) or "an app on your device",
+            "destination": _destination(asked.redirect_uri),
             "record": record,
-            "own": record.relation == "self",
+            "own": record.is_own,
             "access_ends": day(record.until) if record.until is not None else None,
             "other_records": step.other_records,
             "sections": offer_words(step.offer),
@@ -384,6 +434,7 @@ class _Pages:
             "offline": step.offer.offline,
             "offline_words": IDENTITY_WORDS["offline_access"],
             "unused_for": duration(lifetimes.refresh_token),
+            "in_all": duration(lifetimes.refresh_in_all),
             "at_once": duration(lifetimes.access_token),
         }
 
@@ -393,8 +444,21 @@ def _to(path: str, handle: str) -> str:
     return f"{path}?request={handle}"
 
 
+def _handle(pairs: Sequence[tuple[str, str]]) -> str:
+    return next((value for name, value in pairs if name == "request"), "")
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _destination(redirect_uri: str) -> str:
+    """Where an answer goes, in words for people."""
+    return origin_of(redirect_uri) or "an app on your device"
+
+
 def _error_page(status: int, message: str, *, from_app: bool = False) -> Response:
-    return page("error.html", status=status, message=message, from_app=from_app)
+    return page("error.html", status=status, message=message, from_app=from_app, app=None)
 
 
 async def _form(request: Request) -> Pairs:

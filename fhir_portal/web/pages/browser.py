@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.requests import Request
@@ -18,15 +19,21 @@ from fhir_portal.smart.token import base64url
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 _DEVICE_SECONDS: Final = 365 * 86_400
+_COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # base64url of 32 bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """One browser at one request: who is at it, and the cookie by which it is known."""
+    """One browser at one request: who is at it, and the cookie by which it is known.
+
+    Its session is drafted, not stored, where nobody signed in and nothing is under way: the
+    cookie alone is enough to bind a sign-in form.
+    """
 
     cookie: str
     visitor: Visitor
     is_new: bool = False
+    is_stored: bool = True
 
 
 class Cookies:
@@ -49,14 +56,26 @@ class Cookies:
         """Whether the browser sent a session cookie; a cross-site POST does not."""
         return self._session in request.cookies
 
-    async def browser(self, request: Request) -> Browser:
-        """Return the browser's session, opening one if it has none that is alive."""
+    async def browser(self, request: Request, *, to_sign_in: bool = False) -> Browser:
+        """Return the browser's session, or a drafted one if it has none that is alive.
+
+        ``to_sign_in`` keeps the cookie that a drafted session was given before; its form has to
+        be known by it.
+        """
         cookie = request.cookies.get(self._session, "")
         visitor = await self._sessions.find(cookie) if cookie else None
         if visitor is not None:
             return Browser(cookie, visitor)
-        opened = await self._sessions.open()
-        return Browser(opened.cookie, opened.visitor, is_new=True)
+        known = cookie if to_sign_in and _COOKIE.fullmatch(cookie) else None
+        drafted = self._sessions.drafted(known)
+        return Browser(drafted.cookie, drafted.visitor, is_new=known is None, is_stored=False)
+
+    async def store(self, browser: Browser) -> Browser:
+        """Store a drafted session: something is bound to it from now on."""
+        if browser.is_stored:
+            return browser
+        await self._sessions.keep(Opened(browser.cookie, browser.visitor))
+        return replace(browser, is_stored=True)
 
     def keep(self, response: Response, browser: Browser) -> Response:
         """Give a new session's cookie to the browser."""
@@ -87,19 +106,25 @@ class Cookies:
         genuine = self._device_proof(name, folded(username))
         return name if name and hmac.compare_digest(proof.encode(), genuine.encode()) else None
 
-    def form_token(self, browser: Browser, action: str, handle: str) -> str:
-        """The hidden field of a form: for this session, this form and this request alone."""
+    def form_token(self, browser: Browser, action: str, handle: str, about: str = "") -> str:
+        """The hidden field of a form: for this session, this form and this request alone.
+
+        ``about`` is what the page showed; `check_form` gives it back.
+        """
         parts = (browser.cookie, action, handle)
-        return base64url(self._keys.derive("form-token", *(part.encode() for part in parts)))
+        token = base64url(self._keys.derive("form-token", *(part.encode() for part in parts)))
+        return f"{token}.{about}" if about else token
 
     def check_form(
         self, request: Request, browser: Browser, action: str, handle: str, token: str
-    ) -> None:
-        """Refuse a form that is not one of ours (OWASP ASVS 5.0, 3.5.1)."""
+    ) -> str:
+        """Refuse a form that is not one of ours (OWASP ASVS 5.0, 3.5.1); return its ``about``."""
         expected = self.form_token(browser, action, handle)
+        sent, _, about = token.partition(".")
         elsewhere = request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
-        if elsewhere or not hmac.compare_digest(token.encode(), expected.encode()):
+        if elsewhere or not hmac.compare_digest(sent.encode(), expected.encode()):
             raise AccessDenied("This form is out of date. Go back, reload the page and try again.")
+        return about
 
     def _device_proof(self, name: str, username: str) -> str:
         return base64url(self._keys.derive("device", name.encode(), username.encode()))

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 from joserfc import jwt
 
-from fhir_portal.smart.revocation import disable_account
+from fhir_portal.records import RecordTransaction
+from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.revocation import disable_account, revoke_where
 from fhir_portal.smart.token import token_hash
 from tests.smart.world import (
     BASE,
@@ -272,3 +277,46 @@ async def test_what_the_record_does_not_allow_is_not_granted(world: World) -> No
     app = await world.public_app()
     body = await app.tokens(scope="launch/patient patient/Coverage.rs patient/Observation.rs")
     assert body["scope"] == "launch/patient patient/Observation.rs"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"practice": "another"},
+        {"fhir_user": "RelatedPerson/another"},
+        {"grant": "Consent/another"},
+    ],
+)
+async def test_a_code_is_for_the_right_it_was_consented_under(
+    world: World, change: dict[str, Any]
+) -> None:
+    world.directory.access[world.mara.key] = (childs_record(),)
+    app = await world.public_app()
+    code = await app.code()
+    before = await world.rows()
+    changed = dataclasses.replace(childs_record(), **change)
+    world.directory.access[world.mara.key] = (changed,)
+    assert_oauth_error(await app.exchange(code), "invalid_grant")
+    assert await world.rows() == before
+
+
+async def test_a_code_ends_with_the_grant_it_was_consented_under(world: World) -> None:
+    """Even if the same grant is given again before the code is exchanged."""
+    world.directory.access[world.mara.key] = (childs_record(),)
+    app = await world.public_app()
+    code, used = await app.code(), await app.code()
+    await app.exchange(used)
+
+    async def end(transaction: RecordTransaction) -> int:
+        return await revoke_where(
+            transaction,
+            "grant",
+            "Consent/pip-to-mara",
+            practice="family",
+            now=world.clock(),
+            because="grant-ended",
+        )
+
+    assert await world.store.transact(end) == 1
+    assert_oauth_error(await app.exchange(code), "invalid_grant")
+    assert len(await world.store.every(AuthorizationCode)) == 1  # a replay is known as one

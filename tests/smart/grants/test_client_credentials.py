@@ -209,3 +209,34 @@ async def test_an_app_for_people_gets_no_system_token(world: World) -> None:
     assert_oauth_error(await app.post("/oauth/token", form), "unauthorized_client")
     public = await world.public_app()
     assert_oauth_error(await public.post("/oauth/token", form), "invalid_client", 401)
+
+
+def _jwt(header: bytes, payload: bytes) -> str:
+    parts = (header, payload, b"x" * 96)
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+@pytest.mark.parametrize(
+    "assertion",
+    [
+        _jwt(b'{"alg":"ES384"}', b'{"sub":"\\ud800"}'),
+        _jwt(b'{"alg":"ES384"}', b"[" * 20_000),
+        _jwt(b'{"alg":"ES384"}', b'{"sub":"ehr","x":' + b"[" * 20_000),
+        _jwt(b"[" * 20_000, b'{"sub":"ehr"}'),
+        _jwt(b'{"alg":"ES384"}', b'{"sub":"ehr","x":' + b"[" * 2_000 + b"]" * 2_000 + b"}"),
+        _jwt(b'{"alg":"ES384","crit":5}', b'{"sub":"ehr"}'),
+        _jwt(b'{"alg":"ES384","crit":[5]}', b'{"sub":"ehr"}'),
+        _jwt(b'{"alg":"ES384","crit":["b64"],"b64":false}', b'{"sub":"ehr"}'),
+        _jwt(b'{"alg":["ES384"]}', b'{"sub":"ehr"}'),
+        _jwt(b'{"alg":"ES384","kid":{"a":[]}}', b'{"sub":"ehr"}'),
+        _jwt(b"[1]", b'{"sub":"ehr"}'),
+        _jwt(b"\xff\xfe", b'{"sub":"ehr"}'),
+        _jwt(b'{"alg":"ES384"}', b"\xff\xfe"),
+        _jwt(b'{"alg":"ES384"}', b'{"sub":["ehr"]}'),
+        "é.é.é",
+    ],
+    ids=range(15),
+)
+async def test_an_assertion_that_cannot_be_read_is_no_client(world: World, assertion: str) -> None:
+    ehr = await world.backend()
+    assert_oauth_error(await ehr.backend_token(assertion), "invalid_client", 401)

@@ -175,13 +175,26 @@ async def test_a_grant_that_was_replaced_needs_consent_again(world: World) -> No
 
 
 async def test_a_grant_that_was_narrowed_narrows_the_next_token(world: World) -> None:
+    world.directory.access[world.mara.key] = (childs_record(),)
     app = await world.public_app()
-    body = await app.tokens(scope="offline_access patient/Coverage.rs patient/Patient.rs")
+    body = await app.tokens(scope="offline_access patient/Observation.rs patient/Patient.rs")
+    assert body["scope"] == "offline_access patient/Observation.rs patient/Patient.rs"
     world.directory.access[world.mara.key] = (
-        dataclasses.replace(own_record(), sections=frozenset({"demographics"})),
+        dataclasses.replace(childs_record(), sections=frozenset({"demographics"})),
     )
     again = (await app.refresh(body["refresh_token"])).json()
     assert again["scope"] == "offline_access patient/Patient.rs"
+
+
+async def test_a_family_ends_after_a_year_however_often_it_is_used(world: World) -> None:
+    app = await world.public_app()
+    body = await app.tokens()
+    for _ in range(4):
+        world.clock.advance(91 * DAY)
+        body = (await app.refresh(body["refresh_token"])).json()
+    assert (await world.only_family()).expires == START + 365 * DAY
+    world.clock.advance(DAY)
+    assert_oauth_error(await app.refresh(body["refresh_token"]), "invalid_grant")
 
 
 async def test_a_disabled_account_is_out_at_once(world: World) -> None:
