@@ -115,7 +115,7 @@ class Interned:
 
     def permitted(self, visible: Visibility) -> list[int]:
         """Return the numbers of the classes that sections and labels permit, as stored now."""
-        self._refresh()
+        self.refresh()
         key = (visible.sections, visible.labels)
         found = self._permitted.get(key)
         if found is None:
@@ -129,15 +129,15 @@ class Interned:
 
         With ``practice`` it is bounded to that one of the visibility's practices.
         """
-        self._refresh()
+        self.refresh()
         key = (id(visible), practice)
         found = self._compiled.get(key)
         if found is None or found[0] is not visible:
             found = self._compiled[key] = (visible, _bounded(self, visible, practice))
         return found[1]
 
-    def _refresh(self) -> None:
-        """Forget what a commit may have changed: new classes, new slots."""
+    def refresh(self) -> None:
+        """Forget what a commit, or the transaction under way, may have changed."""
         epoch = None if self._writing else self._database.epoch()
         if self._writing or epoch != self._epoch or len(self._compiled) > _COMPILED:
             self._permitted.clear()
@@ -435,6 +435,7 @@ def _negative(criterion: Criterion) -> bool:
 
 
 async def _has_rows(interned: Interned, select: Select, resource_type: str, practice: str) -> bool:
+    interned.refresh()
     found = interned.populated.get((resource_type, practice))
     if found is None:
         found = interned.populated[resource_type, practice] = bool(

@@ -108,7 +108,7 @@ def test_a_proxy_gets_nothing_of_a_missing_section(browser: Browser, demo: Demo,
     approve(browser, "Allow Page app to use the record of Juno")
     assert browser.wait_for("#state", "done", "failed") == "done"
     assert browser.text("#user").startswith("RelatedPerson/")
-    assert browser.text("#DocumentReference") == "0"
+    assert browser.text("#DocumentReference") == "refused: 403"  # it was not offered
     assert int(browser.text("#Observation")) > 0
 
 
