@@ -40,6 +40,8 @@ class Callers:
         self._clock = clock
         self._epoch: object = None
         self._known: dict[str, AuthContext] = {}
+        self._current: dict[str, AuthContext] = {}
+        """By the hash of the token, the contexts resolved under the epoch last seen."""
 
     async def of(self, bearer: str) -> AuthContext:
         """Return the caller behind a bearer token (RFC 6750).
@@ -51,6 +53,7 @@ class Callers:
         epoch = self._store.epoch()
         if epoch != self._epoch or len(self._known) > _REMEMBERED:
             self._known.clear()
+            self._current.clear()
             self._epoch = epoch
         now = self._clock()
         known = self._known.get(bearer)
@@ -62,7 +65,7 @@ class Callers:
             if self._store.epoch() != epoch:
                 return await self.of(bearer)  # something was committed while this looked
             if self._epoch == epoch:
-                self._known[bearer] = known
+                self._known[bearer] = self._current[known.token] = known
         if now >= known.expires or _ended(known, now):
             self._known.pop(bearer, None)
             raise Unauthenticated(_REFUSED)
@@ -74,7 +77,8 @@ class Callers:
         Raises:
             Unauthenticated: the caller's rights have changed.
         """
-        if not auth.token or self._store.epoch() == self._epoch:
+        is_current = self._current.get(auth.token) is auth and self._store.epoch() == self._epoch
+        if not auth.token or is_current:
             if _ended(auth, self._clock()):
                 raise Unauthenticated(_REFUSED)
             return

@@ -2,7 +2,7 @@
 
 The paths are subject-like only; never sender, author, recipient, performer, subscriber or payor,
 so a parent who is a patient too does not own what they wrote or paid for their child. This is
-stricter than the R4 Patient compartment, which is a search feature here, not the boundary.
+stricter than the R4 Patient compartment.
 A type without a row is invisible to ``patient/`` and ``user/`` tokens.
 """
 

@@ -344,7 +344,9 @@ class Database:
         self._commits += 1
 
     def _fail(self, batch: list[_Outcome], error: BaseException) -> None:
-        self._undo("ROLLBACK" if self.writer.in_transaction else "")
+        # Whatever comes of undoing it, those who wait must hear.
+        with contextlib.suppress(sqlite3.Error):
+            self._undo("ROLLBACK" if self.writer.in_transaction else "")
         waiting_futures = [future for future, _, _ in batch]
         if not batch:  # the transaction never began: nobody in the queue can be served
             waiting_futures = [future for _, future in self._queue]

@@ -128,18 +128,17 @@ class Resources:
     ) -> HistoryPage:
         """One writer at a time commits here, and each takes an instant no earlier than the last.
 
-        ``after`` is (updated, type, id, version) of the last version given out.
+        ``after`` is (updated, type, id, practice, version) of the last version given out.
         """
         high, passed = 2**62, 2**62
         if after:
             high = int(after[0])
             found = await self._select(
                 "SELECT v.vid FROM resource r CROSS JOIN version v ON v.rid = r.rid"
-                " WHERE r.type = ? AND r.id = ? AND v.version = ?"
-                f" AND r.practice IN ({_marks(_practices(visible))})",
-                (*after[1:4], *_practices(visible)),
+                " WHERE r.type = ? AND r.id = ? AND r.practice = ? AND v.version = ?",
+                tuple(after[1:5]),
             )
-            passed = min((vid for (vid,) in found), default=0)
+            passed = found[0][0] if found else 0
         by_bound: dict[tuple[str, tuple[Any, ...]], list[str]] = {}
         for name, bound in visible.items():
             now, then = self._where(bound), _then(self._interned, bound)
@@ -171,7 +170,7 @@ class Resources:
         following = None
         if len(rows) > count:
             last = page[-1]
-            following = (last.updated, last.facts.resource_type, last.facts.id, last.version)
+            following = (last.updated, *_place(last.facts), last.version)
         return HistoryPage(page, None, following)
 
     async def stale(self) -> int:
@@ -355,8 +354,8 @@ def _then(interned: Interned, visible: Visibility) -> Where:
     return Where(sql, tuple(parameters))
 
 
-def _practices(visible: Mapping[str, Visibility]) -> list[str]:
-    return sorted({practice for bound in visible.values() for practice in bound.practices})
+def _place(facts: RowFacts) -> tuple[str, str, str]:
+    return facts.resource_type, facts.id, facts.practice
 
 
 def _marks(values: Iterable[Any]) -> str:

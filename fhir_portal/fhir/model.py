@@ -6,7 +6,6 @@ They decide whether to accept; they never write JSON, because they would lose di
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -51,13 +50,6 @@ def check(resource_type: str, body: bytes) -> list[Issue]:
     return []
 
 
-def warm(types: Iterable[str]) -> None:
-    """Import and build the models of these types now: the first use costs 10 to 160 ms each."""
-    for resource_type in types:
-        check(resource_type, b"{}")
-
-
-@functools.cache
 def _model(resource_type: str) -> Any:
     if resource_type not in served_types():
         raise UnknownType(f"{resource_type} is not a resource type of this server.")

@@ -110,7 +110,7 @@ def _resource(name: str, references: list[str], pointing: list[str]) -> dict[str
     row: dict[str, Any] = {
         "type": name,
         "interaction": [{"code": code} for code in interactions_of(name)],
-        "versioning": "no-version" if name == "AuditEvent" else "versioned-update",
+        "versioning": "no-version" if name == "AuditEvent" else "versioned",
         "readHistory": name != "AuditEvent",
         "updateCreate": name in SYSTEM_WRITES,
         "conditionalCreate": name in SYSTEM_WRITES,

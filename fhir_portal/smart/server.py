@@ -602,8 +602,9 @@ class AuthorizationServer:
 
     def _about(self, record: RecordAccess) -> str:
         """Name what a consent page is about, in a way that only this server can."""
-        parts = (part.encode() for part in record.access if part is not None)
-        return base64url(self.keys.derive("consent-page", *parts))
+        allowed = (sorted(record.sections or ()), sorted(record.act), record.until)
+        parts = [part.encode() for part in record.access if part is not None]
+        return base64url(self.keys.derive("consent-page", *parts, msgspec.json.encode(allowed)))
 
     async def _limit(self, rule: str, what: str, address: str) -> None:
         try:

@@ -4,7 +4,6 @@ import pytest
 
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.json import parse
-from fhir_portal.search.compartment import compartment_criteria, compartment_types
 from fhir_portal.search.evaluate import matches
 from fhir_portal.search.indexer import extract
 from fhir_portal.search.request import parse_search
@@ -93,21 +92,3 @@ def test_an_approximate_date_needs_to_know_the_time() -> None:
 
 def test_no_criteria_hold_for_everything() -> None:
     assert found()
-
-
-def test_a_patient_is_in_its_own_compartment_and_in_those_it_is_linked_to() -> None:
-    entries = extract("Patient", PATIENT)
-    for patient, inside in [("Pat-1", True), ("2", True), ("3", False)]:
-        criteria = compartment_criteria("Patient", patient)
-        held = [matches([one], entries, id="Pat-1", last_updated=0) for one in criteria]
-        assert any(held) is inside
-
-
-def test_a_type_outside_the_compartment_has_no_way_into_it() -> None:
-    assert compartment_criteria("Practitioner", "1") == ()
-    assert "Practitioner" not in compartment_types()
-
-
-def test_an_observation_is_in_the_compartment_of_subject_and_performer() -> None:
-    names = [(one.name, one.text) for one in compartment_criteria("Observation", "7")]
-    assert names == [("performer", "Patient/7"), ("subject", "Patient/7")]

@@ -466,9 +466,20 @@ async def the_person_becomes_another_proxy(world: World, _: Browser) -> None:
     world.directory.access[world.mara.key] = (own_record(), other)
 
 
+async def the_grant_is_widened(world: World, _: Browser) -> None:
+    child = childs_record()
+    wider = dataclasses.replace(child, sections=(child.sections or frozenset()) | {"billing"})
+    world.directory.access[world.mara.key] = (own_record(), wider)
+
+
 @pytest.mark.parametrize(
     "happens",
-    [another_record_is_picked, the_grant_is_replaced, the_person_becomes_another_proxy],
+    [
+        another_record_is_picked,
+        the_grant_is_replaced,
+        the_person_becomes_another_proxy,
+        the_grant_is_widened,
+    ],
 )
 async def test_a_yes_is_about_what_the_page_showed(
     world: World, app: App, happens: Callable[[World, Browser], Awaitable[None]]

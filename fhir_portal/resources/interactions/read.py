@@ -74,8 +74,8 @@ def _not_modified(request: FhirRequest, row: Row) -> bool:
         return names_version(request.if_none_match, row.version)
     if request.if_modified_since is not None:
         try:
-            since = parsedate_to_datetime(request.if_modified_since)
-        except ValueError:
-            return False
-        return row.updated // 1000 <= since.timestamp()
+            since = parsedate_to_datetime(request.if_modified_since).timestamp()
+        except (ValueError, OverflowError):
+            return False  # a date that cannot be read is no condition (RFC 9110 §13.1.3)
+        return row.updated // 1000 <= since
     return False

@@ -1,4 +1,4 @@
-"""Attacks that once worked. Each was seen to succeed before its fix."""
+"""Attacks that once worked; each was seen to succeed before its fix."""
 
 from __future__ import annotations
 
@@ -307,3 +307,52 @@ async def test_a_batch_reads_nothing_after_its_token_was_revoked(
     statuses = [entry["response"]["status"][:3] for entry in (await running).json["entry"]]
     assert statuses[-1] == "401"
     assert statuses == sorted(statuses)
+
+
+async def test_a_caller_is_asked_again_whoever_else_asks_in_between(
+    store: EmbeddedStore, portal: Portal
+) -> None:
+    """The remembered answer of one token says nothing of another's."""
+    one, two = an_access_token("one", an_ehr()), an_access_token("two", an_ehr())
+    await keep(store, a_client(one.client_id), one, two)
+    held = await portal.callers.of(bearer_of("one"))
+    await portal.callers.confirm(held)
+
+    async def revoke(transaction: Any) -> None:
+        await transaction.delete(AccessToken, one.key)
+
+    await store.transact(revoke)
+    await portal.callers.of(bearer_of("two"))
+    with pytest.raises(FhirError):
+        await portal.callers.confirm(held)
+
+
+async def test_a_date_nobody_can_read_is_no_condition(portal: Portal) -> None:
+    ehr = Caller(portal, an_ehr())
+    await ehr.store(a_patient("ada"))
+    date = "Mon, 99999999999 Jan 2020 00:00:00 GMT"
+    assert (await ehr.get("Patient/ada", if_modified_since=date)).status == 200
+
+
+async def test_the_first_of_a_type_is_found_at_once(portal: Portal) -> None:
+    """What was found empty before a write is looked at again after it."""
+    ehr = Caller(portal, an_ehr())
+    assert (await ehr.get("Observation?code=8867-4")).ids == []
+    assert (await ehr.post(an_observation(None))).status == 201
+    assert len((await ehr.get("Observation?code=8867-4")).ids) == 1
+    patient = a_patient(None, identifier=[{"system": "urn:x", "value": "1"}])
+    answers = await asyncio.gather(
+        *(ehr.post(patient, if_none_exist="identifier=urn:x|1") for _ in range(3))
+    )
+    assert sorted(answer.status for answer in answers) == [200, 200, 201]
+
+
+async def test_the_feed_passes_over_no_version_beside_a_shared_one(portal: Portal) -> None:
+    operator, derm = Caller(portal, an_ehr(SHARED)), Caller(portal, an_ehr(DERM))
+    await operator.store(*(a_practitioner(f"p{n}") for n in range(4)))
+    await derm.store(*(a_practitioner(f"p{n}", family="Own") for n in range(4)))
+    await derm.store(a_patient("ada"), an_observation("o"))
+    found = await derm.everything("_history?_count=1")
+    assert sorted(found) == sorted(
+        [*(f"Practitioner/p{n}" for n in range(4)), "Patient/ada", "Observation/o"]
+    )
