@@ -36,10 +36,8 @@ ROW: Final = (
     " v.method, v.body"
 )
 _COMPILED: Final = 2000
-_NARROW: Final = 200
-"""A criterion that matches fewer rows leads without a look at the others."""
 _PROBE: Final = 500
-"""Index rows counted per criterion to find the one to lead with."""
+"""Index rows counted per criterion to find the one to lead with; with fewer it leads at once."""
 _PREFIX_END: Final = "\U0010ffff"
 
 
@@ -416,7 +414,7 @@ async def _lead(
     """Choose the criterion that matches fewest index rows, if any can lead."""
     best: tuple[int, Criterion, int] | None = None
     for criterion, slot in sorted(criteria, key=lambda one: not _is_seek(one[0])):
-        if best is not None and best[0] < _NARROW:
+        if best is not None and best[0] < _PROBE:
             break
         if slot is None or criterion.modifier in {"not", "missing"} or _negative(criterion):
             continue

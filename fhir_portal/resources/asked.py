@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from fhir_portal.fhir.errors import Invalid
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.resources.server import Server
 from fhir_portal.search.criterion import SHOWN
 from fhir_portal.search.request import SearchRequest, parse_search
+
+_quoted = lru_cache(maxsize=4096)(quote_plus)
+"""The names of parameters, which repeat in every search."""
+
+
+def _written(value: str) -> str:
+    return value if value.isascii() and value.isalnum() else quote_plus(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,10 @@ def understood(server: Server, request: FhirRequest) -> Asked:
 def links(server: Server, asked: Asked, following: Sequence[Any] | None) -> list[tuple[str, str]]:
     """Return the self link, as understood, and the next one if there is more."""
     name = asked.request.resource_type
-    found = [("self", server.url(f"{name}?{urlencode(asked.request.parameters_text())}"))]
+    query = "&".join(
+        [f"{_quoted(code)}={_written(text)}" for code, text in asked.request.parameters_text()]
+    )
+    found = [("self", server.url(f"{name}?{query}"))]
     if following is not None:
         sealed = server.pages.seal(asked.pairs, following, name)
         found.append(("next", server.url(f"{name}?_page={sealed}")))

@@ -303,12 +303,21 @@ def _bearer(headers: dict[bytes, bytes]) -> str:
     return token
 
 
+_MAX_PAIRS: Final = 500
+
+
 def _pairs(query: bytes) -> list[tuple[str, str]]:
     if not query:
         return []
     try:
+        if b"%" not in query and b"+" not in query and query.count(b"&") < _MAX_PAIRS:
+            parts = [part.partition("=") for part in query.decode("ascii").split("&") if part]
+            return [(name, value) for name, _, value in parts]
         return parse_qsl(
-            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=500
+            query.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MAX_PAIRS,
         )
     except (UnicodeDecodeError, ValueError):
         message = "the query is not percent-encoded UTF-8, or has too many parameters"

@@ -119,7 +119,7 @@ async def test_types_that_are_not_listed_are_not_served(as_ehr, statement):
 
 async def test_what_it_says_of_conditions_and_versions_holds(as_ehr, statement):
     row = next(r for r in statement["rest"][0]["resource"] if r["type"] == "Patient")
-    assert row["versioning"] == "versioned-update"
+    assert row["versioning"] == "versioned"
     assert row["conditionalCreate"] is True
     assert row["conditionalRead"] == "full-support"
     assert row["updateCreate"] is True
