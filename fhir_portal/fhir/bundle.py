@@ -33,13 +33,13 @@ def bundle(
     return b"".join(parts)
 
 
-def search_entry(full_url: str, body: bytes, mode: str) -> bytes:
-    """One entry of a searchset; ``mode`` is ``match``, ``include`` or ``outcome``."""
-    return b'{"fullUrl":"%b","resource":%b,"search":{"mode":"%b"}}' % (
-        full_url.encode(),
-        body,
-        mode.encode(),
-    )
+def search_entries(base: str, found: Iterable[tuple[str, str, bytes]], mode: str) -> list[bytes]:
+    """Entries of a searchset for (type, id, body); ``mode`` is ``match`` or ``include``."""
+    head, tail = f'{{"fullUrl":"{base}/'.encode(), b',"search":{"mode":"%b"}}' % mode.encode()
+    return [
+        b'%b%b/%b","resource":%b%b' % (head, name.encode(), own_id.encode(), body, tail)
+        for name, own_id, body in found
+    ]
 
 
 def history_entry(

@@ -16,7 +16,7 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import LoggedAccess
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
-from fhir_portal.fhir.bundle import bundle, search_entry
+from fhir_portal.fhir.bundle import bundle, search_entries
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import InvalidSearch, NotFound, Unavailable
 from fhir_portal.fhir.interaction import FhirResponse
@@ -143,10 +143,9 @@ async def search(
             "searchset",
             total=None,
             links=links(server, asked, following),
-            entries=[
-                search_entry(server.url(f"AuditEvent/{one.id}"), body, "match")
-                for one, body in page
-            ],
+            entries=search_entries(
+                server.base, [("AuditEvent", one.id, body) for one, body in page], "match"
+            ),
         ),
         records=tuple({(one.row.record, one.row.told): None for one, _ in page if one.row.record}),
         detail=urlencode(asked.pairs),

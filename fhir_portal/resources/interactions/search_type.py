@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fhir_portal.access.context import AuthContext
-from fhir_portal.fhir.bundle import bundle, search_entry
+from fhir_portal.fhir.bundle import bundle, search_entries
 from fhir_portal.fhir.errors import Invalid, InvalidSearch
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
@@ -43,8 +43,8 @@ async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -
             total=page.total,
             links=links(server, asked, page.next),
             entries=[
-                *(_entry(server, row, "match") for row in matches),
-                *(_entry(server, row, "include") for row in included),
+                *_entries(server, matches, "match"),
+                *_entries(server, included, "include"),
             ],
         ),
         records=tuple(records),
@@ -95,6 +95,6 @@ async def _included(
     return list(found.values())
 
 
-def _entry(server: Server, row: Row, mode: str) -> bytes:
-    facts = row.facts
-    return search_entry(f"{server.base}/{facts.resource_type}/{facts.id}", row.body, mode)
+def _entries(server: Server, rows: Sequence[Row], mode: str) -> list[bytes]:
+    found = [(row.facts.resource_type, row.facts.id, row.body) for row in rows]
+    return search_entries(server.base, found, mode)
