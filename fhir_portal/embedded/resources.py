@@ -58,7 +58,7 @@ class Resources:
         if request.only_total:
             return Page((), total, None)
         found = await self._select(query.sql, (*query.parameters, request.count + 1))
-        rows = tuple(self._row(row) for row in found[: request.count])
+        rows = tuple(self._made(found[: request.count]))
         following = None
         if len(found) > request.count:
             last = found[request.count - 1]
@@ -99,7 +99,7 @@ class Resources:
             f" AND r.deleted = 0{bound.sql} ORDER BY r.rid LIMIT ?",
             (*slots, *map(str, targets), *bound.parameters, limit),
         )
-        return [self._row(row) for row in rows]
+        return self._made(rows)
 
     async def history(
         self, key: ResourceKey, visible: Visibility, *, count: int, after: Sequence[Any] | None
@@ -115,7 +115,7 @@ class Resources:
             f"SELECT {_VERSION} {common} AND v.version < ? ORDER BY v.version DESC LIMIT ?",
             (*parameters, after[0] if after else 2**62, count + 1),
         )
-        page = tuple(self._row(row) for row in rows[:count])
+        page = tuple(self._made(rows[:count]))
         return HistoryPage(page, total, (page[-1].version,) if len(rows) > count else None)
 
     async def feed(
@@ -166,7 +166,7 @@ class Resources:
                     ),
                 )
         rows.sort(key=lambda row: (row[7], row[10]), reverse=True)
-        page = tuple(self._row(row) for row in rows[:count])
+        page = tuple(self._made(rows[:count]))
         following = None
         if len(rows) > count:
             last = page[-1]
@@ -194,7 +194,7 @@ class Resources:
                 f" WHERE r.type = ? AND r.id IN ({_marks(ids)}){living}{bound.sql}",
                 (visible.resource_type, *ids, *bound.parameters),
             )
-            found += [self._row(row) for row in rows]
+            found += self._made(rows)
         if len(visible.practices) > 1:
             # An id that both the practice and the shared space use: the practice's own wins.
             first: dict[str, Row] = {}
@@ -212,10 +212,21 @@ class Resources:
         return await self._database.select(sql, parameters)
 
     def _row(self, row: Sequence[Any]) -> Row:
-        facts = RowFacts(
-            row[0], row[1], row[2], tuple(row[3].split()), self._interned.text(row[4]), bool(row[5])
-        )
-        return Row(facts, row[6], row[7], row[8], row[9])
+        return self._made([row])[0]
+
+    def _made(self, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        """Make rows of what was selected; those of one record and class share both."""
+        owners: dict[str, tuple[str, ...]] = {}
+        found: list[Row] = []
+        text = self._interned.text
+        for row in rows:
+            written = row[3]
+            of = owners.get(written)
+            if of is None:
+                of = owners[written] = tuple(written.split())
+            facts = RowFacts(row[0], row[1], row[2], of, text(row[4]), row[5] == 1)
+            found.append(Row(facts, row[6], row[7], row[8], row[9]))
+        return found
 
 
 class ResourceChanges(Resources):
@@ -328,7 +339,7 @@ class ResourceChanges(Resources):
             " WHERE e.practice = ? AND e.target = ? AND r.deleted = 0 ORDER BY r.rid",
             (practice, str(target)),
         )
-        return [self._row(row) for row in rows]
+        return self._made(rows.fetchall())
 
     def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._database.writer.execute(sql, parameters)

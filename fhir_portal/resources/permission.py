@@ -42,13 +42,25 @@ def checked(rows: Iterable[Row], visible: Visibility) -> list[Row]:
     Granular criteria and being referred to are the query's alone; everything else is repeated.
     """
     found = list(rows)
+    looked_at: set[tuple[str, str, tuple[str, ...], int]] = set()
     for row in found:
         facts = row.facts
+        if visible.ids is not None and facts.id not in visible.ids:
+            raise Leak(visible.resource_type)
+        # Rows alike in everything that counts are looked at once; classes are shared objects.
+        alike = (
+            facts.resource_type,
+            facts.practice,
+            facts.owners,
+            id(facts.visibility_class),
+        )
+        if alike in looked_at:
+            continue
+        looked_at.add(alike)
         if not (
             facts.resource_type == visible.resource_type
             and facts.practice in visible.practices
             and (visible.record is None or facts.owners == (visible.record,))
-            and (visible.ids is None or facts.id in visible.ids)
             and visible.permits_class(facts.visibility_class)
         ):
             raise Leak(visible.resource_type)
