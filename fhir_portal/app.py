@@ -28,11 +28,11 @@ from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
-from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.logs import configure
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import Settings, load
 from fhir_portal.smart.discovery import capability_security
 from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
@@ -52,18 +52,36 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
+"""A store that does not say within this time how it is does not answer."""
 
 
-def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> EmbeddedStore:
+async def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> PortalStore:
     """Open the store the settings name.
 
     Raises:
-        Unavailable: it cannot be opened safely, or is of a kind that is not there yet.
+        Unavailable: it cannot be opened safely.
     """
-    if settings.mongodb_uri is not None:
-        message = "MongoDB is not supported by this version; unset FHIR_PORTAL_MONGODB_URI"
-        raise Unavailable(message)
-    return EmbeddedStore.open(str(settings.data), clock=clock)
+    if settings.mongodb_uri is None:
+        return EmbeddedStore.open(str(settings.data), clock=clock)
+    # Only here, so that nobody who keeps to the embedded store loads a MongoDB driver.
+    from fhir_portal.mongo.store import MongoStore  # noqa: PLC0415
+
+    return await MongoStore.open(
+        settings.mongodb_uri.get_secret_value(),
+        driver=settings.mongodb_driver,
+        transactions=settings.mongodb_transactions,
+        clock=clock,
+    )
+
+
+async def faults_of(store: PortalStore) -> list[str]:
+    """Return why a store is not ready, within `ANSWER_SECONDS` even if it hangs."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await store.faults()
+    except Exception:  # noqa: BLE001 - whatever it is, the store does not answer
+        return ["the store does not answer"]
 
 
 class Application:
@@ -84,7 +102,7 @@ class Application:
         self.clock = clock
         self._pause = pause
         self._housekeeping: asyncio.Task[None] | None = None
-        self.store: EmbeddedStore
+        self.store: PortalStore
         self.portal: Portal
         self.authorization: AuthorizationServer
         self.keys: ServerKeys
@@ -92,9 +110,18 @@ class Application:
 
     async def open(self) -> None:
         """Open the store and put everything together."""
-        settings, clock = self.settings, self.clock
+        self.store = await open_store(self.settings, self.clock)
+        try:
+            await self._put_together()
+        except BaseException:
+            await self.store.aclose()
+            raise
+        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._is_open = True
+
+    async def _put_together(self) -> None:
+        settings, clock, store = self.settings, self.clock, self.store
         issuer = Issuer(settings.base_url, settings.aliases)
-        self.store = store = open_store(settings, clock)
         self.keys = await load_server_keys(
             store, settings.secret_key(), now=clock(), random=secrets.token_bytes
         )
@@ -137,10 +164,8 @@ class Application:
         # Only the pages and the endpoints of the authorization server count by address.
         self._oauth = behind_proxy(OAuthEndpoints(self.authorization, store))
         self._site = behind_proxy(
-            site([health_router(self._faults), pages], version=version("fhir-portal"))
+            site([health_router(lambda: faults_of(store)), pages], version=version("fhir-portal"))
         )
-        self._housekeeping = asyncio.create_task(self._keep_house())
-        self._is_open = True
 
     async def close(self) -> None:
         """Close the store."""
@@ -150,8 +175,7 @@ class Application:
                 self._housekeeping.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._housekeeping
-            await self.store.database.settle()
-            self.store.close()
+            await self.store.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -193,14 +217,6 @@ class Application:
                 await drop_expired(self.store, self.clock())
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round comes
                 _log.error("housekeeping failed", **fault(error))
-
-    async def _faults(self) -> list[str]:
-        try:
-            stale = await self.store.stale()
-        except Exception:  # noqa: BLE001 - whatever it is, the store does not answer
-            return ["the store does not answer"]
-        found = [f"{stale} resources wait for a reindex"] if stale else []
-        return found + ([self.store.log.fault] if self.store.log.fault else [])
 
     def _capabilities(self) -> bytes:
         issuer = self.authorization.issuer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from fhir_portal.commands.check import check_command
 from fhir_portal.commands.client import client_commands
 from fhir_portal.commands.demo import demo_command
 from fhir_portal.commands.import_ import import_command
@@ -27,6 +28,7 @@ def about() -> None:
 cli.command("serve")(serve_command)
 cli.command("demo")(demo_command)
 cli.command("import")(import_command)
+cli.command("check")(check_command)
 cli.add_typer(client_commands)
 cli.add_typer(practice_commands)
 

@@ -32,6 +32,8 @@ from pydantic_settings import (
 
 PREFIX = "FHIR_PORTAL_"
 SETTINGS_FILE = f"{PREFIX}SETTINGS"
+TEST_PREFIX = f"{PREFIX}TEST_"
+"""Variables that the test suite reads; a server that a test starts inherits them."""
 SECRET_KEY_BYTES = 32
 MIB = 1024 * 1024
 
@@ -53,6 +55,7 @@ class Settings(BaseSettings):
     data: Path = Path("var/portal.db")
     mongodb_uri: SecretStr | None = None
     mongodb_driver: Literal["motor", "pymongo"] = "motor"
+    mongodb_transactions: bool = True
     secret_key_file: Path | None = None
     outbox: Path | None = None
 
@@ -207,7 +210,11 @@ def _problems(values: Mapping[str, Any]) -> list[str]:
 def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Return a line for each variable that has our prefix and no meaning: most likely a typo."""
     known = [SETTINGS_FILE, *(PREFIX + name.upper() for name in Settings.model_fields)]
-    ours = sorted(name for name in environment if name.upper().startswith(PREFIX))
+    ours = sorted(
+        name
+        for name in environment
+        if name.upper().startswith(PREFIX) and not name.upper().startswith(TEST_PREFIX)
+    )
     return [
         f"{name}: {_unknown(name.upper(), known)}" for name in ours if name.upper() not in known
     ]

@@ -18,12 +18,12 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import SECTION_SYSTEM, section_displays
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import FhirError
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, interaction_at
 from fhir_portal.fhir.outcome import outcome
 from fhir_portal.portal import Portal
-from fhir_portal.records import Record
+from fhir_portal.records import Record, RecordStore
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import AccessToken, token_hash
@@ -70,7 +70,7 @@ class Ids:
 
 
 def a_portal(
-    store: EmbeddedStore, clock: Callable[[], float], *, ids: Ids | None = None, base: str = BASE
+    store: PortalStore, clock: Callable[[], float], *, ids: Ids | None = None, base: str = BASE
 ) -> Portal:
     return Portal.over(
         store,
@@ -578,7 +578,7 @@ def an_access_token(name: str, auth: AuthContext, *, expires: float = START + 1e
     )
 
 
-async def keep(store: EmbeddedStore, *records: Record) -> None:
+async def keep(store: RecordStore, *records: Record) -> None:
     """Put records into a store."""
 
     async def work(transaction: Any) -> None:

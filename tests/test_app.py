@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,10 +15,11 @@ import httpx
 import pytest
 
 from fhir_portal.accounts.sessions import Session
-from fhir_portal.app import HOUSEKEEPING_SECONDS, Application
+from fhir_portal.app import HOUSEKEEPING_SECONDS, Application, open_store
+from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.records import DROPPED_AT_ONCE, drop_expired
-from fhir_portal.settings import load
+from fhir_portal.settings import InvalidSettings, load
 
 
 class Pauses:
@@ -124,3 +127,112 @@ async def test_an_address_that_is_almost_one_of_ours_leads_nowhere(
         response = await http.get(f"http://127.0.0.1:8000{path}", headers={"Host": "evil.example"})
     assert response.status_code == 404
     assert "location" not in response.headers
+
+
+async def readiness(application: Application) -> httpx.Response:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(application), base_url="http://127.0.0.1:8000"
+    ) as http:
+        return await http.get("/health/ready")
+
+
+async def test_a_server_whose_store_is_well_is_ready(tmp_path: Path) -> None:
+    async with opened(tmp_path, Pauses()) as application:
+        response = await readiness(application)
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+
+
+async def test_every_fault_of_the_store_is_a_reason_not_to_be_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, Pauses()) as application:
+        store = application.store
+
+        async def three() -> int:
+            return 3
+
+        monkeypatch.setattr(store, "stale", three)
+        monkeypatch.setattr(store.log, "fault", "the access log cannot be synced: OSError")
+        response = await readiness(application)
+    assert response.status_code == 503
+    assert response.json()["reasons"] == [
+        "3 resources wait for a reindex",
+        "the access log cannot be synced: OSError",
+    ]
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+async def test_a_store_that_does_not_answer_is_said_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("fhir_portal.app.ANSWER_SECONDS", 0.01)
+
+    async def faults() -> list[str]:
+        if how == "hangs":
+            await asyncio.Event().wait()
+        raise Unavailable("mongodb://portal:secret@db is gone")
+
+    async with opened(tmp_path, Pauses()) as application:
+        monkeypatch.setattr(application.store, "faults", faults)
+        response = await readiness(application)
+    assert response.status_code == 503
+    assert response.json() == {"status": "not ready", "reasons": ["the store does not answer"]}
+
+
+async def test_a_start_that_fails_leaves_no_store_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    close = EmbeddedStore.close
+
+    def closing(store: EmbeddedStore) -> None:
+        closed.append(store)
+        close(store)
+
+    monkeypatch.setattr(EmbeddedStore, "close", closing)
+    (tmp_path / "key").write_text("no key")
+    application = Application(
+        load(data=tmp_path / "portal.db", secret_key_file=tmp_path / "key"), pause=Pauses()
+    )
+    with pytest.raises(InvalidSettings):
+        await application.open()
+    assert closed == [application.store]
+    await application.close()
+
+
+async def test_closing_waits_for_the_writes_that_are_under_way(tmp_path: Path) -> None:
+    async with opened(tmp_path, Pauses()) as application:
+        writing = asyncio.create_task(keep(application, a_session("one", time.time() + 600)))
+        await asyncio.sleep(0)
+    await writing
+    async with opened(tmp_path, Pauses()) as application:
+        assert await kept(application) == ["one"]
+
+
+def test_the_embedded_store_loads_no_mongodb_driver(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, sys
+from fhir_portal.app import Application
+from fhir_portal.cli import cli
+from fhir_portal.settings import InvalidSettings, load
+
+async def start():
+    application = Application(load(data={str(tmp_path / "portal.db")!r}))
+    await application.open()
+    await application.close()
+
+asyncio.run(start())
+print(sorted({{"motor", "pymongo", "bson", "fhir_portal.mongo"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+async def test_a_database_that_is_not_there_is_said_without_its_password() -> None:
+    uri = "mongodb://portal:secret@127.0.0.1:1/portal?serverSelectionTimeoutMS=50"
+    with pytest.raises(Unavailable) as refusal:
+        await open_store(load(mongodb_uri=uri))
+    assert "FHIR_PORTAL_MONGODB_URI" in str(refusal.value)
+    assert "secret" not in str(refusal.value)

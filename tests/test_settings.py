@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fhir_portal.settings import InvalidSettings, Settings, load
+from fhir_portal.settings import InvalidSettings, Settings, hand_down, load
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,7 @@ def test_nothing_set_is_the_demo_on_this_machine() -> None:
     assert settings.aliases == ("http://localhost:8000",)
     assert settings.data == Path("var/portal.db")
     assert settings.mongodb_uri is None
+    assert settings.mongodb_transactions
     assert settings.access_token_seconds == 900
     assert settings.max_body_bytes == 16 * 1024 * 1024
     assert settings.max_transaction_bytes == 64 * 1024 * 1024
@@ -122,6 +123,29 @@ def test_an_unknown_variable_is_refused_with_what_it_may_have_meant(
 ) -> None:
     monkeypatch.setenv("FHIR_PORTAL_BASEURL", "https://portal.example.org")
     assert_refused("FHIR_PORTAL_BASEURL: no such setting; did you mean FHIR_PORTAL_BASE_URL?")
+
+
+def test_the_variables_of_the_test_suite_mean_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FHIR_PORTAL_TEST_DATA", "elsewhere")
+    assert load() == Settings()
+
+
+@pytest.mark.parametrize("transactions", [True, False])
+def test_what_is_handed_down_is_what_the_workers_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, transactions: bool
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    settings = load(
+        base_url="https://portal.example.org",
+        aliases=("https://a.example.org", "https://b.example.org"),
+        data=tmp_path / "portal.db",
+        mongodb_uri="mongodb://portal:secret@db/portal",
+        mongodb_driver="pymongo",
+        mongodb_transactions=transactions,
+        workers=2,
+    )
+    hand_down(settings)
+    assert load() == settings
 
 
 def test_a_transaction_may_not_be_smaller_than_a_body() -> None:

@@ -19,11 +19,14 @@ from fhir_portal.smart.token import AccessToken, authenticate
 _REFUSED: Final = "the access token is not valid, has expired, or its access was ended"
 _REMEMBERED: Final = 10_000
 
+_Remembered = tuple[object, AuthContext]
+"""The epoch under which a context was found, and the context."""
+
 
 class EpochReader(IdentityReader, Protocol):
     """A store that tells when anything was committed."""
 
-    def epoch(self) -> object:
+    async def epoch(self) -> object:
         """Return a value that differs whenever anything was committed."""
         ...
 
@@ -31,17 +34,16 @@ class EpochReader(IdentityReader, Protocol):
 class Callers:
     """Authenticates callers, remembering the answer for as long as nothing was committed.
 
-    A remembered answer is used only in a request that has read the store's epoch, so a
-    revocation bites on the next request at every worker.
+    A remembered answer is used only in a request that has itself read the epoch which the answer
+    was found under, so a revocation bites on the next request at every worker.
     """
 
     def __init__(self, store: EpochReader, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
-        self._epoch: object = None
-        self._known: dict[str, AuthContext] = {}
-        self._current: dict[str, AuthContext] = {}
-        """By the hash of the token, the contexts resolved under the epoch last seen."""
+        self._by_bearer: dict[str, _Remembered] = {}
+        self._by_token: dict[str, _Remembered] = {}
+        """By the hash of the token, which is what contexts know."""
 
     async def of(self, bearer: str) -> AuthContext:
         """Return the caller behind a bearer token (RFC 6750).
@@ -50,26 +52,42 @@ class Callers:
             Unauthenticated: unknown, expired or revoked token; disabled account or client;
                 a grant that has ended. The words are the same for all.
         """
-        epoch = self._store.epoch()
-        if epoch != self._epoch or len(self._known) > _REMEMBERED:
-            self._known.clear()
-            self._current.clear()
-            self._epoch = epoch
+        epoch = await self._store.epoch()
+        remembered = self._by_bearer.get(bearer)
+        if remembered is None:
+            found = await self._look_up(bearer, epoch, None)
+        elif remembered[0] == epoch:
+            found = remembered[1]
+        else:
+            found = await self._look_up(bearer, epoch, remembered[1])
         now = self._clock()
-        known = self._known.get(bearer)
-        if known is None:
-            token = await authenticate(self._store, bearer, now)
+        if now >= found.expires or _ended(found, now):
+            self._by_bearer.pop(bearer, None)
+            raise Unauthenticated(_REFUSED)
+        return found
+
+    async def _look_up(self, bearer: str, epoch: object, before: AuthContext | None) -> AuthContext:
+        """Resolve a caller to what was true at one moment after this request came.
+
+        Nothing was committed during the look, or the look found what the one ``before`` it had
+        found: then that was true when this one began. (Where others commit all the time, waiting
+        for a look that nobody disturbs would never end.)
+        """
+        while True:
+            token = await authenticate(self._store, bearer, self._clock())
             if token is None:
                 raise Unauthenticated(_REFUSED)
-            known = await resolve(self._store, token, self._clock)
-            if self._store.epoch() != epoch:
-                return await self.of(bearer)  # something was committed while this looked
-            if self._epoch == epoch:
-                self._known[bearer] = self._current[known.token] = known
-        if now >= known.expires or _ended(known, now):
-            self._known.pop(bearer, None)
-            raise Unauthenticated(_REFUSED)
-        return known
+            found = await resolve(self._store, token, self._clock)
+            began, epoch = epoch, await self._store.epoch()
+            if epoch == began:
+                if len(self._by_bearer) >= _REMEMBERED:
+                    self._by_bearer.clear()
+                    self._by_token.clear()
+                self._by_bearer[bearer] = self._by_token[found.token] = (epoch, found)
+                return found
+            if found == before:
+                return found
+            before = found
 
     async def confirm(self, auth: AuthContext) -> None:
         """Ask again outside a transaction: after a body was awaited, before each batch entry.
@@ -77,12 +95,14 @@ class Callers:
         Raises:
             Unauthenticated: the caller's rights have changed.
         """
-        is_current = self._current.get(auth.token) is auth and self._store.epoch() == self._epoch
-        if not auth.token or is_current:
-            if _ended(auth, self._clock()):
-                raise Unauthenticated(_REFUSED)
-            return
-        await self.still(self._store, auth)
+        if auth.token:
+            epoch = await self._store.epoch()
+            remembered = self._by_token.get(auth.token)
+            if remembered is None or remembered[1] is not auth or remembered[0] != epoch:
+                await self.still(self._store, auth)
+                return
+        if _ended(auth, self._clock()):
+            raise Unauthenticated(_REFUSED)
 
     async def still(self, transaction: Any, auth: AuthContext) -> None:
         """Ask again inside a transaction whether the caller's rights stand unchanged.

@@ -15,7 +15,8 @@ import typer
 
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.commands.store import Refused, in_store
-from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import (
     AuthMethod,
     Client,
@@ -74,7 +75,7 @@ def add(
     """Register a client. A secret is shown here and never again."""
     keys = _jwk_set(jwks) if jwks is not None else None
 
-    async def work(store: EmbeddedStore) -> dict[str, Any]:
+    async def work(store: PortalStore) -> dict[str, Any]:
         if practice is not None and await store.get(Practice, practice) is None:
             known = ", ".join(one.key for one in await store.every(Practice)) or "none"
             raise Refused(f"there is no practice '{practice}' (known: {known})")
@@ -102,7 +103,7 @@ def add(
 def list_(*, as_json: AsJson = False) -> None:
     """List the clients."""
 
-    async def work(store: EmbeddedStore) -> list[dict[str, Any]]:
+    async def work(store: PortalStore) -> list[dict[str, Any]]:
         found: list[Client] = []
         while page := await store.every(Client, after=found[-1].key if found else ""):
             found += page
@@ -124,7 +125,7 @@ def list_(*, as_json: AsJson = False) -> None:
 def show(client_id: Id, *, as_json: AsJson = False) -> None:
     """Show what is registered of a client; secrets are kept as hashes and cannot be shown."""
 
-    async def work(store: EmbeddedStore) -> dict[str, Any]:
+    async def work(store: PortalStore) -> dict[str, Any]:
         client = await store.get(Client, client_id)
         if client is None:
             raise UnknownClient(client_id)
@@ -137,7 +138,7 @@ def show(client_id: Id, *, as_json: AsJson = False) -> None:
 def rotate_secret(client_id: Id, *, as_json: AsJson = False) -> None:
     """Give a client another secret and show it once; the old one stops working now."""
 
-    async def work(store: EmbeddedStore) -> dict[str, Any]:
+    async def work(store: PortalStore) -> dict[str, Any]:
         secret = await new_client_secret(store, client_id, random=secrets.token_bytes)
         return {"client_id": client_id, "client_secret": secret}
 
@@ -148,7 +149,7 @@ def rotate_secret(client_id: Id, *, as_json: AsJson = False) -> None:
 def disable(client_id: Id, *, as_json: AsJson = False) -> None:
     """Shut a client out and end every access it has, from the next request on."""
 
-    async def work(store: EmbeddedStore) -> dict[str, Any]:
+    async def work(store: PortalStore) -> dict[str, Any]:
         ended = await disable_client(store, client_id, now=time.time())
         return {"client_id": client_id, "disabled": True, "ended": ended}
 
@@ -159,18 +160,18 @@ def disable(client_id: Id, *, as_json: AsJson = False) -> None:
 def enable(client_id: Id, *, as_json: AsJson = False) -> None:
     """Let a disabled client in again; people have to connect it anew."""
 
-    async def work(store: EmbeddedStore) -> dict[str, Any]:
+    async def work(store: PortalStore) -> dict[str, Any]:
         await enable_client(store, client_id)
         return {"client_id": client_id, "disabled": False}
 
     _print(_run(work), as_json=as_json)
 
 
-def _run(work: Callable[[EmbeddedStore], Awaitable[T]]) -> T:
+def _run(work: Callable[[PortalStore], Awaitable[T]]) -> T:
     """Do something in the store; every refusal is one line and exit status 2."""
     try:
         return asyncio.run(in_store(work))
-    except Refused as error:
+    except (Refused, Unavailable) as error:
         message = str(error)
     except UnknownClient as error:
         message = f"there is no client '{error}'"

@@ -51,19 +51,22 @@ class PortTaken(Exception):
 
 def in_words(settings: Settings, placed: Placed) -> str:
     """Say where everything is and who can sign in."""
+    store, anew = str(settings.data), "--reset"
+    if settings.mongodb_uri is not None:
+        store, anew = "MongoDB (FHIR_PORTAL_MONGODB_URI)", "an empty database"
     state = "built just now" if placed.new else f"built on {placed.day}, kept as it is"
     width = max(len(account.username) for account in ACCOUNTS)
     longest = max(len(account.name) for account in ACCOUNTS)
     described = str(settings.demo_file)
     if not placed.described:
-        described += " is gone, and with it the clients' keys: --reset builds all anew"
+        described += f" is gone, and with it the clients' keys: {anew} builds all anew"
     return "\n".join(
         [
             " and ".join(practice.name for practice in PRACTICES) + f": {state}.",
             "",
             f"  FHIR API      {settings.base_url}/fhir",
             f"  sign in       {settings.base_url}/signin",
-            f"  store         {settings.data}",
+            f"  store         {store}",
             f"  for scripts   {described}",
             "",
             f"Everybody's password is {PASSWORD}",

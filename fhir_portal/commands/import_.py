@@ -20,7 +20,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.commands.store import Refused, in_store
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordTransaction
@@ -32,6 +31,7 @@ from fhir_portal.resources.importing import (
     operator,
 )
 from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import load
 from fhir_portal.smart.issuer import Issuer
 
@@ -105,7 +105,7 @@ def import_command(
 
 
 async def _import(
-    store: EmbeddedStore,
+    store: PortalStore,
     files: Sequence[Path],
     practice: str,
     name: str | None,
@@ -133,7 +133,7 @@ async def _import(
         return await import_files(_server(store), auth, files, jobs=jobs, report=report)
 
 
-async def _require_practice(store: EmbeddedStore, key: str, name: str | None) -> None:
+async def _require_practice(store: PortalStore, key: str, name: str | None) -> None:
     """Look the practice up, or make it when it is to have a name and is not there yet."""
     if key == SHARED:
         if name is not None:
@@ -156,7 +156,7 @@ async def _require_practice(store: EmbeddedStore, key: str, name: str | None) ->
     await store.transact(make)
 
 
-def _server(store: EmbeddedStore) -> Server:
+def _server(store: PortalStore) -> Server:
     """Put together what writes need; nothing here gives out pages, so their key is a new one."""
     settings = load()
     issuer = Issuer(settings.base_url, settings.aliases)

@@ -14,8 +14,9 @@ import typer
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.commands.store import Refused, in_store
-from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.records import DuplicateRecord, RecordTransaction
+from fhir_portal.resources.store import PortalStore
 
 practice_commands = typer.Typer(
     name="practice",
@@ -40,7 +41,7 @@ def add(
 ) -> None:
     """Add a practice."""
 
-    async def work(store: EmbeddedStore) -> dict[str, Any]:
+    async def work(store: PortalStore) -> dict[str, Any]:
         if _KEY.fullmatch(key) is None or key == SHARED:
             raise Refused(
                 "a practice key has 1 to 64 lower-case letters, digits and inner hyphens, "
@@ -71,7 +72,7 @@ def add(
 def list_(*, as_json: AsJson = False) -> None:
     """List the practices."""
 
-    async def work(store: EmbeddedStore) -> list[dict[str, Any]]:
+    async def work(store: PortalStore) -> list[dict[str, Any]]:
         found: list[Practice] = []
         while page := await store.every(Practice, after=found[-1].key if found else ""):
             found += page
@@ -84,10 +85,10 @@ def list_(*, as_json: AsJson = False) -> None:
         typer.echo(_line(practice))
 
 
-def _run(work: Callable[[EmbeddedStore], Awaitable[T]]) -> T:
+def _run(work: Callable[[PortalStore], Awaitable[T]]) -> T:
     try:
         return asyncio.run(in_store(work))
-    except Refused as error:
+    except (Refused, Unavailable) as error:
         typer.echo(f"fhir-portal: {error}", err=True)
         raise typer.Exit(2) from None
 

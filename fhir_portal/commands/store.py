@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from fhir_portal.app import open_store
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import InvalidSettings, load
 
 T = TypeVar("T")
@@ -17,14 +17,14 @@ class Refused(Exception):
     """The command cannot be carried out; the message says why."""
 
 
-async def in_store(work: Callable[[EmbeddedStore], Awaitable[T]]) -> T:
+async def in_store(work: Callable[[PortalStore], Awaitable[T]]) -> T:
     """Run ``work`` with the store that the settings name.
 
     Raises:
         Refused: settings that cannot be used, or a store that cannot be opened.
     """
     try:
-        store = open_store(load())
+        store = await open_store(load())
     except (InvalidSettings, Unavailable) as error:
         raise Refused(str(error)) from None
     except OSError as error:
@@ -32,4 +32,4 @@ async def in_store(work: Callable[[EmbeddedStore], Awaitable[T]]) -> T:
     try:
         return await work(store)
     finally:
-        store.close()
+        await store.aclose()

@@ -1,7 +1,9 @@
 """Puts the demo world where the settings say: the store, whole or not at all, and ``demo.json``.
 
-The world is built in a folder of its own and moved into place at the end, the store's file last:
-while that is missing, nothing is there, and what an interrupted start left is built anew.
+For the embedded store the world is built in a folder of its own and moved into place at the end,
+the store's file last: while that is missing, nothing is there, and what an interrupted start left
+is built anew. In a MongoDB it is built in place, if nobody has used the database; what an
+interrupted start left there is marked, and refused.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.app import open_store
 from fhir_portal.demo.people import ACCOUNTS, PASSWORD, DemoAccount
-from fhir_portal.demo.world import DemoStore, build_world
+from fhir_portal.demo.world import DemoBegun, DemoStore, build_world
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.records import DuplicateRecord
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import Settings
 
 _BESIDE: Final = ("", "-wal", "-shm")
@@ -53,35 +57,77 @@ async def place_demo(
         Unavailable: the store cannot be opened.
         OSError: the folder cannot be written.
     """
-    if settings.mongodb_uri is not None:
-        raise NotTheDemo("the demo has its own embedded store; unset FHIR_PORTAL_MONGODB_URI")
     settings.data.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    day = await _day_of_existing(settings, clock) if settings.data.exists() else None
+    if settings.mongodb_uri is not None:
+        return await _place_in_mongodb(settings, clock, reset=reset)
+    day = None
+    if settings.data.exists():
+        store = await open_store(settings, clock)
+        try:
+            day = await _day_of_existing(
+                store,
+                f"{settings.data} holds a store that is not the demo's; "
+                "serve it with `fhir-portal serve`, or name another file by FHIR_PORTAL_DATA",
+            )
+        finally:
+            await store.aclose()
     if day is not None and not reset:
-        clients = _known_clients(settings.demo_file)
-        if clients is not None:
-            _describe(settings, clients)
-        return Placed(day, new=False, described=clients is not None)
+        return _kept(settings, day)
     return Placed(await _build(settings, clock), new=True, described=True)
 
 
-async def _day_of_existing(settings: Settings, clock: Callable[[], float]) -> str | None:
-    """The day on which the demo in the store was built; ``None`` when nobody has used the store."""
-    store = open_store(settings, clock)
+async def _place_in_mongodb(
+    settings: Settings, clock: Callable[[], float], *, reset: bool
+) -> Placed:
+    if reset:
+        raise NotTheDemo(
+            "--reset does not empty a MongoDB; drop the database, or name another one in "
+            "FHIR_PORTAL_MONGODB_URI"
+        )
+    store = await open_store(settings, clock)
     try:
-        demo = await store.get(DemoStore, "demo")
-        if demo is not None:
-            return demo.day
-        practices = await store.every(Practice, limit=1)
-        accounts = await store.every(Account, limit=1)
-        if practices or accounts:
-            raise NotTheDemo(
-                f"{settings.data} holds a store that is not the demo's; "
-                "serve it with `fhir-portal serve`, or name another file by FHIR_PORTAL_DATA"
-            )
-        return None
+        day = await _day_of_existing(
+            store,
+            "the database of FHIR_PORTAL_MONGODB_URI holds something that is not the demo's; "
+            "serve it with `fhir-portal serve`, or name another database",
+        )
+        if day is not None:
+            return _kept(settings, day)
+        try:
+            world = await build_world(store, clock=clock, base=f"{settings.base_url}/fhir")
+        except DuplicateRecord:
+            raise NotTheDemo("another process builds the demo in this database") from None
     finally:
-        store.close()
+        await store.aclose()
+    _describe(settings, world.clients)
+    return Placed(world.day.isoformat(), new=True, described=True)
+
+
+async def _day_of_existing(store: PortalStore, other: str) -> str | None:
+    """The day on which the demo in the store was built; ``None`` when nobody has used the store.
+
+    Raises `NotTheDemo` with the words of ``other`` when the store is used for something else.
+    """
+    demo = await store.get(DemoStore, "demo")
+    if demo is not None:
+        return demo.day
+    if await store.get(DemoBegun, "demo") is not None:
+        raise NotTheDemo(
+            "the demo was begun here and is not whole: its building was interrupted, or is under "
+            "way; if it is not, drop the database and start again"
+        )
+    practices = await store.every(Practice, limit=1)
+    accounts = await store.every(Account, limit=1)
+    if practices or accounts:
+        raise NotTheDemo(other)
+    return None
+
+
+def _kept(settings: Settings, day: str) -> Placed:
+    clients = _known_clients(settings.demo_file)
+    if clients is not None:
+        _describe(settings, clients)
+    return Placed(day, new=False, described=clients is not None)
 
 
 async def _build(settings: Settings, clock: Callable[[], float]) -> str:

@@ -23,10 +23,10 @@ from fhir_portal.demo.codes import Json
 from fhir_portal.demo.marrowbrook import marrowbrook, taken_back
 from fhir_portal.demo.people import ACCOUNTS, MARROWBROOK, PASSWORD, PRACTICES, DemoAccount
 from fhir_portal.demo.quillfern import quillfern
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.portal import Portal
 from fhir_portal.records import Record, RecordTransaction
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import ClientType, NewClient, add_client
 from fhir_portal.smart.scope import ScopeSet
 
@@ -41,6 +41,12 @@ _APP_SCOPE: Final = "openid fhirUser launch/patient offline_access patient/*.cru
 _SYSTEM_SCOPE: Final = "system/*.cruds"
 _PERMISSIONS: Final = (LABEL, GRANT_WRITING)
 _SECONDS_OF_BUILDING: Final = 600
+
+
+class DemoBegun(Record, frozen=True, kw_only=True):
+    """Marks a store in which the demo world is, or was, being built."""
+
+    kind: ClassVar[str] = "demo-begun"
 
 
 class DemoStore(Record, frozen=True, kw_only=True):
@@ -61,7 +67,7 @@ class World:
 
 
 async def build_world(
-    store: EmbeddedStore,
+    store: PortalStore,
     *,
     clock: Callable[[], float],
     base: str,
@@ -107,8 +113,9 @@ async def build_world(
     return World(day, ACCOUNTS, clients)
 
 
-async def _open_practices(store: EmbeddedStore) -> None:
+async def _open_practices(store: PortalStore) -> None:
     async def insert(transaction: RecordTransaction) -> None:
+        await transaction.insert(DemoBegun(key="demo"))
         for practice in PRACTICES:
             await transaction.insert(practice)
 
@@ -141,7 +148,7 @@ async def _write(portal: Portal, practice: str, resources: Sequence[Json]) -> No
 
 
 async def _add_clients(
-    store: EmbeddedStore, *, now: float, random: Callable[[int], bytes]
+    store: PortalStore, *, now: float, random: Callable[[int], bytes]
 ) -> tuple[Mapping[str, Any], ...]:
     """Register an EHR for each practice and two apps for people; describe them for demo.json."""
     found: list[Mapping[str, Any]] = []

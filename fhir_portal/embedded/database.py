@@ -360,7 +360,7 @@ class Database:
 
     async def settle(self) -> None:
         """Wait for the writes that are under way."""
-        if self._draining is not None:
+        if self._draining is not None and not self._draining.done():
             await asyncio.wait([self._draining])
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
-from fhir_portal.embedded.database import Database
+from fhir_portal.embedded.database import SCHEMA_VERSION, Database
 from fhir_portal.embedded.log import EmbeddedLog
 from fhir_portal.embedded.query import Interned
 from fhir_portal.embedded.records import RecordChanges, Records
@@ -49,12 +49,30 @@ class EmbeddedStore(Resources, Records):
         except sqlite3.Error as error:
             raise Unavailable(f"{path} cannot be opened: {error}") from error
 
-    def epoch(self) -> tuple[int, int]:
+    async def epoch(self) -> tuple[int, int]:
         return self.database.epoch()
+
+    def about(self) -> list[str]:
+        return [
+            f"embedded store at {self.database.path}, layout {SCHEMA_VERSION}",
+            f"SQLite {sqlite3.sqlite_version}",
+        ]
+
+    async def faults(self) -> list[str]:
+        stale = await self.stale()
+        found = [f"{stale} resources wait for a reindex"] if stale else []
+        return found + ([self.log.fault] if self.log.fault else [])
+
+    async def check_indexes(self) -> list[str]:
+        return ["the indexes are part of the file's layout"]
 
     async def transact(self, work: Callable[[EmbeddedTransaction], Awaitable[T]]) -> T:
         transaction = EmbeddedTransaction(self.database, self._written)
         return await self.database.write(lambda: work(transaction))
+
+    async def aclose(self) -> None:
+        await self.database.settle()
+        self.close()
 
     def close(self) -> None:
         """Close the store; call it when no request is under way."""

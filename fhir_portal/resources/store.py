@@ -1,7 +1,8 @@
 """The protocol every resource store implements. No call is possible without a Visibility.
 
 Embedded and MongoDB run one contract suite (``tests/stores``). What a store returns was filtered
-in its query; `fhir_portal.portal` checks type, id and owner once more before anything leaves.
+in its query; `fhir_portal.portal` checks type, id and owner once more before anything leaves. A
+server is opened on a `PortalStore`, which holds everything that lasts.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from fhir_portal.access.log import AccessLog
 from fhir_portal.access.visibility import RowFacts, Visibility
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.records import RecordReader, RecordTransaction
+from fhir_portal.records import RecordReader, RecordStore, RecordTransaction
 from fhir_portal.search.indexer import IndexEntries
 from fhir_portal.search.registry import SearchParameter
 from fhir_portal.search.request import SearchRequest
@@ -167,13 +169,43 @@ class ResourceTransaction(ResourceReader, RecordTransaction, Protocol):
 class ResourceStore(ResourceReader, RecordReader, Protocol):
     """Committed state, and transactions over it."""
 
-    def epoch(self) -> object:
+    async def epoch(self) -> object:
         """Return a value that differs whenever anything was committed by anybody.
 
-        What was computed from the store may be reused while the value is the same.
+        What was computed from the store may be reused while the value is the same. What was
+        acknowledged before a request came shows in the value that the request reads.
         """
         ...
 
     async def transact(self, work: Callable[[ResourceTransaction], Awaitable[T]]) -> T:
         """Run ``work`` all or nothing; see `fhir_portal.records.RecordStore.transact`."""
+        ...
+
+
+class PortalStore(ResourceStore, RecordStore, Protocol):
+    """What a server is opened on: resources, records and the access log of one deployment."""
+
+    @property
+    def log(self) -> AccessLog:
+        """The access log."""
+        ...
+
+    def about(self) -> list[str]:
+        """Say in lines for an operator what store this is; no line holds a password."""
+        ...
+
+    async def faults(self) -> list[str]:
+        """Return why the server is not ready, in plain words; nothing when it is."""
+        ...
+
+    async def check_indexes(self) -> list[str]:
+        """Create declared indexes that are missing; return a line for each, with its state.
+
+        Raises:
+            Unavailable: one cannot be created, or another one has its name.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Wait for the writes that are under way, then close everything."""
         ...

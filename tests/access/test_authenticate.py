@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -221,6 +222,96 @@ async def test_a_commit_while_looking_is_not_missed(
 
     monkeypatch.setattr(family, "get", slow)
     await refuses(callers, "own")
+
+
+class Restless:
+    """A store that is far away, in which somebody commits whenever the loop turns.
+
+    Each reading of the epoch gives way to the other tasks, as a question to a server does; with
+    ``moving`` the epoch has moved on by the next reading.
+    """
+
+    def __init__(self, store: EmbeddedStore, *, moving: bool) -> None:
+        self.store = store
+        self.moving = moving
+        self.count = 0
+        self.looks = 0
+
+    async def epoch(self) -> int:
+        self.count += self.moving
+        seen = self.count
+        await asyncio.sleep(0)
+        return seen
+
+    async def get(self, kind: Any, key: str) -> Any:
+        await asyncio.sleep(0)
+        self.looks += kind is AccessToken
+        return await self.store.get(kind, key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+async def test_a_caller_is_found_although_others_never_stop_committing(
+    callers: Callers, family: EmbeddedStore, clock: Clock
+) -> None:
+    restless = Restless(family, moving=True)
+    there = Callers(restless, clock)
+    first = await there.of(bearer_of("proxy"))
+    assert first == await callers.of(bearer_of("proxy"))
+    assert restless.looks == 2  # both found the same, so that was true between them
+    await there.of(bearer_of("proxy"))
+    assert restless.looks == 4  # nothing of it was remembered
+    await there.confirm(first)
+    await _delete_token(family, "proxy")
+    await refuses(there, "proxy")
+    with pytest.raises(Unauthenticated):
+        await there.confirm(first)
+
+
+@pytest.mark.usefixtures("callers")
+async def test_what_was_found_before_the_last_commit_saves_a_second_look_only(
+    family: EmbeddedStore, clock: Clock, ehr: Caller
+) -> None:
+    restless = Restless(family, moving=False)
+    there = Callers(restless, clock)
+    await there.of(bearer_of("proxy"))
+    restless.moving = True
+    await there.of(bearer_of("proxy"))
+    assert restless.looks == 2
+    await ehr.store(a_grant("grant", of="kit", to="mother", sections=["results"]))
+    assert sections(await there.of(bearer_of("proxy"))) == ["results"]
+
+
+@pytest.mark.usefixtures("callers")
+async def test_an_answer_is_never_taken_from_another_epoch(
+    family: EmbeddedStore, clock: Clock
+) -> None:
+    """A request that read the epoch before a commit ends after one that read it later."""
+    restless = Restless(family, moving=False)
+    there = Callers(restless, clock)
+    before = await there.of(bearer_of("own"))
+    slow = asyncio.create_task(there.of(bearer_of("proxy")))
+    await asyncio.sleep(0)  # it has asked for the epoch
+    await _delete_token(family, "own")
+    restless.count += 1
+    await refuses(there, "own")
+    await slow
+    await refuses(there, "own")
+    with pytest.raises(Unauthenticated):
+        await there.confirm(before)
+
+
+async def test_only_so_many_answers_are_remembered(
+    callers: Callers, family: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fhir_portal.access.authenticate._REMEMBERED", 2)
+    names = [f"app-{number}" for number in range(5)]
+    await keep(family, *(an_access_token(name, an_ehr()) for name in names))
+    found = [await callers.of(bearer_of(name)) for name in names]
+    assert await callers.of(bearer_of(names[-1])) is found[-1]
+    assert await callers.of(bearer_of(names[0])) is not found[0]
+    assert await callers.of(bearer_of(names[0])) == found[0]
 
 
 async def test_a_token_for_a_relation_that_changed_is_refused(

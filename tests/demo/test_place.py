@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from fhir_portal.accounts.account import Account
@@ -20,7 +21,7 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.settings import Settings
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.client_auth.secret import secret_hash
-from tests.builders import Caller, Clock, a_patient, a_portal, an_ehr
+from tests.builders import Caller, Clock, a_patient, a_portal, an_ehr, keep
 
 
 @pytest.fixture
@@ -245,3 +246,57 @@ def test_a_folder_that_cannot_be_written_is_said(
     assert result.exit_code == 2
     assert str(tmp_path / "var") in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.fixture
+def in_mongodb(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that name a MongoDB; a store like any other, of another file, stands for it."""
+    database = settings.data.parent / "database"
+
+    async def open_store(_: Settings, clock: Clock) -> EmbeddedStore:
+        database.mkdir(parents=True, exist_ok=True)
+        return EmbeddedStore.open(str(database / "portal.db"), clock=clock)
+
+    monkeypatch.setattr("fhir_portal.demo.place.open_store", open_store)
+    return Settings(data=settings.data, mongodb_uri=SecretStr("mongodb://portal:secret@db/demo"))
+
+
+def test_a_database_nobody_has_used_gets_the_world_once(in_mongodb: Settings) -> None:
+    assert placed(in_mongodb) == Placed("2030-03-17", new=True, described=True)
+    assert placed(in_mongodb) == Placed("2030-03-17", new=False, described=True)
+    assert not in_mongodb.data.exists()
+    assert len(demo_of(in_mongodb)["clients"]) == 4
+
+
+def test_a_database_is_not_emptied(in_mongodb: Settings) -> None:
+    placed(in_mongodb)
+    with pytest.raises(NotTheDemo, match="drop the database"):
+        placed(in_mongodb, reset=True)
+    assert not placed(in_mongodb).new
+
+
+def test_a_database_with_somebody_elses_practice_is_left_alone(in_mongodb: Settings) -> None:
+    file = in_mongodb.data.parent / "database" / "portal.db"
+
+    async def add(store: EmbeddedStore) -> None:
+        await keep(store, Practice(key="real", name="A real practice"))
+
+    inside(Settings(data=file), add)
+    with pytest.raises(NotTheDemo, match="not the demo's"):
+        placed(in_mongodb)
+    assert not in_mongodb.demo_file.exists()
+
+
+def test_a_building_that_was_interrupted_is_not_taken_for_the_demo(
+    in_mongodb: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fhir_portal.demo.world._add_clients", fails)
+        with pytest.raises(RuntimeError):
+            placed(in_mongodb)
+    with pytest.raises(NotTheDemo, match="not whole"):
+        placed(in_mongodb)
+    assert not in_mongodb.demo_file.exists()

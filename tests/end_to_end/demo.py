@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import warnings
@@ -18,7 +17,8 @@ from authlib.deprecate import AuthlibDeprecationWarning
 from authlib.oauth2.rfc7523 import PrivateKeyJWT, private_key_jwt_sign
 from joserfc.jwk import import_key
 
-from tests.end_to_end.running import Running
+from tests.end_to_end.running import Running, settings_of
+from tests.places import Place, environment
 
 warnings.simplefilter("ignore", AuthlibDeprecationWarning)  # httpx does; Authlib prefers httpx2
 
@@ -32,14 +32,15 @@ PUBLIC, CONFIDENTIAL, EHR = "sample-app", "sample-web-app", "marrowbrook-ehr"
 
 @dataclass
 class Demo:
-    """The demo world, built anew into ``folder`` and served by ``workers`` processes."""
+    """The demo world, built anew at ``place`` and served by ``workers`` processes."""
 
     folder: Path
+    place: Place
     workers: int = 2
     server: Running = field(init=False)
 
     def __post_init__(self) -> None:
-        self.server = Running(self.folder / "portal.db", workers=self.workers)
+        self.server = Running(self.folder, self.place, workers=self.workers)
 
     @property
     def fhir(self) -> str:
@@ -65,7 +66,7 @@ class Demo:
         """Run ``fhir-portal`` over this store; return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "fhir_portal", *arguments],
-            env={**os.environ, "FHIR_PORTAL_DATA": str(self.server.data)},
+            env=environment(settings_of(self.folder, self.place)),
             capture_output=True,
             text=True,
             check=False,

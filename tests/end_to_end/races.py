@@ -2,6 +2,7 @@
 
 ``python -m tests.end_to_end.races --parallel 50 --rounds 10`` prints the figures. Half of the
 requests go to each process; each is sent up to its last byte before any is completed.
+``--place motor`` runs them on MongoDB (`tests.places`).
 """
 
 from __future__ import annotations
@@ -15,20 +16,19 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
 import msgspec
 
-from fhir_portal.app import open_store
-from fhir_portal.embedded.store import EmbeddedStore
-from fhir_portal.settings import load
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.token import RefreshToken, TokenFamily
 from tests.end_to_end.demo import CALLBACK, PUBLIC, Demo
 from tests.end_to_end.person import Person, parameters_of
 from tests.end_to_end.processes import Connection, Reply, at_once, connections, request
+from tests.places import Place, ask_for_place, asked_place
 
 SCOPE = "launch/patient offline_access patient/Patient.rs patient/Observation.rs"
 
@@ -188,28 +188,33 @@ async def grow_older(demo: Demo, refresh_token: str, seconds: float) -> None:
     """Let the family's last refresh lie further back, as if so much time had passed."""
     family = await _family(demo, refresh_token)
     older = msgspec.structs.replace(family, rotated=family.rotated - seconds)
-    with contextlib.closing(_store(demo)) as store:
+    async with _store(demo) as store:
         assert await store.transact(lambda transaction: transaction.replace(family, older))
 
 
 async def _family(demo: Demo, refresh_token: str) -> TokenFamily:
     presented = RefreshToken.parse(refresh_token)
     assert presented is not None
-    with contextlib.closing(_store(demo)) as store:
+    async with _store(demo) as store:
         family = await store.get(TokenFamily, presented.family)
     assert family is not None
     return family
 
 
-def _store(demo: Demo) -> EmbeddedStore:
-    return open_store(load(data=demo.server.data))
-
-
-async def run(folder: Path, *, parallel: int, rounds: int) -> None:
-    """Race again and again, and print what came out."""
-    demo = Demo(folder)
-    await demo.start()
+@contextlib.asynccontextmanager
+async def _store(demo: Demo) -> AsyncIterator[PortalStore]:
+    store = await demo.place.open()
     try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def run(folder: Path, place: Place, *, parallel: int, rounds: int) -> None:
+    """Race again and again, and print what came out."""
+    demo = Demo(folder, place)
+    try:
+        await demo.start()
         with Person("mara") as person:
             async with connections(demo.server, parallel // demo.workers) as held:
                 racers = Racers(demo, person, held)
@@ -220,6 +225,7 @@ async def run(folder: Path, *, parallel: int, rounds: int) -> None:
                     tell("refresh token", await race_refresh_and_reuse(racers))
     finally:
         demo.stop()
+        await place.drop()
 
 
 def tell(what: str, outcome: Outcome) -> None:
@@ -238,9 +244,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parallel", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=10)
+    ask_for_place(parser)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(run(Path(folder), **vars(given)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        place = asked_place(given.place, folder)
+        asyncio.run(run(folder, place, parallel=given.parallel, rounds=given.rounds))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from tests.end_to_end.running import EHR_TOKEN, Running, an_observation, bearer, prepare
+from tests.places import File
 
 _CALLS = "openat,pwrite64,pwritev,fdatasync,fsync,sendto,sendmsg,write,writev"
 _LINE = re.compile(r"^\d+\s+(?P<at>[\d.]+)\s+(?P<call>\w+)\((?P<rest>.*)$")
@@ -22,12 +23,12 @@ _LINE = re.compile(r"^\d+\s+(?P<at>[\d.]+)\s+(?P<call>\w+)\((?P<rest>.*)$")
 
 async def trace(folder: Path) -> list[str]:
     """Return, in order, the writes to the store's log, the syncs of it, and the answer."""
-    data = folder / "portal.db"
-    await prepare(data)
+    place = File(folder / "portal.db")
+    await prepare(folder, place)
     out = folder / "trace"
     # -y names the file behind each descriptor, so that the store's log can be told.
     before = ("strace", "-f", "-ttt", "-y", "-s", "16", "-e", f"trace={_CALLS}", "-o", str(out))
-    server = Running(data, before=before)
+    server = Running(folder, place, before=before)
     await server.start()
     async with httpx.AsyncClient(base_url=server.base, timeout=30) as client:
         mark = out.stat().st_size

@@ -1,13 +1,20 @@
-"""``python -m tests.leaks --pairs 2000 --seed 1``: run the pairs and print the figures."""
+"""``python -m tests.leaks --pairs 2000 --seed 1``: run the pairs and print the figures.
+
+``--place motor`` runs them on MongoDB (`tests.places`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from tests.leaks.faults import PLANTED, with_fault
 from tests.leaks.pairs import Figures, run
+from tests.places import ask_for_place, asked_place
 
 
 def main() -> int:
@@ -16,11 +23,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", type=int, default=10, help="findings to print")
     parser.add_argument("--faults", action="store_true", help="plant each fault and say who saw it")
+    ask_for_place(parser)
     asked = parser.parse_args()
     if asked.faults:
         return plant_all(asked.pairs, asked.seed)
     started = time.monotonic()
-    figures = run(asked.pairs, asked.seed, told=_progress if sys.stderr.isatty() else None)
+    with tempfile.TemporaryDirectory() as folder:
+        place = asked_place(asked.place, Path(folder))
+        try:
+            figures = run(
+                asked.pairs,
+                asked.seed,
+                told=_progress if sys.stderr.isatty() else None,
+                place=place,
+            )
+        finally:
+            asyncio.run(place.drop())
     show(figures, time.monotonic() - started)
     for finding in figures.findings[: asked.show]:
         print(finding)

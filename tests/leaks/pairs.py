@@ -12,17 +12,16 @@ import asyncio
 import functools
 import json
 import random
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.web.fhir import FhirApi
 from tests import builders as b
 from tests.builders import BASE, DERM, FAMILY, START, Caller, Clock, Ids
@@ -41,7 +40,8 @@ from tests.leaks.requests import (
     read,
     search,
 )
-from tests.leaks.world import LOG, READERS, STORE, Reader, Write
+from tests.leaks.world import READERS, Reader, Write
+from tests.places import File, Place, fill
 
 ASKED = START + 3600.0
 """When everybody asks: the clock stands still."""
@@ -103,12 +103,16 @@ class EhrView(View):
 class Copy:
     """One copy of the world, opened; it answers over the FHIR API."""
 
-    def __init__(self, base: Path, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        for name in (STORE, LOG):
-            shutil.copyfile(base / name, folder / name)
-        self.clock = Clock(ASKED - 60)
-        self.store = EmbeddedStore.open(str(folder / STORE), clock=self.clock)
+    @classmethod
+    async def of(cls, base: Place, place: Place) -> Self:
+        """Copy the world from where it was built, over what is at a place."""
+        await fill(place, base)
+        clock = Clock(ASKED - 60)
+        return cls(await place.open(clock), clock)
+
+    def __init__(self, store: PortalStore, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
         self.portal = b.a_portal(self.store, self.clock, ids=Ids("asked"))
         self._changer = b.a_portal(self.store, self.clock, ids=Ids("changed"))
         self._api = FhirApi(
@@ -169,16 +173,23 @@ class Copy:
         found = b"".join(message.get("body", b"") for message in sent[1:])
         return Raw(sent[0]["status"], tuple(sent[0]["headers"]), found)
 
-    def close(self) -> None:
-        self.store.close()
+    async def aclose(self) -> None:
+        await self.store.aclose()
 
 
 class Run:
-    """A run over many pairs; everything follows from the seed."""
+    """A run over many pairs; everything follows from the seed. ``base`` is where the world is."""
 
     def __init__(
-        self, seed: int, *, stop_at_first: bool = False, told: Callable[[int], None] | None = None
+        self,
+        base: Place,
+        seed: int,
+        *,
+        stop_at_first: bool = False,
+        told: Callable[[int], None] | None = None,
     ) -> None:
+        self._base = base
+        self._plain, self._altered = base.another(), base.another()
         self.rng = random.Random(seed)
         self.figures = Figures()
         self._stop_at_first = stop_at_first
@@ -186,23 +197,22 @@ class Run:
         self._state, self._lines = _replayed()
         self._foreign = Foreign()
 
-    async def go(self, pairs: int, folder: Path, base: Path | None = None) -> Figures:
-        """Run; ``base`` holds a world that is built already."""
-        if base is None:
-            base = folder / "base"
-            base.mkdir()
-            await world.build(base)
-        await self._gather(base, folder / "gather")
-        number = 0
-        while self.figures.pairs < pairs and not (self._stop_at_first and self.figures.findings):
-            number += 1
-            reader = READERS[number % len(READERS)]
-            await self._around_one_change(
-                base, folder / f"{number}", reader, min(PER_CHANGE, pairs - self.figures.pairs)
-            )
-            shutil.rmtree(folder / f"{number}")
-            if self._told is not None:
-                self._told(self.figures.pairs)
+    async def go(self, pairs: int) -> Figures:
+        """Run, and leave nothing but the world as it was built."""
+        try:
+            await self._gather()
+            number = 0
+            while self.figures.pairs < pairs and not (
+                self._stop_at_first and self.figures.findings
+            ):
+                number += 1
+                reader = READERS[number % len(READERS)]
+                await self._around_one_change(reader, min(PER_CHANGE, pairs - self.figures.pairs))
+                if self._told is not None:
+                    self._told(self.figures.pairs)
+        finally:
+            for place in (self._plain, self._altered):
+                await place.drop()
         return self.figures
 
     def _told_of(self, practice: str, key: str) -> bool | None:
@@ -213,9 +223,9 @@ class Run:
         }
         return told.pop() if len(told) == 1 else None
 
-    async def _gather(self, base: Path, folder: Path) -> None:
+    async def _gather(self) -> None:
         """Collect paging links and ids of log lines that belong to others."""
-        copy = Copy(base, folder)
+        copy = await Copy.of(self._base, self._plain)
         try:
             for practice in (DERM, FAMILY):
                 ehr = b.bearer_of(f"ehr-of-{practice}")
@@ -236,17 +246,15 @@ class Run:
                         if len(told) == 1:
                             self._foreign.lines.append((practice, record, line["id"], *told))
         finally:
-            copy.close()
+            await copy.aclose()
 
-    async def _around_one_change(
-        self, base: Path, folder: Path, reader: Reader, pairs: int
-    ) -> None:
+    async def _around_one_change(self, reader: Reader, pairs: int) -> None:
         change, after = hidden_change(self.rng, self._state, reader)
-        with ExitStack() as stack:
-            plain = Copy(base, folder / "plain")
-            stack.callback(plain.close)
-            altered = Copy(base, folder / "altered")
-            stack.callback(altered.close)
+        async with AsyncExitStack() as stack:
+            plain = await Copy.of(self._base, self._plain)
+            stack.push_async_callback(plain.aclose)
+            altered = await Copy.of(self._base, self._altered)
+            stack.push_async_callback(altered.aclose)
             await altered.change(change)
             plain.clock.now = altered.clock.now = ASKED
             asked = await self._pairs(plain, altered, reader, change, after, pairs)
@@ -375,12 +383,21 @@ def run(
     *,
     stop_at_first: bool = False,
     told: Callable[[int], None] | None = None,
-    base: Path | None = None,
+    place: Place | None = None,
+    built: bool = False,
 ) -> Figures:
-    """Run pairs in a folder of their own and return the figures; ``base`` as in `Run.go`."""
+    """Run pairs and return the figures.
+
+    The world is built at ``place``, by default in files of its own, unless it is ``built``.
+    """
+
+    async def go(base: Place) -> Figures:
+        if not built:
+            await world.build(base)
+        return await Run(base, seed, stop_at_first=stop_at_first, told=told).go(pairs)
+
     with tempfile.TemporaryDirectory() as folder:
-        one = Run(seed, stop_at_first=stop_at_first, told=told)
-        return asyncio.run(one.go(pairs, Path(folder), base))
+        return asyncio.run(go(place or File(Path(folder) / "base" / "portal.db")))
 
 
 __all__ = ["BASE", "KINDS", "Figures", "Finding", "run"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -11,15 +10,22 @@ from tests.leaks import world
 from tests.leaks.faults import PLANTED, with_fault
 from tests.leaks.pairs import KINDS, Figures, run
 from tests.leaks.world import READERS
+from tests.places import Place, kinds, new_place
+
+PAIRS = 200
 
 
-@pytest.fixture(scope="module")
-def figures() -> Figures:
-    return run(200, seed=1)
+@pytest.fixture(scope="module", params=kinds("file"))
+def figures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Figures:
+    place = new_place(request.param, tmp_path_factory.mktemp("pairs"))
+    try:
+        return run(PAIRS, seed=1, place=place)
+    finally:
+        asyncio.run(place.drop())
 
 
 def test_a_hidden_change_alters_no_byte_of_any_answer(figures: Figures) -> None:
-    assert figures.pairs == 200
+    assert figures.pairs == PAIRS
     assert not figures.differences, "\n".join(map(str, figures.differences))
 
 
@@ -39,17 +45,17 @@ def test_there_are_enough_planted_faults() -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    asyncio.run(world.build(folder))
-    return folder
+def base(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = new_place("file", tmp_path_factory.mktemp("world"))
+    asyncio.run(world.build(place))
+    return place
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_fault_is_caught(name: str, base: Path) -> None:
+def test_a_planted_fault_is_caught(name: str, base: Place) -> None:
     with with_fault(name):
-        built = None if PLANTED[name].on_write else base
-        caught = run(900, seed=7, stop_at_first=True, base=built)
+        built = not PLANTED[name].on_write
+        caught = run(900, seed=7, stop_at_first=True, place=base if built else None, built=built)
     assert caught.findings, f"{name}: {PLANTED[name].breaks}"
     # Seen in an answer, not because the fault made the server stumble.
     assert all("found 500" not in finding.detail for finding in caught.findings)

@@ -9,17 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.visibility import SHARED
-from fhir_portal.embedded.store import EmbeddedStore
 from tests import builders as b
 from tests.builders import DERM, DIRECTORY, FAMILY, RESTRICTED, WITHHELD, Caller, Clock, Ids, Json
+from tests.places import Place
 
-STORE = "portal.db"
-LOG = "portal.log.db"
 SENSITIVE: Json = {
     "security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "SDV"}]
 }
@@ -292,10 +289,10 @@ def token_of(one: Reader) -> AuthContext:
     )
 
 
-async def build(folder: Path) -> None:
-    """Make the world's store in a folder."""
+async def build(place: Place) -> None:
+    """Make the world's store at a place."""
     clock = Clock()
-    store = EmbeddedStore.open(str(folder / STORE), clock=clock)
+    store = await place.open(clock)
     try:
         await b.keep(store, b.a_practice(DERM), b.a_practice(FAMILY), b.a_client("app"))
         portal = b.a_portal(store, clock, ids=Ids("built"))
@@ -313,7 +310,7 @@ async def build(folder: Path) -> None:
             ),
         )
     finally:
-        store.close()
+        await store.aclose()
 
 
 async def apply(ehr: Caller, write: Write) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_portal.access.policy import Ask, Permit, decide
 from fhir_portal.access.visibility import RowFacts, Visibility, VisibilityClass
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.scope import ScopeSet
 from tests.builders import (
     DERM,
@@ -33,6 +35,7 @@ from tests.builders import (
     an_observation,
     oneself,
 )
+from tests.places import EMBEDDED, Place, kinds, new_place
 
 SCOPES = (
     "patient/*.rs",
@@ -64,14 +67,26 @@ TREES: tuple[Json, ...] = (
 )
 
 
-def in_a_portal(work: Callable[[Caller, EmbeddedStore], Awaitable[Any]]) -> Any:
+@pytest.fixture(scope="module", params=kinds("memory"))
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    place = new_place(request.param, tmp_path_factory.mktemp("store"))
+    yield place
+    asyncio.run(place.drop())
+
+
+def examples(place: Place, most: int) -> settings:
+    return settings(max_examples=most if str(place) in EMBEDDED else most // 4, deadline=None)
+
+
+def in_a_portal(place: Place, work: Callable[[Caller, PortalStore], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         clock = Clock()
-        store = EmbeddedStore.open(":memory:", clock=clock)
+        await place.empty()
+        store = await place.open(clock)
         try:
             return await work(Caller(a_portal(store, clock), an_ehr()), store)
         finally:
-            store.close()
+            await store.aclose()
 
     return asyncio.run(run())
 
@@ -88,49 +103,58 @@ async def seen_with(caller: Caller, scope: str) -> set[str]:
     return found
 
 
-@settings(max_examples=40, deadline=None)
-@given(wide=scopes, more=scopes)
-def test_narrowing_a_scope_never_shows_more(wide: list[str], more: list[str]) -> None:
-    async def work(ehr: Caller, _: EmbeddedStore) -> tuple[set[str], set[str]]:
-        await ehr.store(*TREES)
-        ada = Caller(ehr.portal, oneself("ada"))
-        return (
-            await seen_with(ada, " ".join(wide)),
-            await seen_with(ada, " ".join([*wide, *more])),
-        )
+def test_narrowing_a_scope_never_shows_more(place: Place) -> None:
+    @examples(place, 40)
+    @given(wide=scopes, more=scopes)
+    def holds(wide: list[str], more: list[str]) -> None:
+        async def work(ehr: Caller, _: PortalStore) -> tuple[set[str], set[str]]:
+            await ehr.store(*TREES)
+            ada = Caller(ehr.portal, oneself("ada"))
+            return (
+                await seen_with(ada, " ".join(wide)),
+                await seen_with(ada, " ".join([*wide, *more])),
+            )
 
-    narrow, broad = in_a_portal(work)
-    assert narrow <= broad
+        narrow, broad = in_a_portal(place, work)
+        assert narrow <= broad
+
+    holds()
 
 
-@settings(max_examples=60, deadline=None)
-@given(order=st.permutations(range(len(TREES))), repeated=st.lists(st.integers(0, 9), max_size=6))
-def test_the_order_of_writes_does_not_change_whose_anything_is(
-    order: list[int], repeated: list[int]
-) -> None:
-    """Derived rows end the same, whichever came first and however often each was written."""
+async def facts_after(
+    order: list[int], repeated: list[int], ehr: Caller, store: PortalStore
+) -> dict[str, RowFacts]:
     labelled = [dict(tree) for tree in TREES]
     labelled[3] = {**labelled[3], "meta": RESTRICTED}
     labelled[9] = {**labelled[9], "meta": WITHHELD}
+    await ehr.store(*(TREES[n] for n in repeated), *(labelled[n] for n in order))
+    found = {}
+    for tree in TREES:
+        key = ResourceKey(tree["resourceType"], tree["id"])
+        row = await store.read(key, Visibility.of_server(key.type, practice=DERM))
+        assert row is not None
+        found[str(key)] = row.facts
+    return found
 
-    async def work(ehr: Caller, store: EmbeddedStore) -> dict[str, RowFacts]:
-        await ehr.store(*(TREES[n] for n in repeated), *(labelled[n] for n in order))
-        found = {}
-        for tree in TREES:
-            key = ResourceKey(tree["resourceType"], tree["id"])
-            row = await store.read(key, Visibility.of_server(key.type, practice=DERM))
-            assert row is not None
-            found[str(key)] = row.facts
-        return found
 
-    facts = in_a_portal(work)
-    assert facts["Provenance/of-pulse"].owners == ("ada",)
-    assert facts["Provenance/of-both"].owners == ("ada", "bo")
-    assert facts["Binary/scan"].owners == ("ada",)
-    assert facts["Binary/scan"].visibility_class.labels == {"withheld"}
-    assert facts["Provenance/of-scan"].visibility_class == VisibilityClass(
-        frozenset({"documents"}), frozenset({"withheld"})
+def test_the_order_of_writes_does_not_change_whose_anything_is(place: Place) -> None:
+    """Derived rows end the same, whichever came first and however often each was written."""
+
+    @examples(place, 60)
+    @given(
+        order=st.permutations(range(len(TREES))), repeated=st.lists(st.integers(0, 9), max_size=6)
     )
+    def holds(order: list[int], repeated: list[int]) -> None:
+        facts = in_a_portal(place, functools.partial(facts_after, order, repeated))
+        assert facts["Provenance/of-pulse"].owners == ("ada",)
+        assert facts["Provenance/of-both"].owners == ("ada", "bo")
+        assert facts["Binary/scan"].owners == ("ada",)
+        assert facts["Binary/scan"].visibility_class.labels == {"withheld"}
+        assert facts["Provenance/of-scan"].visibility_class == VisibilityClass(
+            frozenset({"documents"}), frozenset({"withheld"})
+        )
+
+    holds()
 
 
 words = st.sampled_from(["results", "visits", "-unclassified", "-none"])

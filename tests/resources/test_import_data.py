@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.commands.import_ import import_command
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.reference import ResourceKey
+from tests.places import Place, kinds, new_place, variables
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = Path(os.environ.get("FHIR_PORTAL_TEST_DATA") or CHECKOUT.parent / "shared" / "data")
@@ -205,11 +205,20 @@ class Imported:
     summary: dict[str, Any]
     again: dict[str, Any]
     status: tuple[int, int]
-    data: Path
+    place: Place
+
+
+@pytest.fixture(scope="module", params=kinds("file"))
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    place = new_place(request.param, tmp_path_factory.mktemp("store"))
+    yield place
+    asyncio.run(place.drop())
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
+def imported(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Imported:
     folder = tmp_path_factory.mktemp("samples")
     paths = sample_files(folder)
     sources = [
@@ -218,30 +227,31 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
         for document in documents_of(path)
         for source in resources_of(document)
     ]
-    data = folder / "store" / "portal.db"
     app = typer.Typer()
     app.command()(import_command)
     options = ["--practice", PRACTICE, "--create-practice", "Sample", "--grants", "--json"]
     with pytest.MonkeyPatch.context() as patched:
         for name in [name for name in os.environ if name.startswith("FHIR_PORTAL_")]:
             patched.delenv(name)
-        patched.setenv("FHIR_PORTAL_DATA", str(data))
+        for name, value in variables({"data": folder / "portal.db", **place.settings}).items():
+            patched.setenv(name, value)
         first, second = (
             CliRunner().invoke(app, [*map(str, paths), *options, "--jobs", "1"]) for _ in range(2)
         )
     for result in (first, second):
         assert result.exit_code in {0, 1}, result.output
+        assert result.stdout.startswith("{"), result.output
     status = first.exit_code, second.exit_code
-    return Imported(sources, json.loads(first.stdout), json.loads(second.stdout), status, data)
+    return Imported(sources, json.loads(first.stdout), json.loads(second.stdout), status, place)
 
 
 def visible_types() -> dict[str, Visibility]:
     return {name: Visibility.of_server(name, practice=PRACTICE) for name in served_types()}
 
 
-async def stored_bodies(data: Path, keys: set[str]) -> tuple[dict[str, bytes], Counter[str]]:
+async def stored_bodies(place: Place, keys: set[str]) -> tuple[dict[str, bytes], Counter[str]]:
     """What the store holds under these keys, and how many versions of everything."""
-    store = EmbeddedStore.open(str(data))
+    store = await place.open()
     try:
         visible, bodies = visible_types(), {}
         for key in sorted(keys):
@@ -251,7 +261,7 @@ async def stored_bodies(data: Path, keys: set[str]) -> tuple[dict[str, bytes], C
         page = await store.feed(visible, since=None, count=1_000_000, after=None)
         return bodies, Counter(str(row.key) for row in page.rows)
     finally:
-        store.close()
+        await store.aclose()
 
 
 # --- what is asked of the import
@@ -271,7 +281,7 @@ def test_every_resource_reads_back_as_it_was_written(imported: Imported) -> None
     """Apart from ``id``, ``meta`` and rewritten references, number text included."""
     expected = {source.key: source for source in imported.sources}
     wanted = expected.keys() - KNOWN_FAULTS.keys()
-    bodies, _ = asyncio.run(stored_bodies(imported.data, set(wanted)))
+    bodies, _ = asyncio.run(stored_bodies(imported.place, set(wanted)))
     assert bodies.keys() == wanted
     found = [
         difference
@@ -288,7 +298,7 @@ def test_what_the_sender_said_in_meta_is_kept(imported: Imported) -> None:
     for source in imported.sources:
         settled[source.key] = source.after(settled.get(source.key))
     wanted = {key for key, (_, meta) in settled.items() if meta.pairs} - KNOWN_FAULTS.keys()
-    bodies, _ = asyncio.run(stored_bodies(imported.data, wanted))
+    bodies, _ = asyncio.run(stored_bodies(imported.place, wanted))
     assert bodies
     for key, body in bodies.items():
         stored = as_written(body).get("meta").without("versionId", "lastUpdated")
@@ -308,7 +318,7 @@ def test_everything_is_there_once_however_often_it_came(imported: Imported) -> N
                 updated[time] += before is not None
                 expected[source.key] += 1
                 current[source.key] = after
-    _, versions = asyncio.run(stored_bodies(imported.data, set()))
+    _, versions = asyncio.run(stored_bodies(imported.place, set()))
     assert versions == expected
     assert imported.summary["created"] == len(expected)
     assert [one["updated"] for one in (imported.summary, imported.again)] == updated

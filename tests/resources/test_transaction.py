@@ -501,9 +501,9 @@ async def test_a_large_transaction_is_one_commit(ehr, store):
             for _ in range(count)
         ),
     )
-    _, commits = store.epoch()
+    _, commits = await store.epoch()
     assert len(responses(await ehr.bundle(sent))) == count + 1
-    assert store.epoch()[1] == commits + 1
+    assert (await store.epoch())[1] == commits + 1
     assert (await ehr.get("Observation?_summary=count")).json["total"] == count
 
 

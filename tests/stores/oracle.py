@@ -1,6 +1,7 @@
 """Generated searches through the front door of a real store, against the oracle.
 
-``python -m tests.stores.oracle --queries 2000`` prints the figures.
+``python -m tests.stores.oracle --queries 2000`` prints the figures; ``--place motor`` runs it on
+MongoDB (`tests.places`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +21,13 @@ import msgspec
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.owners import OWNERS, Owned, own_patients
 from fhir_portal.access.policy import Ask, Permit, decide
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.fhir.json import parse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.portal import Portal
 from fhir_portal.resources.writing import relative, update_in
 from tests.builders import a_portal, an_ehr, oneself
+from tests.places import Place, ask_for_place, asked_place
 from tests.search.corpus import BASE, Corpus, full_corpus, has_data, small_corpus
 from tests.search.matcher import NOW
 from tests.search.queries import (
@@ -38,7 +40,7 @@ from tests.search.queries import (
     statistics,
 )
 
-_BATCH = 500
+_BATCH = 100
 
 
 def clock() -> float:
@@ -101,19 +103,24 @@ def through_the_door(
 
 def of_patient(corpus: Corpus, patient: str) -> dict[str, set[str]]:
     """Ids by type of what belongs to one Patient, read from the corpus alone."""
+    address = f'"{BASE}/'.encode()  # this server's own, which it stores as relative
     return {
-        name: {own_id for own_id, tree in trees.items() if own_patients(tree) == (patient,)}
-        for name, trees in corpus.trees.items()
+        name: {
+            own_id
+            for own_id, body in bodies.items()
+            if own_patients(parse(body.replace(address, b'"'))) == (patient,)
+        }
+        for name, bodies in corpus.bodies.items()
         if isinstance(OWNERS.get(name), Owned)
     }
 
 
 def compare(
-    folder: Path, corpus: Corpus, queries: list[Query], *, as_patient: int
+    place: Place, corpus: Corpus, queries: list[Query], *, as_patient: int
 ) -> tuple[list[Difference], list[Difference]]:
     """Run the queries as the EHR, and some of them as the Patient with most resources."""
     with asyncio.Runner() as runner:
-        store = EmbeddedStore.open(str(folder / "portal.db"), clock=clock)
+        store = runner.run(place.open(clock))
         portal = a_portal(store, clock, base=BASE)
         ehr = an_ehr()
         runner.run(load(portal, corpus, ehr))
@@ -133,7 +140,7 @@ def compare(
             found = search(query.resource_type, list(query.pairs))
             if found != wanted:
                 own.append(Difference(query, frozenset(wanted - found), frozenset(found - wanted)))
-        store.close()
+        runner.run(store.aclose())
     return every, own
 
 
@@ -143,17 +150,24 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=20260701)
     parser.add_argument("--as-patient", type=int, default=500)
+    ask_for_place(parser)
     given = parser.parse_args()
     corpus = full_corpus() if has_data() else small_corpus()
     queries = generate(corpus, given.queries, given.seed)
     facts = statistics(corpus, queries)
     with tempfile.TemporaryDirectory() as folder:
-        every, own = compare(Path(folder), corpus, queries, as_patient=given.as_patient)
+        place = asked_place(given.place, Path(folder))
+        started = time.monotonic()
+        try:
+            every, own = compare(place, corpus, queries, as_patient=given.as_patient)
+        finally:
+            asyncio.run(place.drop())
     print(
         f"{corpus.size} resources, {len(queries)} queries on {len(facts.types)} types; "
         f"{facts.share_sought:.0%} find 1 to 50; each of {len(facts.labels)} combinations of "
         f"type, modifier and prefix at least {min(facts.labels.values())} times; "
-        f"{len(every)} differences; as a patient {given.as_patient}: {len(own)} differences"
+        f"{len(every)} differences; as a patient {given.as_patient}: {len(own)} differences; "
+        f"{time.monotonic() - started:.0f} s"
     )
     for difference in (*every, *own):
         print(difference)

@@ -50,29 +50,24 @@ async def test_lines_come_back_newest_first(store: Any) -> None:
 
 
 async def test_ids_differ_and_are_the_same_whatever_happens_to_other_records(
-    opened: Any, store: Any
+    store: Any, elsewhere: Any
 ) -> None:
     await store.log.append([a_line(1), a_line(2)])
     alone = [one.id for one in await lines(store)]
     assert len(set(alone)) == 2
-    busy = type(store).open(":memory:")
-    try:
-        await busy.log.append(
-            [
-                a_line(1, record="bo", agent="Patient/bo"),
-                a_line(1),
-                a_line(1, practice=FAMILY),
-                a_line(1, agent="RelatedPerson/father"),
-                a_line(1, agent="", told=False),
-                a_line(2),
-                a_line(2, record=""),
-            ]
-        )
-        found = await lines(busy, agent="Patient/ada")
-        assert [one.id for one in found] == alone
-    finally:
-        busy.close()
-    del opened
+    await elsewhere.log.append(
+        [
+            a_line(1, record="bo", agent="Patient/bo"),
+            a_line(1),
+            a_line(1, practice=FAMILY),
+            a_line(1, agent="RelatedPerson/father"),
+            a_line(1, agent="", told=False),
+            a_line(2),
+            a_line(2, record=""),
+        ]
+    )
+    found = await lines(elsewhere, agent="Patient/ada")
+    assert [one.id for one in found] == alone
 
 
 async def test_what_a_person_must_not_read_is_not_told_and_is_kept(store: Any) -> None:

@@ -1,4 +1,4 @@
-"""A process of its own that writes into a store: ``python -m tests.stores.writer PATH NAME N``."""
+"""A process of its own that writes into a store: ``python -m tests.stores.writer PLACE NAME N``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 import time
 from typing import Any
 
-from fhir_portal.embedded.store import EmbeddedStore
 from tests.builders import an_observation
+from tests.places import place_of
 from tests.stores.rows import a_row
 
 
-async def write_many(path: str, name: str, count: int) -> None:
-    store = EmbeddedStore.open(path)
+async def write_many(place: str, name: str, count: int) -> None:
+    store = await place_of(place).open()
     try:
 
         async def one(n: int) -> None:
@@ -26,7 +26,7 @@ async def write_many(path: str, name: str, count: int) -> None:
         for start in range(0, count, 10):
             await asyncio.gather(*(one(n) for n in range(start, start + 10)))
     finally:
-        store.close()
+        await store.aclose()
 
 
 if __name__ == "__main__":

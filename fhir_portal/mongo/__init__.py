@@ -1,0 +1,1 @@
+"""MongoDB: the store of real deployments, through Motor or PyMongo's asynchronous client."""

@@ -1,0 +1,40 @@
+"""A read past its step budget goes on in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fhir_portal.embedded import database
+from fhir_portal.embedded.store import EmbeddedStore
+from tests.builders import Clock, an_observation
+from tests.stores.rows import a_row, asked, of_practice, write
+
+
+async def test_a_long_read_leaves_the_loop_to_others(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same answer."""
+    monkeypatch.setattr(database, "READ_STEPS", 2_000)
+    store = EmbeddedStore.open(str(tmp_path / "portal.db"), clock=clock)
+    try:
+        await write(store, *(a_row(an_observation(f"o{n}", value=n)) for n in range(400)))
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(others())
+        page = await store.search(
+            asked("value-quantity=gt-1&_sort=-value-quantity&_count=200"), of_practice()
+        )
+        beside.cancel()
+        assert [row.facts.id for row in page.rows] == [f"o{n}" for n in range(399, 199, -1)]
+        assert turns > 1
+    finally:
+        store.close()
