@@ -47,6 +47,7 @@ LONGEST_PART: Final = 4_000
 """Characters after ``:contains``: the server takes no regular expression of any length."""
 _PROBE: Final = 500
 """Index keys counted per criterion to find the one to lead with; with fewer it leads at once."""
+_SPECIAL: Final = re.compile(r"[\\.^$*+?()\[\]{}|]")
 _END: Final = "\U0010ffff"
 _OPERATORS: Final = {"<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 
@@ -269,7 +270,15 @@ def _starting(text: str) -> Document:
     $elemMatch with both ends of that range says the same, but there is a server (DocumentDB 1.0,
     below FerretDB 2.7) that it brings down.
     """
-    return {"$regex": f"^{re.escape(text)}"}
+    return {"$regex": f"^{_literally(text)}"}
+
+
+def _literally(text: str) -> str:
+    """Escape what an expression would read as more than itself, and nothing else.
+
+    For DocumentDB what `re.escape` puts before a hyphen would end the range of the index.
+    """
+    return _SPECIAL.sub(r"\\\g<0>", text)
 
 
 def _containing(criterion: Criterion, value: StringValue) -> Document:
@@ -277,9 +286,9 @@ def _containing(criterion: Criterion, value: StringValue) -> Document:
     if len(needle) > LONGEST_PART:
         message = f"{criterion.name}: a part of a text has at most {LONGEST_PART} characters."
         raise InvalidSearch(message)
-    start = re.escape(criterion.parameter.code + SEPARATOR)
+    start = _literally(criterion.parameter.code + SEPARATOR)
     # What was too long is whole in ``w``; the hash that stands for its end is no part of it.
-    pattern = f"^{start}[^{SEPARATOR}{CUT}]*{re.escape(needle)}"
+    pattern = f"^{start}[^{SEPARATOR}{CUT}]*{_literally(needle)}"
     return {"$or": [{"s": {"$regex": pattern}}, {"w": {"$regex": pattern}}]}
 
 
@@ -520,7 +529,7 @@ async def compile_search(
                 leads += ("o",)
         elif visible.record is None and _by_update(request.sort):
             hint = "updated"
-    order = _order(request.sort)
+    order = _order(request.sort, visible)
     return Compiled(
         every(
             {} if lead is None else lead.filter,
@@ -539,13 +548,14 @@ def _by_update(sort: Sequence[Sort]) -> bool:
     return bool(sort) and sort[0].parameter.code == "_lastUpdated"
 
 
-def _order(sort: Sequence[Sort]) -> Order:
+def _order(sort: Sequence[Sort], visible: Visibility) -> Order:
     """Return the fields that give the order, ``_id`` last.
 
     Sort keys are stored for both directions so that both descend: rows without one come last.
     """
     if not sort:
-        return ("o", 1), ("_id", 1)
+        # In one record the owners are all the same, and to name them hinders merging.
+        return (("_id", 1),) if visible.record is not None else (("o", 1), ("_id", 1))
     keys: list[tuple[str, int]] = []
     for one in sort:
         code, downwards = one.parameter.code, -1 if one.descending else 1
@@ -569,7 +579,7 @@ def _behind(order: Order, visible: Visibility, after: Sequence[Any]) -> Document
     place = row_id(practice, ResourceKey(visible.resource_type, own_id))
     *keys, (_, last) = order
     behind: Document = {"_id": {"$gt" if last > 0 else "$lt": place}}
-    if [name for name, _ in keys] == ["o"] and values == [visible.record]:
+    if not keys:
         return behind
     for (name, direction), value in reversed(list(zip(keys, values, strict=True))):
         if value is None:

@@ -109,7 +109,7 @@ FILTERS: dict[tuple[str, str], Any] = {
         "s": {"$in": [f"subject\x1f{t}/7" for t in ("Device", "Group", "Location", "Patient")]}
     },
     ("Observation", "subject:Patient=7"): {"s": "subject\x1fPatient/7"},
-    ("Patient", "family=O'Hára (x)"): {"s": {"$regex": "^family\x1fo'hara\\ \\(x\\)"}},
+    ("Patient", "family=O'Hára (x)"): {"s": {"$regex": "^family\x1fo'hara \\(x\\)"}},
     ("Patient", "family=a,b"): {
         "$or": [{"s": {"$regex": "^family\x1fa"}}, {"s": {"$regex": "^family\x1fb"}}]
     },
@@ -561,7 +561,7 @@ async def test_an_order_ends_with_the_id(sort: str, order: Any) -> None:
 
 ROW = f"{DERM}/Observation/a"
 BEHIND: dict[tuple[str, tuple[Any, ...]], Any] = {
-    ("", ("ada",)): {"_id": {"$gt": ROW}},
+    ("", ()): {"_id": {"$gt": ROW}},
     ("", ("bo",)): {
         "o": {"$gte": "bo"},
         "$or": [{"o": {"$gt": "bo"}}, {"o": "bo", "_id": {"$gt": ROW}}],
@@ -594,7 +594,9 @@ async def test_a_page_starts_behind_the_values_of_the_last_row(
 ) -> None:
     """Not behind the row: it may be gone, or elsewhere, by then."""
     query = f"_sort={sort}" if sort else ""
-    found = await compiled(query, of_record(), after=(*values, DERM, "a"))
+    # Without a sort a practice's rows come by their owners; a record's have the same one.
+    visible = of_practice() if values and not sort else of_record()
+    found = await compiled(query, visible, after=(*values, DERM, "a"))
     assert found.behind == BEHIND[sort, values]
 
 
