@@ -5,11 +5,11 @@ A round trip for each single change would make a transaction of twenty resources
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.mongo.driver import (
     Change,
     Delete,
@@ -25,6 +25,9 @@ from fhir_portal.mongo.driver import (
 )
 from fhir_portal.mongo.reading import Reading
 from fhir_portal.mongo.schema import UNDO
+
+Planned = tuple[Change, Callable[[], Exception] | None]
+"""A change, and what its transaction ends with if its ``_id`` is taken."""
 
 _NUMBERS: Final = 1_000_000
 """So many numbers `Changes.sequence` has for one transaction."""
@@ -51,11 +54,13 @@ class Changes(Reading):
         self.made = False
         """Whether anything was changed."""
         self.broken: Exception | None = None
-        """Why the database undid the transaction, whatever its work made of that."""
+        """Why the transaction cannot go on, whatever its work made of that.
+
+        A part of what was collected may have been sent when this was raised.
+        """
         self._session = session
         self._next = turn * _NUMBERS
-        self._pending: defaultdict[str, list[tuple[Change, Callable[[], Exception] | None]]]
-        self._pending = defaultdict(list)
+        self._pending: defaultdict[str, list[Planned]] = defaultdict(list)
         self._touched: set[tuple[str, str]] = set()
         self._stored: dict[str, dict[str, Document]] = {}
         self._altered: set[str] = set()
@@ -113,6 +118,14 @@ class Changes(Reading):
         """Send what was collected."""
         pending, self._pending = self._pending, defaultdict(list)
         self._forget()
+        try:
+            await self._send_all(pending)
+        except Exception as error:
+            # Not a driver's alone: a document no database holds is refused before it is sent.
+            self.broken = self.broken or error
+            raise
+
+    async def _send_all(self, pending: Mapping[str, Sequence[Planned]]) -> None:
         for collection, changes in pending.items():
             await self._send(collection, changes)
 
@@ -121,11 +134,7 @@ class Changes(Reading):
         self._stored.clear()
         self._altered.clear()
 
-    async def _send(
-        self,
-        collection: str,
-        changes: Sequence[tuple[Change, Callable[[], Exception] | None]],
-    ) -> None:
+    async def _send(self, collection: str, changes: Sequence[Planned]) -> None:
         try:
             await self.driver.write(
                 collection, [change for change, _ in changes], session=self._session
@@ -145,8 +154,11 @@ class Changes(Reading):
 
     def _failed(self, error: Exception) -> Exception:
         """In a transaction a cut connection and a conflict mean the same: it was undone."""
-        self.broken = Transient()
-        self.broken.__cause__ = error
+        if isinstance(error, DriverError):
+            undone = Transient()
+            undone.__cause__ = error
+            error = undone
+        self.broken = self.broken or error
         return self.broken
 
 
@@ -165,10 +177,8 @@ class UndoneChanges(Changes):
         self._undoable: set[tuple[str, str]] = set()
         self._lines = 0
 
-    async def flush(self) -> None:
+    async def _send_all(self, pending: Mapping[str, Sequence[Planned]]) -> None:
         """Write down what is there, then change it."""
-        pending, self._pending = self._pending, defaultdict(list)
-        self._forget()
         lines: list[Change] = []
         for collection, changes in pending.items():
             lines += await self._before(collection, changes)
@@ -181,11 +191,7 @@ class UndoneChanges(Changes):
                 [Replace(one.document) if isinstance(one, Insert) else one for one, _ in changes],
             )
 
-    async def _before(
-        self,
-        collection: str,
-        changes: Sequence[tuple[Change, Callable[[], Exception] | None]],
-    ) -> list[Change]:
+    async def _before(self, collection: str, changes: Sequence[Planned]) -> list[Change]:
         ids = list(dict.fromkeys(_id(change) for change, _ in changes))
         found: dict[str, Document] = {}
         for start in range(0, len(ids), 200):
@@ -222,13 +228,21 @@ class UndoneChanges(Changes):
         return lines
 
     async def _command(self, collection: str, changes: Sequence[Change]) -> None:
+        writing = asyncio.ensure_future(self._write_twice(collection, changes))
         try:
-            try:
-                await self.driver.write(collection, changes)
-            except DriverError:
-                await self.driver.write(collection, changes)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # What is on its way must have arrived before anything is put back.
+            await asyncio.wait([writing])
+            raise
         except DriverError as error:
             raise self._failed(error) from error
+
+    async def _write_twice(self, collection: str, changes: Sequence[Change]) -> None:
+        try:
+            await self.driver.write(collection, changes)
+        except DriverError:
+            await self.driver.write(collection, changes)
 
 
 async def roll_back(driver: Driver, holder: str) -> None:
@@ -247,11 +261,3 @@ def _id(change: Change) -> str:
         own_id: str = change.document["_id"]
         return own_id
     return change.id
-
-
-NOTHING_CHANGED: Final = "the database could not write; nothing was changed; try again later"
-
-
-def nothing_changed() -> Unavailable:
-    """Return what a writer is told whose transaction was undone."""
-    return Unavailable(NOTHING_CHANGED)

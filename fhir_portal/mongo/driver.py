@@ -1,7 +1,7 @@
 """The seam: the only module that knows Motor, PyMongo and their errors.
 
 Motor and PyMongo's asynchronous client have nearly the same calls; what differs is in
-`_connect`, `MongoDriver.session` and `MongoDriver.close`. Every command of the rooms goes through
+`_connect`, `MongoDriver.begin` and `MongoDriver.close`. Every command of the rooms goes through
 `MongoDriver.run`, which turns the driver's errors into ours; the tests plant their faults there.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -29,11 +30,9 @@ from pymongo import (
 )
 from pymongo.errors import (
     BulkWriteError,
-    ConfigurationError,
     ConnectionFailure,
     DocumentTooLarge,
     DuplicateKeyError,
-    InvalidURI,
     OperationFailure,
     PyMongoError,
     WTimeoutError,
@@ -252,6 +251,8 @@ class MongoDriver:
 
     def __init__(self, client: Any, database: str, name: DriverName) -> None:
         self.name: str = name
+        self.builder: Callable[[], Any] = lambda: client
+        """Makes a client that waits for as long as an index takes to be built."""
         self._client = client
         self._database = client.get_database(
             database,
@@ -411,13 +412,22 @@ class MongoDriver:
             if index.expire_after is not None:
                 options["expireAfterSeconds"] = index.expire_after
             models.append(IndexModel(list(index.keys), **options))
-        call = self._database[collection].create_indexes
-        await self.run("createIndexes", lambda: call(models))
+        patient = self.builder()
+        try:
+            call = patient.get_database(self._database.name)[collection].create_indexes
+            await self.run("createIndexes", lambda: call(models))
+        finally:
+            if patient is not self._client:
+                await _close(patient)
 
     async def close(self) -> None:
-        closed = self._client.close()  # PyMongo's is awaited, Motor's is not
-        if inspect.isawaitable(closed):
-            await closed
+        await _close(self._client)
+
+
+async def _close(client: Any) -> None:
+    closed = client.close()  # PyMongo's is awaited, Motor's is not
+    if inspect.isawaitable(closed):
+        await closed
 
 
 _REQUESTS: Final[Mapping[type, Callable[[Any], Any]]] = {
@@ -448,19 +458,25 @@ def connect(
             password in it.
     """
     try:
-        client = _connect(uri, name)
-        if database is None:
-            database = client.get_default_database("fhir_portal").name
-    except (InvalidURI, ConfigurationError, ValueError) as error:
+        with warnings.catch_warnings():
+            # What the driver does not understand of a URI it would only mention, and leave out.
+            warnings.simplefilter("error", UserWarning)
+            client = _connect(uri, name)
+            if database is None:
+                database = client.get_default_database("fhir_portal").name
+            driver = kind(client, database, name)
+    except (PyMongoError, OSError, ValueError, TypeError, UserWarning) as error:
         reason = str(error)
         told = "" if _secret_in(uri, reason) else f": {reason}"
         raise Unavailable(f"FHIR_PORTAL_MONGODB_URI cannot be used{told}") from None
-    return kind(client, database, name)
+    driver.builder = lambda: _connect(uri, name, socketTimeoutMS=0)
+    return driver
 
 
-def _connect(uri: str, name: DriverName) -> Any:
+def _connect(uri: str, name: DriverName, **more: Any) -> Any:
     named = urlsplit(uri).query.lower()
     options = {key: value for key, value in _DEFAULTS.items() if f"{key.lower()}=" not in named}
+    options |= more
     if name == "motor":
         from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - only the one used
 
@@ -479,8 +495,6 @@ def _secret_in(uri: str, reason: str) -> bool:
 
 
 def _seconds(time: datetime) -> float:
-    from datetime import UTC  # noqa: PLC0415
-
     return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
 
 
@@ -523,7 +537,7 @@ def _of_code(code: int, message: str) -> Exception:
         # FerretDB's word for a database that went away under a command.
         return UnknownOutcome()
     if code == _TIME_LIMIT:
-        return Unavailable("this request reads too much; narrow it")
+        return Unavailable("this takes the database too long; ask for less at a time")
     if code in _TOO_LARGE or "MaxDocumentSize" in message:  # FerretDB has no code for it
         return TooLarge("this is too large to be stored")
     if code in _NO_RIGHTS:

@@ -76,6 +76,8 @@ class MongoLog:
     async def append(self, rows: Sequence[AccessRow]) -> None:
         if not rows:
             return
+        for row in rows:
+            _encode(row)  # what cannot be written is refused here, not with everybody else's rows
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
         self._waiting.append((rows, written))

@@ -50,7 +50,7 @@ class Reading:
                 fields=fields,
                 session=session,
             )
-        except DriverError as error:
+        except (DriverError, Unavailable) as error:
             raise self._failed(error) from error
 
     async def count(
@@ -67,7 +67,7 @@ class Reading:
             return await self.driver.count(
                 collection, filter, hint=hint, limit=limit, session=session
             )
-        except DriverError as error:
+        except (DriverError, Unavailable) as error:
             raise self._failed(error) from error
 
     async def _seen(self, collection: str, ids: Collection[str] | None) -> Session | None:
@@ -77,5 +77,4 @@ class Reading:
 
     def _failed(self, error: Exception) -> Exception:
         """Return what a reader is told when no answer came."""
-        del error
-        return Unavailable(_NO_ANSWER)
+        return error if isinstance(error, Unavailable) else Unavailable(_NO_ANSWER)

@@ -23,6 +23,7 @@ R = TypeVar("R", bound=Record)
 
 _AFTER_KEYS: Final = "0"
 """The character behind the slash: every key of a kind is below ``kind`` and this."""
+_LAST_DATE: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _LARGEST: Final = 15 * 2**20
 """Bytes of a record; a document of MongoDB's holds sixteen million and some."""
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +51,8 @@ class Records:
         if field not in kind.indexed:
             message = f"{kind.kind}.{field} is not indexed"
             raise ValueError(message)
+        if limit <= 0:
+            return []
         found = await self._records.find(
             RECORD,
             {"f": f"{kind.kind}/{field}/{value}"},
@@ -61,6 +64,8 @@ class Records:
         return [_decoder(kind).decode(document["b"]) for document in found]
 
     async def every(self, kind: type[R], *, after: str = "", limit: int = 1000) -> list[R]:
+        if limit <= 0:
+            return []
         found = await self._records.find(
             RECORD,
             {"_id": {"$gt": _id(kind, after), "$lt": f"{kind.kind}{_AFTER_KEYS}"}},
@@ -131,5 +136,6 @@ def _document(record: Record) -> Document:
         document["f"] = found_by
     if record.expires is not None:
         document["x"] = float(record.expires)
-        document["dropped"] = datetime.fromtimestamp(record.expires, UTC)
+        if record.expires < _LAST_DATE:
+            document["dropped"] = datetime.fromtimestamp(record.expires, UTC)
     return document

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fhir_portal.fhir.errors import Unavailable
-from fhir_portal.mongo.driver import Driver, Index, Replace
+from fhir_portal.mongo.driver import Driver, DriverError, Index, Replace
 
 LAYOUT: Final = 1
 """Raised with every change of what is stored; a database of another layout is refused."""
@@ -101,7 +101,12 @@ async def create(driver: Driver, *, expire: bool) -> list[str]:
             try:
                 await driver.create_indexes(collection, missing)
             except Exception as error:
-                reason = str(error) or type(error).__name__
+                reason = str(error)
+                if isinstance(error, DriverError):
+                    reason = (
+                        "the database went away meanwhile and may still be at it;"
+                        " run `fhir-portal check --indexes` when it is back"
+                    )
                 raise Unavailable(f"the indexes {names} could not be built: {reason}") from error
         lines += [
             f"{collection}.{index.name} ({', '.join(field for field, _ in index.keys)}): "

@@ -126,7 +126,7 @@ class MongoStore(Resources, Records):
         await turns.recover()
         return cls(driver, facts, turns, clock, expire=expire)
 
-    async def epoch(self) -> int:
+    async def epoch(self) -> object:
         return await self.turns.epoch()
 
     async def transact(self, work: Callable[[MongoTransaction], Awaitable[T]]) -> T:

@@ -17,18 +17,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar
 
 from fhir_portal.fhir.errors import Unavailable
-from fhir_portal.mongo.changes import (
-    Changes,
-    UndoneChanges,
-    nothing_changed,
-    roll_back,
-)
+from fhir_portal.mongo.changes import Changes, UndoneChanges, roll_back
 from fhir_portal.mongo.driver import (
     Document,
     Driver,
     DriverError,
     Insert,
+    Replace,
     Taken,
+    Transient,
     UnknownOutcome,
 )
 from fhir_portal.mongo.schema import TURN, UNDO
@@ -48,6 +45,17 @@ _PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.05
 _REMEMBERED: Final = 256
 """Names of transactions the turn remembers, for those who must ask what became of theirs."""
+_GREEDY_SECONDS: Final = 0.2
+"""After turns of so long together a process looks whether another one waits, and lets it go first.
+
+Who loses a turn tries again some milliseconds later; who had it would take it again at once.
+"""
+_YIELD_SECONDS: Final = 0.2
+_SETTLE_SECONDS: Final = 10.0
+"""How long a server that stops waits for the transaction under way."""
+
+_NOTHING_CHANGED: Final = "the database could not write; nothing was changed; try again later"
+_BUSY: Final = "there is too much to write; nothing was changed; try again later"
 _NOT_KNOWN: Final = (
     "the database did not say whether this was stored; look before you send it again"
 )
@@ -64,8 +72,8 @@ class Turns(Protocol):
         """
         ...
 
-    async def epoch(self) -> int:
-        """Return a number that differs whenever anything was committed by anybody."""
+    async def epoch(self) -> object:
+        """Return a value that differs whenever anything was committed by anybody."""
         ...
 
     async def settle(self) -> None:
@@ -89,17 +97,21 @@ class _Turns:
         self.driver = driver
         self.clock = clock
         self._queue = asyncio.Lock()  # first come, first served
+        self._process = secrets.token_hex(8)
+        self._held = 0.0
 
-    async def epoch(self) -> int:
+    async def epoch(self) -> object:
         try:
-            found = await self.driver.find(TURN, {"_id": "turn"}, limit=1, fields=["count"])
+            found = await self.driver.find(TURN, {"_id": "turn"}, limit=1, fields=["count", "last"])
         except DriverError as error:
             raise Unavailable("the database does not answer; try again later") from error
-        return int(found[0]["count"]) if found else -1
+        # The name as well: a database put back from a backup counts the same turns again.
+        return (found[0]["count"], found[0].get("last")) if found else None
 
     async def settle(self) -> None:
-        async with self._queue:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS), self._queue:
+                pass
 
     async def transact(self, work: Callable[[Changes], Awaitable[T]]) -> T:
         # A turn once begun is brought to its end even if who asked goes away.
@@ -108,24 +120,54 @@ class _Turns:
         return await asyncio.shield(turn)
 
     async def _in_turn(self, work: Callable[[Changes], Awaitable[T]]) -> T:
-        deadline = time.monotonic() + WAIT_SECONDS
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._queue.acquire()
         except TimeoutError:
-            raise Unavailable("the server has too much to write; try again later") from None
+            raise Unavailable(_BUSY) from None
         try:
-            pause = _PAUSE_SECONDS
-            while True:
-                try:
-                    return await self._attempt(work)
-                except DriverError as error:
-                    if time.monotonic() > deadline:
-                        raise nothing_changed() from error
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            return await self._tried(work)
         finally:
-            self._queue.release()
+            try:
+                await self._let_others_go_first()
+            finally:
+                self._queue.release()
+
+    async def _tried(self, work: Callable[[Changes], Awaitable[T]]) -> T:
+        deadline = time.monotonic() + WAIT_SECONDS
+        said = time.monotonic()
+        pause = _PAUSE_SECONDS
+        while True:
+            began = time.monotonic()
+            try:
+                result = await self._attempt(work)
+            except DriverError as error:
+                if time.monotonic() > deadline:
+                    lost = isinstance(error, Transient)
+                    raise Unavailable(_BUSY if lost else _NOTHING_CHANGED) from error
+                if time.monotonic() - said > _GREEDY_SECONDS / 2:
+                    said = time.monotonic() + 1
+                    await self._say_that_one_waits()
+            else:
+                self._held += time.monotonic() - began
+                return result
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _say_that_one_waits(self) -> None:
+        with contextlib.suppress(Unavailable, DriverError):
+            await self.driver.write(TURN, [Replace({"_id": "waiting", "who": self._process})])
+
+    async def _let_others_go_first(self) -> None:
+        """Pause if another process waits and this one has had the turn for some time."""
+        if self._held < _GREEDY_SECONDS:
+            return
+        self._held = 0.0
+        with contextlib.suppress(Unavailable, DriverError):
+            found = await self.driver.find(TURN, {"_id": "waiting"}, limit=1)
+            if found and found[0]["who"] not in {None, self._process}:
+                await self.driver.write(TURN, [Replace({"_id": "waiting", "who": None})])
+                await asyncio.sleep(_YIELD_SECONDS)
 
     async def _attempt(self, work: Callable[[Changes], Awaitable[T]]) -> T:
         raise NotImplementedError
@@ -144,8 +186,8 @@ class _Turns:
                 raise changes.broken
         return result
 
-    async def _became_of(self, name: str) -> bool:
-        """Return whether the transaction of this name was committed.
+    async def _became_of(self, name: str, count: int) -> bool:
+        """Return whether the transaction of this name, whose turn was the ``count``-th, committed.
 
         Raises:
             Unavailable: that cannot be found out.
@@ -154,7 +196,11 @@ class _Turns:
             found = await self.driver.find(TURN, {"_id": "turn"}, limit=1)
         except (Unavailable, DriverError) as error:
             raise Unavailable(_NOT_KNOWN) from error
-        return bool(found) and name in found[0]["recent"]
+        if found and name in found[0]["recent"]:
+            return True
+        if not found or found[0]["count"] - count >= _REMEMBERED:
+            raise Unavailable(_NOT_KNOWN)  # so many have followed that it may be forgotten
+        return False
 
 
 class TransactionTurns(_Turns):
@@ -180,7 +226,7 @@ class TransactionTurns(_Turns):
                 return result  # nothing to commit
             if changes.latest > turn["instant"]:
                 await self._note(changes.latest, session)
-            await self._commit(name, session)
+            await self._commit(name, turn["count"], session)
             return result
         finally:
             await self.driver.abandon(session)
@@ -188,6 +234,7 @@ class TransactionTurns(_Turns):
     async def _take(self, name: str, session: Any) -> Document:
         change: Document = {
             "$inc": {"count": 1},
+            "$set": {"last": name},
             "$push": {"recent": {"$each": [name], "$slice": -_REMEMBERED}},
         }
         turn = await self.driver.find_and_update(TURN, {"_id": "turn"}, change, session=session)
@@ -200,20 +247,20 @@ class TransactionTurns(_Turns):
             TURN, {"_id": "turn"}, {"$set": {"instant": latest}}, session=session
         )
 
-    async def _commit(self, name: str, session: Any) -> None:
+    async def _commit(self, name: str, count: int, session: Any) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 await self.driver.commit(session)
             except UnknownOutcome as error:
                 if time.monotonic() > deadline:
-                    if await self._became_of(name):
+                    if await self._became_of(name, count):
                         return
                     raise Unavailable(_NOT_KNOWN) from error
                 await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
             except (Unavailable, DriverError):
                 # An earlier try may have reached the server and its answer got lost.
-                if await self._became_of(name):
+                if await self._became_of(name, count):
                     return
                 raise
             else:
@@ -266,7 +313,7 @@ class LeaseTurns(_Turns):
         except BaseException:
             await self._undo(name)
             raise
-        await self._give_back(name, changes)
+        await self._give_back(name, turn["count"], changes)
         return result
 
     async def _take(self, name: str) -> Document:
@@ -279,12 +326,12 @@ class LeaseTurns(_Turns):
                     await self._settle_debts(name, turn)
             except DriverError as error:
                 if time.monotonic() > deadline:
-                    raise nothing_changed() from error
+                    raise Unavailable(_NOTHING_CHANGED) from error
                 turn = None
             if turn is not None:
                 return turn
             if time.monotonic() > deadline:
-                raise Unavailable("the server has too much to write; try again later")
+                raise Unavailable(_BUSY)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -329,24 +376,32 @@ class LeaseTurns(_Turns):
 
     async def _undo(self, name: str) -> None:
         """Roll back and give the turn back; if that fails the next one to take it does it."""
-        with contextlib.suppress(Unavailable, DriverError):
-            mine = await self.driver.find_and_update(
-                TURN, {"_id": "turn", "holder": name}, {"$set": {"undoing": True}}
-            )
-            if mine is None:
-                return  # it took so long that somebody else has rolled it back and gone on
-            await roll_back(self.driver, name)
-            await self.driver.find_and_update(
-                TURN,
-                {"_id": "turn", "holder": name},
-                # Readers may have seen, and remembered, what was just undone.
-                {"$set": {"holder": None}, "$inc": {"count": 1}},
-            )
-            await self._sweep(name)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                mine = await self.driver.find_and_update(
+                    TURN,
+                    {"_id": "turn", "holder": name},
+                    {"$inc": {"count": 1}},  # so that nobody takes it for abandoned meanwhile
+                )
+                if mine is None:
+                    return  # given back, or somebody else has rolled it back and gone on
+                await roll_back(self.driver, name)
+                await self.driver.find_and_update(
+                    TURN,
+                    {"_id": "turn", "holder": name},
+                    # Readers may have seen, and remembered, what was just undone.
+                    {"$set": {"holder": None, "last": name}, "$inc": {"count": 1}},
+                )
+            except (Unavailable, DriverError):
+                await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+            else:
+                await self._sweep(name)
+                return
 
-    async def _give_back(self, name: str, changes: Changes) -> None:
+    async def _give_back(self, name: str, count: int, changes: Changes) -> None:
         commit: Document = {
-            "$set": {"holder": None, "instant": changes.latest},
+            "$set": {"holder": None, "instant": changes.latest, "last": name},
             "$inc": {"count": 1},
             "$push": {"recent": {"$each": [name], "$slice": -_REMEMBERED}},
         }
@@ -361,8 +416,9 @@ class LeaseTurns(_Turns):
                     raise Unavailable(_NOT_KNOWN) from error
                 await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
                 continue
-            if done is None and not await self._became_of(name):
-                raise nothing_changed()  # it took so long that somebody rolled it back
+            if done is None and not await self._became_of(name, count):
+                # It took so long that somebody rolled it back.
+                raise Unavailable(_NOTHING_CHANGED)
             break
         if changes.made:
             await self._sweep(name)

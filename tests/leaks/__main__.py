@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.leaks.faults import PLANTED, with_fault
 from tests.leaks.pairs import Figures, run
-from tests.places import ask_for_place, asked_place
+from tests.places import Place, ask_for_place, asked_place
 
 
 def main() -> int:
@@ -25,12 +25,12 @@ def main() -> int:
     parser.add_argument("--faults", action="store_true", help="plant each fault and say who saw it")
     ask_for_place(parser)
     asked = parser.parse_args()
-    if asked.faults:
-        return plant_all(asked.pairs, asked.seed)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         place = asked_place(asked.place, Path(folder))
         try:
+            if asked.faults:
+                return plant_all(asked.pairs, asked.seed, place)
             figures = run(
                 asked.pairs,
                 asked.seed,
@@ -45,12 +45,17 @@ def main() -> int:
     return bool(figures.findings)
 
 
-def plant_all(pairs: int, seed: int) -> int:
+def plant_all(pairs: int, seed: int, place: Place) -> int:
     """Plant one fault after the other; returns how many were not caught."""
     missed = 0
+    built = False
     for number, (name, fault) in enumerate(PLANTED.items(), 1):
-        with with_fault(name):
-            figures = run(pairs, seed, stop_at_first=True)
+        if fault.on_write or not built:
+            asyncio.run(place.empty())
+            built = False
+        with with_fault(name, place):
+            figures = run(pairs, seed, stop_at_first=True, place=place, built=built)
+        built = not fault.on_write
         found = figures.findings[0] if figures.findings else None
         missed += found is None
         how = f"{found.sort}, {found.reader}, {found.ask}" if found else "NOT CAUGHT"

@@ -24,7 +24,8 @@ from fhir_portal.access.visibility import (
     VisibilityClass,
 )
 from fhir_portal.consent.labels import SELF_LABELS
-from fhir_portal.embedded import log, query, resources
+from fhir_portal.embedded import query, resources
+from fhir_portal.embedded.log import EmbeddedLog
 from fhir_portal.embedded.query import Interned, Where
 from fhir_portal.embedded.resources import ResourceChanges, Resources
 from fhir_portal.fhir.errors import Forbidden
@@ -35,8 +36,85 @@ from fhir_portal.resources.server import PageLinks
 from fhir_portal.resources.store import Page
 from fhir_portal.smart.scope import ScopeSet
 from tests.builders import DERM, FAMILY, an_ehr
+from tests.places import Database, Place
 
-Fault = Callable[[ExitStack], None]
+Loosen = Callable[[Visibility], Visibility]
+
+
+class Ground(ExitStack):
+    """What faults are planted in: the parts of the embedded store, or of another one."""
+
+    resources: Any = Resources
+    changes: Any = ResourceChanges
+    log: Any = EmbeddedLog
+
+    def where(self, loosen: Loosen) -> None:
+        """Compile another visibility than the one that was decided."""
+        _swap(self, query, "visible_where", lambda old: lambda i, v, *a: old(i, loosen(v), *a))
+
+    def then(self) -> None:
+        """Ask nothing of a version itself."""
+        _swap(self, resources, "_then", lambda _: lambda *_: Where(""))
+
+    def classes(self) -> None:
+        """Permit every class."""
+
+        def make(_: Any) -> Any:
+            def permitted(self: Any, visible: Any) -> list[int]:
+                del visible
+                rows = self._connection.execute("SELECT class FROM class").fetchall()
+                return [number for (number,) in rows]
+
+            return permitted
+
+        _swap(self, Interned, "permitted", make)
+
+    def numbers(self) -> None:
+        """Number the lines of the log through, over all records."""
+
+        def make(old: Any) -> Any:
+            def numbered(self: Any, rows: Any) -> list[tuple[Any, ...]]:
+                (count,) = self._connection.execute("SELECT count(*) FROM access").fetchone()
+                values = enumerate(old(self, rows), count + 1)
+                return [(stream, turn, *rest) for turn, (stream, _, *rest) in values]
+
+            return numbered
+
+        _swap(self, self.log, "_numbered", make)
+
+
+class MongoGround(Ground):
+    """The parts of the MongoDB store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from fhir_portal import mongo  # noqa: PLC0415 - most tests need no driver
+        from fhir_portal.mongo import store  # noqa: F401, PLC0415 - which loads the others
+
+        self._mongo: Any = mongo
+        self.resources = mongo.resources.Resources
+        self.changes = mongo.resources.ResourceChanges
+        self.log = mongo.log.MongoLog
+
+    def where(self, loosen: Loosen) -> None:
+        for module in (self._mongo.query, self._mongo.resources):
+            _swap(self, module, "allowed", lambda old: lambda r, v, *a: old(r, loosen(v), *a))
+
+    def then(self) -> None:
+        one_of = self._mongo.query.one_of
+        _swap(self, self._mongo.resources, "then", lambda _: lambda _, types: {"t": one_of(types)})
+
+    def classes(self) -> None:
+        _swap(self, self._mongo.query, "_only", lambda _: lambda _: {"$exists": True})
+
+    def numbers(self) -> None:
+        async def last_turns(log: Any, streams: Any) -> dict[str, int]:
+            return dict.fromkeys(streams, await log._driver.count("access", {}))  # noqa: SLF001
+
+        _swap(self, self.log, "_last_turns", lambda _: last_turns)
+
+
+Fault = Callable[[Ground], None]
 
 
 @dataclass(frozen=True)
@@ -66,10 +144,10 @@ def planted(
 
 
 @contextmanager
-def with_fault(name: str) -> Iterator[None]:
-    """Run with one fault planted."""
+def with_fault(name: str, place: Place | None = None) -> Iterator[None]:
+    """Run with one fault planted in the kind of store that is at a place."""
     fault = PLANTED[name]
-    with ExitStack() as stack:
+    with MongoGround() if isinstance(place, Database) else Ground() as stack:
         if fault.belt_off:
             for module in (read, vread, history, search_type, create):
                 stack.enter_context(patch.object(module, "checked", _unchecked))
@@ -90,31 +168,28 @@ def _swap(stack: ExitStack, target: Any, name: str, make: Callable[[Any], Any]) 
     stack.enter_context(patch.object(target, name, make(getattr(target, name))))
 
 
-def _where(stack: ExitStack, loosen: Callable[[Visibility], Visibility]) -> None:
-    """Compile another visibility than the one that was decided."""
-    _swap(stack, query, "visible_where", lambda old: lambda i, v, *a: old(i, loosen(v), *a))
-
-
 # ---------------------------------------------------------------- the store's queries
 
 
 @planted("read_many, which fetches the targets of _include, ignores the visibility", belt_off=True)
-def include(stack: ExitStack) -> None:
-    _swap(stack, Resources, "read_many", lambda old: lambda s, keys, v: old(s, keys, _open(v)))
+def include(ground: Ground) -> None:
+    _swap(
+        ground, ground.resources, "read_many", lambda old: lambda s, keys, v: old(s, keys, _open(v))
+    )
 
 
 @planted("referring, which finds what _revinclude adds, ignores the visibility", belt_off=True)
-def revinclude(stack: ExitStack) -> None:
+def revinclude(ground: Ground) -> None:
     _swap(
-        stack,
-        Resources,
+        ground,
+        ground.resources,
         "referring",
         lambda old: lambda s, p, t, v, *, limit: old(s, p, t, _open(v), limit=limit),
     )
 
 
 @planted("pages after the first are searched without the visibility", belt_off=True)
-def paging(stack: ExitStack) -> None:
+def paging(ground: Ground) -> None:
     def make(old: Any) -> Any:
         async def search(self: Any, request: Any, visible: Any, *, after: Any = None) -> Any:
             bound = visible if after is None else _open(visible)
@@ -122,11 +197,11 @@ def paging(stack: ExitStack) -> None:
 
         return search
 
-    _swap(stack, Resources, "search", make)
+    _swap(ground, ground.resources, "search", make)
 
 
 @planted("Bundle.total counts what is hidden too")
-def total(stack: ExitStack) -> None:
+def total(ground: Ground) -> None:
     def make(old: Any) -> Any:
         async def search(self: Any, request: Any, visible: Any, *, after: Any = None) -> Any:
             page = await old(self, request, visible, after=after)
@@ -137,93 +212,88 @@ def total(stack: ExitStack) -> None:
 
         return search
 
-    _swap(stack, Resources, "search", make)
+    _swap(ground, ground.resources, "search", make)
 
 
 @planted("vread ignores the visibility", belt_off=True)
-def version_read(stack: ExitStack) -> None:
-    _swap(stack, Resources, "vread", lambda old: lambda s, k, n, v: old(s, k, n, _open(v)))
+def version_read(ground: Ground) -> None:
+    _swap(ground, ground.resources, "vread", lambda old: lambda s, k, n, v: old(s, k, n, _open(v)))
 
 
 @planted("history of one resource ignores the visibility", belt_off=True)
-def instance_history(stack: ExitStack) -> None:
+def instance_history(ground: Ground) -> None:
     _swap(
-        stack, Resources, "history", lambda old: lambda s, k, v, **more: old(s, k, _open(v), **more)
+        ground,
+        ground.resources,
+        "history",
+        lambda old: lambda s, k, v, **more: old(s, k, _open(v), **more),
     )
 
 
 @planted("the feed ignores the visibility", belt_off=True)
-def feed(stack: ExitStack) -> None:
+def feed(ground: Ground) -> None:
     _swap(
-        stack,
-        Resources,
+        ground,
+        ground.resources,
         "feed",
         lambda old: lambda s, v, **more: old(s, {n: _open(x) for n, x in v.items()}, **more),
     )
 
 
 @planted("a version is judged by what the current one is, not by what it was", belt_off=True)
-def earlier_versions(stack: ExitStack) -> None:
-    _swap(stack, resources, "_then", lambda _: lambda *_: Where(""))
+def earlier_versions(ground: Ground) -> None:
+    ground.then()
 
 
 @planted("sections and labels are not compiled: every class is permitted", belt_off=True)
-def class_list(stack: ExitStack) -> None:
-    def make(_: Any) -> Any:
-        def permitted(self: Any, visible: Any) -> list[int]:
-            del visible
-            rows = self._connection.execute("SELECT class FROM class").fetchall()
-            return [number for (number,) in rows]
-
-        return permitted
-
-    _swap(stack, Interned, "permitted", make)
+def class_list(ground: Ground) -> None:
+    ground.classes()
 
 
 @planted("rows of the other practice are not kept out", belt_off=True)
-def practice(stack: ExitStack) -> None:
+def practice(ground: Ground) -> None:
     both = (DERM, FAMILY)
-    _where(stack, lambda v: replace(v, practices=both) if v.record is not None else v)
-    _swap(stack, resources, "_then", lambda _: lambda *_: Where(""))
+    ground.where(lambda v: replace(v, practices=both) if v.record is not None else v)
+    ground.then()
 
 
 @planted("rows of other records are not kept out", belt_off=True)
-def owners(stack: ExitStack) -> None:
-    _where(stack, lambda v: replace(v, record=None))
-    _swap(stack, resources, "_then", lambda _: lambda *_: Where(""))
+def owners(ground: Ground) -> None:
+    ground.where(lambda v: replace(v, record=None))
+    ground.then()
 
 
 @planted("the list of ids (own RelatedPerson, own grant) is not compiled", belt_off=True)
-def ids(stack: ExitStack) -> None:
-    _where(stack, lambda v: replace(v, ids=None))
+def ids(ground: Ground) -> None:
+    ground.where(lambda v: replace(v, ids=None))
 
 
 @planted("granular scopes are not compiled: ?category=… is ignored")
-def granular(stack: ExitStack) -> None:
-    _where(stack, lambda v: replace(v, any_of=None))
+def granular(ground: Ground) -> None:
+    ground.where(lambda v: replace(v, any_of=None))
 
 
 @planted("directory types are visible without being listed or referred to")
-def directory(stack: ExitStack) -> None:
-    _where(stack, lambda v: replace(v, referrers=None))
+def directory(ground: Ground) -> None:
+    ground.where(lambda v: replace(v, referrers=None))
 
 
 @planted("directory entries are visible through what the caller cannot see")
-def hidden_referrers(stack: ExitStack) -> None:
+def hidden_referrers(ground: Ground) -> None:
     def loosen(visible: Visibility) -> Visibility:
         if visible.referrers is None:
             return visible
         loose = (replace(r, sections=None, labels=None, any_of=None) for r in visible.referrers)
         return replace(visible, referrers=tuple(loose))
 
-    _where(stack, loosen)
+    ground.where(loosen)
 
 
 # ---------------------------------------------------------------- the interactions
 
 
 @planted("entries of a batch run with the rights of the server")
-def batch(stack: ExitStack) -> None:
+def batch(ground: Ground) -> None:
     def make(old: Any) -> Any:
         async def bundle(server: Any, request: Any, auth: Any, perform: Any) -> Any:
             async def as_server(inner: Any, _: Any) -> Any:
@@ -233,11 +303,11 @@ def batch(stack: ExitStack) -> None:
 
         return bundle
 
-    _swap(stack, portal, "bundle_interaction", make)
+    _swap(ground, portal, "bundle_interaction", make)
 
 
 @planted("included types are not held against the scopes")
-def scope_of_included(stack: ExitStack) -> None:
+def scope_of_included(ground: Ground) -> None:
     def make(old: Any) -> Any:
         def permitted_or_none(server: Any, auth: Any, letter: str, name: str) -> Any:
             wide = replace(auth, scopes=ScopeSet.parse("patient/*.rs"))
@@ -245,11 +315,11 @@ def scope_of_included(stack: ExitStack) -> None:
 
         return permitted_or_none
 
-    _swap(stack, search_type, "permitted_or_none", make)
+    _swap(ground, search_type, "permitted_or_none", make)
 
 
 @planted("a read of what is hidden says forbidden instead of not found")
-def existence_words(stack: ExitStack) -> None:
+def existence_words(ground: Ground) -> None:
     def make(old: Any) -> Any:
         async def found(self: Any, key: Any, visible: Any) -> Any:
             row = await old(self, key, visible)
@@ -259,11 +329,11 @@ def existence_words(stack: ExitStack) -> None:
 
         return found
 
-    _swap(stack, Resources, "read", make)
+    _swap(ground, ground.resources, "read", make)
 
 
 @planted("a deletion in another record answers 410", belt_off=True)
-def hidden_deletions(stack: ExitStack) -> None:
+def hidden_deletions(ground: Ground) -> None:
     def make(old: Any) -> Any:
         async def found(self: Any, key: Any, visible: Any) -> Any:
             row = await old(self, key, visible)
@@ -274,13 +344,13 @@ def hidden_deletions(stack: ExitStack) -> None:
 
         return found
 
-    _swap(stack, Resources, "read", make)
+    _swap(ground, ground.resources, "read", make)
 
 
 @planted("If-None-Exist matches what the writer cannot see", belt_off=True)
-def conditional_match(stack: ExitStack) -> None:
+def conditional_match(ground: Ground) -> None:
     _swap(
-        stack,
+        ground,
         create,
         "conditional_match",
         lambda old: lambda server, reader, name, text, v: old(server, reader, name, text, _open(v)),
@@ -288,21 +358,21 @@ def conditional_match(stack: ExitStack) -> None:
 
 
 @planted("a write's new image is not held against the visibility")
-def new_image(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(Visibility, "require", lambda *_: None))
+def new_image(ground: Ground) -> None:
+    ground.enter_context(patch.object(Visibility, "require", lambda *_: None))
 
 
 @planted("an update looks for the old version without the visibility")
-def update_of_hidden(stack: ExitStack) -> None:
+def update_of_hidden(ground: Ground) -> None:
     _swap(
-        stack,
+        ground,
         writing,
         "update_in",
         lambda old: lambda t, s, a, tree, v, **more: old(_Seeing(t, v), s, a, tree, v, **more),
     )
     from fhir_portal.resources.interactions import update  # noqa: PLC0415
 
-    stack.enter_context(patch.object(update, "update_in", writing.update_in))
+    ground.enter_context(patch.object(update, "update_in", writing.update_in))
 
 
 class _Seeing:
@@ -320,20 +390,20 @@ class _Seeing:
 
 
 @planted("references of a person's write are not looked up")
-def reference_check(stack: ExitStack) -> None:
+def reference_check(ground: Ground) -> None:
     async def unchecked(*_: Any) -> None:
         return None
 
-    stack.enter_context(patch.object(writing, "_require_known_references", unchecked))
+    ground.enter_context(patch.object(writing, "_require_known_references", unchecked))
 
 
 @planted("a person may write in somebody else's name")
-def author(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(writing, "wrong_author", lambda *_: ""))
+def author(ground: Ground) -> None:
+    ground.enter_context(patch.object(writing, "wrong_author", lambda *_: ""))
 
 
 @planted("a paging link proves a right: it carries its owner's visibility", belt_off=True)
-def links_as_rights(stack: ExitStack) -> None:
+def links_as_rights(ground: Ground) -> None:
     def make(old: Any) -> Any:
         def permitted(server: Any, auth: Any, letter: str, name: str) -> Any:
             visible = old(server, auth, letter, name)
@@ -360,9 +430,9 @@ def links_as_rights(stack: ExitStack) -> None:
 
         return search
 
-    _swap(stack, search_type, "permitted", make)
-    _swap(stack, PageLinks, "open", unsealing)
-    stack.enter_context(
+    _swap(ground, search_type, "permitted", make)
+    _swap(ground, PageLinks, "open", unsealing)
+    ground.enter_context(
         patch.dict(INTERACTIONS, {"search-type": understanding(search_type.search_type)})
     )
 
@@ -371,15 +441,15 @@ def links_as_rights(stack: ExitStack) -> None:
 
 
 @planted("a proxy sees every line of the record's log")
-def agents_of_the_log(stack: ExitStack) -> None:
+def agents_of_the_log(ground: Ground) -> None:
     _swap(
-        stack,
-        log.EmbeddedLog,
+        ground,
+        ground.log,
         "of_record",
         lambda old: lambda s, p, r, **more: old(s, p, r, **{**more, "agent": None}),
     )
     _swap(
-        stack,
+        ground,
         audit_event,
         "_may_see",
         lambda _: lambda line, v, auth: auth.context == "system" or line.row.record == v.record,
@@ -387,40 +457,32 @@ def agents_of_the_log(stack: ExitStack) -> None:
 
 
 @planted("a line of the log is read by its id alone")
-def line_of_the_log(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(audit_event, "_may_see", lambda *_: True))
+def line_of_the_log(ground: Ground) -> None:
+    ground.enter_context(patch.object(audit_event, "_may_see", lambda *_: True))
 
 
 @planted("lines of the log are numbered through, over all records", on_write=True)
-def ids_of_the_log(stack: ExitStack) -> None:
-    def make(old: Any) -> Any:
-        def numbered(self: Any, rows: Any) -> list[tuple[Any, ...]]:
-            (count,) = self._connection.execute("SELECT count(*) FROM access").fetchone()
-            values = enumerate(old(self, rows), count + 1)
-            return [(stream, turn, *rest) for turn, (stream, _, *rest) in values]
-
-        return numbered
-
-    _swap(stack, log.EmbeddedLog, "_numbered", make)
+def ids_of_the_log(ground: Ground) -> None:
+    ground.numbers()
 
 
 @planted("lines about what is hidden from a person are in that person's log", on_write=True)
-def lines_about_hidden(stack: ExitStack) -> None:
+def lines_about_hidden(ground: Ground) -> None:
     touched = property(lambda facts: tuple((owner, True) for owner in facts.owners))
-    stack.enter_context(patch.object(RowFacts, "touched", touched))
+    ground.enter_context(patch.object(RowFacts, "touched", touched))
 
 
 # ---------------------------------------------------------------- what is computed on write
 
 
-def _classified(stack: ExitStack, alter: Callable[[RowFacts], RowFacts]) -> None:
+def _classified(ground: Ground, alter: Callable[[RowFacts], RowFacts]) -> None:
     def make(old: Any) -> Any:
         async def classified(*given: Any) -> RowFacts:
             return alter(await old(*given))
 
         return classified
 
-    _swap(stack, writing, "classify", make)
+    _swap(ground, writing, "classify", make)
 
 
 def _with(facts: RowFacts, **changes: Any) -> RowFacts:
@@ -428,59 +490,59 @@ def _with(facts: RowFacts, **changes: Any) -> RowFacts:
 
 
 @planted("a Binary does not take over the labels of its document", on_write=True)
-def labels_of_binaries(stack: ExitStack) -> None:
+def labels_of_binaries(ground: Ground) -> None:
     def alter(facts: RowFacts) -> RowFacts:
         if facts.resource_type != "Binary":
             return facts
         sections = facts.visibility_class.sections
         return _with(facts, visibility_class=VisibilityClass(sections, frozenset()))
 
-    _classified(stack, alter)
+    _classified(ground, alter)
 
 
 @planted("a resource of several records belongs to the first", on_write=True)
-def several_owners(stack: ExitStack) -> None:
-    _classified(stack, lambda facts: _with(facts, owners=facts.owners[:1]))
+def several_owners(ground: Ground) -> None:
+    _classified(ground, lambda facts: _with(facts, owners=facts.owners[:1]))
 
 
 @planted("what no section claims is in all of them", on_write=True)
-def unclassified(stack: ExitStack) -> None:
+def unclassified(ground: Ground) -> None:
     def alter(facts: RowFacts) -> RowFacts:
         held = facts.visibility_class
         kept = VisibilityClass(held.sections - {UNCLASSIFIED}, held.labels)
         return _with(facts, visibility_class=kept)
 
-    _classified(stack, alter)
+    _classified(ground, alter)
 
 
 @planted("labels are not read from meta", on_write=True)
-def labels(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(classify, "labels_of", lambda _: frozenset()))
+def labels(ground: Ground) -> None:
+    ground.enter_context(patch.object(classify, "labels_of", lambda _: frozenset()))
 
 
 @planted("derived rows are not recomputed when what they follow changes", on_write=True)
-def passing_on(stack: ExitStack) -> None:
+def passing_on(ground: Ground) -> None:
     async def nothing(*_: Any) -> None:
         return None
 
-    stack.enter_context(patch.object(writing, "_pass_on", nothing))
+    ground.enter_context(patch.object(writing, "_pass_on", nothing))
 
 
 @planted("recomputed rows keep their old class", on_write=True)
-def reclassification(stack: ExitStack) -> None:
+def reclassification(ground: Ground) -> None:
     async def nothing(*_: Any) -> None:
         return None
 
-    stack.enter_context(patch.object(ResourceChanges, "reclassify", nothing))
+    ground.enter_context(patch.object(ground.changes, "reclassify", nothing))
 
 
 # ---------------------------------------------------------------- the decision
 
 
 @planted("the sections of a grant are not applied")
-def sections_of_grant(stack: ExitStack) -> None:
+def sections_of_grant(ground: Ground) -> None:
     _swap(
-        stack,
+        ground,
         policy,
         "_of_record",
         lambda old: lambda auth, name, any_of: replace(old(auth, name, any_of), sections=None),
@@ -488,14 +550,14 @@ def sections_of_grant(stack: ExitStack) -> None:
 
 
 @planted("a proxy sees labelled items like the person")
-def labels_for_proxies(stack: ExitStack) -> None:
-    stack.enter_context(patch.object(policy, "PROXY_LABELS", SELF_LABELS))
+def labels_for_proxies(ground: Ground) -> None:
+    ground.enter_context(patch.object(policy, "PROXY_LABELS", SELF_LABELS))
 
 
 @planted("scopes are not held against the type")
-def scopes(stack: ExitStack) -> None:
+def scopes(ground: Ground) -> None:
     _swap(
-        stack,
+        ground,
         policy,
         "_granted",
         lambda old: lambda auth, letter, name: old(auth, letter, name) or None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -206,7 +207,20 @@ async def _again(transaction: Any) -> None:
     await transaction.write(a_row(an_observation("a")))
 
 
+async def _swallows(transaction: Any) -> None:
+    """Goes on after whatever goes wrong, as nobody should."""
+    await transaction.put(Note(key="first"))
+    await transaction.write(a_row(an_observation("first")))
+    with contextlib.suppress(Exception):
+        await transaction.find(Note, "topic", "t")  # sends them
+    await transaction.put(Note(key="second"))
+    with contextlib.suppress(Exception):
+        await transaction.search(asked(""), of_record())
+    await transaction.put(Note(key="third"))
+
+
 OPERATIONS: Final = (
+    Operation("work that swallows every error", _in_one(_swallows)),
     Operation("insert a record", _in_one(_insert)),
     Operation("put a record", _in_one(_a_note)),
     Operation("compare and set", _in_one(_replace), _in_one(_a_note)),

@@ -13,6 +13,6 @@ pytestmark = [pytest.mark.mongo, pytest.mark.skipif(not SERVER, reason=NO_SERVER
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_operations_end_all_or_nothing_and_applied_once(driver: str) -> None:
     place = Database.new(SERVER, driver, transactions=TRANSACTIONS)
-    report = await try_everything(place, every=1 if driver == "motor" else 5)
+    report = await try_everything(place, every=9)  # all: python -m tests.mongo.faults
     assert report.wrong == []
     assert report.tried > 20 * len(OPERATIONS)
