@@ -23,7 +23,7 @@ import msgspec
 
 from fhir_portal.access.log import AccessRow, LoggedAccess, access_id, stream_id, stream_of
 from fhir_portal.fhir.errors import FhirError, Unavailable
-from fhir_portal.mongo.driver import Document, Driver, Transient, UnknownOutcome
+from fhir_portal.mongo.driver import Document, Driver, DriverError
 from fhir_portal.mongo.schema import ACCESS
 
 BATCH_ROWS: Final = 1_000
@@ -157,7 +157,7 @@ class MongoLog:
         """
         try:
             return await self._driver.insert_many(ACCESS, documents)
-        except (Unavailable, UnknownOutcome, Transient):
+        except (Unavailable, DriverError):
             return await self._driver.insert_many(ACCESS, documents)
 
     async def _writers(self, documents: Sequence[Document]) -> dict[str, bytes]:
@@ -264,7 +264,7 @@ class MongoLog:
             return await self._driver.find(
                 ACCESS, filter, sort=sort, limit=limit, hint=hint, fields=fields
             )
-        except (UnknownOutcome, Transient) as error:
+        except DriverError as error:
             message = "the access log does not answer"
             raise Unavailable(message) from error
 

@@ -393,7 +393,7 @@ class Bench:
                     if report.tried % every:
                         continue
                     found = await self.run(operation, (place, when, fault))
-                    wrong = _judge(operation, before, after, found, command)
+                    wrong = _judge(operation, before, after, found, (command, fault))
                     if found.failure is not None:
                         report.refused += 1
                     if wrong:
@@ -403,15 +403,23 @@ class Bench:
 
 
 def _judge(
-    operation: Operation, before: Outcome, after: Outcome, found: Outcome, command: str
+    operation: Operation,
+    before: Outcome,
+    after: Outcome,
+    found: Outcome,
+    planted: tuple[str, str],
 ) -> str:
+    command, fault = planted
+    refusals: tuple[type[Exception], ...] = (Unavailable, *operation.refusals)
+    if fault == "duplicate key":
+        refusals += (Conflict, DuplicateRecord)  # which is what it says
     if found.failure is None:
         if after.failure is not None:
             return "was let through"
         if operation.name not in {"epoch", "faults"} and found.told != after.told:
             return f"said {found.told!r} instead of {after.told!r}"
         return "" if found.stored == after.stored else f"stored {_difference(after, found)}"
-    if not isinstance(found.failure, (Unavailable, *operation.refusals)):
+    if not isinstance(found.failure, refusals):
         return f"failed with {found.failure!r}"
     if found.stored == before.stored:
         return ""
