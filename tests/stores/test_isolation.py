@@ -40,7 +40,7 @@ def watched(place: Place, store: Any) -> Callable[[Change, Look], Awaitable[set[
 
     async def watch(change: Change, look: Look) -> set[Any]:
         seen: list[Any] = []
-        written = asyncio.Event()
+        written, undone = asyncio.Event(), asyncio.Event()
 
         async def work(transaction: Any) -> None:
             await change(transaction)
@@ -51,15 +51,19 @@ def watched(place: Place, store: Any) -> Callable[[Change, Look], Awaitable[set[
 
         async def keep_looking() -> None:
             await written.wait()
-            while True:
+            while not undone.is_set():
                 seen.append(await look())
                 await asyncio.sleep(0)
 
         looking = asyncio.create_task(keep_looking())
-        with pytest.raises(_Stopped):
-            await store.transact(work)
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        try:
+            with pytest.raises(_Stopped):
+                await store.transact(work)
+        finally:
+            # Told, not cancelled: asyncio.wait_for before Python 3.12 may overlook that.
+            written.set()
+            undone.set()
+            await looking
         assert len(seen) >= looks
         return {*seen, await look()}
 
