@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.int64 import Int64
@@ -488,10 +488,12 @@ def _connect(uri: str, name: DriverName, **more: Any) -> Any:
 
 def _secret_in(uri: str, reason: str) -> bool:
     try:
-        password = urlsplit(uri).password
+        password = urlsplit(uri).password or None
     except ValueError:
         return True
-    return (password is not None and password in reason) or "@" in reason
+    if "@" in reason:
+        return True
+    return password is not None and (password in reason or unquote_plus(password) in reason)
 
 
 def _seconds(time: datetime) -> float:

@@ -13,6 +13,7 @@ import contextlib
 import random
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar
 
@@ -90,7 +91,7 @@ async def prepare(driver: Driver) -> None:
             await driver.write(TURN, [Insert(turn)])
 
 
-class _Turns:
+class _Turns(ABC):
     """What both kinds share: the queue of this process, the epoch, and the question of outcome."""
 
     def __init__(self, driver: Driver, clock: Callable[[], float]) -> None:
@@ -169,8 +170,9 @@ class _Turns:
                 await self.driver.write(TURN, [Replace({"_id": "waiting", "who": None})])
                 await asyncio.sleep(_YIELD_SECONDS)
 
+    @abstractmethod
     async def _attempt(self, work: Callable[[Changes], Awaitable[T]]) -> T:
-        raise NotImplementedError
+        """Run a transaction once; `_tried` does so again after a `DriverError`."""
 
     async def _work(self, work: Callable[[Changes], Awaitable[T]], changes: Changes) -> T:
         """Run the work and send what it changed; a transaction that was undone does not go on."""

@@ -64,6 +64,21 @@ async def test_a_wrong_uri_is_refused_without_repeating_its_password(driver: Any
     assert PASSWORD not in str(refused.value)
 
 
+async def test_a_reason_that_quotes_the_password_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also not as it is meant, where the URI has it percent-encoded."""
+
+    def quote(uri: str, name: str) -> Any:
+        del uri
+        raise ValueError(f"{name} cannot use hunter/2")
+
+    monkeypatch.setattr("fhir_portal.mongo.driver._connect", quote)
+    with pytest.raises(Unavailable) as refused:
+        connect("mongodb://ada:hunter%2F2@127.0.0.1/", "pymongo")
+    assert "hunter" not in str(refused.value)
+
+
 @DRIVERS
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_an_absent_server_is_told_in_seconds(driver: Any) -> None:
