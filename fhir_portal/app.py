@@ -38,10 +38,13 @@ from fhir_portal.smart.discovery import capability_security
 from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
 from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.web.brands import brands_router
+from fhir_portal.web.developers import developers_router
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
+from fhir_portal.web.pages.apps import apps_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -129,15 +132,32 @@ class Application:
             max_body=settings.max_body_bytes,
             max_transaction=settings.max_transaction_bytes,
         )
+        sessions = Sessions(store, clock=clock, random=secrets.token_bytes)
         pages = pages_router(
             server=self.authorization,
-            sessions=Sessions(store, clock=clock, random=secrets.token_bytes),
+            sessions=sessions,
             sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
+        )
+        apps = apps_router(
+            server=self.authorization,
+            sessions=sessions,
+            store=store,
+            directory=directory,
+            log=store.log,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        brands = brands_router(store=store, issuer=issuer, clock=clock)
+        developers = developers_router(
+            server=self.authorization, store=store, clock=clock, random=secrets.token_bytes
         )
         # Only the pages and the endpoints of the authorization server count by address.
         self._oauth = behind_proxy(OAuthEndpoints(self.authorization, store))
         self._site = behind_proxy(
-            site([health_router(self._faults), pages], version=version("fhir-portal"))
+            site(
+                [health_router(self._faults), pages, apps, brands, developers],
+                version=version("fhir-portal"),
+            )
         )
         self._housekeeping = asyncio.create_task(self._keep_house())
         self._is_open = True
