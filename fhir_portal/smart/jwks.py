@@ -93,7 +93,7 @@ def _listed(jwks: Any) -> list[dict[str, Any]]:
         if not isinstance(jwk, dict):
             raise BadKeys("jwks must be a JWK Set (RFC 7517 section 5)")
         if not is_public(jwk):
-            raise BadKeys("jwks shows a private or symmetric key: replace it, it is known now")
+            raise BadKeys("jwks holds public keys only: replace this private or shared one")
     return listed
 
 

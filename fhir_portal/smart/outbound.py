@@ -22,8 +22,8 @@ import httpx
 
 SECONDS: Final = 5.0
 MAX_BYTES: Final = 64 * 1024
-AT_ONCE: Final = 8
-_RESOLVING_AT_ONCE: Final = 4
+AT_ONCE: Final = 32
+_RESOLVING_AT_ONCE: Final = 16
 _SERVER_FAULT: Final = 500
 _TOO_MANY: Final = 429
 _REDIRECTS: Final = range(300, 400)

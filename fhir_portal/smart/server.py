@@ -691,7 +691,12 @@ class AuthorizationServer:
             return True
         if token.account is None:
             return False
-        if not token.patient:  # it lists records: /fhir takes it for none of them
+        lists = (
+            token.is_list
+            if isinstance(token, TokenFamily)
+            else token.context == "patient" and token.patient is None
+        )
+        if lists:  # /fhir takes it for no record
             account = await self._store.get(Account, token.account)
             return account is not None and not account.disabled
         if token.access is None:
@@ -766,7 +771,7 @@ class AuthorizationServer:
 
     async def _load_keys(self, client: Client, signer: Asserted) -> dict[str, dict[str, Any]]:
         """Read the keys of a client that keeps them at an address of its own."""
-        if client.jwks_uri is None or not client.is_open:
+        if client.jwks_uri is None or client.disabled:
             return {}
         if self._client_keys is None:
             raise errors.InvalidClient("This server reads no keys at a client's jwks_uri.")

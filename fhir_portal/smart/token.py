@@ -67,9 +67,10 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     thumbprint of the DPoP key that its refresh tokens are bound to, when the client cannot
     authenticate. A family that ``ended`` is kept until it expires, to say why.
 
-    A consent for several records has a family that lists them, without a patient, and below it one
-    family for each record: ``parent`` is the key of the one above, ``identifier`` names the record
-    in it. Those have access tokens by exchange and no refresh tokens.
+    A consent for several records has a family that ``is_list``: it lists them, without a patient,
+    and reads none. Below it is one family for each record: ``parent`` is the key of the one above,
+    ``identifier`` names the record in it. Those have access tokens by exchange and no refresh
+    tokens.
     """
 
     kind: ClassVar[str] = "token-family"
@@ -88,6 +89,7 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     generation: int = 0
     until: float | None = None
     jkt: str | None = None
+    is_list: bool = False
     parent: str | None = None
     identifier: str = ""
     ended: float | None = None
@@ -97,11 +99,6 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     def access(self) -> Access:
         """By what right of the person's it was given; of a list, by none."""
         return self.practice, self.patient, self.fhir_user, self.grant
-
-    @property
-    def is_list(self) -> bool:
-        """Whether it lists records and reads none."""
-        return not self.patient
 
 
 @dataclass(frozen=True, slots=True)

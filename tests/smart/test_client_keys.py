@@ -186,7 +186,7 @@ async def test_a_host_that_answers_otherwise_has_no_keys_any_more(
 
 
 async def test_a_name_that_moved_inside_has_no_keys_any_more(corner: Corner) -> None:
-    """DNS rebinding between two readings."""
+    """DNS rebinding between two readings. Planted fault: addresses are not looked at."""
     await corner.kids()
     corner.clock.advance(300)
     corner.hosts.serve("app.example", as_it_is(jwks(OLD)), "127.0.0.1")

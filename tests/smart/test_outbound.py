@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from fhir_portal.smart.outbound import (
+    AT_ONCE,
     AddressRefused,
     BadAnswer,
     NoAnswer,
@@ -361,7 +362,7 @@ async def test_not_everybody_is_asked_at_once(hosts: Hosts) -> None:
         nonlocal going, most
         going += 1
         most = max(most, going)
-        if going == 8:
+        if going == AT_ONCE:
             release.set()
         await release.wait()
         await asyncio.sleep(0)
@@ -369,8 +370,8 @@ async def test_not_everybody_is_asked_at_once(hosts: Hosts) -> None:
         return as_it_is()(request)
 
     asking = Outbound(httpx.AsyncClient(transport=httpx.MockTransport(slow)), resolve=hosts.resolve)
-    await asyncio.gather(*(asking.get_json(URL) for _ in range(40)))
-    assert most == 8
+    await asyncio.gather(*(asking.get_json(URL) for _ in range(2 * AT_ONCE)))
+    assert most == AT_ONCE
 
 
 async def test_the_client_it_is_made_for_takes_no_proxy_and_keeps_no_connection(

@@ -15,7 +15,7 @@ def test_a_reference_is_told_from_a_request_objects_address() -> None:
 
 
 def test_each_reference_has_a_key_of_its_own_that_does_not_show_it() -> None:
-    one, other = key_of(request_uri_of("abc")), key_of(request_uri_of("abd"))
+    one, other = key_of(request_uri_of("abc")), key_of(request_uri_of("xyz"))
     assert one != other
     assert "abc" not in one
 

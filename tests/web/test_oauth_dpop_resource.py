@@ -185,7 +185,7 @@ async def test_a_proof_to_read_does_not_write(fhir: FhirWorld, holder: Holder) -
 
 
 async def test_an_unknown_token_with_a_proof_is_unknown(fhir: FhirWorld, holder: Holder) -> None:
-    """It stores nothing: a stranger could fill the store otherwise."""
+    """A stranger could fill the store. Planted fault: a proof is stored before that is known."""
     token = "nobodys-token-at-all-xxxx"
     response = await ask(fhir, holder.headers("GET", PATIENT, token))
     assert_challenged(response, "invalid_token")

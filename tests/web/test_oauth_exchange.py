@@ -250,6 +250,7 @@ async def test_a_list_that_is_over_is_exchanged_for_nothing(world: World, happen
 
 
 async def test_a_client_shut_out_exchanges_nothing(world: World) -> None:
+    """Planted fault: a disabled client still authenticates."""
     app = await world.public_app()
     body = await listed(app)
     await disable_client(world.store, app.client_id, now=world.clock())
@@ -334,7 +335,7 @@ async def test_introspection_tells_the_records_of_a_list_and_the_one_of_a_record
 
 
 async def test_a_parameter_comes_once(world: World) -> None:
-    """Parameter pollution: two records in one exchange."""
+    """Parameter pollution: two records in one exchange. Planted fault: the last one counts."""
     app = await world.public_app()
     body = await listed(app)
     form = [

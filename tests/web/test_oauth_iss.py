@@ -66,7 +66,7 @@ async def test_an_error_names_the_issuer(
 
 
 async def test_a_consent_given_before_names_the_issuer(world: World) -> None:
-    """No page is shown: the answer comes from another place in the server."""
+    """No page is shown. Planted fault: a code is sent without ``iss``."""
     app = await world.confidential_app()
     await app.tokens(scope="launch/patient patient/Goal.rs")
     browser = world.browser()

@@ -26,6 +26,7 @@ from fhir_portal.smart.client import (
 )
 from fhir_portal.smart.errors import InvalidClientMetadata
 from fhir_portal.smart.token import AccessToken, TokenFamily
+from tests.smart.hosts import as_it_is
 from tests.smart.world import BASE, REDIRECT, App, World, assert_oauth_error, client_key
 
 KEYS = {"keys": [client_key("ES384", "ehr-key").as_dict(private=False)]}
@@ -139,6 +140,21 @@ async def test_a_backend_gets_nothing_until_it_is_approved(world: World) -> None
     (token,) = await world.store.every(AccessToken)
     assert token.practice == "skin"
     assert "approval_status" not in (await told.request("GET")).json()
+
+
+async def test_a_backend_that_keeps_its_keys_elsewhere_waits_too(world: World) -> None:
+    """Planted fault: its keys are not read while it waits, and nothing says so."""
+    url = "https://ehr.example/jwks.json"
+    world.hosts.serve("ehr.example", as_it_is(json.dumps(KEYS).encode()))
+    metadata = {name: value for name, value in BACKEND.items() if name != "jwks"}
+    told = await register(world, {**metadata, "jwks_uri": url})
+    ehr = await told.app()
+    ehr.key = client_key("ES384", "ehr-key")
+    signed = ehr.assertion(header={"kid": "ehr-key"})
+    assert_oauth_error(await ehr.backend_token(signed), "unauthorized_client")
+    await approve_client(world.store, ehr.client_id, practice="skin")
+    signed = ehr.assertion(header={"kid": "ehr-key"})
+    assert (await ehr.backend_token(signed)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])

@@ -155,6 +155,7 @@ async def test_no_callback_is_called(world: World) -> None:
 
 
 async def test_of_fifty_revocations_and_refreshes_nothing_is_left_alive(world: World) -> None:
+    """Planted fault: the family ends and its access tokens stay."""
     app = await world.public_app()
     body = await app.tokens()
     token = body["refresh_token"]

@@ -87,7 +87,8 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib i
 
     def resolve_client_public_key(self, client: Any) -> Any:
         """Return the client's registered keys; which one signed is decided by the header."""
-        if not client.check_endpoint_auth_method(self.CLIENT_AUTH_METHOD, "token"):
+        known = client.check_endpoint_auth_method(self.CLIENT_AUTH_METHOD, "token")
+        if not known or client.jwks is None:
             raise InvalidClientError(description="This client does not authenticate by assertion.")
         return KeySet.import_key_set(client.jwks)
 

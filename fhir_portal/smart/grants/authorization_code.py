@@ -175,6 +175,7 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
             account=code.account,
             patient="",
             practice="",
+            is_list=True,
             fhir_user=person_of(exchange.loaded.account, [record for _, record in records]),
             grant=None,
             scope=str(granted),
