@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import httpx
 import msgspec
 import structlog
 
@@ -24,24 +25,33 @@ from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.credentials import Passwords, SignIn
-from fhir_portal.accounts.sessions import Sessions
+from fhir_portal.accounts.sessions import SessionLimits, Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.logs import configure
+from fhir_portal.notify.connection import OutboxConnectionNotices
+from fhir_portal.notify.outbox import FolderDelivery, deliver_due
+from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import Settings, load
+from fhir_portal.smart import outbound
+from fhir_portal.smart.client_keys import ClientKeys
 from fhir_portal.smart.discovery import capability_security
+from fhir_portal.smart.dpop import DpopPolicy, nonces_at
 from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
 from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.web.brands import brands_router
+from fhir_portal.web.developers import developers_router
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
+from fhir_portal.web.pages.apps import apps_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -52,6 +62,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
+DELIVERY_SECONDS = 5.0
+MINUTE = 60.0
+HOUR = 60 * MINUTE
 ANSWER_SECONDS = 5.0
 """A store that does not say within this time how it is does not answer."""
 
@@ -87,8 +100,8 @@ async def faults_of(store: PortalStore) -> list[str]:
 class Application:
     """The ASGI application over one store. `open` it, or let the ASGI lifespan do so.
 
-    While it is open, what has expired is removed every `HOUSEKEEPING_SECONDS`; ``pause`` waits
-    for so long.
+    While it is open, what has expired is removed every `HOUSEKEEPING_SECONDS` and what waits in
+    the outbox is sent every `DELIVERY_SECONDS`; ``pause`` waits for so long.
     """
 
     def __init__(
@@ -101,22 +114,32 @@ class Application:
         self.settings = settings
         self.clock = clock
         self._pause = pause
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._worker = secrets.token_hex(8)
+        self._tasks: list[asyncio.Task[None]] = []
         self.store: PortalStore
         self.portal: Portal
         self.authorization: AuthorizationServer
         self.keys: ServerKeys
+        self._http: httpx.AsyncClient
         self._is_open = False
 
     async def open(self) -> None:
         """Open the store and put everything together."""
         self.store = await open_store(self.settings, self.clock)
+        self._http = outbound.client()
         try:
             await self._put_together()
         except BaseException:
+            await self._http.aclose()
             await self.store.aclose()
             raise
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._tasks = [
+            asyncio.create_task(self._every(seconds, what, work))
+            for seconds, what, work in (
+                (HOUSEKEEPING_SECONDS, "housekeeping", self._keep_house),
+                (DELIVERY_SECONDS, "delivery", self._deliver),
+            )
+        ]
         self._is_open = True
 
     async def _put_together(self) -> None:
@@ -133,7 +156,10 @@ class Application:
             aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
             page_key=self.keys.derive("page-links"),
         )
+        if settings.dpop_nonce:
+            self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
         directory = Relations(store, clock)
+        asking = outbound.Outbound(self._http, loopback=settings.apps_on_loopback)
         self.authorization = AuthorizationServer(
             store=store,
             directory=directory,
@@ -147,7 +173,17 @@ class Application:
                 refresh_token=settings.refresh_token_days * DAY,
                 refresh_in_all=settings.refresh_token_days_in_all * DAY,
             ),
+            client_keys=ClientKeys(asking, clock),
+            loopback=settings.apps_on_loopback,
+            dpop=DpopPolicy(required=settings.dpop_required, nonce=settings.dpop_nonce),
+            notices=OutboxConnectionNotices(),
             clock=clock,
+        )
+        self._delivery = by_channel(
+            {
+                "webhook": RevocationEvents(asking, self.authorization.signing_keys, issuer),
+                "mail": FolderDelivery(settings.outbox_folder, lambda _: None),
+            }
         )
         self._fhir = FhirApi(
             self.portal,
@@ -156,25 +192,56 @@ class Application:
             max_body=settings.max_body_bytes,
             max_transaction=settings.max_transaction_bytes,
         )
+        sessions = Sessions(
+            store,
+            clock=clock,
+            random=secrets.token_bytes,
+            limits=SessionLimits(
+                idle=settings.session_idle_minutes * MINUTE, absolute=settings.session_hours * HOUR
+            ),
+        )
         pages = pages_router(
             server=self.authorization,
-            sessions=Sessions(store, clock=clock, random=secrets.token_bytes),
+            sessions=sessions,
             sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
+        )
+        apps = apps_router(
+            server=self.authorization,
+            sessions=sessions,
+            store=store,
+            directory=directory,
+            log=store.log,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        brands = brands_router(store=store, issuer=issuer, clock=clock)
+        developers = developers_router(
+            server=self.authorization, store=store, clock=clock, random=secrets.token_bytes
         )
         # Only the pages and the endpoints of the authorization server count by address.
         self._oauth = behind_proxy(OAuthEndpoints(self.authorization, store))
         self._site = behind_proxy(
-            site([health_router(lambda: faults_of(store)), pages], version=version("fhir-portal"))
+            site(
+                [
+                    health_router(lambda: faults_of(store)),
+                    pages,
+                    apps,
+                    brands,
+                    developers,
+                ],
+                version=version("fhir-portal"),
+            )
         )
 
     async def close(self) -> None:
         """Close the store."""
         if self._is_open:
             self._is_open = False
-            if self._housekeeping is not None:
-                self._housekeeping.cancel()
+            for task in self._tasks:
+                task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await self._housekeeping
+                    await task
+            await self._http.aclose()
             await self.store.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,7 +252,7 @@ class Application:
         path: str = scope["path"]
         if path == PREFIX or path.startswith(f"{PREFIX}/"):
             await self._fhir(scope, receive, send)
-        elif path in OAuthEndpoints.PATHS:
+        elif OAuthEndpoints.serves(path):
             await self._oauth(scope, receive, send)
         else:
             await self._site(scope, receive, send)
@@ -210,13 +277,21 @@ class Application:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _keep_house(self) -> None:
+    async def _every(
+        self, seconds: float, what: str, work: Callable[[], Awaitable[object]]
+    ) -> None:
         while True:
-            await self._pause(HOUSEKEEPING_SECONDS)
+            await self._pause(seconds)
             try:
-                await drop_expired(self.store, self.clock())
+                await work()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round comes
-                _log.error("housekeeping failed", **fault(error))
+                _log.error(f"{what} failed", **fault(error))
+
+    async def _keep_house(self) -> None:
+        await drop_expired(self.store, self.clock())
+
+    async def _deliver(self) -> None:
+        await deliver_due(self.store, self._delivery, worker=self._worker, clock=self.clock)
 
     def _capabilities(self) -> bytes:
         issuer = self.authorization.issuer

@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     access_token_seconds: int = Field(900, ge=60, le=3600)
     refresh_token_days: int = Field(92, ge=1)
     refresh_token_days_in_all: int = Field(365, ge=1)
+    session_idle_minutes: int = Field(30, ge=1)
+    session_hours: int = Field(12, ge=1)
+    dpop_required: bool = False
+    dpop_nonce: bool = False
+    apps_on_loopback: bool = False
 
     @property
     def demo_file(self) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,33 +17,33 @@ import httpx
 import pytest
 
 from fhir_portal.accounts.sessions import Session
-from fhir_portal.app import HOUSEKEEPING_SECONDS, Application, open_store
+from fhir_portal.app import DELIVERY_SECONDS, HOUSEKEEPING_SECONDS, Application, open_store
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.notify import outbox
+from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.records import DROPPED_AT_ONCE, drop_expired
 from fhir_portal.settings import InvalidSettings, load
 
 
 class Pauses:
-    """The waiting between two rounds, which the test ends: ``await pauses.round()``."""
+    """The waiting between two rounds of each task, which the test ends: ``await round(60)``."""
 
     def __init__(self) -> None:
-        self.asked: list[float] = []
-        self._started = asyncio.Event()
-        self._over = asyncio.Event()
+        self._started: defaultdict[float, asyncio.Event] = defaultdict(asyncio.Event)
+        self._over: defaultdict[float, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def __call__(self, seconds: float) -> None:
-        self.asked.append(seconds)
-        self._started.set()
-        await self._over.wait()
-        self._over.clear()
+        self._started[seconds].set()
+        await self._over[seconds].wait()
+        self._over[seconds].clear()
 
-    async def round(self) -> None:
-        """Let one round happen, and wait until the next pause has begun."""
-        await self._started.wait()
-        self._started.clear()
-        self._over.set()
-        await self._started.wait()
+    async def round(self, seconds: float) -> None:
+        """Let one round of the task that pauses so long happen, and wait for the next pause."""
+        await self._started[seconds].wait()
+        self._started[seconds].clear()
+        self._over[seconds].set()
+        await self._started[seconds].wait()
 
 
 @contextlib.asynccontextmanager
@@ -75,9 +77,30 @@ async def test_what_has_expired_is_removed_while_the_server_runs(tmp_path: Path)
     async with opened(tmp_path, pauses) as application:
         over = [a_session(f"{n:05}", 1.0) for n in range(2 * DROPPED_AT_ONCE + 1)]
         await keep(application, *over, a_session("alive", time.time() + 600))
-        await pauses.round()
+        await pauses.round(HOUSEKEEPING_SECONDS)
         assert await kept(application) == ["alive"]
-    assert set(pauses.asked) == {HOUSEKEEPING_SECONDS}
+
+
+async def test_what_waits_in_the_outbox_is_sent_while_the_server_runs(tmp_path: Path) -> None:
+    pauses = Pauses()
+    async with opened(tmp_path, pauses) as application:
+
+        async def enqueue(transaction: Any) -> None:
+            await outbox.enqueue(
+                transaction,
+                key="app.ended.1",
+                practice="quillfern",
+                channel="mail",
+                to="account:somebody",
+                template="app-ended",
+                now=1.0,
+            )
+
+        await application.store.transact(enqueue)
+        await pauses.round(DELIVERY_SECONDS)
+        sent = application.settings.outbox_folder / "app.ended.1.json"
+        assert json.loads(sent.read_text())["to"] == "account:somebody"
+        assert [one.state for one in await application.store.every(OutboxMessage)] == ["done"]
 
 
 async def test_a_round_that_fails_is_not_the_last(
@@ -92,9 +115,9 @@ async def test_a_round_that_fails_is_not_the_last(
                 raise Unavailable("the store could not write")
 
             patch.setattr(application.store, "transact", busy)
-            await pauses.round()
+            await pauses.round(HOUSEKEEPING_SECONDS)
         assert await kept(application) == ["over"]
-        await pauses.round()
+        await pauses.round(HOUSEKEEPING_SECONDS)
         assert await kept(application) == []
 
 

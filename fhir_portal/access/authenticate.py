@@ -5,26 +5,48 @@ It holds what the token, its client, its account and the relation to the record 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, TypeVar
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.relation import IdentityReader, Relations
 from fhir_portal.accounts.account import Account
 from fhir_portal.fhir.errors import Unauthenticated
+from fhir_portal.records import DuplicateRecord
 from fhir_portal.smart.client import Client
+from fhir_portal.smart.dpop import Shown, UsedProof, used_before, verify
+from fhir_portal.smart.errors import OAuthError
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import AccessToken, authenticate
 
+_UNBOUND: Final = "use the token as it was issued: as Bearer, or as DPoP with a proof"
 _REFUSED: Final = "the access token is not valid, has expired, or its access was ended"
 _REMEMBERED: Final = 10_000
 
 _Remembered = tuple[object, AuthContext]
 """The epoch under which a context was found, and the context."""
 
+T = TypeVar("T")
+
+
+class ProofRefused(Unauthenticated):
+    """The token is bound to a key, and the request does not prove it (RFC 9449 §7).
+
+    ``error`` is the code for the challenge; ``nonce`` what the next proof is to be made with.
+    """
+
+    def __init__(self, message: str, *, error: str, nonce: str | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+        self.nonce = nonce
+
 
 class EpochReader(IdentityReader, Protocol):
     """A store that tells when anything was committed."""
+
+    async def transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Run ``work`` in a transaction."""
+        ...
 
     async def epoch(self) -> object:
         """Return a value that differs whenever anything was committed."""
@@ -44,13 +66,17 @@ class Callers:
         self._by_bearer: dict[str, _Remembered] = {}
         self._by_token: dict[str, _Remembered] = {}
         """By the hash of the token, which is what contexts know."""
+        self.nonces: Callable[[float], tuple[str, ...]] | None = None
+        """The DPoP nonces that count at a moment, where proofs have to be made with one."""
 
-    async def of(self, bearer: str) -> AuthContext:
-        """Return the caller behind a bearer token (RFC 6750).
+    async def of(self, bearer: str, shown: Shown | None = None) -> AuthContext:
+        """Return the caller behind a bearer token (RFC 6750), or one shown with a proof (RFC 9449).
 
         Raises:
             Unauthenticated: unknown, expired or revoked token; disabled account or client;
                 a grant that has ended. The words are the same for all.
+            ProofRefused: the token is bound to a key and comes without, with a bad, or with a
+                used proof; or it is not bound and comes with one.
         """
         epoch = await self._store.epoch()
         remembered = self._by_bearer.get(bearer)
@@ -64,6 +90,8 @@ class Callers:
         if now >= found.expires or _ended(found, now):
             self._by_bearer.pop(bearer, None)
             raise Unauthenticated(_REFUSED)
+        if found.jkt is not None or shown is not None:
+            await self._prove(found, bearer, shown)
         return found
 
     async def _look_up(self, bearer: str, epoch: object, before: AuthContext | None) -> AuthContext:
@@ -88,6 +116,33 @@ class Callers:
             if found == before:
                 return found
             before = found
+
+    async def _prove(self, known: AuthContext, bearer: str, shown: Shown | None) -> None:
+        """Hold a proof against the token's key and use it up."""
+        if known.jkt is None or shown is None:
+            raise ProofRefused(_UNBOUND, error="invalid_token")
+        now, used = self._clock(), list[UsedProof]()
+        try:
+            jkt = verify(
+                shown,
+                now=now,
+                seen=used.append,
+                access_token=bearer,
+                nonces=self.nonces(now) if self.nonces is not None else None,
+            )
+            if jkt != known.jkt:
+                raise ProofRefused("the token is bound to another key", error="invalid_token")
+
+            async def use_up(transaction: Any) -> None:
+                await self.still(transaction, known)  # what was committed while this waited
+                await transaction.insert(used[0])
+
+            await self._store.transact(use_up)
+        except DuplicateRecord:
+            raise ProofRefused(used_before().description, error="invalid_dpop_proof") from None
+        except OAuthError as error:
+            nonce = error.headers.get("DPoP-Nonce")
+            raise ProofRefused(error.description, error=error.error, nonce=nonce) from None
 
     async def confirm(self, auth: AuthContext) -> None:
         """Ask again outside a transaction: after a body was awaited, before each batch entry.
@@ -125,7 +180,7 @@ async def resolve(
 ) -> AuthContext:
     """Return the caller a token stands for, as the reader shows client, account and relation."""
     client = await reader.get(Client, token.client_id)
-    if client is None or client.disabled:
+    if client is None or not client.is_open:
         raise Unauthenticated(_REFUSED)
     record = None
     if token.context == "patient":
@@ -145,6 +200,7 @@ async def resolve(
         record=record,
         account=token.account,
         permissions=frozenset(client.permissions),
+        jkt=token.jkt,
     )
 
 

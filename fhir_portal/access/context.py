@@ -18,7 +18,8 @@ class AuthContext:
 
     ``record`` is the record a ``patient/`` token is bound to and the relation under which it is
     used now; ``None`` under ``system/``. ``permissions`` are the client's own (``label``,
-    ``grant-writing``). ``token`` is the token's hash: it names the token in the log.
+    ``grant-writing``). ``token`` is the token's hash: it names the token in the log. ``jkt`` is
+    the DPoP key that the token is bound to.
     """
 
     client: str
@@ -30,6 +31,7 @@ class AuthContext:
     record: RecordAccess | None = None
     account: str | None = None
     permissions: frozenset[str] = frozenset()
+    jkt: str | None = None
     decided: dict[tuple[str, str], Any] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )

@@ -108,6 +108,7 @@ class Relations:
             sections=None,
             act=frozenset(section_displays()),
             until=None,
+            zone=practice.zone,
         )
 
     async def _granted(self, practice: Practice, key: ResourceKey) -> RecordAccess | None:
@@ -145,6 +146,7 @@ class Relations:
             sections=frozenset(grant.sections),
             act=frozenset(grant.act),
             until=min(edges, default=None),
+            zone=practice.zone,
         )
 
     async def _resource(self, practice: str, key: ResourceKey) -> Mapping[str, Any] | None:

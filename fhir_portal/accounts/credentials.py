@@ -1,6 +1,7 @@
 """Passwords and the sign-in that checks them: always the same work, always the same words.
 
-NIST SP 800-63B-4 §3.1.1, OWASP ASVS 5.0 chapter 6.
+A password may hold any character and needs none in particular; it must be long, and not what
+everybody would guess. NIST SP 800-63B-4 §3.1.1, OWASP ASVS 5.0 chapter 6.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -18,18 +19,20 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_portal.accounts.account import Account, account_named, folded
+from fhir_portal.accounts.guessable import is_leaked, is_of_the_place
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.records import RecordStore, RecordTransaction
 
-MIN_LENGTH: Final = 8
-MAX_LENGTH: Final = 256
+MIN_LENGTH: Final = 12
+MAX_LENGTH: Final = 128
 _AT_ONCE: Final = 2
+_UNTYPABLE: Final = frozenset({"Cc", "Cs"})  # RFC 8264 §9.11, and half a character
 
 T = TypeVar("T")
 
 
 class UnacceptablePassword(Exception):
-    """Too short, too long, or the user name itself."""
+    """Too short, too long, or among the first that anybody would try; the words are for people."""
 
 
 class SignInRefused(Exception):
@@ -44,18 +47,35 @@ class Passwords:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="argon2")
         self._nobodys = self._hasher.hash(secrets.token_urlsafe())
 
-    async def hash(self, password: str, *, username: str = "") -> str:
-        """Return what is stored. Raises `UnacceptablePassword`."""
+    async def hash(self, password: str, *, username: str = "", names: Iterable[str] = ()) -> str:
+        """Return what is stored. Raises `UnacceptablePassword`.
+
+        ``names`` are what the person's practices are called: like the user name they are tried
+        early.
+        """
         text = "" if len(password) > MAX_LENGTH else _normal(password)
         if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
-            raise UnacceptablePassword(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
-        if username and folded(text) == folded(username):
-            raise UnacceptablePassword("the password must not be the user name")
-        return await self._run(self._hasher.hash, text)
+            raise UnacceptablePassword(
+                f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters. "
+                "Several words in a row are easy to remember."
+            )
+        if any(unicodedata.category(character) in _UNTYPABLE for character in text):
+            raise UnacceptablePassword("This password holds a character that nobody can type.")
+        if folded(text) == folded(username) or is_of_the_place(text, (username, *names)):
+            raise UnacceptablePassword(
+                "This password is little more than your user name or the name of this place. "
+                "Choose another."
+            )
+        if await self._run(is_leaked, text):
+            raise UnacceptablePassword(
+                "This password is on the lists of those who try to get into other people's "
+                "accounts. Choose another."
+            )
+        return await self.hash_unchecked(text)
 
-    async def rehash(self, password: str) -> str:
-        """Hash a password that was right just now with today's parameters, whatever it is like."""
-        return await self._run(self._hasher.hash, _normal(password))
+    async def hash_unchecked(self, secret: str) -> str:
+        """Hash what needs no judging: a password that was right just now, a code of our own."""
+        return await self._run(self._hasher.hash, _normal(secret))
 
     async def verify(self, stored: str | None, password: str) -> bool:
         """Check a password; without a stored one the same work is done and the answer is no.
@@ -116,7 +136,7 @@ class SignIn:
 
     async def _rehashed(self, account: Account, password: str) -> Account:
         """Store a hash of today; the account stays as it is if somebody else changes it."""
-        password_hash = await self.passwords.rehash(password)
+        password_hash = await self.passwords.hash_unchecked(password)
         renewed = msgspec.structs.replace(account, password_hash=password_hash)
 
         async def change(transaction: RecordTransaction) -> Account | None:
@@ -131,4 +151,8 @@ class SignIn:
 
 
 def _normal(password: str) -> str:
-    return unicodedata.normalize("NFKC", password)
+    """One form for what looks alike, all kinds of spaces included.
+
+    RFC 8265 §4.2 (OpaqueString) has NFC and maps the spaces; NFKC does more of the same.
+    """
+    return unicodedata.normalize("NFKC", password.replace("\u1680", " "))

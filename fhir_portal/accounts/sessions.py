@@ -1,48 +1,61 @@
 """Browser sessions: an opaque cookie, hashed at rest, with an idle and an absolute limit.
 
 A browser has a session before anybody signs in, so that forms and authorization requests can be
-bound to it. Signing in gives it a new cookie and kills the old one (OWASP ASVS 5.0, 7.2.4).
+bound to it. Each rise in what a browser may do gives it a new cookie and kills the old one: the
+right password, the second factor, a confirmation (OWASP ASVS 5.0, 7.2.4).
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from fhir_portal.accounts.account import Account
-from fhir_portal.records import Record, RecordStore, RecordTransaction
+from fhir_portal.accounts.proof import PASSWORD, SECOND, Factor, Proof, Write
+from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
 
 _TOKEN_BYTES = 32
 _TOUCH_SECONDS = 60.0
+_ALL = 1_000_000
 
 
 class SignedOutMeanwhile(Exception):
-    """The account was disabled, or got another password, while its password was looked at."""
+    """What a sign-in began with is over.
+
+    The account was disabled or got another password, or the session was ended or used elsewhere.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Seconds a session lives: unused, in all, and before anybody signed in."""
+    """Seconds a session lives: unused, in all, before anybody signed in.
+
+    ``pending`` is for a password that was given, until the second factor is.
+    """
 
     idle: float = 30 * 60
     absolute: float = 12 * 60 * 60
     anonymous: float = 60 * 60
+    pending: float = 10 * 60
 
 
 class Session(Record, frozen=True, kw_only=True):
     """One browser's session; ``key`` is the hash of its cookie.
 
     ``browser`` stays the same when signing in changes the cookie; it is no secret and of no use
-    without the cookie. ``account`` is ``None`` until somebody signed in, at ``auth_time``.
+    without the cookie. ``account`` is ``None`` until somebody signed in, at ``auth_time``, by
+    ``factors``; ``second_factor_at`` is when a second factor was last proved (0: never).
+    ``pending`` is an account whose password was given here and whose second factor is awaited.
+    ``device`` are the words for browser and system.
     """
 
     kind: ClassVar[str] = "session"
-    indexed: ClassVar[tuple[str, ...]] = ("account",)
+    indexed: ClassVar[tuple[str, ...]] = ("account", "pending")
 
     expires: float
     browser: str
@@ -50,6 +63,10 @@ class Session(Record, frozen=True, kw_only=True):
     seen: float
     account: str | None = None
     auth_time: float = 0.0
+    factors: tuple[Factor, ...] = ()
+    second_factor_at: float = 0.0
+    pending: str | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +106,20 @@ class Sessions:
         random: Callable[[int], bytes],
         limits: SessionLimits | None = None,
     ) -> None:
-        self._store = store
-        self._clock = clock
-        self._random = random
+        self.store = store
+        self.clock = clock
+        self.random = random
         self._limits = limits or SessionLimits()
 
     async def find(self, cookie: str) -> Visitor | None:
         """Return who is at the browser with this cookie; ``None`` for no live session."""
-        session = await self._store.get(Session, _hash(cookie))
-        now = self._clock()
+        session = await self.store.get(Session, _hash(cookie))
+        now = self.clock()
         if session is None or now >= session.expires:
             return None
         account = None
         if session.account is not None:
-            account = await self._store.get(Account, session.account)
+            account = await self.store.get(Account, session.account)
             if account is None or account.disabled:
                 return None
             session = await self._touched(session, now)
@@ -113,7 +130,7 @@ class Sessions:
 
         With a ``cookie`` the browser shows already, it is the session of that.
         """
-        now = self._clock()
+        now = self.clock()
         cookie = cookie or self._token()
         session = Session(
             key=_hash(cookie),
@@ -130,7 +147,7 @@ class Sessions:
         async def insert(transaction: RecordTransaction) -> None:
             await transaction.insert(opened.visitor.session)
 
-        await self._store.transact(insert)
+        await self.store.transact(insert)
 
     async def open(self) -> Opened:
         """Open a session for a browser where nobody is signed in."""
@@ -138,32 +155,129 @@ class Sessions:
         await self.keep(opened)
         return opened
 
-    async def sign_in(self, before: Session, account: Account) -> Opened:
+    async def sign_in(
+        self,
+        before: Session,
+        account: Account,
+        *,
+        proofs: Sequence[Proof] = (PASSWORD,),
+        device: str = "",
+        also: Sequence[Write] = (),
+        is_awaited: bool = False,
+    ) -> Opened:
         """Give the browser of ``before`` a signed-in session under a new cookie.
 
-        Raises `SignedOutMeanwhile` when the account is not what its password was checked against.
+        The proofs are used up in the same transaction; ``also`` is written in it. With
+        ``is_awaited``, ``before`` waits for this account's second factor, and is used up. Raises
+        `SignedOutMeanwhile` when the account is not what its password was checked against, and
+        `fhir_portal.accounts.proof.Spent`.
         """
-        now = self._clock()
-        cookie = self._token()
-        session = Session(
-            key=_hash(cookie),
-            expires=now + min(self._limits.idle, self._limits.absolute),
-            browser=before.browser,
+        now = self.clock()
+        opened = self._rotated(
+            before,
+            account,
             created=now,
-            seen=now,
-            account=account.key,
+            expires=now + min(self._limits.idle, self._limits.absolute),
             auth_time=now,
+            factors=tuple(proof.factor for proof in proofs),
+            second_factor_at=now if _has_second(proofs) else 0.0,
+            device=device,
         )
 
         async def rotate(transaction: RecordTransaction) -> None:
-            stored = await transaction.get(Account, account.key)
-            if stored is None or stored.disabled or stored.password_hash != account.password_hash:
+            await _unchanged(transaction, account)
+            there = await transaction.delete(Session, before.key)
+            if is_awaited and (not there or before.pending != account.key):
                 raise SignedOutMeanwhile
-            await transaction.delete(Session, before.key)
-            await transaction.insert(session)
+            await _write(transaction, proofs, also)
+            await transaction.insert(opened.visitor.session)
 
-        await self._store.transact(rotate)
-        return Opened(cookie, Visitor(session, account))
+        await self.store.transact(rotate)
+        return opened
+
+    async def await_second_factor(
+        self, before: Session, account: Account, *, device: str = ""
+    ) -> Opened:
+        """Keep that the password was right here; nobody is signed in by that.
+
+        Raises `SignedOutMeanwhile` when the account is not what its password was checked against.
+        """
+        now = self.clock()
+        opened = self._rotated(
+            before,
+            None,
+            created=now,
+            expires=now + self._limits.pending,
+            pending=account.key,
+            device=device,
+        )
+
+        async def rotate(transaction: RecordTransaction) -> None:
+            await _unchanged(transaction, account)
+            await transaction.delete(Session, before.key)
+            await transaction.insert(opened.visitor.session)
+
+        await self.store.transact(rotate)
+        return opened
+
+    def confirmed(
+        self, visitor: Visitor, proofs: Sequence[Proof], also: Sequence[Write] = ()
+    ) -> tuple[Opened, Write]:
+        """Draft the session that follows when a person who is signed in proves who they are again.
+
+        It has a new cookie and its own time; the absolute limit stays where it was. The write
+        uses the proofs up and puts the session in the old one's place; it raises
+        `SignedOutMeanwhile` and `fhir_portal.accounts.proof.Spent`.
+        """
+        now, before, account = self.clock(), visitor.session, visitor.account
+        if account is None:
+            raise SignedOutMeanwhile
+        opened = self._rotated(
+            before,
+            account,
+            created=before.created,
+            expires=min(now + self._limits.idle, before.created + self._limits.absolute),
+            auth_time=now,
+            factors=tuple(dict.fromkeys((*before.factors, *(proof.factor for proof in proofs)))),
+            second_factor_at=now if _has_second(proofs) else before.second_factor_at,
+            device=before.device,
+        )
+
+        async def rotate(transaction: RecordTransaction) -> None:
+            await _unchanged(transaction, account)
+            if not await transaction.delete(Session, before.key):
+                raise SignedOutMeanwhile
+            await _write(transaction, proofs, also)
+            await transaction.insert(opened.visitor.session)
+
+        return opened, rotate
+
+    async def of(self, account: str) -> list[Session]:
+        """Return the live sessions in which this account is signed in, the last used first."""
+        now = self.clock()
+        found = await self.store.find(Session, "account", account)
+        alive = [session for session in found if now < session.expires]
+        return sorted(alive, key=lambda session: session.seen, reverse=True)
+
+    async def end(self, account: str, key: str) -> bool:
+        """End one session if it is this account's; true if it was."""
+
+        async def end(transaction: RecordTransaction) -> bool:
+            session = await transaction.get(Session, key)
+            if session is None or session.account != account:
+                return False
+            return await transaction.delete(Session, key)
+
+        return await self.store.transact(end)
+
+    async def end_others(self, session: Session) -> int:
+        """End every other session of this one's account; returns how many there were."""
+        account = session.account
+
+        async def end(transaction: RecordTransaction) -> int:
+            return await end_sessions(transaction, account, but=session.key) if account else 0
+
+        return await self.store.transact(end)
 
     async def sign_out(self, session: Session) -> None:
         """End one session."""
@@ -171,7 +285,7 @@ class Sessions:
         async def end(transaction: RecordTransaction) -> None:
             await transaction.delete(Session, session.key)
 
-        await self._store.transact(end)
+        await self.store.transact(end)
 
     async def _touched(self, session: Session, now: float) -> Session:
         """Move the idle limit; once a minute is often enough."""
@@ -183,21 +297,63 @@ class Sessions:
         async def keep(transaction: RecordTransaction) -> None:
             await transaction.replace(session, touched)
 
-        await self._store.transact(keep)
+        await self.store.transact(keep)
         return touched
 
+    def _rotated(
+        self,
+        before: Session,
+        account: Account | None,
+        **fields: Any,
+    ) -> Opened:
+        """Draft the session that takes the place of another, for the same browser."""
+        cookie = self._token()
+        session = Session(
+            key=_hash(cookie),
+            browser=before.browser,
+            seen=self.clock(),
+            account=account.key if account else None,
+            **fields,
+        )
+        return Opened(cookie, Visitor(session, account))
+
     def _token(self) -> str:
-        return base64.urlsafe_b64encode(self._random(_TOKEN_BYTES)).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(self.random(_TOKEN_BYTES)).rstrip(b"=").decode()
 
 
-async def end_sessions(transaction: RecordTransaction, account: str) -> int:
-    """End every session of an account inside a transaction; returns how many there were."""
+async def end_sessions(
+    transaction: RecordTransaction, account: str, *, but: str | None = None
+) -> int:
+    """End every session of an account inside a transaction; returns how many there were.
+
+    Those that wait for a second factor end too. ``but`` is the key of one that stays.
+    """
     ended = 0
-    while sessions := await transaction.find(Session, "account", account):
-        for session in sessions:
-            await transaction.delete(Session, session.key)
-        ended += len(sessions)
+    for field in ("account", "pending"):
+        for session in await transaction.find(Session, field, account, limit=_ALL):
+            if session.key != but:
+                ended += await transaction.delete(Session, session.key)
     return ended
+
+
+async def _unchanged(reader: RecordReader, account: Account) -> None:
+    stored = await reader.get(Account, account.key)
+    if stored is None or stored.disabled or stored.password_hash != account.password_hash:
+        raise SignedOutMeanwhile
+
+
+async def _write(
+    transaction: RecordTransaction, proofs: Sequence[Proof], also: Sequence[Write]
+) -> None:
+    for proof in proofs:
+        if proof.spend is not None:
+            await proof.spend(transaction)
+    for write in also:
+        await write(transaction)
+
+
+def _has_second(proofs: Sequence[Proof]) -> bool:
+    return any(proof.factor in SECOND for proof in proofs)
 
 
 def _hash(cookie: str) -> str:

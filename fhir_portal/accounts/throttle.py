@@ -1,10 +1,15 @@
 """Rate limits that hold across workers and restarts: the ``limits`` library over the records.
 
 Sign-in counts failures. Each try is counted before the password is looked at and taken back when
-it was right. A browser in which the account signed in before has a count of its own, and so has
-each network, so a stranger's tries do not lock anybody else out. Somebody who commands many
-networks can use up the account's count in all of them; then the person gets in only from a
-browser known here, until that stops. That is the price of a limit on guesses that holds.
+it was right. What a stranger can use up is never what the owner needs:
+
+- a browser in which the account signed in before has a count of its own, and no other;
+- other browsers share one count for each network, and one for the account from all of them. Whoever
+  commands many networks can use up that last one. It never makes anybody wait longer than its own
+  window, and it is not asked where something is shown that cannot be guessed: a passkey, or a
+  recovery code beside the password (`fhir_portal.accounts.front_door`).
+
+Unknown accounts have the same counts, so that waiting tells nothing.
 """
 
 from __future__ import annotations
@@ -121,15 +126,24 @@ class Throttle:
         self._per_account_anywhere = parse(per_account_anywhere)
         self._per_address = parse(per_address)
 
-    async def attempt(self, account: str, *, address: str, device: str | None) -> Attempt:
-        """Count a try. Raises `TooManyAttempts` when a limit is passed; that try is not counted."""
+    async def attempt(
+        self, account: str, *, address: str, device: str | None, guessable: bool = True
+    ) -> Attempt:
+        """Count a try. Raises `TooManyAttempts` when a limit is passed; that try is not counted.
+
+        ``device`` names a browser known to be the account's. ``guessable`` is false for a secret
+        that nobody finds by trying: it needs no limit over all networks.
+        """
         network = network_of(address)
-        limits = [(self._per_address, f"address:{network}")]
         if device:
-            limits.append((self._per_account, f"device:{device}"))
+            limits = [(self._per_account, f"device:{device}")]
         else:
-            limits.append((self._per_account, f"account:{account} from:{network}"))
-            limits.append((self._per_account_anywhere, f"account:{account}"))
+            limits = [
+                (self._per_address, f"address:{network}"),
+                (self._per_account, f"account:{account} from:{network}"),
+            ]
+            if guessable:
+                limits.append((self._per_account_anywhere, f"account:{account}"))
         counted: list[tuple[RateLimitItem, str]] = []
         for limit, key in limits:
             allowed = await self._limiter.hit(limit, key)

@@ -19,7 +19,7 @@ class RecordAccess:
     record. ``relation`` is for people to read: any words may be in it. ``sections`` are the
     portal-section codes that may be read, ``None`` meaning all of them (own record). ``act`` are
     the sections in which the grant also lets the proxy act. ``until`` is the end of the grant in
-    seconds since 1970 UTC.
+    seconds since 1970 UTC. ``zone`` is the practice's time zone (IANA), by which days begin.
     """
 
     patient: str
@@ -33,6 +33,7 @@ class RecordAccess:
     sections: frozenset[str] | None
     act: frozenset[str]
     until: float | None
+    zone: str = "UTC"
 
     @property
     def is_own(self) -> bool:

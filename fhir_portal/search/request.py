@@ -125,8 +125,9 @@ def parse_search(
 def parse_query(resource_type: str, query: str) -> tuple[Criterion, ...]:
     """Read the query of a granular scope: ``category=system|code&…``, all of which must hold.
 
-    No modifiers, no prefixes but ``eq``, and no parameter that is not indexed: a scope has to be
-    decidable from a resource alone. (SMART App Launch 2.2, finer-grained resource constraints.)
+    No modifiers, no prefixes but ``eq`` and, for a date, ``ge`` and ``lt``, for a period, and
+    no parameter that is not indexed: a scope has to be decidable from a resource alone. (SMART App
+    Launch 2.2, finer-grained resource constraints.)
 
     Raises:
         InvalidSearch: for anything else, an empty query included.
@@ -146,7 +147,11 @@ def parse_query(resource_type: str, query: str) -> tuple[Criterion, ...]:
             raise InvalidSearch(f"{name[:SHOWN]} cannot be used in a scope for {resource_type}.")
         criterion = parse_criterion(parameter, "", text)
         for value in criterion.values:
-            if isinstance(value, DateValue | NumberValue | QuantityValue) and value.prefix != "eq":
+            if not isinstance(value, DateValue | NumberValue | QuantityValue):
+                continue
+            if value.prefix not in (
+                ("eq", "ge", "lt") if isinstance(value, DateValue) else ("eq",)
+            ):
                 raise InvalidSearch(f"{name}: a scope has no prefix such as {value.prefix}.")
         criteria.append(criterion)
     return tuple(criteria)

@@ -13,7 +13,9 @@ from typing import ClassVar, Final
 from fhir_portal.consent.record import RecordAccess, usable
 from fhir_portal.records import Record
 from fhir_portal.smart import errors
+from fhir_portal.smart.authorization_details import check_request
 from fhir_portal.smart.client import Client
+from fhir_portal.smart.dpop import THUMBPRINT
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.offer import ConsentOffer
 from fhir_portal.smart.redirect import answer_at
@@ -39,6 +41,8 @@ _KEPT: Final = frozenset(
         "prompt",
         "max_age",
         "login_hint",
+        "dpop_jkt",
+        "authorization_details",
     }
 )
 
@@ -47,8 +51,8 @@ class AuthorizationRequest(Record, frozen=True, kw_only=True):
     """A request in flight; ``key`` is the hash of the handle that pages pass on.
 
     ``browser`` binds it to one browser's session, ``""`` until that browser has come back from
-    a cross-site form. ``practice`` and ``patient`` are the record that was chosen. Answering it
-    deletes it.
+    a cross-site form. ``practice`` and ``patient`` are the record that was chosen, ``others``
+    those chosen beside it where several may be. Answering it deletes it.
     """
 
     kind: ClassVar[str] = "authorization-request"
@@ -59,6 +63,12 @@ class AuthorizationRequest(Record, frozen=True, kw_only=True):
     browser: str = ""
     practice: str | None = None
     patient: str | None = None
+    others: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def wants_several(self) -> bool:
+        """Whether the person may choose several records."""
+        return "authorization_details" in self.parameters
 
     @property
     def client_id(self) -> str:
@@ -106,18 +116,21 @@ class SignInFirst:
 class ChooseRecord:
     """There are several records, or one that is not the person's own.
 
-    ``records`` by the value that names each in the picker.
+    ``records`` by the value that names each in the picker. With ``several``, more than one may be
+    chosen.
     """
 
     client: Client
     records: Mapping[str, RecordAccess]
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AskConsent:
     """Show what is asked for, of which record, and let the person decide.
 
-    ``about`` names record, relation and grant: the answer has to be about the same.
+    ``about`` names record, relation and grant: the answer has to be about the same. ``others``
+    are the records beside ``record`` that the same answer is about: a page shows all of them.
     """
 
     client: Client
@@ -125,6 +138,7 @@ class AskConsent:
     offer: ConsentOffer
     other_records: bool
     about: str
+    others: tuple[RecordAccess, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +189,13 @@ def collect(pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, str], frozenset
 
 
 def redirect_uri_of(
-    client: Client | None, parameters: dict[str, str], repeated: frozenset[str]
+    client: Client | None, parameters: Mapping[str, str], repeated: frozenset[str]
 ) -> str:
     """Return where answers may go; until that is certain, errors go to a page and nowhere else.
 
     Raises `InvalidClient` for an unknown client, `InvalidRequest` for another redirect URI than a
-    registered one (RFC 6749 §4.1.2.1).
+    registered one (RFC 6749 §4.1.2.1), `UnauthorizedClient` for one that waits for its review:
+    nobody has looked at where it redirects to.
     """
     for name in ("client_id", "redirect_uri"):
         if name in repeated:
@@ -189,13 +204,15 @@ def redirect_uri_of(
             raise errors.InvalidRequest(f"{name} is missing")
     if client is None or client.disabled:
         raise errors.InvalidClient("no such client is registered here")
+    if client.awaits_review:
+        raise errors.UnauthorizedClient("This app waits until the portal has approved it.")
     if not client.may_redirect_to(parameters["redirect_uri"]):
         raise errors.InvalidRequest("redirect_uri is not registered for this client")
     return parameters["redirect_uri"]
 
 
 def check_parameters(
-    parameters: dict[str, str], repeated: frozenset[str], issuer: Issuer
+    parameters: Mapping[str, str], repeated: frozenset[str], issuer: Issuer
 ) -> dict[str, str]:
     """Refuse what is repeated, missing or not offered; return the parameters to keep."""
     if repeated:
@@ -226,6 +243,11 @@ def check_parameters(
     max_age = parameters.get("max_age", "0")
     if not (max_age.isascii() and max_age.isdigit() and len(max_age) <= len("9999999999")):
         raise errors.InvalidRequest("max_age is a number of seconds")
+    if "authorization_details" in parameters:
+        check_request(parameters["authorization_details"], issuer)
+    jkt = parameters.get("dpop_jkt")
+    if jkt is not None and not THUMBPRINT.fullmatch(jkt):
+        raise errors.InvalidRequest("dpop_jkt is the SHA-256 thumbprint of a key (RFC 9449)")
     return {name: value for name, value in parameters.items() if name in _KEPT}
 
 

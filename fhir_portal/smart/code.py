@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 from fhir_portal.consent.record import Access
 from fhir_portal.records import Record
+from fhir_portal.smart.authorization_details import ConsentedRecord
 from fhir_portal.smart.issuer import DAY
 
 KEPT_SECONDS: Final = DAY
@@ -14,8 +15,11 @@ KEPT_SECONDS: Final = DAY
 class AuthorizationCode(Record, frozen=True, kw_only=True):
     """What one code stands for; ``key`` is its hash.
 
-    ``family`` is ``""`` until the code is used, then the key of the family it bought. The row
-    outlives the code by `KEPT_SECONDS`, so that a replay is known as one and ends the family.
+    ``records`` are those of a consent for several; the other fields then name the first of them.
+    ``until`` is the end the person chose for what it buys; the code is not good after it.
+    ``dpop_jkt`` is the DPoP key that alone can exchange it (RFC 9449 §10). ``family`` is ``""``
+    until the code is used, then the key of the family it bought. The row outlives the code by
+    `KEPT_SECONDS`, so that a replay is known as one and ends the family.
     """
 
     kind: ClassVar[str] = "authorization-code"
@@ -33,6 +37,9 @@ class AuthorizationCode(Record, frozen=True, kw_only=True):
     grant: str | None
     nonce: str | None
     auth_time: float
+    until: float | None = None
+    dpop_jkt: str | None = None
+    records: tuple[ConsentedRecord, ...] = ()
     family: str = ""
 
     @property

@@ -9,12 +9,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from fhir_portal.consent.record import ScopePolicy
-from fhir_portal.smart.client_auth.private_key_jwt import ALGORITHMS
-from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS
+from fhir_portal.smart.authorization_details import type_of
+from fhir_portal.smart.brands import brand_metadata
+from fhir_portal.smart.dpop import ALGORITHMS as DPOP_ALGORITHMS
+from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, TOKEN_EXCHANGE
 from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.jwks import ALGORITHMS
 from fhir_portal.smart.offer import SUB_RESOURCES
+from fhir_portal.smart.par import PAR_PATH
 from fhir_portal.smart.pkce import S256
 from fhir_portal.smart.scope import GRANTABLE_IDENTITY
+from fhir_portal.smart.security_event import event_of
 
 CAPABILITIES: Final = (
     "launch-standalone",
@@ -31,7 +36,12 @@ CAPABILITIES: Final = (
 )
 """Of SMART's capability strings, those that work here."""
 
-GRANT_TYPES: Final = ("authorization_code", "refresh_token", "client_credentials")
+GRANT_TYPES: Final = (
+    "authorization_code",
+    "refresh_token",
+    "client_credentials",
+    TOKEN_EXCHANGE,
+)
 _OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 
 
@@ -68,23 +78,31 @@ def smart_configuration(issuer: Issuer, scopes: Iterable[str]) -> dict[str, Any]
         "introspection_endpoint": issuer.at("/oauth/introspect"),
         "revocation_endpoint": issuer.at("/oauth/revoke"),
         "registration_endpoint": issuer.at("/oauth/register"),
+        "pushed_authorization_request_endpoint": issuer.at(PAR_PATH),
+        "require_pushed_authorization_requests": False,
         "grant_types_supported": list(GRANT_TYPES),
+        "authorization_details_types_supported": [type_of(issuer)],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "token_endpoint_auth_methods_supported": confidential,
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "introspection_endpoint_auth_methods_supported": confidential,
         "code_challenge_methods_supported": [S256],
+        "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
+        "backchannel_revocation_supported": True,
+        "backchannel_revocation_event": event_of(issuer),
         "scopes_supported": list(scopes),
         "capabilities": list(CAPABILITIES),
+        **brand_metadata(issuer),
     }
 
 
 def openid_configuration(issuer: Issuer, scopes: Iterable[str]) -> dict[str, Any]:
     """The body of ``/.well-known/openid-configuration``."""
     smart = smart_configuration(issuer, scopes)
-    del smart["capabilities"]
+    for of_smart_alone in ("capabilities", *brand_metadata(issuer)):
+        del smart[of_smart_alone]
     return {
         **smart,
         "token_endpoint_auth_methods_supported": list(TOKEN_AUTH_METHODS),

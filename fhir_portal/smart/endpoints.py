@@ -8,6 +8,7 @@ from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
 from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, LoadedClient, LoadedToken
+from fhir_portal.smart.grants.issue import detail_of, details_of, launch_context, token_type
 from fhir_portal.smart.scope import ScopeSet
 
 
@@ -27,22 +28,35 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc] # Authlib has 
         )
 
     def introspect_token(self, token: LoadedToken) -> dict[str, Any]:
-        """What the token response said, and for an id_token its ``iss``, ``sub``, ``fhirUser``."""
+        """What the token response said, and for an id_token its ``iss``, ``sub``, ``fhirUser``.
+
+        Of a consent for several records also which: of one record's token, that one.
+        """
         record, issuer = token.record, self.server.setting.issuer
         payload: dict[str, Any] = {
             "active": True,
             "scope": record.scope,
             "client_id": record.client_id,
-            "token_type": "Bearer",
+            "token_type": token_type(record.jkt),
             "iat": int(record.issued),
             "exp": int(record.expires),
         }
-        if record.patient is not None:
-            payload["patient"] = record.patient.partition("/")[2]
+        if record.jkt is not None:
+            payload["cnf"] = {"jkt": record.jkt}  # RFC 9449 §6.2
+        payload |= launch_context(self.server, record)
+        if record.patient:
+            payload["need_patient_banner"] = True
+        listed = self.server.loaded.records
+        if listed and record.patient:
+            family, _ = listed[0]
+            one = detail_of(self.server, family, scope=record.scope)
+            payload["authorization_details"] = [one]
+        elif listed:
+            payload["authorization_details"] = details_of(self.server, listed)
         identity = ScopeSet.parse(record.scope).identity
         if record.account is not None and "openid" in identity:
             payload |= {"iss": issuer.base, "sub": record.account}
-        if record.fhir_user is not None and "fhirUser" in identity:
+        if record.fhir_user and "fhirUser" in identity:
             payload["fhirUser"] = issuer.url_of(record.fhir_user)
         return payload
 

@@ -17,15 +17,24 @@ Each class names an ``error`` code and an HTTP status; ``web/oauth.py`` renders 
     ├── ConsentRequired             400 consent_required            prompt=none, consent to ask for
     ├── RequestNotSupported         400 request_not_supported       OpenID Connect request objects
     ├── RequestUriNotSupported      400 request_uri_not_supported
+    ├── InvalidRequestUri           400 invalid_request_uri         pushed requests
     ├── InvalidRedirectUri          400 invalid_redirect_uri        registration
     ├── InvalidClientMetadata       400 invalid_client_metadata     registration
+    ├── InvalidSoftwareStatement    400 invalid_software_statement  registration
+    ├── UnapprovedSoftwareStatement 400 unapproved_software_statement
+    ├── InvalidToken                401 invalid_token               management of a registration
+    ├── InvalidDpopProof            400 invalid_dpop_proof
+    ├── UseDpopNonce                400 use_dpop_nonce
+    ├── InvalidAuthorizationDetails 400 invalid_authorization_details
+    ├── InvalidTarget               400 invalid_target              token exchange
     ├── TooManyRequests             429 temporarily_unavailable
     ├── Unavailable                 503 temporarily_unavailable
     ├── ServerError                 500 server_error
     ├── TooLarge                    413 invalid_request
     └── MethodNotAllowed            405 invalid_request
 
-Source: RFC 6749 §4.1.2.1 and §5.2, OpenID Connect Core §3.1.2.6, RFC 7591 §3.2.2.
+Source: RFC 6749 §4.1.2.1 and §5.2, OpenID Connect Core §3.1.2.6, RFC 7591 §3.2.2, RFC 9101 §7,
+RFC 9396 §5, RFC 9449.
 """
 
 from __future__ import annotations
@@ -135,6 +144,12 @@ class RequestUriNotSupported(OAuthError):
     error = "request_uri_not_supported"
 
 
+class InvalidRequestUri(OAuthError):
+    """A pushed request that is over, was used, or is another client's (RFC 9101 §7)."""
+
+    error = "invalid_request_uri"
+
+
 class InvalidRedirectUri(OAuthError):
     """A redirect URI that this server will not register."""
 
@@ -145,6 +160,48 @@ class InvalidClientMetadata(OAuthError):
     """Client metadata that this server will not register."""
 
     error = "invalid_client_metadata"
+
+
+class InvalidSoftwareStatement(OAuthError):
+    """A software statement that is no signed JWT (RFC 7591 §3.2.2)."""
+
+    error = "invalid_software_statement"
+
+
+class UnapprovedSoftwareStatement(OAuthError):
+    """A software statement of an issuer that this server does not know (RFC 7591 §3.2.2)."""
+
+    error = "unapproved_software_statement"
+
+
+class InvalidToken(OAuthError):
+    """The registration access token is missing, or not this client's (RFC 7592 §2)."""
+
+    error, status = "invalid_token", 401
+
+
+class InvalidDpopProof(OAuthError):
+    """A DPoP proof that is missing, or proves nothing for this request (RFC 9449 §5)."""
+
+    error = "invalid_dpop_proof"
+
+
+class UseDpopNonce(OAuthError):
+    """The DPoP proof needs the nonce that comes with this answer (RFC 9449 §8)."""
+
+    error = "use_dpop_nonce"
+
+
+class InvalidAuthorizationDetails(OAuthError):
+    """Authorization details of another type or shape than is offered (RFC 9396 §5)."""
+
+    error = "invalid_authorization_details"
+
+
+class InvalidTarget(OAuthError):
+    """No token can be exchanged for this resource (RFC 8693 §2.2.2)."""
+
+    error = "invalid_target"
 
 
 class TooManyRequests(OAuthError):

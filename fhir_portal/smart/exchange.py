@@ -27,10 +27,12 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.records import Record
 from fhir_portal.smart import errors
+from fhir_portal.smart.authorization_details import ConsentedRecord
 from fhir_portal.smart.client import SECRET_METHODS, Client
 from fhir_portal.smart.client_auth.private_key_jwt import PrivateKeyJwt
 from fhir_portal.smart.client_auth.secret import is_secret
 from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.dpop import DpopPolicy, Shown, nonces_at, verify
 from fhir_portal.smart.issuer import Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys
 from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
@@ -44,12 +46,31 @@ TOKEN_AUTH_METHODS: Final = (
 )
 
 
+TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 - an address
+TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
+
+
+def audiences(issuer: Issuer, path: str) -> list[str]:
+    """What a client assertion may name as ``aud`` at the endpoint with this path.
+
+    SMART 2.2 §4 says the token endpoint; RFC 9126 §2 adds the issuer and the endpoint itself.
+    """
+    return list(
+        dict.fromkeys(one for of in (TOKEN_PATH, path, "") for one in issuer.everywhere(of))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class FormRequest:
-    """A form posted to an endpoint: its parameters, each once, and the Authorization header."""
+    """A form posted to an endpoint: its parameters, each once, and the Authorization header.
+
+    ``address`` is the network address it came from, ``dpop`` a DPoP proof that came with it.
+    """
 
     form: Mapping[str, str]
     authorization: str | None = None
+    address: str = ""
+    dpop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,7 @@ class Setting:
     keys: ServerKeys
     narrow: Callable[[ScopeSet, RecordAccess | None], ScopeSet]
     random: Callable[[int], bytes]
+    dpop: DpopPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +106,21 @@ class Loaded:
 
     ``account`` and ``record`` belong to the code or the family; ``record`` is ``None`` when the
     account may not use it any more. ``presented`` is the refresh token of the request,
-    ``current`` the access token of its family's generation. ``token`` is what is introspected
-    or revoked.
+    ``current`` the access token of its family's generation. ``records`` are those of a consent for
+    several that the account may still use. ``subject`` is the token of an exchange, ``child`` the
+    family of the record it is exchanged for. ``token`` is what is introspected or revoked.
+    ``jwks`` are the keys, by client, that were read from an address of the client's.
     """
 
     clients: Mapping[str, Client] = field(default_factory=dict)
+    jwks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     code: AuthorizationCode | None = None
     family: TokenFamily | None = None
     presented: RefreshToken | None = None
     current: AccessToken | None = None
+    records: tuple[tuple[ConsentedRecord | TokenFamily, RecordAccess], ...] = ()
+    subject: AccessToken | None = None
+    child: TokenFamily | None = None
     token: AccessToken | TokenFamily | None = None
     account: Account | None = None
     record: RecordAccess | None = None
@@ -102,7 +130,8 @@ class Exchange(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
     """Authlib's authorization server for the length of one request.
 
     ``writes`` is what a success commits; ``code`` the authorization code that was made; ``ended``
-    the family that must end whatever the answer is, and why.
+    the family that must end whatever the answer is, and why. ``path`` is the endpoint's. ``jkt`` is
+    the thumbprint of the DPoP key that was proved.
     """
 
     def __init__(
@@ -111,6 +140,7 @@ class Exchange(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         loaded: Loaded,
         now: float,
         *,
+        path: str = TOKEN_PATH,
         grants: Sequence[tuple[type, Sequence[Any]]] = (),
         endpoints: Sequence[type] = (),
     ) -> None:
@@ -121,11 +151,13 @@ class Exchange(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
         self.writes: list[Insert | Replace] = []
         self.code = ""
         self.ended: tuple[str, str] | None = None
+        self.path = path
+        self.jkt: str | None = None
         self.revoked: AccessToken | TokenFamily | None = None
         self.register_client_auth_method(
             "private_key_jwt",
             PrivateKeyJwt(
-                audiences=list(setting.issuer.everywhere("/oauth/token")),
+                audiences=audiences(setting.issuer, path),
                 now=now,
                 use=lambda used: self.writes.append(Insert(used)),
             ),
@@ -145,7 +177,34 @@ class Exchange(AuthorizationServer):  # type: ignore[misc] # Authlib has no type
 
     def query_client(self, client_id: str) -> LoadedClient | None:
         client = self.loaded.clients.get(client_id)
-        return None if client is None or client.disabled else LoadedClient(client)
+        if client is None or client.disabled:
+            return None
+        return LoadedClient(client, self.loaded.jwks.get(client_id, client.jwks))
+
+    def authenticate_client(
+        self, request: LoadedRequest, methods: Sequence[str], endpoint: str = "token"
+    ) -> LoadedClient:
+        """Have Authlib find out who asks; tell a client that waits for its review so."""
+        client: LoadedClient = super().authenticate_client(request, methods, endpoint)
+        if client.record.awaits_review:
+            raise errors.UnauthorizedClient(
+                "This client waits until an operator of the portal has approved it."
+            )
+        wanted = self.setting.dpop.required or client.record.dpop_bound_access_tokens
+        if wanted and self.jkt is None and self.path == TOKEN_PATH:
+            raise errors.InvalidDpopProof("this client's tokens are bound: send a DPoP proof")
+        return client
+
+    def prove(self, proof: str) -> None:
+        """Take a DPoP proof made for this endpoint; raises `errors.OAuthError`."""
+        keys, policy = self.setting.keys, self.setting.dpop
+        shown = Shown(proof, "POST", tuple(self.setting.issuer.everywhere(self.path)))
+        self.jkt = verify(
+            shown,
+            now=self.now,
+            seen=lambda used: self.writes.append(Insert(used)),
+            nonces=nonces_at(keys, self.now) if policy.nonce else None,
+        )
 
     def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Nobody listens to Authlib's signals."""
@@ -189,10 +248,11 @@ class AuthlibResponse:
 
 
 class LoadedClient(ClientMixin):  # type: ignore[misc] # Authlib has no type information
-    """A `Client` as Authlib wants to ask it."""
+    """A `Client` as Authlib wants to ask it; ``jwks`` are its keys, wherever they are kept."""
 
-    def __init__(self, record: Client) -> None:
+    def __init__(self, record: Client, jwks: Mapping[str, Any] | None) -> None:
         self.record = record
+        self.jwks = jwks
 
     @property
     def client_id(self) -> str:
@@ -222,7 +282,7 @@ class LoadedClient(ClientMixin):  # type: ignore[misc] # Authlib has no type inf
     def check_grant_type(self, grant_type: str) -> bool:
         if self.record.type == "backend":
             return grant_type == "client_credentials"
-        return grant_type in ("authorization_code", "refresh_token")
+        return grant_type in ("authorization_code", "refresh_token", TOKEN_EXCHANGE)
 
     def get_allowed_scope(self, scope: str | None) -> str | None:
         """What of ``scope`` the client may ask for; ``None`` when nothing is left."""

@@ -7,6 +7,7 @@ from typing import Any
 from authlib.oidc.core.grants import OpenIDCode
 
 from fhir_portal.smart.exchange import Exchange, LoadedClient
+from fhir_portal.smart.grants.issue import launch_context, person_of
 from fhir_portal.smart.scope import ScopeSet
 
 
@@ -39,10 +40,15 @@ class IdToken(OpenIDCode):  # type: ignore[misc] # Authlib has no type informati
             "exp": now + self._exchange.setting.lifetimes.id_token,
         }
 
-    def generate_user_info(self, user: Any, scope: str) -> dict[str, str]:
-        """``sub`` is the account; ``fhirUser`` the person's own resource for the chosen record."""
-        claims = {"sub": user.key}
-        record = self._exchange.loaded.record
-        if record is not None and "fhirUser" in ScopeSet.parse(scope).identity:
-            claims["fhirUser"] = self._exchange.setting.issuer.url_of(record.fhir_user)
+    def generate_user_info(self, user: Any, scope: str) -> dict[str, Any]:
+        """``sub`` is the account; the rest what the token response says of person and record."""
+        exchange = self._exchange
+        claims: dict[str, Any] = {"sub": user.key}
+        code = exchange.loaded.code
+        if not exchange.loaded.records and code is not None:
+            return claims | launch_context(exchange, code)
+        # A Person, and no patient, where several records are listed.
+        fhir_user = person_of(user, [record for _, record in exchange.loaded.records])
+        if fhir_user and "fhirUser" in ScopeSet.parse(scope).identity:
+            claims["fhirUser"] = exchange.setting.issuer.url_of(fhir_user)
         return claims

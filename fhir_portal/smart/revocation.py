@@ -1,38 +1,75 @@
 """Ending tokens: by a client (RFC 7009), by a person, by an operator, or because of misuse.
 
 A family ends as a whole: its access tokens are deleted in the transaction that ends it, so the
-next request with one of them is refused at every worker.
+next request with one of them is refused at every worker. An app that asked for it is told, by a
+message that the same transaction leaves in the outbox.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
 from fhir_portal.accounts.account import Account, UnknownAccount
+from fhir_portal.accounts.devices import forget_devices
 from fhir_portal.accounts.sessions import end_sessions
-from fhir_portal.records import RecordStore, RecordTransaction
+from fhir_portal.notify import outbox
+from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.code import AuthorizationCode
-from fhir_portal.smart.token import AccessToken, TokenFamily
+from fhir_portal.smart.token import AccessToken, TokenFamily, grant_id
 
+BY_CLIENT: Final = "by-client"
+ACCESS_ENDED: Final = "access-ended"
+"""The template of the message to an app."""
 _PAGE = 1000
 _ALL = 1_000_000
 _OF_A_PRACTICE = frozenset({"patient", "grant"})
 
 
+class RevocationListener(Record, frozen=True, kw_only=True):
+    """Where a client wants to be told that access has ended; ``key`` is its ``client_id``."""
+
+    kind: ClassVar[str] = "revocation-listener"
+
+    uri: str
+
+
 async def revoke_family(
     transaction: RecordTransaction, family: str, *, now: float, because: str
 ) -> bool:
-    """End one family inside a transaction; true if it was alive."""
+    """End one family, and those below it, inside a transaction; true if it was alive."""
     if not family:
         raise ValueError("a backend client's token has no family")
     found = await transaction.get(TokenFamily, family)
+    for below in await transaction.find(TokenFamily, "parent", family):
+        await revoke_family(transaction, below.key, now=now, because=because)
     await _delete_access_tokens(transaction, "family", family)
     if found is None or found.ended is not None:
         return False
     await transaction.put(msgspec.structs.replace(found, ended=now, ended_because=because))
+    if because != BY_CLIENT:
+        await _tell_client(transaction, found, now=now, because=because)
     return True
+
+
+async def _tell_client(
+    transaction: RecordTransaction, family: TokenFamily, *, now: float, because: str
+) -> None:
+    listener = await transaction.get(RevocationListener, family.client_id)
+    if listener is None:
+        return
+    told = grant_id(family.key)
+    await outbox.enqueue(
+        transaction,
+        key=f"{ACCESS_ENDED}.{told}",
+        practice=family.practice,
+        channel="webhook",
+        to=listener.uri,
+        template=ACCESS_ENDED,
+        now=now,
+        values={"client_id": family.client_id, "grant_id": told, "because": because},
+    )
 
 
 async def revoke_where(
@@ -69,7 +106,9 @@ async def revoke_where(
 
 
 async def disable_account(store: RecordStore, account_id: str, *, now: float) -> int:
-    """Shut a person out everywhere at once: account, sessions and tokens, in one transaction.
+    """Shut a person out everywhere at once, in one transaction.
+
+    Account, sessions, remembered browsers and tokens.
 
     Returns how many token families ended. Raises `UnknownAccount`.
     """
@@ -80,6 +119,7 @@ async def disable_account(store: RecordStore, account_id: str, *, now: float) ->
             raise UnknownAccount(account_id)
         await transaction.put(msgspec.structs.replace(account, disabled=True))
         await end_sessions(transaction, account_id)
+        await forget_devices(transaction, account_id)
         return await revoke_where(
             transaction, "account", account_id, now=now, because="account-disabled"
         )

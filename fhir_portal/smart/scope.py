@@ -57,10 +57,12 @@ class Scope:
     def parse(cls, text: str) -> Self:
         """Read one resource scope. Raises `InvalidScope` for what is not understood.
 
-        Modifiers, chaining and ``_filter`` are experimental in SMART 2.2 and are refused.
+        Modifiers, chaining and ``_filter`` are experimental in SMART 2.2; each is refused by name.
         """
         match = _RESOURCE.fullmatch(text)
         if match is None:
+            if text.startswith("launch/") and "?" in text:
+                raise InvalidScope(_experimental("a role for a launch scope"))
             raise InvalidScope("not a SMART resource scope")
         word, query = match["letters"], match["query"] or ""
         if query and (word in _VERSION_1 or match["type"] == "*"):
@@ -69,7 +71,7 @@ class Scope:
             parameter = _PARAMETER.fullmatch(part)
             name = parameter["name"] if parameter else "_"
             if name.startswith("_") and name not in _PLAIN_UNDERSCORED:
-                raise InvalidScope("a scope may hold plain search parameters only")
+                raise InvalidScope(_refusal(part.partition("=")[0]))
         return cls(
             match["context"],
             match["type"],
@@ -225,6 +227,23 @@ class ScopeSet:
 @functools.lru_cache(maxsize=4096)
 def _parameters(query: str) -> frozenset[str]:
     return frozenset(query.split("&")) if query else frozenset()
+
+
+def _experimental(what: str) -> str:
+    return f"{what} is experimental in SMART 2.2 and is not supported here"
+
+
+def _refusal(name: str) -> str:
+    """Why a parameter of this name cannot be in a scope; says no more of it than its kind."""
+    if name.startswith("_has"):
+        return _experimental("reverse chaining (_has) in a scope")
+    if name == "_filter":
+        return _experimental("_filter in a scope")
+    if ":" in name:
+        return _experimental("a modifier (name:modifier) in a scope")
+    if "." in name:
+        return _experimental("a chained parameter (name.name) in a scope")
+    return "a scope may hold plain search parameters only"
 
 
 def merged(scopes: Iterable[Scope]) -> tuple[Scope, ...]:

@@ -12,8 +12,9 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -29,8 +30,8 @@ from fhir_portal.consent.record import (
     ScopePolicy,
     way_to,
 )
-from fhir_portal.records import DuplicateRecord, RecordStore, RecordTransaction
-from fhir_portal.smart import errors
+from fhir_portal.records import DuplicateRecord, RecordReader, RecordStore, RecordTransaction
+from fhir_portal.smart import authorization_details, errors, security_event
 from fhir_portal.smart.authorization import (
     HANDLE_BYTES,
     AskConsent,
@@ -45,12 +46,22 @@ from fhir_portal.smart.authorization import (
     redirect_uri_of,
     values_of,
 )
+from fhir_portal.smart.authorization_details import (
+    MOST_RECORDS,
+    ConsentedRecord,
+    identifier_of,
+)
 from fhir_portal.smart.client import Client
-from fhir_portal.smart.client_auth.private_key_jwt import UsedAssertion, asserted_client_id
+from fhir_portal.smart.client_auth.private_key_jwt import Asserted, UsedAssertion, asserted
+from fhir_portal.smart.client_configuration import delete_client, read_client, update_client
+from fhir_portal.smart.client_keys import ClientKeys, KeysUnavailable
 from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.connection import ConnectionNotices, made_by_proxy
 from fhir_portal.smart.discovery import openid_configuration, scopes_supported, smart_configuration
+from fhir_portal.smart.dpop import DpopPolicy, UsedProof, used_before
 from fhir_portal.smart.endpoints import Introspection, Revocation
 from fhir_portal.smart.exchange import (
+    TOKEN_EXCHANGE,
     Exchange,
     FormRequest,
     Insert,
@@ -61,19 +72,33 @@ from fhir_portal.smart.exchange import (
 from fhir_portal.smart.grants.authorization_code import Approval, AuthorizationCodeGrant
 from fhir_portal.smart.grants.client_credentials import ClientCredentialsGrant
 from fhir_portal.smart.grants.refresh_token import RefreshTokenGrant
+from fhir_portal.smart.grants.token_exchange import TokenExchangeGrant
 from fhir_portal.smart.id_token import IdToken
 from fhir_portal.smart.issuer import Issuer, Lifetimes
-from fhir_portal.smart.keys import ServerKeys
-from fhir_portal.smart.offer import ConsentOffer
+from fhir_portal.smart.keys import KeyRing, ServerKeys
+from fhir_portal.smart.narrowing import NOT_NARROWED, EndDates, Narrowing
+from fhir_portal.smart.offer import OFFLINE_ACCESS, ConsentOffer
+from fhir_portal.smart.par import (
+    LIFETIME_SECONDS,
+    PAR_PATH,
+    PUSHED_REQUEST,
+    REFERENCE_BYTES,
+    PushedRequest,
+    PushedRequests,
+    is_pushed,
+    key_of,
+    request_uri_of,
+)
 from fhir_portal.smart.pkce import RequiredS256
 from fhir_portal.smart.redirect import answer_at
 from fhir_portal.smart.registration import register_client
-from fhir_portal.smart.revocation import revoke_family
-from fhir_portal.smart.scope import LETTERS, MOST_REQUESTED, Scope, ScopeSet
+from fhir_portal.smart.revocation import BY_CLIENT, revoke_family
+from fhir_portal.smart.scope import LETTERS, MOST_REQUESTED, Scope, ScopeSet, merged
 from fhir_portal.smart.token import (
     AccessToken,
     RefreshToken,
     TokenFamily,
+    authenticate,
     base64url,
     derive_access_token,
     token_hash,
@@ -82,11 +107,15 @@ from fhir_portal.smart.token import (
 REGISTRATIONS_PER_ADDRESS: Final = "20 per hour"
 REQUESTS_PER_ADDRESS: Final = "2000 per hour"
 """Authorization requests: each is kept until it is answered or over."""
+_CREDENTIALS: Final = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
 _TRIES: Final = 5
+_ALL: Final = 1_000_000
 _BASIC: Final = 'Basic realm="fhir-portal"'
 
 # At DEBUG, Authlib writes tokens into the log.
 logging.getLogger("authlib").setLevel(logging.INFO)
+
+C = TypeVar("C", ConsentedRecord, TokenFamily)
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +135,10 @@ class AuthorizationServer:
     """Issues, refreshes, introspects and revokes tokens, and leads a person through consent.
 
     ``resource_types`` are what a wildcard stands for; ``understands`` says whether the search
-    parameters of a granular scope exist. ``clock`` gives seconds since 1970 UTC.
+    parameters of a granular scope exist; ``client_keys`` reads the keys that clients keep at an
+    address of their own, which without it are never read. With ``loopback``, for development, that
+    may be on this machine. ``notices`` tells people of apps that others connected to their record.
+    ``clock`` gives seconds since 1970 UTC.
     """
 
     def __init__(
@@ -120,21 +152,31 @@ class AuthorizationServer:
         resource_types: Sequence[str],
         understands: Callable[[Scope], bool],
         lifetimes: Lifetimes | None = None,
+        client_keys: ClientKeys | None = None,
+        loopback: bool = False,
+        dpop: DpopPolicy | None = None,
+        notices: ConnectionNotices,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.issuer = issuer
+        self._notices = notices
         self.keys = keys
         self._store = store
         self._directory = directory
         self._policy = policy
         self._resource_types = tuple(resource_types)
         self._understands = understands
+        self._client_keys = client_keys
+        self._key_ring = KeyRing(store, keys, clock)
+        self._loopback = loopback
         self.lifetimes = lifetimes or Lifetimes()
         self._clock = clock
         self._random = random
         self._throttle = Throttle(store, clock)
-        self._setting = Setting(issuer, self.lifetimes, keys, self.narrowed, random)
+        self._setting = Setting(
+            issuer, self.lifetimes, keys, self.narrowed, random, dpop or DpopPolicy()
+        )
 
     # --- documents -----------------------------------------------------------------------------
 
@@ -146,9 +188,21 @@ class AuthorizationServer:
         """The document at ``/.well-known/openid-configuration``."""
         return openid_configuration(self.issuer, self._scopes_supported())
 
-    def jwks(self) -> dict[str, Any]:
+    async def signing_keys(self) -> ServerKeys:
+        """The keys to sign with now: an operator may have rotated them since the start."""
+        return await self._key_ring.now()
+
+    async def jwks(self) -> dict[str, Any]:
         """The document at ``/oauth/jwks``."""
-        return self.keys.jwks()
+        return (await self.signing_keys()).jwks()
+
+    def authorization_details(self) -> dict[str, Any]:
+        """What authorization details are made of, as a JSON Schema."""
+        return authorization_details.schema(self.issuer)
+
+    def revocation_event(self) -> dict[str, Any]:
+        """What an app is told when access ends, as a JSON Schema."""
+        return security_event.schema(self.issuer)
 
     def _scopes_supported(self) -> tuple[str, ...]:
         return scopes_supported(self._policy, self._resource_types)
@@ -159,15 +213,23 @@ class AuthorizationServer:
         """Answer the token endpoint (RFC 6749 §3.2) or raise an `errors.OAuthError`."""
         if not request.form.get("grant_type"):
             raise errors.InvalidRequest("grant_type is missing")
+        if "authorization_details" in request.form and request.form["grant_type"] != TOKEN_EXCHANGE:
+            raise errors.InvalidAuthorizationDetails("authorization_details go with an exchange")
         grants = (
             (AuthorizationCodeGrant, (RequiredS256(required=True), IdToken())),
             (RefreshTokenGrant, ()),
             (ClientCredentialsGrant, ()),
+            (TokenExchangeGrant, ()),
         )
         request = await self._identified(request)
+        setting = self._setting
+        if request.form["grant_type"] == "authorization_code":  # it may buy an id_token
+            setting = replace(setting, keys=await self.signing_keys())
         for _ in range(_TRIES):
             loaded = await self._load_for_token(request)
-            exchange = Exchange(self._setting, loaded, self._clock(), grants=grants)
+            exchange = Exchange(setting, loaded, self._clock(), grants=grants)
+            if request.dpop is not None:
+                exchange.prove(request.dpop)
             response = await self._run(exchange, request, exchange.create_token_response)
             if await self._commit(exchange):
                 return dict(response.body)
@@ -176,7 +238,13 @@ class AuthorizationServer:
     async def introspect(self, request: FormRequest) -> dict[str, Any]:
         """Answer the introspection endpoint (RFC 7662 §2.2) or raise an `errors.OAuthError`."""
         loaded = await self._load_token_shown(request, in_force_only=True)
-        exchange = Exchange(self._setting, loaded, self._clock(), endpoints=(Introspection,))
+        exchange = Exchange(
+            self._setting,
+            loaded,
+            self._clock(),
+            path="/oauth/introspect",
+            endpoints=(Introspection,),
+        )
         response = await self._run(
             exchange, request, lambda r: exchange.create_endpoint_response("introspection", r)
         )
@@ -190,7 +258,9 @@ class AuthorizationServer:
         An unknown token is no error: it is as good as revoked.
         """
         loaded = await self._load_token_shown(request, in_force_only=False)
-        exchange = Exchange(self._setting, loaded, self._clock(), endpoints=(Revocation,))
+        exchange = Exchange(
+            self._setting, loaded, self._clock(), path="/oauth/revoke", endpoints=(Revocation,)
+        )
         await self._run(
             exchange, request, lambda r: exchange.create_endpoint_response("revocation", r)
         )
@@ -201,10 +271,83 @@ class AuthorizationServer:
         """Answer the registration endpoint (RFC 7591 §3) or raise an `errors.OAuthError`."""
         await self._limit(REGISTRATIONS_PER_ADDRESS, "registrations", address)
         information = await register_client(
-            self._store, metadata, now=self._clock(), random=self._random
+            self._store,
+            metadata,
+            issuer=self.issuer,
+            now=self._clock(),
+            random=self._random,
+            loopback=self._loopback,
         )
         log.info("client registered", client_id=information["client_id"])
         return information
+
+    async def registration(self, client_id: str, token: str | None) -> dict[str, Any]:
+        """Read a registration (RFC 7592 §2.1) or raise `errors.InvalidToken`."""
+        return await read_client(self._store, client_id, token, issuer=self.issuer)
+
+    async def change_registration(
+        self, client_id: str, token: str | None, metadata: Any
+    ) -> dict[str, Any]:
+        """Replace a registration (RFC 7592 §2.2) or raise an `errors.OAuthError`."""
+        information = await update_client(
+            self._store,
+            client_id,
+            token,
+            metadata,
+            issuer=self.issuer,
+            now=self._clock(),
+            random=self._random,
+            loopback=self._loopback,
+        )
+        log.info("client changed its registration", client_id=client_id)
+        return information
+
+    async def end_registration(self, client_id: str, token: str | None) -> None:
+        """End a registration (RFC 7592 §2.3) or raise `errors.InvalidToken`."""
+        await delete_client(self._store, client_id, token, now=self._clock())
+        log.info("client ended its registration", client_id=client_id)
+
+    async def push(self, request: FormRequest) -> dict[str, Any]:
+        """Answer the pushed authorization request endpoint (RFC 9126 §2) or raise an `OAuthError`.
+
+        The request is judged as the authorization endpoint would judge it.
+        """
+        exchange = Exchange(
+            self._setting,
+            await self._load_clients(request),
+            self._clock(),
+            path=PAR_PATH,
+            endpoints=(PushedRequests,),
+        )
+        answered = await self._run(
+            exchange,
+            request,
+            lambda r: exchange.create_endpoint_response(PUSHED_REQUEST, r),
+        )
+        client: Client = answered.body
+        if "request_uri" in request.form:
+            raise errors.InvalidRequest("request_uri cannot be pushed")  # RFC 9126 §2.1
+        parameters = {n: v for n, v in request.form.items() if n not in _CREDENTIALS}
+        parameters["client_id"] = client.key
+        redirect_uri_of(client, parameters, frozenset())
+        if request.dpop is not None:
+            exchange.prove(request.dpop)
+            if parameters.setdefault("dpop_jkt", exchange.jkt or "") != exchange.jkt:
+                raise errors.InvalidDpopProof("dpop_jkt is another key than the proof's")
+        kept = self._judged(client, parameters, frozenset())
+        await self._limit(REQUESTS_PER_ADDRESS, "requests", request.address)
+        reference = base64url(self._random(REFERENCE_BYTES))
+        request_uri = request_uri_of(reference)
+        pushed = PushedRequest(
+            key=key_of(request_uri),
+            expires=exchange.now + LIFETIME_SECONDS,
+            client_id=client.key,
+            parameters=kept,
+        )
+        exchange.writes.append(Insert(pushed))
+        if not await self._commit(exchange):
+            raise errors.InvalidClient("the client was changed at this moment; try again")
+        return {"request_uri": request_uri, "expires_in": LIFETIME_SECONDS}
 
     # --- authorization -------------------------------------------------------------------------
 
@@ -218,15 +361,16 @@ class AuthorizationServer:
         otherwise a page says it.
         """
         parameters, repeated = collect(pairs)
+        pushed = await self._pushed(parameters, repeated)
+        if pushed is not None:  # what else the browser brings does not count (RFC 9101 §6.3)
+            parameters, repeated = pushed.parameters, frozenset()
         client = await self._store.get(Client, parameters.get("client_id", ""))
         redirect_uri = redirect_uri_of(client, parameters, repeated)
+        assert client is not None  # noqa: S101 - redirect_uri_of refuses
         try:
-            kept = check_parameters(parameters, repeated, self.issuer)
-            scope = ScopeSet.parse(kept.get("scope", ""), at_most=MOST_REQUESTED)
-            grant = self._consent_grant(kept, client)
-            allowed = self.narrowed(ScopeSet.parse(grant.request.scope), None)
-            if not allowed or (scope.resource and not allowed.resource):
-                raise errors.InvalidScope("none of these scopes can be granted to this client")
+            if pushed is None and client.require_pushed_authorization_requests:
+                raise errors.InvalidRequest("this client has to push its requests to /oauth/par")
+            kept = self._judged(client, parameters, repeated)
         except errors.OAuthError as error:
             error.redirect_uri = redirect_uri
             error.state = parameters.get("state")
@@ -243,6 +387,8 @@ class AuthorizationServer:
         )
 
         async def keep(transaction: RecordTransaction) -> None:
+            if pushed is not None and not await transaction.delete(PushedRequest, pushed.key):
+                raise _pushed_over()
             await transaction.insert(request)
 
         await self._store.transact(keep)
@@ -280,24 +426,35 @@ class AuthorizationServer:
             return SignInFirst(client, request.login_hint)
         records = await self._directory.records_of(account)
         values = values_of(records)
-        record = _chosen(request, tuple(values.values()))
-        if record is None:
+        chosen = _chosen(request, tuple(values.values()))
+        if not chosen:
             if silent:
                 raise await self._given_up(
                     request, errors.InteractionRequired("a record must be chosen")
                 )
-            return ChooseRecord(client, values) if values else NoRecord(client)
-        offer = self._offer(request, client, record)
+            if not values:
+                return NoRecord(client)
+            return ChooseRecord(client, values, several=request.wants_several)
+        record, others = chosen[0], chosen[1:]
+        offer = self._offer(request, client, chosen)
         if request.scope.resource and not offer.scopes:
             raise await self._given_up(
                 request, errors.InvalidScope("none of these scopes can be granted on this record")
             )
-        if await self._was_approved(request, client, account, record, offer):
-            return Finished(await self._approve(request, visitor, record, offer.everything))
+        if await self._was_approved(self._store, request, client, account, record, offer):
+            return Finished(
+                await self._approve(request, visitor, record, offer.everything, skipped=offer)
+            )
         if silent:
             raise await self._given_up(request, errors.ConsentRequired("consent is needed"))
-        others = len(values) > 1
-        return AskConsent(client, record, offer, other_records=others, about=self._about(record))
+        return AskConsent(
+            client,
+            record,
+            offer,
+            other_records=len(values) > len(chosen),
+            about=self._about(chosen),
+            others=others,
+        )
 
     async def choose_record(
         self, request: AuthorizationRequest, visitor: Visitor, value: str
@@ -306,12 +463,30 @@ class AuthorizationServer:
 
         Raises `errors.AccessDenied` for a record that this account may not use.
         """
+        await self.choose_records(request, visitor, [value])
+
+    async def choose_records(
+        self, request: AuthorizationRequest, visitor: Visitor, values: Sequence[str]
+    ) -> None:
+        """Keep the answer of a picker in which several could be ticked (`ChooseRecord.several`).
+
+        Raises `errors.AccessDenied` for a record that this account may not use,
+        `errors.InvalidRequest` for none, or for more than may be chosen.
+        """
         if visitor.account is None:
             raise errors.LoginRequired("nobody is signed in")
-        record = values_of(await self._directory.records_of(visitor.account)).get(value)
-        if record is None:
+        if not 0 < len(set(values)) <= (MOST_RECORDS if request.wants_several else 1):
+            raise errors.InvalidRequest("This is not a choice of records.")
+        known = values_of(await self._directory.records_of(visitor.account))
+        if not known.keys() >= set(values):
             raise errors.AccessDenied("This record cannot be chosen.")
-        chosen = msgspec.structs.replace(request, practice=record.practice, patient=record.patient)
+        first, *others = [known[value] for value in dict.fromkeys(values)]
+        chosen = msgspec.structs.replace(
+            request,
+            practice=first.practice,
+            patient=first.patient,
+            others=tuple((one.practice, one.patient) for one in others),
+        )
         await self._replaced(request, chosen)
 
     async def decide(
@@ -322,12 +497,13 @@ class AuthorizationServer:
         approve: bool,
         about: str = "",
         ticked: Collection[str] = (),
+        narrowing: Narrowing = NOT_NARROWED,
     ) -> str:
         """Answer the request as the person decided; return where the browser goes.
 
         ``about`` is what `AskConsent` said the page was about. Raises `NothingTicked`,
-        `RecordChanged`, `errors.InvalidRequest` for a scope that was not offered or a request
-        answered before, and `errors.AccessDenied` with ``redirect_uri`` for a no.
+        `NarrowingRefused`, `RecordChanged`, `errors.InvalidRequest` for a scope that was not
+        offered or a request answered before, `errors.AccessDenied` with ``redirect_uri`` for a no.
         """
         if not approve:
             raise await self._given_up(request, errors.AccessDenied("the person said no"))
@@ -339,7 +515,16 @@ class AuthorizationServer:
         scope = step.offer.granted(ticked)
         if step.offer.scopes and not scope.resource:
             raise NothingTicked
-        return await self._approve(request, visitor, step.record, scope)
+        scope = narrowing.applied(scope, step.record.zone)
+        until = self.end_dates(step).end_of(narrowing.until)
+        return await self._approve(
+            request, visitor, step.record, scope, others=step.others, until=until
+        )
+
+    def end_dates(self, step: AskConsent) -> EndDates:
+        """The days that may be chosen as the last of the access."""
+        records = (step.record, *step.others)
+        return EndDates.of(records, now=self._clock(), lifetimes=self.lifetimes)
 
     def narrowed(self, scope: ScopeSet, record: RecordAccess | None) -> ScopeSet:
         """What of these scopes may be granted at all (``record`` ``None``) or on a record.
@@ -366,6 +551,42 @@ class AuthorizationServer:
 
     # --- within --------------------------------------------------------------------------------
 
+    async def _pushed(
+        self, parameters: Mapping[str, str], repeated: frozenset[str]
+    ) -> PushedRequest | None:
+        """Return the request that was pushed before, when the browser refers to one."""
+        request_uri = parameters.get("request_uri", "")
+        if not is_pushed(request_uri):
+            return None
+        if repeated & {"client_id", "request_uri"}:
+            raise errors.InvalidRequest("a parameter came more than once")
+        found = await self._store.get(PushedRequest, key_of(request_uri))
+        if (
+            found is None
+            or found.client_id != parameters.get("client_id")
+            or self._clock() >= found.expires
+        ):
+            raise _pushed_over()
+        return found
+
+    def _judged(
+        self, client: Client, parameters: Mapping[str, str], repeated: frozenset[str]
+    ) -> dict[str, str]:
+        """Refuse an authorization request that cannot be granted; return what to keep of it."""
+        kept = check_parameters(parameters, repeated, self.issuer)
+        scope = ScopeSet.parse(kept.get("scope", ""), at_most=MOST_REQUESTED)
+        if "authorization_details" in kept and not (
+            scope.context == "patient" and "openid" in scope.identity
+        ):
+            raise errors.InvalidScope(
+                "with authorization_details ask for openid and patient/ scopes"
+            )
+        grant = self._consent_grant(kept, client)
+        allowed = self.narrowed(ScopeSet.parse(grant.request.scope), None)
+        if not allowed or (scope.resource and not allowed.resource):
+            raise errors.InvalidScope("none of these scopes can be granted to this client")
+        return kept
+
     async def _identified(self, request: FormRequest) -> FormRequest:
         """Name the public client of a refresh that names none.
 
@@ -383,35 +604,79 @@ class AuthorizationServer:
         client = await self._store.get(Client, family.client_id) if family is not None else None
         if client is None or client.type != "public":
             return request
-        return FormRequest({**form, "client_id": client.key})
+        return replace(request, form={**form, "client_id": client.key})
 
     async def _load_for_token(self, request: FormRequest) -> Loaded:
-        clients = await self._load_clients(request)
+        loaded = await self._load_clients(request)
         form = request.form
         if form["grant_type"] == "authorization_code" and "code" in form:
             code = await self._store.get(AuthorizationCode, token_hash(form["code"]))
             if code is None:
-                return Loaded(clients)
+                return loaded
             account, record = await self._load_access(code.account, code.access)
-            return Loaded(clients, code=code, account=account, record=record)
+            if code.records:
+                record = None
+            records = await self._still_theirs(account, code.records)
+            return replace(loaded, code=code, account=account, record=record, records=records)
         if form["grant_type"] == "refresh_token" and "refresh_token" in form:
             presented = RefreshToken.parse(form["refresh_token"])
             if presented is None:
-                return Loaded(clients)
+                return loaded
             family = await self._store.get(TokenFamily, presented.family)
             if family is None:
-                return Loaded(clients)
+                return loaded
             account, record = await self._load_access(family.account, family.access)
             newest = derive_access_token(self.keys, presented.handle, family.generation)
-            return Loaded(
-                clients,
+            return replace(
+                loaded,
+                records=await self._still_theirs(account, await self._below(family)),
                 family=family,
                 presented=presented,
                 current=await self._store.get(AccessToken, token_hash(newest)),
                 account=account,
                 record=record,
             )
-        return Loaded(clients)
+        if form["grant_type"] == TOKEN_EXCHANGE:
+            return await self._load_exchange(loaded, form)
+        return loaded
+
+    async def _load_exchange(self, loaded: Loaded, form: Mapping[str, str]) -> Loaded:
+        """Load what an exchange is about: the token that lists, and the record that is named."""
+        identifier = identifier_of(form.get("authorization_details", ""), self.issuer)
+        subject = await authenticate(self._store, form.get("subject_token", ""), self._clock())
+        family = await self._store.get(TokenFamily, subject.family) if subject else None
+        if family is None or not family.is_list:
+            return loaded
+        found = await self._store.find(TokenFamily, "parent", family.key)
+        child = next((one for one in found if one.identifier == identifier), None)
+        if child is None:
+            account = await self._store.get(Account, family.account)
+            return replace(loaded, subject=subject, family=family, account=account)
+        account, record = await self._load_access(child.account, child.access)
+        return replace(
+            loaded, subject=subject, family=family, child=child, account=account, record=record
+        )
+
+    async def _below(self, family: TokenFamily) -> list[TokenFamily]:
+        """The families of the records that a family lists, as far as they have not ended."""
+        if not family.is_list:
+            return []
+        found = await self._store.find(TokenFamily, "parent", family.key)
+        return [one for one in found if one.ended is None]
+
+    async def _still_theirs(
+        self, account: Account | None, of: Iterable[C]
+    ) -> tuple[tuple[C, RecordAccess], ...]:
+        """Those records of a consent that the account may still use by the same right."""
+        found = []
+        for one in of:
+            if account is None or account.disabled:
+                break
+            practice, patient, _, _ = one.access
+            record = await self._directory.record_of(account, practice, patient)
+            if record is not None and record.access == one.access:
+                found.append((one, record))
+        return tuple(found)
 
     async def _load_access(
         self, account_id: str, access: Access
@@ -427,17 +692,27 @@ class AuthorizationServer:
     async def _in_force(self, token: AccessToken | TokenFamily) -> bool:
         """Whether `/fhir` would take it: what `access/authenticate.resolve` asks, is asked here."""
         client = await self._store.get(Client, token.client_id)
-        if client is None or client.disabled:
+        if client is None or not client.is_open:
             return False
         if isinstance(token, AccessToken) and token.context == "system":
             return True
-        if token.account is None or token.access is None:
+        if token.account is None:
+            return False
+        lists = (
+            token.is_list
+            if isinstance(token, TokenFamily)
+            else token.context == "patient" and token.patient is None
+        )
+        if lists:  # /fhir takes it for no record
+            account = await self._store.get(Account, token.account)
+            return account is not None and not account.disabled
+        if token.access is None:
             return False
         _, record = await self._load_access(token.account, token.access)
         return record is not None and (record.until is None or self._clock() < record.until)
 
     async def _load_token_shown(self, request: FormRequest, *, in_force_only: bool) -> Loaded:
-        clients = await self._load_clients(request)
+        loaded = await self._load_clients(request)
         text = request.form.get("token", "")
         found: AccessToken | TokenFamily | None = await self._store.get(
             AccessToken, token_hash(text)
@@ -451,17 +726,44 @@ class AuthorizationServer:
                 found = family
         if in_force_only and found is not None and not await self._in_force(found):
             found = None
-        return Loaded(clients, token=found)
+        if in_force_only and found is not None:
+            loaded = replace(
+                loaded, records=await self._records_of(found), record=await self._record_of(found)
+            )
+        return replace(loaded, token=found)
 
-    async def _load_clients(self, request: FormRequest) -> Mapping[str, Client]:
-        """Load every client the request names; refuse one that claims to be two."""
+    async def _record_of(self, token: AccessToken | TokenFamily) -> RecordAccess | None:
+        """The record that a token is for, as its person may use it now."""
+        if token.account is None or token.access is None or not token.patient:
+            return None
+        _, record = await self._load_access(token.account, token.access)
+        return record
+
+    async def _records_of(
+        self, token: AccessToken | TokenFamily
+    ) -> tuple[tuple[TokenFamily, RecordAccess], ...]:
+        """The records that a token lists, or its own among those of its consent."""
+        family: TokenFamily | None = None
+        if isinstance(token, TokenFamily):
+            family = token
+        elif token.family:
+            family = await self._store.get(TokenFamily, token.family)
+        if family is None or not (family.is_list or family.parent):
+            return ()
+        account = await self._store.get(Account, family.account)
+        below = [family] if family.parent else await self._below(family)
+        return await self._still_theirs(account, below)
+
+    async def _load_clients(self, request: FormRequest) -> Loaded:
+        """Load every client the request names, and its keys; refuse one that claims to be two."""
         form = request.form
         basic = _basic_client_id(request.authorization)
         assertion = form.get("client_assertion")
         if sum((basic is not None, "client_secret" in form, assertion is not None)) > 1:
             raise errors.InvalidRequest("a client authenticates in one way at a time")
-        asserted = asserted_client_id(assertion) if assertion is not None else None
-        named = {name for name in (basic, asserted, form.get("client_id")) if name is not None}
+        signer = asserted(assertion) if assertion is not None else None
+        names = (basic, signer.client_id if signer else None, form.get("client_id"))
+        named = {name for name in names if name is not None}
         if len(named) > 1:
             raise errors.InvalidRequest("client_id is not the client that authenticates")
         clients = {}
@@ -469,7 +771,23 @@ class AuthorizationServer:
             client = await self._store.get(Client, name)
             if client is not None:
                 clients[name] = client
-        return clients
+        jwks = {}
+        if signer is not None and signer.client_id in clients:
+            jwks = await self._load_keys(clients[signer.client_id], signer)
+        return Loaded(clients, jwks)
+
+    async def _load_keys(self, client: Client, signer: Asserted) -> dict[str, dict[str, Any]]:
+        """Read the keys of a client that keeps them at an address of its own."""
+        if client.jwks_uri is None or client.disabled:
+            return {}
+        if self._client_keys is None:
+            raise errors.InvalidClient("This server reads no keys at a client's jwks_uri.")
+        try:
+            return {client.key: await self._client_keys.of(client.jwks_uri, signer.kid)}
+        except KeysUnavailable as error:
+            raise errors.InvalidClient(
+                f"The keys at the client's jwks_uri cannot be read: {error}."
+            ) from None
 
     async def _run(
         self, exchange: Exchange, request: FormRequest, work: Callable[[LoadedRequest], Any]
@@ -506,7 +824,7 @@ class AuthorizationServer:
                 await transaction.delete(AccessToken, revoked.key)
             elif revoked is not None:
                 family = revoked.family if isinstance(revoked, AccessToken) else revoked.key
-                await revoke_family(transaction, family, now=exchange.now, because="by-client")
+                await revoke_family(transaction, family, now=exchange.now, because=BY_CLIENT)
 
         try:
             await self._store.transact(write)
@@ -542,12 +860,19 @@ class AuthorizationServer:
         return grant
 
     def _offer(
-        self, request: AuthorizationRequest, client: Client, record: RecordAccess
+        self, request: AuthorizationRequest, client: Client, chosen: Sequence[RecordAccess]
     ) -> ConsentOffer:
-        return ConsentOffer.of(self.narrowed(request.scope.within(client.may_ask_for), record))
+        """What can be allowed on any of the chosen records; each gets what it allows itself."""
+        asked = request.scope.within(client.may_ask_for)
+        if len(chosen) == 1:
+            return ConsentOffer.of(self.narrowed(asked, chosen[0]))
+        allowed = [self.narrowed(asked, record) for record in chosen]
+        resource = merged(scope for one in allowed for scope in one.resource)
+        return ConsentOffer.of(ScopeSet(asked.identity, resource))
 
     async def _was_approved(
         self,
+        reader: RecordReader,
         request: AuthorizationRequest,
         client: Client,
         account: Account,
@@ -557,6 +882,8 @@ class AuthorizationServer:
         """Whether consent may be skipped: a client that can keep a secret asks again, to read."""
         if client.type == "public" or not record.is_own or "consent" in request.prompt:
             return False
+        if request.wants_several:
+            return False
         everything = offer.everything
         if any(set(scope.letters) & set("cud") for scope in everything.resource):
             return False
@@ -565,9 +892,10 @@ class AuthorizationServer:
             family.client_id == client.key
             and family.access == record.access
             and family.ended is None
+            and family.until is None  # an end they chose is not moved without asking
             and now < family.expires
             and ScopeSet.parse(family.scope).covers(everything)
-            for family in await self._store.find(TokenFamily, "account", account.key)
+            for family in await reader.find(TokenFamily, "account", account.key, limit=_ALL)
         )
 
     async def _approve(
@@ -576,14 +904,27 @@ class AuthorizationServer:
         visitor: Visitor,
         record: RecordAccess,
         scope: ScopeSet,
+        *,
+        others: Sequence[RecordAccess] = (),
+        until: float | None = None,
+        skipped: ConsentOffer | None = None,
     ) -> str:
         client = await self._client_of(request)
         account = visitor.account
         assert account is not None  # noqa: S101 - every caller has asked
         grant = self._consent_grant(request.parameters, client)
-        approval = Approval(account.key, record, scope, visitor.auth_time)
+        approval = Approval(account.key, record, scope, visitor.auth_time, until)
+        if request.wants_several:
+            approval = self._for_several(approval, (record, *others))
         exchange: Exchange = grant.server
         exchange.create_authorization_response(grant.request, grant_user=approval, grant=grant)
+        allowed = {(one.practice, one.patient) for one in approval.records}
+        given = [
+            one
+            for one in (record, *others)
+            if not allowed or (one.practice, one.patient) in allowed
+        ]
+        told = made_by_proxy(self._notices, given, once=request.key, now=exchange.now)
 
         async def answer(transaction: RecordTransaction) -> None:
             stored = await transaction.get(AuthorizationRequest, request.key)
@@ -591,20 +932,56 @@ class AuthorizationServer:
                 raise errors.InvalidRequest("This request was answered before.")
             if stored != request:
                 raise RecordChanged  # another record was chosen meanwhile
+            if skipped is not None and not await self._was_approved(
+                transaction, request, client, account, record, skipped
+            ):
+                raise RecordChanged  # what was allowed before was ended meanwhile
             await transaction.delete(AuthorizationRequest, request.key)
             for change in exchange.writes:
                 if isinstance(change, Insert):
                     await transaction.insert(change.record)
+            for tell in told:
+                await tell(transaction)
 
         await self._store.transact(answer)
         parameters = {"code": exchange.code, "state": request.state, "iss": self.issuer.base}
         return answer_at(request.redirect_uri, parameters)
 
-    def _about(self, record: RecordAccess) -> str:
+    def _for_several(self, approval: Approval, chosen: Sequence[RecordAccess]) -> Approval:
+        """Share what was allowed out over the records: to each what it allows itself.
+
+        A record on which nothing can be allowed is left out. Raises `NothingTicked` when that
+        leaves none.
+        """
+        of_the_list = {"openid", "fhirUser", OFFLINE_ACCESS}
+        scope = approval.scope
+        listed = tuple(word for word in scope.identity if word in of_the_list)
+        rest = tuple(word for word in scope.identity if word not in of_the_list)
+        records = []
+        for identifier, record in values_of(chosen).items():
+            allowed = self.narrowed(ScopeSet(rest, scope.resource), record)
+            if allowed.resource:
+                records.append(
+                    ConsentedRecord(
+                        identifier=identifier,
+                        practice=record.practice,
+                        patient=record.patient,
+                        fhir_user=record.fhir_user,
+                        grant=record.grant,
+                        scope=str(allowed),
+                    )
+                )
+        if not records:
+            raise NothingTicked
+        return replace(approval, scope=ScopeSet(listed), records=tuple(records))
+
+    def _about(self, chosen: Sequence[RecordAccess]) -> str:
         """Name what a consent page is about, in a way that only this server can."""
-        allowed = (sorted(record.sections or ()), sorted(record.act), record.until)
-        parts = [part.encode() for part in record.access if part is not None]
-        return base64url(self.keys.derive("consent-page", *parts, msgspec.json.encode(allowed)))
+        parts: list[bytes] = []
+        for record in chosen:
+            allowed = (sorted(record.sections or ()), sorted(record.act), record.until)
+            parts += [msgspec.json.encode((*record.access, allowed))]
+        return base64url(self.keys.derive("consent-page", *parts))
 
     async def _limit(self, rule: str, what: str, address: str) -> None:
         try:
@@ -655,18 +1032,33 @@ async def _insert(transaction: RecordTransaction, change: Insert) -> None:
     except DuplicateRecord:
         if isinstance(change.record, UsedAssertion):
             raise _assertion_used() from None
+        if isinstance(change.record, UsedProof):
+            raise used_before() from None
         raise _Lost from None
+
+
+def _pushed_over() -> errors.InvalidRequestUri:
+    return errors.InvalidRequestUri(
+        "This request is over, was used before, or was not pushed by this app."
+    )
 
 
 def _assertion_used() -> errors.InvalidClient:
     return errors.InvalidClient("The assertion was used before.")
 
 
-def _chosen(request: AuthorizationRequest, records: Sequence[RecordAccess]) -> RecordAccess | None:
-    """The record that was picked, or the only one if it is the person's own."""
+def _chosen(
+    request: AuthorizationRequest, records: Sequence[RecordAccess]
+) -> tuple[RecordAccess, ...]:
+    """The records that were picked, or the only one if it is the person's own.
+
+    None when one of the picked is not theirs any more: they choose again.
+    """
     if request.patient is not None:
-        return way_to(records, request.practice, request.patient)
-    return records[0] if len(records) == 1 and records[0].is_own else None
+        picked = ((request.practice, request.patient), *request.others)
+        found = [way_to(records, practice, patient) for practice, patient in picked]
+        return tuple(one for one in found if one is not None) if None not in found else ()
+    return (records[0],) if len(records) == 1 and records[0].is_own else ()
 
 
 def _unchecked(client: Client | None) -> str | None:

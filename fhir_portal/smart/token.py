@@ -30,7 +30,8 @@ class AccessToken(Record, frozen=True, kw_only=True):
     """What one access token stands for; ``key`` is its hash.
 
     ``scope`` is what the token response said. ``family`` is ``""`` for backend clients, which
-    have neither account nor patient.
+    have neither account nor patient. ``until`` is the end that the person chose. ``jkt`` is the
+    thumbprint of the DPoP key whose holder alone may use it.
     """
 
     kind: ClassVar[str] = "access-token"
@@ -47,6 +48,8 @@ class AccessToken(Record, frozen=True, kw_only=True):
     fhir_user: str | None = None
     account: str | None = None
     grant: str | None = None
+    until: float | None = None
+    jkt: str | None = None
 
     @property
     def access(self) -> Access | None:
@@ -59,12 +62,19 @@ class AccessToken(Record, frozen=True, kw_only=True):
 class TokenFamily(Record, frozen=True, kw_only=True):
     """What a person approved for a client, and how far its refresh tokens have come.
 
-    ``key`` is the hash of the handle. ``rotated`` is when ``generation`` began. A family that
-    ``ended`` is kept until it expires, to say why.
+    ``key`` is the hash of the handle. ``rotated`` is when ``generation`` began. ``until`` is the
+    end that the person chose: no use of a refresh token moves ``expires`` beyond it. ``jkt`` is the
+    thumbprint of the DPoP key that its refresh tokens are bound to, when the client cannot
+    authenticate. A family that ``ended`` is kept until it expires, to say why.
+
+    A consent for several records has a family that ``is_list``: it lists them, without a patient,
+    and reads none. Below it is one family for each record: ``parent`` is the key of the one above,
+    ``identifier`` names the record in it. Those have access tokens by exchange and no refresh
+    tokens.
     """
 
     kind: ClassVar[str] = "token-family"
-    indexed: ClassVar[tuple[str, ...]] = ("account", "client_id", "patient", "grant")
+    indexed: ClassVar[tuple[str, ...]] = ("account", "client_id", "patient", "grant", "parent")
 
     expires: float
     issued: float
@@ -77,12 +87,17 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     grant: str | None
     scope: str
     generation: int = 0
+    until: float | None = None
+    jkt: str | None = None
+    is_list: bool = False
+    parent: str | None = None
+    identifier: str = ""
     ended: float | None = None
     ended_because: str = ""
 
     @property
     def access(self) -> Access:
-        """By what right of the person's it was given."""
+        """By what right of the person's it was given; of a list, by none."""
         return self.practice, self.patient, self.fhir_user, self.grant
 
 
@@ -138,6 +153,11 @@ def derive_access_token(keys: ServerKeys, handle: bytes, generation: int) -> str
 def family_key(handle: bytes) -> str:
     """The key under which a family is stored."""
     return hashlib.sha256(handle).hexdigest()
+
+
+def grant_id(family: str) -> str:
+    """What an app is told a family by: nothing that leads back to its key."""
+    return base64url(hashlib.sha256(b"grant-id:" + family.encode()).digest())
 
 
 def token_hash(token: str) -> str:

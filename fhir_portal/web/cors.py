@@ -18,9 +18,11 @@ OPEN: Headers = [("access-control-allow-origin", "*")]
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "authorization, content-type, accept, if-match, if-none-match, if-none-exist, "
-    "if-modified-since, prefer, x-request-id"
+    "if-modified-since, prefer, x-request-id, dpop"
 )
-_EXPOSED = "etag, location, content-location, last-modified, www-authenticate, retry-after"
+_EXPOSED = (
+    "etag, location, content-location, last-modified, www-authenticate, retry-after, dpop-nonce"
+)
 _PREFLIGHT_SECONDS = 3600
 _MAX_ORIGIN = 300
 

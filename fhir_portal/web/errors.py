@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fhir_portal.access.authenticate import ProofRefused
 from fhir_portal.fhir.errors import (
     FhirError,
     Forbidden,
@@ -14,23 +15,30 @@ from fhir_portal.fhir.errors import (
     Unavailable,
 )
 from fhir_portal.fhir.outcome import outcome
+from fhir_portal.smart.dpop import ALGORITHMS
 
 Headers = list[tuple[bytes, bytes]]
 
 
 def refusal(
-    error: FhirError, *, had_token: bool, allow: Sequence[str] = ()
+    error: FhirError, *, had_token: bool, dpop: bool = False, allow: Sequence[str] = ()
 ) -> tuple[int, Headers, bytes]:
-    """Return status, headers and body of a refusal (FHIR R4 §3.1.0.1.5; RFC 6750 §3).
+    """Return status, headers and body of a refusal (FHIR R4 §3.1.0.1.5; RFC 6750 §3, RFC 9449 §7).
 
-    ``allow`` are the methods offered at the address, for a refused method (RFC 9110 §15.5.6).
+    ``dpop`` says that the token came as DPoP. ``allow`` are the methods offered at the address,
+    for a refused method (RFC 9110 §15.5.6).
     """
     headers: Headers = []
     if isinstance(error, Unauthenticated):
-        challenge = b'Bearer realm="fhir"'
+        proof = error if isinstance(error, ProofRefused) else None
+        challenge = (
+            f'DPoP algs="{" ".join(ALGORITHMS)}"' if proof or dpop else 'Bearer realm="fhir"'
+        )
         if had_token:
-            challenge += b', error="invalid_token"'
-        headers.append((b"www-authenticate", challenge))
+            challenge += f', error="{proof.error if proof else "invalid_token"}"'
+        headers.append((b"www-authenticate", challenge.encode()))
+        if proof is not None and proof.nonce is not None:
+            headers.append((b"dpop-nonce", proof.nonce.encode()))
     elif isinstance(error, Forbidden):
         headers.append((b"www-authenticate", b'Bearer realm="fhir", error="insufficient_scope"'))
     elif isinstance(error, TooManyRequests | Unavailable):

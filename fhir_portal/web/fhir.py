@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 import structlog
@@ -31,6 +31,7 @@ from fhir_portal.fhir.errors import (
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag, interaction_at
 from fhir_portal.portal import Portal, fault
 from fhir_portal.resources.catalog import interactions_of
+from fhir_portal.smart.dpop import Shown
 from fhir_portal.web import cors
 from fhir_portal.web.errors import failure, refusal
 
@@ -69,6 +70,7 @@ _ONCE: Final = frozenset(
         b"authorization",
         b"content-length",
         b"content-type",
+        b"dpop",
         b"if-modified-since",
         b"if-none-exist",
         b"origin",
@@ -132,7 +134,12 @@ class FhirApi:
             status, extra, body = await self._answer(scope, headers, path, receive)
         except FhirError as error:
             had_token = _token(headers) is not None
-            status, extra, body = refusal(error, had_token=had_token, allow=_methods_at(path))
+            status, extra, body = refusal(
+                error,
+                had_token=had_token,
+                dpop=_is_dpop(headers),
+                allow=_methods_at(path),
+            )
             extra.append((b"content-type", _FHIR_JSON))
         except asyncio.CancelledError:
             raise
@@ -181,7 +188,7 @@ class FhirApi:
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], path: str, receive: Receive
     ) -> tuple[int, Headers, bytes]:
-        auth = await self._portal.callers.of(_bearer(headers))
+        auth = await self._portal.callers.of(_bearer(headers), self._shown(scope, headers))
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         address = interaction_at(method, path)
         if address is None:
@@ -202,6 +209,19 @@ class FhirApi:
             await self._portal.callers.confirm(auth)  # the body may have taken its time
         response = await self._portal.perform(request, auth)
         return _http(response, pretty=pretty, native=not wants_json)
+
+    def _shown(self, scope: Scope, headers: dict[bytes, bytes]) -> Shown | None:
+        """The DPoP proof of a request, and the request's own address (RFC 9449 §7.1)."""
+        if not _is_dpop(headers):
+            return None
+        server = self._portal.server
+        raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        path = raw.decode("latin-1").removeprefix(PREFIX)
+        return Shown(
+            proof=headers.get(b"dpop", b"").decode("latin-1"),
+            method=scope["method"],
+            urls=tuple(f"{base}{path}" for base in (server.base, *server.aliases)),
+        )
 
     async def _body(
         self, headers: dict[bytes, bytes], receive: Receive, address: FhirRequest | None
@@ -292,7 +312,11 @@ def _methods_at(path: str) -> tuple[str, ...]:
 def _token(headers: dict[bytes, bytes]) -> str | None:
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     token = token.strip()
-    return token.decode("latin-1") if token and scheme.lower() == b"bearer" else None
+    return token.decode("latin-1") if token and scheme.lower() in _SCHEMES else None
+
+
+def _is_dpop(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"authorization", b"")[:5].lower() == b"dpop "
 
 
 def _bearer(headers: dict[bytes, bytes]) -> str:
@@ -303,6 +327,7 @@ def _bearer(headers: dict[bytes, bytes]) -> str:
     return token
 
 
+_SCHEMES: Final = frozenset({b"bearer", b"dpop"})
 _MAX_PAIRS: Final = 500
 
 

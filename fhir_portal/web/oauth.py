@@ -6,6 +6,7 @@ What people see, ``/oauth/authorize`` and the pages behind it, is in ``web/pages
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
@@ -14,7 +15,9 @@ import structlog
 from fhir_portal.fhir import errors as store_errors
 from fhir_portal.portal import fault
 from fhir_portal.records import RecordReader
+from fhir_portal.smart.authorization_details import TYPE_PATH
 from fhir_portal.smart.errors import (
+    InvalidDpopProof,
     InvalidRequest,
     MethodNotAllowed,
     OAuthError,
@@ -22,7 +25,11 @@ from fhir_portal.smart.errors import (
     Unavailable,
 )
 from fhir_portal.smart.exchange import FormRequest
+from fhir_portal.smart.keys import JWKS_SECONDS
+from fhir_portal.smart.par import PAR_PATH
 from fhir_portal.smart.registration import MAX_BYTES as MAX_REGISTRATION
+from fhir_portal.smart.registration import REGISTER_PATH
+from fhir_portal.smart.security_event import EVENT_PATH
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web import cors
 from fhir_portal.web.form import Receive, once_each, parse_form, read_body
@@ -35,12 +42,13 @@ _log = structlog.get_logger(__name__)
 
 JSON: Final = "application/json"
 NO_STORE: Final = [("cache-control", "no-store"), ("pragma", "no-cache")]
-_PUBLIC: Final = [("cache-control", "public, max-age=300")]
+_PUBLIC: Final = [("cache-control", f"public, max-age={JWKS_SECONDS}")]
+_REGISTRATION: Final = re.compile(f"{REGISTER_PATH}/(?P<client_id>[A-Za-z0-9._~-]{{1,100}})")
 _ONCE: Final = frozenset({b"authorization", b"content-type", b"origin"})
 
 
 class OAuthEndpoints:
-    """ASGI app for `PATHS`; each answer is JSON, each refusal an `OAuthError`.
+    """ASGI app for what it `serves`; each answer is JSON, each refusal an `OAuthError`.
 
     ``reader`` knows the registered origins, for CORS.
     """
@@ -48,23 +56,34 @@ class OAuthEndpoints:
     PATHS: Final = frozenset(
         {
             "/oauth/token",
+            PAR_PATH,
             "/oauth/introspect",
             "/oauth/revoke",
-            "/oauth/register",
+            REGISTER_PATH,
             "/oauth/jwks",
+            TYPE_PATH,
+            EVENT_PATH,
             "/.well-known/openid-configuration",
         }
     )
 
+    @classmethod
+    def serves(cls, path: str) -> bool:
+        """Whether a path is one of `PATHS`, or below one, where a client manages its own entry."""
+        return path in cls.PATHS or _managed(path) is not None
+
     def __init__(self, server: AuthorizationServer, reader: RecordReader) -> None:
         self._server = server
         self._reader = reader
-        self._documents: Mapping[str, Callable[[], dict[str, Any]]] = {
+        self._documents: Mapping[str, Callable[[], Awaitable[dict[str, Any]]]] = {
             "/oauth/jwks": server.jwks,
-            "/.well-known/openid-configuration": server.openid_configuration,
+            TYPE_PATH: _fixed(server.authorization_details),
+            EVENT_PATH: _fixed(server.revocation_event),
+            "/.well-known/openid-configuration": _fixed(server.openid_configuration),
         }
         self._forms: Mapping[str, Callable[[FormRequest], Awaitable[Any]]] = {
             "/oauth/token": server.token,
+            PAR_PATH: server.push,
             "/oauth/introspect": server.introspect,
             "/oauth/revoke": server.revoke,
         }
@@ -77,7 +96,7 @@ class OAuthEndpoints:
         try:
             if scope["path"] in self._documents:
                 allowed = cors.OPEN
-                status, content, own = self._document(scope["path"], scope["method"])
+                status, content, own = await self._document(scope["path"], scope["method"])
             else:
                 _refuse_repeats(scope["headers"])
                 allowed = await cors.registered_only(self._reader, headers.get("origin"))
@@ -90,46 +109,81 @@ class OAuthEndpoints:
             _log.error("request failed", path=scope["path"], **fault(error))
             status, content, own = _refusal(ServerError("something went wrong on our side"))
         if scope["method"] == "OPTIONS":
-            methods = "GET, HEAD" if scope["path"] in self._documents else "POST"
-            allowed = cors.preflight(allowed, methods=methods)
+            allowed = cors.preflight(allowed, methods=self._methods(scope["path"]))
         await _respond(send, status, content, [*own, *allowed])
 
-    def _document(self, path: str, method: str) -> Answer:
+    async def _document(self, path: str, method: str) -> Answer:
         if method == "OPTIONS":
             return 204, b"", [("allow", "GET, HEAD, OPTIONS")]
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowed("use GET", headers={"Allow": "GET, HEAD, OPTIONS"})
-        content = _encode(self._documents[path]())
+        content = _encode(await self._documents[path]())
         headers = [*_json(len(content)), *_PUBLIC]
         return 200, b"" if method == "HEAD" else content, headers
 
+    def _methods(self, path: str) -> str:
+        if path in self._documents:
+            return "GET, HEAD"
+        return "POST" if path in self.PATHS else "GET, PUT, DELETE"
+
     async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Answer:
+        path, methods = scope["path"], self._methods(scope["path"])
+        allow = f"{methods}, OPTIONS"
         if scope["method"] == "OPTIONS":
-            return 204, b"", [("allow", "POST, OPTIONS")]
-        if scope["method"] != "POST":
-            raise MethodNotAllowed("use POST", headers={"Allow": "POST, OPTIONS"})
-        status, answered = await self._post(scope["path"], headers, scope, receive)
+            return 204, b"", [("allow", allow)]
+        if scope["method"] not in methods.split(", "):
+            raise MethodNotAllowed(f"use {methods}", headers={"Allow": allow})
+        client_id = _managed(path)
+        if client_id is None:
+            status, answered = await self._post(path, headers, scope, receive)
+        else:
+            status, answered = await self._manage(client_id, headers, scope, receive)
+        if answered is None:
+            return status, b"", list(NO_STORE)
         content = _encode(answered)
         return status, content, [*_json(len(content)), *NO_STORE]
+
+    async def _manage(
+        self, client_id: str, headers: Mapping[str, str], scope: Scope, receive: Receive
+    ) -> tuple[int, Any]:
+        """A client and its own registration (RFC 7592 §2)."""
+        if scope.get("query_string"):
+            raise InvalidRequest("there are no parameters here, and no tokens in addresses")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        shown = token.strip() if scheme.lower() == "bearer" and token.strip() else None
+        if scope["method"] == "GET":
+            return 200, await self._server.registration(client_id, shown)
+        if scope["method"] == "DELETE":
+            await self._server.end_registration(client_id, shown)
+            return 204, None
+        metadata = await _json_body(headers, receive)
+        return 200, await self._server.change_registration(client_id, shown, metadata)
 
     async def _post(
         self, path: str, headers: Mapping[str, str], scope: Scope, receive: Receive
     ) -> tuple[int, Any]:
-        if scope.get("query_string") and path != "/oauth/register":
+        if scope.get("query_string") and path != REGISTER_PATH:
             raise InvalidRequest("parameters belong in the body")
-        register = path == "/oauth/register"
-        body = await read_body(receive, MAX_REGISTRATION) if register else await read_body(receive)
-        content_type = headers.get("content-type", "")
-        if register:
-            if content_type.partition(";")[0].strip().lower() != JSON:
-                raise InvalidRequest(f"Content-Type must be {JSON}")
-            address = scope["client"][0] if scope.get("client") else ""
-            return 201, await self._server.register(_decode(body), address=address)
-        parameters = once_each(parse_form(body, content_type))
+        address = scope["client"][0] if scope.get("client") else ""
+        if path == REGISTER_PATH:
+            metadata = await _json_body(headers, receive)
+            return 201, await self._server.register(metadata, address=address)
+        body = await read_body(receive)
+        parameters = once_each(parse_form(body, headers.get("content-type", "")))
         # One without a value is as good as none (RFC 6749 §3.1).
         form = {name: value for name, value in parameters.items() if value}
-        answered = await self._forms[path](FormRequest(form, headers.get("authorization")))
-        return 200, {} if answered is None else answered
+        request = FormRequest(form, headers.get("authorization"), address, _proof(scope["headers"]))
+        answered = await self._forms[path](request)
+        return 201 if path == PAR_PATH else 200, {} if answered is None else answered
+
+
+def _fixed(document: Callable[[], dict[str, Any]]) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """A document that is made of settings alone."""
+
+    async def made() -> dict[str, Any]:
+        return document()
+
+    return made
 
 
 def _refuse_repeats(headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -139,9 +193,26 @@ def _refuse_repeats(headers: Sequence[tuple[bytes, bytes]]) -> None:
         raise InvalidRequest("a header came more than once")
 
 
-def _decode(body: bytes) -> Any:
+def _proof(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """The DPoP proof of a request; there is not more than one (RFC 9449 §4.3)."""
+    found = [value.decode("latin-1") for name, value in headers if name == b"dpop"]
+    if len(found) > 1:
+        raise InvalidDpopProof("a request has one DPoP proof")
+    return found[0] if found else None
+
+
+def _managed(path: str) -> str | None:
+    """The client whose registration is at a path."""
+    match = _REGISTRATION.fullmatch(path)
+    return match["client_id"] if match else None
+
+
+async def _json_body(headers: Mapping[str, str], receive: Receive) -> Any:
+    body = await read_body(receive, MAX_REGISTRATION)
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        raise InvalidRequest(f"Content-Type must be {JSON}")
     try:
-        return json.loads(body)
+        return json.loads(body, object_pairs_hook=once_each)
     except (ValueError, RecursionError):
         raise InvalidRequest("the body is not JSON") from None
 

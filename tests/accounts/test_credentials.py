@@ -193,7 +193,7 @@ async def test_an_outdated_hash_is_renewed_at_sign_in(door: Door) -> None:
     assert await door("jon") == renewed
 
 
-@pytest.mark.parametrize("password", ["", "short", "x" * 257, "Mara@Example.org"])
+@pytest.mark.parametrize("password", ["", "short", "x" * 129, "Mara@Example.org"])
 async def test_a_bad_password_is_not_taken(password: str) -> None:
     with pytest.raises(UnacceptablePassword):
         await passwords().hash(password, username="mara@example.org")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from fhir_portal.accounts.account import Account, add_account
+from fhir_portal.accounts.proof import PASSWORD
 from fhir_portal.accounts.sessions import (
     Session,
     SessionLimits,
@@ -140,3 +142,91 @@ async def test_a_drafted_session_is_not_stored_until_something_is_bound_to_it(ro
     assert again.visitor.session.key == drafted.visitor.session.key
     await rooms.sessions.keep(drafted)
     assert await rooms.sessions.find(drafted.cookie) == drafted.visitor
+
+
+async def test_sessions_of_a_person_are_listed_the_last_used_first(rooms: Rooms) -> None:
+    first, second = await rooms.signed_in(), await rooms.signed_in()
+    rooms.clock.advance(100)
+    assert await rooms.sessions.find(first) is not None
+    await rooms.sessions.open()  # of nobody
+    listed = await rooms.sessions.of(rooms.account.key)
+    assert [session.key for session in listed] == [key_of(first), key_of(second)]
+    rooms.clock.advance(1750)
+    assert [session.key for session in await rooms.sessions.of(rooms.account.key)] == [
+        key_of(first)
+    ]
+
+
+async def test_one_session_can_be_ended_by_its_account_alone(rooms: Rooms) -> None:
+    cookie, other = await rooms.signed_in(), await rooms.signed_in()
+    assert not await rooms.sessions.end("somebody-else", key_of(cookie))
+    assert not await rooms.sessions.end(rooms.account.key, "unknown")
+    assert await rooms.sessions.find(cookie) is not None
+    assert await rooms.sessions.end(rooms.account.key, key_of(cookie))
+    assert await rooms.sessions.find(cookie) is None
+    assert await rooms.sessions.find(other) is not None
+
+
+async def test_all_others_can_be_ended(rooms: Rooms) -> None:
+    cookies = [await rooms.signed_in() for _ in range(4)]
+    pending = await rooms.sessions.await_second_factor(
+        (await rooms.sessions.open()).visitor.session, rooms.account
+    )
+    visitor = await rooms.sessions.find(cookies[0])
+    assert visitor is not None
+    assert await rooms.sessions.end_others(visitor.session) == 4
+    found = [await rooms.sessions.find(cookie) for cookie in cookies]
+    assert [one is not None for one in found] == [True, False, False, False]
+    assert await rooms.sessions.find(pending.cookie) is None
+
+
+async def test_ending_the_sessions_of_nobody_ends_none(rooms: Rooms) -> None:
+    await rooms.signed_in()
+    anonymous = await rooms.sessions.open()
+    assert await rooms.sessions.end_others(anonymous.visitor.session) == 0
+    assert len(await rooms.store.every(Session)) == 2
+
+
+async def test_an_ended_session_is_not_brought_back_by_its_use(rooms: Rooms) -> None:
+    """Looked at before it was ended, touched after."""
+    cookie = await rooms.signed_in()
+    rooms.clock.advance(100)
+    stored = await rooms.store.get(Session, key_of(cookie))
+    assert stored is not None
+    await rooms.sessions.end(rooms.account.key, key_of(cookie))
+    await rooms.sessions._touched(stored, rooms.clock())  # noqa: SLF001 - the second half of `find`
+    assert await rooms.sessions.find(cookie) is None
+
+
+async def test_confirming_does_not_move_the_absolute_limit(rooms: Rooms) -> None:
+    opened = await rooms.sessions.open()
+    opened = await rooms.sessions.sign_in(opened.visitor.session, rooms.account)
+    for _ in range(4):
+        rooms.clock.advance(1700)
+        opened, write = rooms.sessions.confirmed(opened.visitor, [PASSWORD])
+        await rooms.store.transact(write)
+    assert await rooms.sessions.find(opened.cookie) is not None
+    rooms.clock.advance(400)
+    assert await rooms.sessions.find(opened.cookie) is None
+
+
+async def test_of_two_who_confirm_one_session_at_once_one_goes_on(rooms: Rooms) -> None:
+    opened = await rooms.sessions.open()
+    opened = await rooms.sessions.sign_in(opened.visitor.session, rooms.account)
+    one, write_one = rooms.sessions.confirmed(opened.visitor, [PASSWORD])
+    other, write_other = rooms.sessions.confirmed(opened.visitor, [PASSWORD])
+    await rooms.store.transact(write_one)
+    with pytest.raises(SignedOutMeanwhile):
+        await rooms.store.transact(write_other)
+    assert await rooms.sessions.find(one.cookie) is not None
+    assert await rooms.sessions.find(other.cookie) is None
+
+
+async def test_nobody_is_confirmed(rooms: Rooms) -> None:
+    anonymous = await rooms.sessions.open()
+    with pytest.raises(SignedOutMeanwhile):
+        rooms.sessions.confirmed(anonymous.visitor, [PASSWORD])
+
+
+def key_of(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode()).hexdigest()

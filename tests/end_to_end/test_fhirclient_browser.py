@@ -51,7 +51,7 @@ def launch(browser: Browser, demo: Demo, app: str, scope: str = SCOPE) -> None:
 def sign_in(browser: Browser, username: str) -> None:
     browser.type("#username", username)
     browser.type("#password", PASSWORD)
-    browser.follow("button")
+    browser.follow("button.primary")
 
 
 def choose(browser: Browser, patient: str) -> None:

@@ -77,7 +77,7 @@ def authorize(browser: Browser, demo: Demo, app: str, scope: str = SCOPE) -> Non
 def sign_in(browser: Browser, username: str, password: str = PASSWORD) -> None:
     browser.type("#username", username)
     browser.type("#password", password)
-    browser.follow("button")
+    browser.follow("button.primary")
 
 
 def choose(browser: Browser, patient: str) -> None:
@@ -211,6 +211,9 @@ def test_the_whole_way_by_keyboard(browser: Browser, demo: Demo, app: str) -> No
     """Tab and Enter reach everything, in the order of the page; what has the focus is outlined."""
     authorize(browser, demo, app)
     browser.press("Tab", "mara", "Tab", PASSWORD, "Tab")
+    assert browser.focused == "Show"
+    assert browser.outlined
+    browser.press("Tab")
     assert browser.focused == "Sign in"
     assert browser.outlined
     browser.press("Enter")

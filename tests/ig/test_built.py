@@ -43,7 +43,9 @@ def test_examples_are_kept_out_of_what_the_server_loads() -> None:
 def test_the_codes_other_rooms_rely_on_are_published() -> None:
     assert codes("consent-category") == {"proxy-grant"}
     assert codes("portal-tag") == {"directory", "withheld"}
-    assert codes("proxy-role") == {"grant", "related-person"}
+    assert codes("proxy-role") == {
+        *("grant", "related-person", "relationship", "section", "act-section", "access-ends"),
+    }
 
 
 def test_a_proxy_role_has_the_absolute_uri_a_launch_context_needs() -> None:

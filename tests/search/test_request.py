@@ -283,13 +283,20 @@ def test_the_query_of_a_scope_is_criteria_that_all_hold() -> None:
         "_count=1",
         "_include=Observation:subject",
         "_has:Provenance:target:agent=x",
-        "category=x&date=lt2020",
+        "category=x&date=le2020",
+        "date=sa2020",
+        "value-quantity=lt5",
         "&".join(["category=x"] * 50),
     ],
 )
 def test_a_scope_may_not_say_more_than_that(query: str) -> None:
     with pytest.raises(InvalidSearch):
         parse_query("Observation", query)
+
+
+def test_a_scope_may_name_a_period() -> None:
+    criteria = parse_query("Observation", "date=ge2020-01-01&date=lt2021-01-01T05:00:00Z")
+    assert [criterion.text for criterion in criteria] == ["ge2020-01-01", "lt2021-01-01T05:00:00Z"]
 
 
 def test_a_scope_may_name_a_day_or_a_number_to_be_equal_to() -> None:

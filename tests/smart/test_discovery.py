@@ -63,7 +63,7 @@ async def test_the_keys_are_served_to_everyone(world: World) -> None:
         response = await http.get("/oauth/jwks", headers={"Origin": "https://any.example"})
         head = await http.head("/oauth/jwks")
         refused = await http.post("/oauth/jwks")
-    assert response.json() == world.server.jwks()
+    assert response.json() == world.keys.jwks()
     assert response.headers["access-control-allow-origin"] == "*"
     assert head.headers["content-length"] == str(len(response.content))
     assert head.content == b""

@@ -46,6 +46,7 @@ async def test_an_app_sees_its_own_token(world: World) -> None:
         "iat": int(START),
         "exp": int(START) + 900,
         "patient": "mara",
+        "need_patient_banner": True,
         "iss": BASE,
         "sub": world.mara.key,
         "fhirUser": f"{BASE}/fhir/Patient/mara",

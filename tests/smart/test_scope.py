@@ -203,3 +203,21 @@ def test_two_queries_that_would_have_to_be_combined_give_nothing() -> None:
 def test_what_one_scope_covers_is_not_said_twice() -> None:
     asked = ScopeSet.parse("patient/Observation.rs?category=a patient/Observation.cruds")
     assert str(asked.within(ScopeSet.parse("patient/*.rs"))) == "patient/Observation.rs"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("patient/Observation.rs?code:in=http://v", "a modifier"),
+        ("patient/Observation.rs?category:not=x", "a modifier"),
+        ("patient/Observation.rs?patient.name=x", "a chained parameter"),
+        ("patient/Observation.rs?_has:Provenance:target:agent=x", "reverse chaining"),
+        ("patient/Observation.rs?_filter=x", "_filter"),
+        ("launch/patient?role=x", "a role for a launch scope"),
+    ],
+)
+def test_what_smart_marks_experimental_is_refused_by_name(text: str, what: str) -> None:
+    with pytest.raises(InvalidScope) as refused:
+        ScopeSet.parse(f"openid {text}")
+    assert refused.value.description.startswith(what)
+    assert "experimental in SMART 2.2" in refused.value.description

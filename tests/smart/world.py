@@ -25,18 +25,23 @@ from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.consent.record import RecordAccess, way_to
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.records import Record
 from fhir_portal.smart.authorization import AuthorizationRequest, values_of
 from fhir_portal.smart.client import Client, add_client
 from fhir_portal.smart.client_auth.private_key_jwt import UsedAssertion
+from fhir_portal.smart.client_keys import ClientKeys
 from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.dpop import DpopPolicy, UsedProof
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.keys import ServerKeys
+from fhir_portal.smart.outbound import Outbound
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.token import AccessToken, TokenFamily, authenticate
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.site import site
+from tests.smart.hosts import Hosts
 
 BASE = "http://127.0.0.1:8000"
 REDIRECT = "https://app.example/callback"
@@ -131,6 +136,7 @@ KINDS: tuple[type[Record], ...] = (
     TokenFamily,
     AccessToken,
     UsedAssertion,
+    UsedProof,
     AuthorizationRequest,
     Client,
 )
@@ -148,7 +154,11 @@ class World:
 
     @classmethod
     async def begin(
-        cls, *, base: str = BASE, aliases: Sequence[str] = ("http://localhost:8000",)
+        cls,
+        *,
+        base: str = BASE,
+        aliases: Sequence[str] = ("http://localhost:8000",),
+        dpop: DpopPolicy | None = None,
     ) -> World:
         world = cls()
         world.clock = Clock()
@@ -157,6 +167,8 @@ class World:
         world.store = EmbeddedStore.open(":memory:", clock=world.clock)
         world.directory = Directory()
         world.keys = ServerKeys(b"a server secret of thirty-two by", signing_key())
+        world.hosts = Hosts()
+        outbound = Outbound(world.hosts.http, resolve=world.hosts.resolve)
         world.server = AuthorizationServer(
             store=world.store,
             directory=world.directory,
@@ -165,6 +177,9 @@ class World:
             issuer=Issuer(base, tuple(aliases)),
             resource_types=TYPES,
             understands=understands,
+            client_keys=ClientKeys(outbound, world.clock),
+            dpop=dpop,
+            notices=OutboxConnectionNotices(),
             clock=world.clock,
             random=world.random,
         )
@@ -175,7 +190,7 @@ class World:
         endpoints = OAuthEndpoints(world.server, world.store)
 
         async def asgi(scope: Any, receive: Any, send: Any) -> None:
-            chosen = endpoints if scope.get("path") in OAuthEndpoints.PATHS else world.app
+            chosen = endpoints if OAuthEndpoints.serves(scope.get("path", "")) else world.app
             await chosen(scope, receive, send)
 
         world.asgi = asgi
@@ -185,6 +200,7 @@ class World:
     def __init__(self) -> None:
         self.clock: Clock
         self.directory: Directory
+        self.hosts: Hosts
         self.keys: ServerKeys
         self.random: Any
         self.base: str
@@ -335,7 +351,9 @@ class App:
         async with self.world.http() as http:
             return await http.post(path, data=data, auth=more.pop("auth", auth), **more)
 
-    async def exchange(self, code: str, **changes: str | None) -> httpx.Response:
+    async def exchange(
+        self, code: str, *, headers: Mapping[str, str] | None = None, **changes: str | None
+    ) -> httpx.Response:
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -343,7 +361,7 @@ class App:
             "code_verifier": self.verifier,
             **changes,
         }
-        return await self.post("/oauth/token", form)
+        return await self.post("/oauth/token", form, headers=headers)
 
     async def tokens(self, **changes: str | None) -> dict[str, Any]:
         response = await self.exchange(await self.code(**changes))
@@ -351,11 +369,15 @@ class App:
         found: dict[str, Any] = response.json()
         return found
 
-    async def refresh(self, refresh_token: str, **changes: str | None) -> httpx.Response:
-        return await self.post(
-            "/oauth/token",
-            {"grant_type": "refresh_token", "refresh_token": refresh_token, **changes},
-        )
+    async def refresh(
+        self,
+        refresh_token: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **changes: str | None,
+    ) -> httpx.Response:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **changes}
+        return await self.post("/oauth/token", form, headers=headers)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         valid = {

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from authlib.oauth2.rfc6749 import InvalidClientError
 from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import Key, KeySet
+from joserfc.jwk import KeySet
 
 from fhir_portal.records import Record
 from fhir_portal.smart.errors import InvalidClient
-
-ALGORITHMS: Final[Mapping[str, str]] = {"RS384": "RSA", "ES384": "EC"}
-"""The signature algorithms accepted, and the key type each needs."""
+from fhir_portal.smart.jwks import ALGORITHMS, key_for
 
 MAX_AGE_SECONDS: Final = 300
 SKEW_SECONDS: Final = 30
@@ -36,8 +35,16 @@ class UsedAssertion(Record, frozen=True, kw_only=True):
     kind: ClassVar[str] = "used-assertion"
 
 
-def asserted_client_id(assertion: str) -> str:
-    """The client an assertion names, not verified: whom to look up.
+@dataclass(frozen=True, slots=True)
+class Asserted:
+    """What an assertion says before anything is verified: whom, and which key, to look up."""
+
+    client_id: str
+    kid: str | None
+
+
+def asserted(assertion: str) -> Asserted:
+    """Read the client and the key that an assertion names.
 
     Raises `InvalidClient` for what cannot be read, so that nobody else has to try.
     """
@@ -53,7 +60,8 @@ def asserted_client_id(assertion: str) -> str:
         raise unreadable from None
     if not isinstance(subject, str) or not isinstance(crit, list):
         raise unreadable
-    return subject
+    kid = header.get("kid")
+    return Asserted(subject, kid if isinstance(kid, str) else None)
 
 
 class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib is untyped
@@ -79,15 +87,16 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib i
 
     def resolve_client_public_key(self, client: Any) -> Any:
         """Return the client's registered keys; which one signed is decided by the header."""
-        if not client.check_endpoint_auth_method(self.CLIENT_AUTH_METHOD, "token"):
+        known = client.check_endpoint_auth_method(self.CLIENT_AUTH_METHOD, "token")
+        if not known or client.jwks is None:
             raise InvalidClientError(description="This client does not authenticate by assertion.")
-        return KeySet.import_key_set(client.record.jwks)
+        return KeySet.import_key_set(client.jwks)
 
     def process_assertion_claims(self, assertion: str, resolve_key: Any) -> Any:
         """Verify signature and claims. The words of the refusal never repeat the assertion."""
         try:
             header = jws.extract_compact(assertion.encode()).headers()
-            key = _key_for(header, resolve_key)
+            key = key_for(header, resolve_key)
             token = jwt.decode(assertion, key, algorithms=list(ALGORITHMS))
         except (JoseError, ValueError, TypeError, RecursionError):
             raise InvalidClientError(description="The assertion cannot be verified.") from None
@@ -129,16 +138,3 @@ class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib i
             )
         )
         return True
-
-
-def _key_for(header: Mapping[str, Any], keys: KeySet) -> Key:
-    """The one registered key of this ``kid`` that fits ``alg``; without ``kid``, the only fit."""
-    kid, key_type = header.get("kid"), ALGORITHMS.get(str(header.get("alg")))
-    fitting = [
-        key
-        for key in keys.keys
-        if key.key_type == key_type and (kid is None or key.as_dict().get("kid") == kid)
-    ]
-    if len(fitting) != 1:
-        raise ValueError("no registered key fits")
-    return fitting[0]

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
-from authlib.oauth2.rfc6749 import grants
+from authlib.oauth2.rfc6749 import InvalidGrantError, grants
 from authlib.oidc.core import AuthorizationCodeMixin
 
 from fhir_portal.consent.record import RecordAccess
+from fhir_portal.smart.authorization_details import ConsentedRecord
 from fhir_portal.smart.code import KEPT_SECONDS, AuthorizationCode
 from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, Insert, LoadedClient, Replace
 from fhir_portal.smart.grants.issue import (
     access_token_of,
     family_expires,
     narrowed_scope,
+    person_of,
+    refresh_binding,
     token_response,
 )
 from fhir_portal.smart.scope import ScopeSet
@@ -26,12 +29,18 @@ _CODE_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What a person said yes to: Authlib's ``grant_user`` at the authorization endpoint."""
+    """What a person said yes to: Authlib's ``grant_user`` at the authorization endpoint.
+
+    ``until`` is the end of it, where they chose one. With ``records``, for each of them; ``scope``
+    is then that of the token which lists them.
+    """
 
     account: str
     record: RecordAccess
     scope: ScopeSet
     auth_time: float
+    until: float | None = None
+    records: tuple[ConsentedRecord, ...] = ()
 
 
 class LoadedCode(AuthorizationCodeMixin):  # type: ignore[misc] # Authlib has no type information
@@ -70,6 +79,8 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
         record = approval.record
         self.server.code = code
         good_until = self.server.now + self.server.setting.lifetimes.code
+        if approval.until is not None:
+            good_until = min(good_until, approval.until)
         self.server.writes.append(
             Insert(
                 AuthorizationCode(
@@ -87,6 +98,9 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
                     grant=record.grant,
                     nonce=request.payload.data.get("nonce"),
                     auth_time=approval.auth_time,
+                    until=approval.until,
+                    dpop_jkt=request.payload.data.get("dpop_jkt"),
+                    records=approval.records,
                 )
             )
         )
@@ -103,23 +117,30 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
         if found.family:
             self.server.ended = (found.family, "code-replayed")
             return None
-        return LoadedCode(found) if self.server.now < found.good_until else None
+        if self.server.now >= found.good_until:
+            return None
+        if found.dpop_jkt not in (None, self.server.jkt):
+            raise InvalidGrantError("The code is bound to another DPoP key.")
+        return LoadedCode(found)
 
     def authenticate_user(self, authorization_code: LoadedCode) -> Any:  # noqa: ARG002
-        """Return the account, while it may still use the record that was chosen."""
+        """Return the account, while it may still use what was chosen."""
         loaded = self.server.loaded
-        usable = loaded.account is not None and not loaded.account.disabled and loaded.record
-        return loaded.account if usable else None
+        if loaded.account is None or loaded.account.disabled:
+            return None
+        return loaded.account if loaded.record or loaded.records else None
 
     def generate_token(self, *, scope: str, **_: Any) -> dict[str, Any]:
         """Start a family and answer with its first generation."""
         exchange, now = self.server, self.server.now
         code, record = exchange.loaded.code, exchange.loaded.record
+        if code.records:
+            return self._list_records(ScopeSet.parse(scope))
         handle = exchange.setting.random(HANDLE_BYTES)
         granted = narrowed_scope(exchange, scope)
         family = TokenFamily(
             key=family_key(handle),
-            expires=family_expires(exchange, issued=now),
+            expires=family_expires(exchange, issued=now, until=code.until),
             issued=now,
             rotated=now,
             client_id=code.client_id,
@@ -129,6 +150,8 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
             fhir_user=record.fhir_user,
             grant=record.grant,
             scope=str(granted),
+            until=code.until,
+            jkt=refresh_binding(exchange, self.request.client),
         )
         access_token = access_token_of(exchange, family, handle, granted)
         exchange.writes += [
@@ -137,6 +160,59 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
             Insert(access_token),
         ]
         return token_response(exchange, family, handle, access_token)
+
+    def _list_records(self, granted: ScopeSet) -> dict[str, Any]:
+        """Start a family that lists the records, and one below it for each of them."""
+        exchange, now = self.server, self.server.now
+        code, records = exchange.loaded.code, exchange.loaded.records
+        handle = exchange.setting.random(HANDLE_BYTES)
+        family = TokenFamily(
+            key=family_key(handle),
+            expires=family_expires(exchange, issued=now, until=code.until),
+            issued=now,
+            rotated=now,
+            client_id=code.client_id,
+            account=code.account,
+            patient="",
+            practice="",
+            is_list=True,
+            fhir_user=person_of(exchange.loaded.account, [record for _, record in records]),
+            grant=None,
+            scope=str(granted),
+            until=code.until,
+            jkt=refresh_binding(exchange, self.request.client),
+        )
+        below = [
+            (
+                TokenFamily(
+                    # No handle hashes to such a key: there is no refresh token for it.
+                    key=f"{family.key}.{number:02}",
+                    expires=min(family.expires, record.until or family.expires),
+                    issued=now,
+                    rotated=now,
+                    client_id=code.client_id,
+                    account=code.account,
+                    patient=record.patient,
+                    practice=record.practice,
+                    fhir_user=record.fhir_user,
+                    grant=record.grant,
+                    scope=consented.scope,
+                    until=code.until,
+                    parent=family.key,
+                    identifier=consented.identifier,
+                ),
+                record,
+            )
+            for number, (consented, record) in enumerate(records)
+        ]
+        access_token = access_token_of(exchange, family, handle, granted)
+        exchange.writes += [
+            Replace(code, msgspec.structs.replace(code, family=family.key)),
+            Insert(family),
+            *(Insert(one) for one, _ in below),
+            Insert(access_token),
+        ]
+        return token_response(exchange, family, handle, access_token, below)
 
     def save_token(self, token: dict[str, Any]) -> None:
         """`generate_token` has collected the rows."""

@@ -8,7 +8,7 @@ from authlib.oauth2.rfc6749 import InvalidScopeError, grants
 
 from fhir_portal.smart.errors import InvalidScope
 from fhir_portal.smart.exchange import Insert
-from fhir_portal.smart.grants.issue import narrowed_scope
+from fhir_portal.smart.grants.issue import narrowed_scope, token_type
 from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
 from fhir_portal.smart.token import AccessToken, base64url, token_hash
 
@@ -45,12 +45,13 @@ class ClientCredentialsGrant(grants.ClientCredentialsGrant):  # type: ignore[mis
                     context="system",
                     scope=str(granted),
                     practice=client.practice,
+                    jkt=exchange.jkt,
                 )
             )
         )
         return {
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": token_type(exchange.jkt),
             "expires_in": lifetime,
             "scope": str(granted),
         }

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from authlib.oauth2.rfc6749 import InvalidGrantError, InvalidScopeError
 
-from fhir_portal.smart.exchange import Exchange
+from fhir_portal.accounts.account import Account
+from fhir_portal.consent.record import RecordAccess
+from fhir_portal.smart.authorization_details import detail
+from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.exchange import Exchange, LoadedClient
 from fhir_portal.smart.offer import OFFLINE_ACCESS
+from fhir_portal.smart.proxy_context import proxy_context
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import (
     AccessToken,
     RefreshToken,
     TokenFamily,
     derive_access_token,
+    grant_id,
     token_hash,
 )
 
@@ -26,25 +33,59 @@ def narrowed_scope(exchange: Exchange, text: str) -> ScopeSet:
     return scope
 
 
-def family_expires(exchange: Exchange, *, issued: float) -> float:
-    """When a family that is used now ends: unused, in all, or with the person's own access."""
+def family_expires(exchange: Exchange, *, issued: float, until: float | None) -> float:
+    """When a family that is used now ends.
+
+    Unused, in all, when the person said, or with the person's own access.
+    """
     lifetimes, record = exchange.setting.lifetimes, exchange.loaded.record
     ends = min(exchange.now + lifetimes.refresh_token, issued + lifetimes.refresh_in_all)
-    return ends if record is None or record.until is None else min(ends, record.until)
+    return earliest(ends, until, record.until if record is not None else None)
+
+
+def earliest(end: float, *others: float | None) -> float:
+    """The first of several ends; ``None`` is no end."""
+    return min([end, *(one for one in others if one is not None)])
+
+
+def refresh_binding(exchange: Exchange, client: LoadedClient) -> str | None:
+    """The DPoP key that refresh tokens are bound to (RFC 9449 §5): those of public clients.
+
+    The others are bound to their client by its own authentication.
+    """
+    return exchange.jkt if client.record.type == "public" else None
+
+
+def token_type(jkt: str | None) -> str:
+    """How an access token is presented: by itself, or with a proof."""
+    return "Bearer" if jkt is None else "DPoP"
 
 
 def access_token_of(
     exchange: Exchange, family: TokenFamily, handle: bytes, scope: ScopeSet
 ) -> AccessToken:
-    """Make the row of a family's access token; it never outlives the person's own access."""
+    """Make the row of a family's access token.
+
+    It outlives neither the person's own access nor the end that the person chose.
+    """
+    key = token_hash(derive_access_token(exchange.setting.keys, handle, family.generation))
+    return access_token_row(exchange, family, key, scope)
+
+
+def access_token_row(
+    exchange: Exchange, family: TokenFamily, key: str, scope: ScopeSet
+) -> AccessToken:
+    """Make the row of an access token with this key."""
     record = exchange.loaded.record
-    expires = exchange.now + exchange.setting.lifetimes.access_token
-    if record is not None and record.until is not None:
-        expires = min(expires, record.until)
+    expires = earliest(
+        exchange.now + exchange.setting.lifetimes.access_token,
+        family.until,
+        record.until if record is not None else None,
+    )
     if expires - exchange.now < 1:
         raise InvalidGrantError("Access to this record has ended.")
     return AccessToken(
-        key=token_hash(derive_access_token(exchange.setting.keys, handle, family.generation)),
+        key=key,
         expires=expires,
         issued=exchange.now,
         client_id=family.client_id,
@@ -52,15 +93,83 @@ def access_token_of(
         scope=str(scope),
         practice=family.practice,
         family=family.key,
-        patient=family.patient,
-        fhir_user=family.fhir_user,
+        patient=family.patient or None,
+        fhir_user=family.fhir_user or None,
         account=family.account,
         grant=family.grant,
+        until=family.until,
+        jkt=exchange.jkt,
     )
 
 
+def launch_context(
+    exchange: Exchange, granted: AccessToken | TokenFamily | AuthorizationCode
+) -> dict[str, Any]:
+    """Whose record it is, who uses it and how, and until when.
+
+    The same in the token response, in introspection (SMART 2.2 §6) and in the id_token.
+    """
+    if not granted.patient:
+        return {}
+    told: dict[str, Any] = {"patient": granted.patient.partition("/")[2]}
+    if granted.fhir_user and "fhirUser" in ScopeSet.parse(granted.scope).identity:
+        told["fhirUser"] = exchange.setting.issuer.url_of(granted.fhir_user)
+    record = exchange.loaded.record
+    if record is not None and (context := proxy_context(record, until=granted.until)):
+        told["fhirContext"] = context
+    return told
+
+
+def details_of(
+    exchange: Exchange, records: Iterable[tuple[TokenFamily, RecordAccess]]
+) -> list[dict[str, Any]]:
+    """What is told of the records of a consent for several (RFC 9396 §7)."""
+    return [
+        detail_of(
+            exchange,
+            family,
+            scope=str(exchange.setting.narrow(ScopeSet.parse(family.scope), record)),
+        )
+        for family, record in records
+    ]
+
+
+def detail_of(exchange: Exchange, family: TokenFamily, *, scope: str) -> dict[str, Any]:
+    """What is told of one record of a consent for several."""
+    return detail(
+        exchange.setting.issuer,
+        identifier=family.identifier,
+        patient=family.patient,
+        fhir_user=family.fhir_user,
+        scope=scope,
+    )
+
+
+def person_of(account: Account, records: Iterable[RecordAccess]) -> str:
+    """The account's ``Person/<id>`` at the one practice that has all the records, or ``""``."""
+    practices = {record.practice for record in records}
+    known = [
+        reference
+        for practice, _, reference in (one.partition("/") for one in account.persons)
+        if {practice} == practices
+    ]
+    return known[0] if len(known) == 1 else ""
+
+
+def named_grant(exchange: Exchange, family: TokenFamily) -> dict[str, Any]:
+    """The name by which an app that wants to be told is told of the end of this access."""
+    client = exchange.loaded.clients[family.client_id]
+    if client.backchannel_revocation_uri is None:
+        return {}
+    return {"grant_id": grant_id(family.key)}
+
+
 def token_response(
-    exchange: Exchange, family: TokenFamily, handle: bytes, granted: AccessToken
+    exchange: Exchange,
+    family: TokenFamily,
+    handle: bytes,
+    granted: AccessToken,
+    records: Iterable[tuple[TokenFamily, RecordAccess]] = (),
 ) -> dict[str, Any]:
     """The JSON of RFC 6749 §5.1 with the launch context of SMART 2.2.
 
@@ -69,12 +178,16 @@ def token_response(
     keys = exchange.setting.keys
     response: dict[str, Any] = {
         "access_token": derive_access_token(keys, handle, family.generation),
-        "token_type": "Bearer",
+        "token_type": token_type(granted.jkt),
         "expires_in": round(granted.expires - granted.issued),
         "scope": granted.scope,
-        "patient": family.patient.partition("/")[2],
-        "need_patient_banner": True,
+        **launch_context(exchange, family),
     }
+    if family.patient:
+        response["need_patient_banner"] = True
+    response |= named_grant(exchange, family)
+    if family.is_list:
+        response["authorization_details"] = details_of(exchange, records)
     if OFFLINE_ACCESS in ScopeSet.parse(family.scope).identity:
         response["refresh_token"] = str(RefreshToken.derive(keys, handle, family.generation))
     return response

@@ -22,8 +22,10 @@ from fhir_portal.smart.exchange import (
 )
 from fhir_portal.smart.grants.issue import (
     access_token_of,
+    earliest,
     family_expires,
     narrowed_scope,
+    refresh_binding,
     token_response,
 )
 from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
@@ -52,13 +54,16 @@ class RefreshTokenGrant(grants.RefreshTokenGrant):  # type: ignore[misc] # Authl
             return None
         if exchange.now >= family.expires:
             return None
+        if family.jkt not in (None, exchange.jkt):  # a thief's try must not end it for its owner
+            raise InvalidGrantError("The refresh token is bound to another DPoP key.")
         behind = family.generation - presented.generation
         age = exchange.now - family.rotated
         self._repeated = behind == 1 and age <= exchange.setting.lifetimes.refresh_repeat
         if behind != 0 and not self._repeated:
             exchange.ended = (family.key, "refresh-token-reused")
             return None
-        if loaded.account is None or loaded.account.disabled or loaded.record is None:
+        left = loaded.records if family.is_list else loaded.record
+        if loaded.account is None or loaded.account.disabled or not left:
             exchange.ended = (family.key, "access-ended")
             return None
         return LoadedToken(family, exchange.now)
@@ -83,19 +88,24 @@ class RefreshTokenGrant(grants.RefreshTokenGrant):  # type: ignore[misc] # Authl
         handle, before = loaded.presented.handle, loaded.family
         granted = narrowed_scope(exchange, scope)
         if self._repeated:
-            if loaded.current is None or loaded.current.scope != str(granted):
+            answered = loaded.current
+            if answered is None or (answered.scope, answered.jkt) != (str(granted), exchange.jkt):
                 exchange.ended = (before.key, "refresh-token-reused")
                 raise InvalidGrantError
-            return token_response(exchange, before, handle, loaded.current)
+            return token_response(exchange, before, handle, loaded.current, loaded.records)
         family = msgspec.structs.replace(
             before,
             generation=before.generation + 1,
             rotated=exchange.now,
-            expires=family_expires(exchange, issued=before.issued),
+            expires=family_expires(exchange, issued=before.issued, until=before.until),
+            jkt=refresh_binding(exchange, self.request.client),
         )
         access_token = access_token_of(exchange, family, handle, granted)
         exchange.writes += [Replace(before, family), Insert(access_token)]
-        return token_response(exchange, family, handle, access_token)
+        for below, record in loaded.records:
+            ends = earliest(family.expires, record.until, below.until)
+            exchange.writes.append(Replace(below, msgspec.structs.replace(below, expires=ends)))
+        return token_response(exchange, family, handle, access_token, loaded.records)
 
     def save_token(self, token: dict[str, Any]) -> None:
         """`generate_token` has collected the rows."""

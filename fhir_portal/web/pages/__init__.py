@@ -1,4 +1,4 @@
-"""Pages that people see on the way to a token: sign-in, picker, consent. No JavaScript."""
+"""Pages that people see: sign-in, picker, consent, security. None of them depends on JavaScript."""
 
 from __future__ import annotations
 

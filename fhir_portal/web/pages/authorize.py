@@ -7,7 +7,8 @@ address holds a random handle, never anything about a person.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -16,9 +17,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.accounts.credentials import SignIn, SignInRefused
-from fhir_portal.accounts.sessions import Sessions, SignedOutMeanwhile
-from fhir_portal.accounts.throttle import TooManyAttempts
+from fhir_portal.accounts.credentials import SignIn
+from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.portal import fault
 from fhir_portal.smart.authorization import (
@@ -32,19 +32,33 @@ from fhir_portal.smart.authorization import (
     error_location,
 )
 from fhir_portal.smart.errors import InvalidRequest, OAuthError
+from fhir_portal.smart.narrowing import (
+    DATA_FROM,
+    DATA_TO,
+    NOT_NARROWED,
+    ONLY_READING,
+    PERIOD_PARAMETERS,
+    READING,
+    TIMELESS,
+    UNTIL,
+    YES,
+    Narrowing,
+    NarrowingRefused,
+)
 from fhir_portal.smart.redirect import origin_of
 from fhir_portal.smart.server import AuthorizationServer, NothingTicked, RecordChanged
-from fhir_portal.web.form import Pairs, once_each, parse_form, parse_pairs, read_body
-from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies
-from fhir_portal.web.pages.render import STYLESHEET_PATH, page, redirect, stylesheet
-from fhir_portal.web.pages.words import IDENTITY_WORDS, day, duration, offer_words
+from fhir_portal.web.form import Pairs, once_each, parse_pairs
+from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
+from fhir_portal.web.pages.render import ASSETS, page, redirect
+from fhir_portal.web.pages.security import security_routes
+from fhir_portal.web.pages.signin import CONTINUE, SIGN_IN, Requests, SignInPages, front_door
+from fhir_portal.web.pages.words import IDENTITY_WORDS, day, duration, offer_words, type_words
 
 AUTHORIZE: Final = "/oauth/authorize"
-CONTINUE: Final = "/oauth/continue"
-SIGN_IN: Final = "/signin"
-SIGN_OUT: Final = "/signout"
 RECORD: Final = "/oauth/record"
 CONSENT: Final = "/oauth/consent"
+LIMITS: Final = (UNTIL, ONLY_READING, DATA_FROM, DATA_TO)
+"""Fields of the consent form by which less is allowed than what is ticked."""
 
 _log = structlog.get_logger(__name__)
 
@@ -55,38 +69,34 @@ def pages_router(
     *, server: AuthorizationServer, sessions: Sessions, sign_in: SignIn, home: str = SIGN_IN
 ) -> APIRouter:
     """The pages as routes for FastAPI; ``home`` is where a sign-in without an app leads."""
-    pages = _Pages(server, sessions, sign_in, home)
+    cookies = Cookies(server.issuer, server.keys, sessions)
+    door = front_door(server, sessions, sign_in)
+    pages = _Pages(server, cookies)
+    requests = Requests(pages.asked, pages.resumed, pages.towards)
+    of_sign_in = SignInPages(server, door, cookies, requests, home)
     router = APIRouter(include_in_schema=False)
     for path, method, handler in (
         (AUTHORIZE, "GET", pages.authorize),
         (AUTHORIZE, "POST", pages.authorize_by_form),
         (CONTINUE, "GET", pages.proceed),
-        (SIGN_IN, "GET", pages.show_sign_in),
-        (SIGN_IN, "POST", pages.sign_in),
-        (SIGN_OUT, "POST", pages.sign_out),
+        *of_sign_in.routes(),
         (RECORD, "GET", pages.show_records),
         (RECORD, "POST", pages.choose_record),
         (CONSENT, "GET", pages.show_consent),
         (CONSENT, "POST", pages.decide),
     ):
         router.add_route(path, pages.refusing(handler), methods=[method])
-
-    async def style(request: Request) -> Response:  # noqa: ARG001 - Starlette's signature
-        return stylesheet()
-
-    router.add_route(STYLESHEET_PATH, style, methods=["GET"])
+    for path, method, handler in security_routes(server, door, cookies):
+        router.add_route(path, handler, methods=[method])
+    for path, asset in ASSETS.items():
+        router.add_route(path, asset, methods=["GET"])
     return router
 
 
 class _Pages:
-    def __init__(
-        self, server: AuthorizationServer, sessions: Sessions, sign_in: SignIn, home: str
-    ) -> None:
+    def __init__(self, server: AuthorizationServer, cookies: Cookies) -> None:
         self._server = server
-        self._sessions = sessions
-        self._sign_in = sign_in
-        self._home = home
-        self._cookies = Cookies(server.issuer, server.keys, sessions)
+        self._cookies = cookies
 
     def refusing(self, handler: Handler) -> Handler:
         """Answer every refusal and fault with a page or, if that is safe, to the app."""
@@ -141,12 +151,12 @@ class _Pages:
         return await self._begin(request, parse_pairs(request.scope["query_string"]))
 
     async def authorize_by_form(self, request: Request) -> Response:
-        pairs = [*parse_pairs(request.scope["query_string"]), *await _form(request)]
+        pairs = [*parse_pairs(request.scope["query_string"]), *await posted(request)]
         if self._cookies.has_session(request):
             return await self._begin(request, pairs)
         # Posted from the app's own site, the browser keeps our cookie to itself. It sends it with
         # the GET that follows, which binds the request to the session it already has.
-        handle = await self._server.begin(pairs, address=_address(request))
+        handle = await self._server.begin(pairs, address=address_of(request))
         return redirect(_to(CONTINUE, handle))
 
     async def proceed(self, request: Request) -> Response:
@@ -154,30 +164,30 @@ class _Pages:
         pairs = parse_pairs(request.scope["query_string"])
         if not browser.is_stored and await self._server.is_unbound(_handle(pairs)):
             browser = await self._cookies.store(browser)
-        handle, asked = await self._asked(browser, pairs)
+        handle, asked = await self.asked(browser, pairs)
         step = await self._server.step(asked, browser.visitor)
-        return self._cookies.keep(self._towards(step, browser, handle, asked), browser)
+        return self._cookies.keep(self.towards(step, browser, handle, asked), browser)
 
     async def _begin(self, request: Request, pairs: Pairs) -> Response:
         browser = await self._cookies.browser(request)
         handle = await self._server.begin(
-            pairs, browser=browser.visitor.browser, address=_address(request)
+            pairs, browser=browser.visitor.browser, address=address_of(request)
         )
         browser = await self._cookies.store(browser)
         return self._cookies.keep(redirect(_to(CONTINUE, handle)), browser)
 
-    async def _asked(
+    async def asked(
         self, browser: Browser, pairs: Sequence[tuple[str, str]]
     ) -> tuple[str, AuthorizationRequest]:
         handle = _handle(pairs)
-        return handle, await self._resumed(browser, handle)
+        return handle, await self.resumed(browser, handle)
 
-    async def _resumed(self, browser: Browser, handle: str) -> AuthorizationRequest:
+    async def resumed(self, browser: Browser, handle: str) -> AuthorizationRequest:
         if not browser.is_stored:  # what is bound to it would be lost with it
             raise InvalidRequest("This request is over, or was opened in another browser.")
         return await self._server.resume(handle, browser.visitor.browser)
 
-    def _towards(
+    def towards(
         self, step: Step, browser: Browser, handle: str, asked: AuthorizationRequest
     ) -> Response:
         match step:
@@ -199,154 +209,46 @@ class _Pages:
             case Finished(location):
                 return redirect(location)
 
-    # --- sign-in -------------------------------------------------------------------------------
-
-    async def show_sign_in(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request, to_sign_in=True)
-        pairs = parse_pairs(request.scope["query_string"])
-        if not any(name == "request" for name, _ in pairs):
-            return self._cookies.keep(self._sign_in_page(browser), browser)
-        handle, asked = await self._asked(browser, pairs)
-        step = await self._server.step(asked, browser.visitor)
-        if not isinstance(step, SignInFirst):
-            return self._towards(step, browser, handle, asked)
-        return self._cookies.keep(
-            self._sign_in_page(browser, handle=handle, asked=asked, step=step), browser
-        )
-
-    async def sign_in(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request, to_sign_in=True)
-        form = once_each(await _form(request))
-        handle = form.get("request", "")
-        self._cookies.check_form(request, browser, SIGN_IN, handle, form.get(FORM_TOKEN, ""))
-        asked = await self._resumed(browser, handle) if handle else None
-        username, password = form.get("username", ""), form.get("password", "")
-        try:
-            account = await self._sign_in(
-                username,
-                password,
-                address=_address(request),
-                device=self._cookies.device(request, username),
-            )
-            opened = await self._sessions.sign_in(browser.visitor.session, account)
-        except (SignInRefused, SignedOutMeanwhile):
-            _log.info("sign-in refused")
-            return await self._sign_in_again(
-                browser, handle, asked, username, 403, "The user name or the password is wrong."
-            )
-        except TooManyAttempts as error:
-            _log.warning("sign-in throttled")
-            again = await self._sign_in_again(
-                browser,
-                handle,
-                asked,
-                username,
-                429,
-                f"Too many tries. Try again in {duration(error.retry_after + 59)}.",
-            )
-            again.headers["Retry-After"] = str(error.retry_after)
-            return again
-        response = redirect(_to(CONTINUE, handle) if handle else self._home)
-        return self._cookies.signed_in(response, opened)
-
-    async def sign_out(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request)
-        form = once_each(await _form(request))
-        self._cookies.check_form(request, browser, SIGN_OUT, "", form.get(FORM_TOKEN, ""))
-        await self._sessions.sign_out(browser.visitor.session)
-        return self._cookies.signed_out(redirect(SIGN_IN))
-
-    async def _sign_in_again(
-        self,
-        browser: Browser,
-        handle: str,
-        asked: AuthorizationRequest | None,
-        username: str,
-        status: int,
-        problem: str,
-    ) -> Response:
-        step = None
-        if asked is not None:
-            found = await self._server.step(asked, browser.visitor)
-            if not isinstance(found, SignInFirst):
-                return self._towards(found, browser, handle, asked)
-            step = found
-        return self._sign_in_page(
-            browser,
-            handle=handle,
-            asked=asked,
-            step=step,
-            username=username,
-            status=status,
-            problem=problem,
-        )
-
-    def _sign_in_page(
-        self,
-        browser: Browser,
-        *,
-        handle: str = "",
-        asked: AuthorizationRequest | None = None,
-        step: SignInFirst | None = None,
-        username: str | None = None,
-        status: int = 200,
-        problem: str = "",
-    ) -> Response:
-        account = browser.visitor.account
-        if account is not None and step is None and not problem:
-            return page(
-                "signed_in.html",
-                username=account.username,
-                form_token=self._cookies.form_token(browser, SIGN_OUT, ""),
-            )
-        if username is None:
-            username = step.login_hint if step else ""
-        return page(
-            "signin.html",
-            status=status,
-            then=asked.redirect_uri if asked else None,
-            app=step.client.name if step else None,
-            username=username,
-            problem=problem,
-            handle=handle,
-            form_token=self._cookies.form_token(browser, SIGN_IN, handle),
-        )
-
     # --- picker --------------------------------------------------------------------------------
 
     async def show_records(self, request: Request) -> Response:
         browser = await self._cookies.browser(request)
-        handle, asked = await self._asked(browser, parse_pairs(request.scope["query_string"]))
+        handle, asked = await self.asked(browser, parse_pairs(request.scope["query_string"]))
         return await self._picker(browser, handle, asked)
 
     async def choose_record(self, request: Request) -> Response:
         browser = await self._cookies.browser(request)
-        form = once_each(await _form(request))
+        pairs = await posted(request)
+        values = [value for name, value in pairs if name == "record" and value]
+        form = once_each([pair for pair in pairs if pair[0] != "record"])
+        if len(set(values)) != len(values):
+            raise InvalidRequest("a record came more than once")
         handle = form.get("request", "")
         self._cookies.check_form(request, browser, RECORD, handle, form.get(FORM_TOKEN, ""))
-        asked = await self._resumed(browser, handle)
-        if not form.get("record"):
+        asked = await self.resumed(browser, handle)
+        if not values:
             return await self._picker(browser, handle, asked, problem="Choose a record.")
-        await self._server.choose_record(asked, browser.visitor, form["record"])
+        await self._server.choose_records(asked, browser.visitor, values)
         return redirect(_to(CONTINUE, handle))
 
     async def _picker(
         self, browser: Browser, handle: str, asked: AuthorizationRequest, *, problem: str = ""
     ) -> Response:
-        unchosen = msgspec.structs.replace(asked, practice=None, patient=None)
+        unchosen = msgspec.structs.replace(asked, practice=None, patient=None, others=())
         step = await self._server.step(unchosen, browser.visitor)
         if not isinstance(step, ChooseRecord):
-            return self._towards(step, browser, handle, asked)
-        chosen = (asked.practice, asked.patient)
+            return self.towards(step, browser, handle, asked)
+        chosen = ((asked.practice, asked.patient), *asked.others)
         return page(
             "record.html",
             status=400 if problem else 200,
             then=asked.redirect_uri,
             app=step.client.name,
             records=[
-                (value, record, (record.practice, record.patient) == chosen)
+                (value, record, (record.practice, record.patient) in chosen)
                 for value, record in step.records.items()
             ],
+            several=step.several,
             problem=problem,
             handle=handle,
             form_token=self._cookies.form_token(browser, RECORD, handle),
@@ -356,44 +258,47 @@ class _Pages:
 
     async def show_consent(self, request: Request) -> Response:
         browser = await self._cookies.browser(request)
-        handle, asked = await self._asked(browser, parse_pairs(request.scope["query_string"]))
+        handle, asked = await self.asked(browser, parse_pairs(request.scope["query_string"]))
         return await self._consent(browser, handle, asked)
 
     async def decide(self, request: Request) -> Response:
         browser = await self._cookies.browser(request)
-        pairs = await _form(request)
-        ticked = [value for name, value in pairs if name == "scope"]
+        pairs = await posted(request)
+        ticked = frozenset(value for name, value in pairs if name == "scope")
         form = once_each([pair for pair in pairs if pair[0] != "scope"])
         handle = form.get("request", "")
         token = form.get(FORM_TOKEN, "")
         about = self._cookies.check_form(request, browser, CONSENT, handle, token)
-        asked = await self._resumed(browser, handle)
+        asked = await self.resumed(browser, handle)
         decision = form.get("decision")
         if decision not in ("approve", "deny"):
             raise InvalidRequest("The decision must be approve or deny.")
         if browser.visitor.account is None:
             return redirect(_to(CONTINUE, handle))
+        approve = decision == "approve"
+        problem, problem_at = "", ""
         try:
             return redirect(
                 await self._server.decide(
                     asked,
                     browser.visitor,
-                    approve=decision == "approve",
+                    approve=approve,
                     about=about,
                     ticked=ticked,
+                    narrowing=Narrowing.parse(form) if approve else NOT_NARROWED,
                 )
             )
         except RecordChanged as error:
-            asked = await self._resumed(browser, handle)
+            asked = await self.resumed(browser, handle)
             return await self._consent(browser, handle, asked, problem=error.description)
         except NothingTicked:
-            return await self._consent(
-                browser,
-                handle,
-                asked,
-                problem="Tick what the app may use, or choose “Do not allow”.",
-                ticked=ticked,
-            )
+            problem = "Tick what the app may use, or choose “Do not allow”."
+        except NarrowingRefused as refused:
+            problem, problem_at = refused.problem, refused.field
+        answered = Answered(
+            ticked, {name: form[name] for name in LIMITS if form.get(name)}, problem_at
+        )
+        return await self._consent(browser, handle, asked, problem=problem, answered=answered)
 
     async def _consent(
         self,
@@ -402,11 +307,11 @@ class _Pages:
         asked: AuthorizationRequest,
         *,
         problem: str = "",
-        ticked: Sequence[str] | None = None,
+        answered: Answered | None = None,
     ) -> Response:
         step = await self._server.step(asked, browser.visitor)
         if not isinstance(step, AskConsent):
-            return self._towards(step, browser, handle, asked)
+            return self.towards(step, browser, handle, asked)
         return page(
             "consent.html",
             status=400 if problem else 200,
@@ -414,7 +319,9 @@ class _Pages:
             problem=problem,
             handle=handle,
             form_token=self._cookies.form_token(browser, CONSENT, handle, step.about),
-            ticked=ticked,
+            ticked=answered.ticked if answered is not None else None,
+            limits=answered.limits if answered is not None else {},
+            problem_at=answered.problem_at if answered is not None else "",
             **self._consent_words(step, asked),
         )
 
@@ -424,9 +331,10 @@ class _Pages:
             "app": step.client.name,
             "checked": not step.client.self_registered,
             "destination": _destination(asked.redirect_uri),
-            "record": record,
-            "own": record.is_own,
-            "access_ends": day(record.until) if record.until is not None else None,
+            "records": [
+                (one, day(one.until) if one.until is not None else None)
+                for one in (record, *step.others)
+            ],
             "other_records": step.other_records,
             "sections": offer_words(step.offer),
             "has_parts": any(offered.children for offered in step.offer.scopes),
@@ -436,7 +344,36 @@ class _Pages:
             "unused_for": duration(lifetimes.refresh_token),
             "in_all": duration(lifetimes.refresh_in_all),
             "at_once": duration(lifetimes.access_token),
+            **self._limit_words(step),
         }
+
+    def _limit_words(self, step: AskConsent) -> dict[str, Any]:
+        """What can be limited: nothing is offered that would change nothing."""
+        days = self._server.end_dates(step)
+        scopes = [offered.scope for offered in step.offer.scopes]
+        types = list(dict.fromkeys(scope.resource_type for scope in scopes))
+        return {
+            "names": {"until": UNTIL, "only": ONLY_READING, "first": DATA_FROM, "last": DATA_TO},
+            "yes": YES,
+            "first_day": days.first_day.isoformat(),
+            "last_day": days.last_day.isoformat(),
+            "last_day_words": f"{days.last_day.day} {days.last_day:%B %Y}",
+            "writes": any(set(scope.letters) - set(READING) for scope in scopes),
+            "dated": any(one in PERIOD_PARAMETERS for one in types),
+            "whole": [type_words(one) for one in types if one in TIMELESS],
+            "left_out": [
+                type_words(one) for one in types if one not in TIMELESS | PERIOD_PARAMETERS.keys()
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A form that could not be accepted, to be shown again as it was filled in."""
+
+    ticked: frozenset[str]
+    limits: Mapping[str, str]
+    problem_at: str
 
 
 def _to(path: str, handle: str) -> str:
@@ -448,10 +385,6 @@ def _handle(pairs: Sequence[tuple[str, str]]) -> str:
     return next((value for name, value in pairs if name == "request"), "")
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
 def _destination(redirect_uri: str) -> str:
     """Where an answer goes, in words for people."""
     return origin_of(redirect_uri) or "an app on your device"
@@ -459,7 +392,3 @@ def _destination(redirect_uri: str) -> str:
 
 def _error_page(status: int, message: str, *, from_app: bool = False) -> Response:
     return page("error.html", status=status, message=message, from_app=from_app, app=None)
-
-
-async def _form(request: Request) -> Pairs:
-    return parse_form(await read_body(request.receive), request.headers.get("content-type", ""))

@@ -1,4 +1,4 @@
-"""The browser's side of a session: its cookies, and the proof that a form is one of ours."""
+"""The browser's side of a session: its cookies, its forms, and the proof that a form is ours."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.accounts.account import folded
+from fhir_portal.accounts.account import Account, folded
+from fhir_portal.accounts.devices import REMEMBERED_SECONDS, device_words
+from fhir_portal.accounts.front_door import Place
 from fhir_portal.accounts.sessions import Opened, Sessions, Visitor
 from fhir_portal.smart.errors import AccessDenied
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.keys import ServerKeys
 from fhir_portal.smart.token import base64url
+from fhir_portal.web.form import Pairs, parse_form, read_body
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 _DEVICE_SECONDS: Final = 365 * 86_400
@@ -48,6 +51,7 @@ class Cookies:
         prefix = "__Host-" if issuer.is_https else ""
         self._session = f"{prefix}portal-session"
         self._device = f"{prefix}portal-device"
+        self._remembered = f"{prefix}portal-remembered-"
         self._secure = issuer.is_https
         self._keys = keys
         self._sessions = sessions
@@ -106,6 +110,24 @@ class Cookies:
         genuine = self._device_proof(name, folded(username))
         return name if name and hmac.compare_digest(proof.encode(), genuine.encode()) else None
 
+    def place(self, request: Request, username: str) -> Place:
+        """Where a request comes from, for somebody who says to have this user name."""
+        return Place(
+            address=address_of(request),
+            known=self.device(request, username),
+            device=device_words(request.headers.get("user-agent", "")),
+        )
+
+    def remembered(self, request: Request, account: Account) -> str:
+        """The token by which the browser says that this account remembers it."""
+        return request.cookies.get(self._remembered_name(account), "")
+
+    def remember(self, response: Response, account: Account, token: str) -> Response:
+        """Have the browser keep that token. Each account has a cookie, which does not name it."""
+        name = self._remembered_name(account)
+        self._set(response, name, token, max_age=int(REMEMBERED_SECONDS))
+        return response
+
     def form_token(self, browser: Browser, action: str, handle: str, about: str = "") -> str:
         """The hidden field of a form: for this session, this form and this request alone.
 
@@ -126,6 +148,9 @@ class Cookies:
             raise AccessDenied("This form is out of date. Go back, reload the page and try again.")
         return about
 
+    def _remembered_name(self, account: Account) -> str:
+        return self._remembered + self._keys.derive("remembered", account.key.encode()).hex()[:16]
+
     def _device_proof(self, name: str, username: str) -> str:
         return base64url(self._keys.derive("device", name.encode(), username.encode()))
 
@@ -141,3 +166,13 @@ class Cookies:
             httponly=True,
             samesite="lax",
         )
+
+
+async def posted(request: Request) -> Pairs:
+    """The pairs of a form that was posted. Raises `fhir_portal.smart.errors.InvalidRequest`."""
+    return parse_form(await read_body(request.receive), request.headers.get("content-type", ""))
+
+
+def address_of(request: Request) -> str:
+    """The address a request came from."""
+    return request.client.host if request.client else ""

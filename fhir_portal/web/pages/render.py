@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-STYLESHEET: Final = (resources.files(__package__) / "static" / "portal.css").read_bytes()
-STYLESHEET_PATH: Final = f"/static/portal-{hashlib.sha256(STYLESHEET).hexdigest()[:12]}.css"
+_KINDS: Final = {"css": "text/css", "js": "text/javascript"}
+
+
+def _asset(name: str) -> tuple[str, bytes]:
+    """A static file's address, which changes with its content, and that content."""
+    content = (resources.files(__package__) / "static" / name).read_bytes()
+    stem, _, kind = name.partition(".")
+    return f"/static/{stem}-{hashlib.sha256(content).hexdigest()[:12]}.{kind}", content
+
+
+STYLESHEET_PATH, STYLESHEET = _asset("portal.css")
+SCRIPT_PATH, SCRIPT = _asset("portal.js")
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("fhir_portal.web.pages"),
@@ -21,7 +32,7 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals["stylesheet"] = STYLESHEET_PATH
+_TEMPLATES.globals.update(stylesheet=STYLESHEET_PATH, script=SCRIPT_PATH)
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -33,15 +44,31 @@ _HEADERS: Final = {
 }
 
 
-def page(template: str, *, status: int = 200, then: str | None = None, **context: Any) -> Response:
-    """Render a page. ``then`` is the redirect URI a form on it may lead to."""
-    body = _TEMPLATES.get_template(template).render(context)
+def page(
+    template: str,
+    *,
+    status: int = 200,
+    then: str | None = None,
+    scripted: bool = False,
+    **context: Any,
+) -> Response:
+    """Render a page. ``then`` is the redirect URI a form on it may lead to.
+
+    A ``scripted`` page has the one script, which adds what a page can do without: showing a
+    password, and passkeys.
+    """
+    body = _TEMPLATES.get_template(template).render(context, scripted=scripted)
     return Response(
         body,
         status,
-        headers={**_HEADERS, "Content-Security-Policy": _policy(then)},
+        headers={**_HEADERS, "Content-Security-Policy": _policy(then, scripted=scripted)},
         media_type="text/html; charset=utf-8",
     )
+
+
+def json_text(text: str) -> Response:
+    """An answer to a page's script, with the headers of a page."""
+    return Response(text, headers=_HEADERS, media_type="application/json")
 
 
 def redirect(location: str, *, headers: Mapping[str, str] | None = None) -> Response:
@@ -51,19 +78,27 @@ def redirect(location: str, *, headers: Mapping[str, str] | None = None) -> Resp
     return response
 
 
-def stylesheet() -> Response:
-    """The one stylesheet; its name changes with its content."""
-    return Response(
-        STYLESHEET,
-        headers={
-            "Cache-Control": "public, max-age=31536000, immutable",
-            "X-Content-Type-Options": "nosniff",
-        },
-        media_type="text/css",
-    )
+def _served(path: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
+    headers = {
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    kind = _KINDS[path.rpartition(".")[2]]
+
+    async def serve(request: Request) -> Response:  # noqa: ARG001 - Starlette's signature
+        return Response(content, headers=headers, media_type=kind)
+
+    return serve
 
 
-def _policy(then: str | None) -> str:
+ASSETS: Final = {
+    path: _served(path, content)
+    for path, content in ((STYLESHEET_PATH, STYLESHEET), (SCRIPT_PATH, SCRIPT))
+}
+"""Handlers of the static files, by address."""
+
+
+def _policy(then: str | None, *, scripted: bool) -> str:
     """Browsers hold a form's whole chain of redirects against ``form-action``: let the app in."""
     sources = ["'self'"]
     if then is not None:
@@ -72,7 +107,8 @@ def _policy(then: str | None) -> str:
             sources += ["https:", f"http://{parts.netloc}"]
         else:
             sources += ["https:"] if parts.scheme == "https" else ["https:", f"{parts.scheme}:"]
+    scripts = "script-src 'self'; connect-src 'self'; " if scripted else ""
     return (
-        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+        f"default-src 'none'; {scripts}style-src 'self'; img-src 'self'; base-uri 'none'; "
         f"frame-ancestors 'none'; form-action {' '.join(sources)}"
     )

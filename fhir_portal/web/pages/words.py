@@ -115,6 +115,7 @@ IDENTITY_WORDS: Final[Mapping[str, str]] = {
     "offline_access": "Stay connected when you are not using the app",
 }
 
+_JUST_NOW: Final = 120
 _NO_SECTION: Final = "Practices, staff and more"
 _CAPITAL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -170,6 +171,11 @@ def day(at: float) -> str:
     return f"{moment.day} {moment:%B %Y}"
 
 
+def ago(seconds: float) -> str:
+    """How long ago something was, in the unit people would use."""
+    return "just now" if seconds < _JUST_NOW else f"{duration(seconds)} ago"
+
+
 def duration(seconds: float) -> str:
     """A length of time in the unit people would use."""
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
@@ -190,10 +196,14 @@ def _section_of(resource_type: str) -> str:
     return next((t for t, types in _sections().items() if resource_type in types), _NO_SECTION)
 
 
+def type_words(resource_type: str) -> str:
+    """What a resource type is called."""
+    words = RESOURCE_WORDS.get(resource_type)
+    return words or _CAPITAL.sub(" ", resource_type).capitalize()
+
+
 def _title(scope: Scope) -> str:
-    words = RESOURCE_WORDS.get(scope.resource_type)
-    if words is None:
-        words = _CAPITAL.sub(" ", scope.resource_type).capitalize()
+    words = type_words(scope.resource_type)
     if not scope.query:
         return words
     name, _, value = scope.query.partition("=")

@@ -19,8 +19,8 @@ CodeSystem: ProxyRole
 Id: proxy-role
 Title: "Proxy Role"
 Description: """
-What a reference in the SMART launch context (`fhirContext`) stands for when somebody acts for the
-patient. The `role` there is the concept's `uri`.
+What an entry in the SMART launch context (`fhirContext`) stands for when somebody acts for the
+patient, or access has an end. The `role` there is the concept's `uri`.
 """
 * insert Published
 * ^caseSensitive = true
@@ -34,3 +34,15 @@ patient. The `role` there is the concept's `uri`.
 * #grant "Grant" "The Consent that lets the user see this record."
 * #grant ^property.code = #uri
 * #grant ^property.valueString = "https://fhir-portal.example/ig/proxy-role/grant"
+* #relationship "Relationship" "What the user is to the patient, in words for people."
+* #relationship ^property.code = #uri
+* #relationship ^property.valueString = "https://fhir-portal.example/ig/proxy-role/relationship"
+* #section "Section" "A section of the record that the user, and so the app, may see. The identifier is its code in `portal-section`."
+* #section ^property.code = #uri
+* #section ^property.valueString = "https://fhir-portal.example/ig/proxy-role/section"
+* #act-section "Section to act in" "A section in which the user may also act for the patient. The identifier is its code in `portal-section`."
+* #act-section ^property.code = #uri
+* #act-section ^property.valueString = "https://fhir-portal.example/ig/proxy-role/act-section"
+* #access-ends "End of access" "When the app's access ends, unless it is ended before: a moment in UTC."
+* #access-ends ^property.code = #uri
+* #access-ends ^property.valueString = "https://fhir-portal.example/ig/proxy-role/access-ends"

@@ -46,10 +46,10 @@ async def test_a_code_buys_tokens_for_the_chosen_record(world: World) -> None:
 async def test_the_id_token_names_person_app_and_sign_in(world: World) -> None:
     app = await world.public_app()
     body = await app.tokens(nonce="n-0S6")
-    keys = published_keys(world.server.jwks())
+    keys = published_keys(world.keys.jwks())
     token = jwt.decode(body["id_token"], keys, algorithms=["RS256"])
     assert token.header["alg"] == "RS256"
-    assert token.header["kid"] == world.server.jwks()["keys"][0]["kid"]
+    assert token.header["kid"] == world.keys.jwks()["keys"][0]["kid"]
     at_hash = token.claims.pop("at_hash")
     assert isinstance(at_hash, str)
     assert token.claims == {
@@ -61,6 +61,7 @@ async def test_the_id_token_names_person_app_and_sign_in(world: World) -> None:
         "auth_time": int(START),
         "nonce": "n-0S6",
         "fhirUser": f"{BASE}/fhir/Patient/mara",
+        "patient": "mara",
     }
 
 
@@ -68,7 +69,7 @@ async def test_a_proxy_is_the_related_person_of_the_record(world: World) -> None
     world.directory.access[world.mara.key] = (childs_record(),)
     app = await world.public_app()
     body = await app.tokens()
-    keys = published_keys(world.server.jwks())
+    keys = published_keys(world.keys.jwks())
     claims = jwt.decode(body["id_token"], keys, algorithms=["RS256"]).claims
     assert body["patient"] == "pip"
     assert claims["fhirUser"] == f"{BASE}/fhir/RelatedPerson/mara-for-pip"
@@ -101,7 +102,7 @@ async def test_tokens_are_hashed_at_rest(world: World) -> None:
 async def test_a_secret_comes_by_basic_or_in_the_body(world: World, scheme: str) -> None:
     app = await world.confidential_app()
     code = await app.code()
-    ways: dict[str, dict[str, str | None]] = {
+    ways: dict[str, dict[str, Any]] = {
         "basic": {},
         "post": {"client_id": app.client_id, "client_secret": app.secret},
         "basic and client_id": {"client_id": app.client_id},

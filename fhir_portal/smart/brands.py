@@ -1,0 +1,173 @@
+"""User-access brands: under which names people know the practices behind this server.
+
+SMART App Launch 2.2, "User-access Brands and Endpoints". One practice is its own brand. Several
+share one portal and one endpoint: the portal is then the primary brand, and each practice is an
+affiliate of it (``partOf``), so that an app lists all of them and sends people to one place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
+from fhir_portal.smart.issuer import Issuer
+
+BRANDS_PATH: Final = "/brands"
+DEVELOPERS_PATH: Final = "/developers"
+_PROFILES: Final = "http://hl7.org/fhir/smart-app-launch/StructureDefinition"
+_STRUCTURES: Final = "http://hl7.org/fhir/StructureDefinition"
+_TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
+_URI: Final = "urn:ietf:rfc:3986"
+_FHIR_ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
+_ENDPOINT: Final = "fhir-r4"
+_PORTAL: Final = "portal"
+_PAGE: Final = 1000
+_CURRENT: Final = "current"
+
+
+class PublishedBrands(Record, frozen=True, kw_only=True):
+    """When the content of the Bundle last changed: its ``timestamp``."""
+
+    kind: ClassVar[str] = "published-brands"
+
+    content: str
+    at: float
+
+
+def brand_metadata(issuer: Issuer) -> dict[str, Any]:
+    """The members of ``smart-configuration`` that lead to the primary brand."""
+    return {
+        "user_access_brand_bundle": issuer.at(BRANDS_PATH),
+        "user_access_brand_identifier": {"system": _URI, "value": issuer.base},
+    }
+
+
+async def published(store: RecordStore, issuer: Issuer, *, now: float) -> tuple[str, bytes]:
+    """Return the Bundle of all practices, and a name for its content that changes with it."""
+    bundle = brands_bundle(issuer, await _practices(store))
+    content = hashlib.sha256(msgspec.json.encode(bundle)).hexdigest()[:32]
+    known = await store.get(PublishedBrands, _CURRENT)
+    if known is None or known.content != content:
+        known = PublishedBrands(key=_CURRENT, content=content, at=now)
+
+        async def keep(transaction: RecordTransaction) -> None:
+            await transaction.put(known)
+
+        await store.transact(keep)
+    moment = datetime.fromtimestamp(known.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return content, msgspec.json.encode({**bundle, "timestamp": moment})
+
+
+def brands_bundle(issuer: Issuer, practices: Sequence[Practice]) -> dict[str, Any]:
+    """The Bundle (profile user-access-brands-bundle) without its timestamp."""
+    listed = sorted(practices, key=lambda practice: practice.key)
+    if len(listed) == 1:
+        brands = [_primary(issuer, _id_of(listed[0]), listed[0].name, _identifier(issuer, listed))]
+    else:
+        name = f"Patient portal at {urlsplit(issuer.base).netloc}"
+        brands = [
+            _primary(issuer, _PORTAL, name, []),
+            *(_affiliate(issuer, practice) for practice in listed),
+        ]
+    return {
+        "resourceType": "Bundle",
+        "id": "user-access-brands",
+        "meta": {"profile": [f"{_PROFILES}/user-access-brands-bundle"]},
+        "type": "collection",
+        "entry": [
+            {
+                "fullUrl": issuer.at(f"{BRANDS_PATH}/{one['resourceType']}/{one['id']}"),
+                "resource": one,
+            }
+            for one in [*brands, _endpoint(issuer, brands[0])]
+        ],
+    }
+
+
+def _primary(
+    issuer: Issuer, own_id: str, name: str, identifiers: list[dict[str, str]]
+) -> dict[str, Any]:
+    """The brand that has the portal and the endpoint."""
+    endpoint = {"reference": f"Endpoint/{_ENDPOINT}"}
+    portal = [
+        {"url": "portalName", "valueString": "Patient portal"},
+        {"url": "portalUrl", "valueUrl": issuer.at("/signin")},
+        {"url": "portalEndpoint", "valueReference": endpoint},
+    ]
+    return {
+        **_brand(issuer, own_id, name, [{"system": _URI, "value": issuer.base}, *identifiers]),
+        "extension": [{"url": f"{_STRUCTURES}/organization-portal", "extension": portal}],
+        "endpoint": [endpoint],
+    }
+
+
+def _affiliate(issuer: Issuer, practice: Practice) -> dict[str, Any]:
+    """A practice whose patients use the portal of the primary brand."""
+    return {
+        **_brand(issuer, _id_of(practice), practice.name, _identifier(issuer, [practice])),
+        "partOf": {"reference": f"Organization/{_PORTAL}"},
+    }
+
+
+def _brand(
+    issuer: Issuer, own_id: str, name: str, identifiers: list[dict[str, str]]
+) -> dict[str, Any]:
+    category = {"system": f"{_TERMINOLOGY}/organization-type", "code": "prov"}
+    return {
+        "resourceType": "Organization",
+        "id": own_id,
+        "meta": {"profile": [f"{_PROFILES}/user-access-brand"]},
+        "identifier": identifiers,
+        "active": True,
+        "type": [{"coding": [category]}],
+        "name": name,
+        "telecom": [{"system": "url", "value": issuer.base}],
+    }
+
+
+def _endpoint(issuer: Issuer, brand: dict[str, Any]) -> dict[str, Any]:
+    """The one FHIR base (profile user-access-endpoint)."""
+    none = {"system": f"{_TERMINOLOGY}/endpoint-payload-type", "code": "none"}
+    return {
+        "resourceType": "Endpoint",
+        "id": _ENDPOINT,
+        "meta": {"profile": [f"{_PROFILES}/user-access-endpoint"]},
+        "extension": [{"url": f"{_STRUCTURES}/endpoint-fhir-version", "valueCode": "4.0.1"}],
+        "status": "active",
+        "connectionType": {
+            "system": f"{_TERMINOLOGY}/endpoint-connection-type",
+            "code": "hl7-fhir-rest",
+        },
+        "name": f"FHIR R4 endpoint of {brand['name']}",
+        "managingOrganization": {"reference": f"Organization/{brand['id']}"},
+        "contact": [{"system": "url", "value": issuer.at(DEVELOPERS_PATH)}],
+        "payloadType": [{"coding": [none]}],
+        "address": issuer.fhir,
+    }
+
+
+def _identifier(issuer: Issuer, practices: Sequence[Practice]) -> list[dict[str, str]]:
+    system = issuer.at(BRANDS_PATH)
+    return [{"system": system, "value": practice.key} for practice in practices]
+
+
+def _id_of(practice: Practice) -> str:
+    """The practice's key where it can be a FHIR id that is not the portal's own."""
+    if _FHIR_ID.fullmatch(practice.key) and practice.key != _PORTAL:
+        return practice.key
+    return hashlib.sha256(practice.key.encode()).hexdigest()
+
+
+async def _practices(reader: RecordReader) -> list[Practice]:
+    found: list[Practice] = []
+    while page := await reader.every(Practice, after=found[-1].key if found else "", limit=_PAGE):
+        found += page
+    return found

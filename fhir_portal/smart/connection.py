@@ -1,0 +1,583 @@
+"""What a person's connection to an app is: seen, narrowed, and ended with a receipt.
+
+A connection is all that one app holds of one account for one record, on however many devices. It
+belongs to whoever made it; one that a proxy made belongs to the person whose record it is, too.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import ClassVar, Final, Literal, Protocol
+
+import msgspec
+
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.proof import Write
+from fhir_portal.consent.record import RecordAccess, RecordDirectory
+from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
+from fhir_portal.smart.client import Client
+from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.issuer import Lifetimes
+from fhir_portal.smart.keys import ServerKeys
+from fhir_portal.smart.offer import OFFLINE_ACCESS
+from fhir_portal.smart.revocation import revoke_family
+from fhir_portal.smart.scope import Scope, ScopeSet, merged
+from fhir_portal.smart.token import AccessToken, TokenFamily, base64url
+
+READING: Final = "rs"
+_WRITING: Final = frozenset("cud")
+_RECEIPT_BYTES: Final = 15
+_ADULT_YEARS: Final = 18
+_ALL: Final = 1_000_000
+
+Held = Literal["access-token", "refresh-token", "code"]
+Event = Literal["ended", "ended-by-record", "narrowed", "made-by-proxy"]
+
+
+class UnknownConnection(Exception):
+    """There is no such connection, or it is no business of this person's."""
+
+
+class UnknownReceipt(Exception):
+    """There is no such receipt, or it is not this person's."""
+
+
+class WouldWiden(Exception):
+    """A change asked for more than the app has: never made."""
+
+
+class NothingLeft(Exception):
+    """A change would leave the app nothing to read: that is ending it."""
+
+
+class NothingChanged(Exception):
+    """A change that leaves everything as it is."""
+
+
+class ConnectionNotices(Protocol):
+    """Writes down what people are told, in the transaction of what they are told of."""
+
+    def about(self, event: Event, *, to: str, practice: str, once: str, now: float) -> Write:
+        """Return the write of one notice.
+
+        ``to`` is ``account:<id>``, or ``record:<practice>/Patient/<id>`` for the person whose
+        record that is. Of the same event and ``once`` there is one notice only.
+        """
+        ...
+
+
+class Receipt(Record, frozen=True, kw_only=True):
+    """What was ended or narrowed, when and by whom; ``key`` is printed on it.
+
+    ``account`` did it; ``holder`` had made the connection. Both may open it. It names the record
+    and holds nothing of it. ``held`` counts what was ended, by kind. ``scope`` is what the app had,
+    ``left`` what a narrowing left it, until ``until``.
+    """
+
+    kind: ClassVar[str] = "receipt"
+    indexed: ClassVar[tuple[str, ...]] = ("account", "holder", "connection")
+
+    at: float
+    action: Literal["ended", "narrowed"]
+    account: str
+    holder: str
+    connection: str
+    client_id: str
+    app: str
+    practice: str
+    patient: str
+    since: float
+    scope: str
+    held: dict[Held, int]
+    left: str = ""
+    until: float | None = None
+
+    @property
+    def is_for_proxy(self) -> bool:
+        """Whether the person whose record it is did it to a proxy's connection."""
+        return self.account != self.holder
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection, as one of those whom it concerns sees it.
+
+    ``record`` is how the person who looks may use the record now, ``None`` if they may not any
+    more. ``made_by`` is the way of the one who made it, ``None`` if that way is closed: the app
+    gets nothing then. ``until`` is when it ends at the latest, ``unused_until`` when it ends if it
+    is not used before.
+    """
+
+    id: str
+    client: Client
+    account: str
+    practice: str
+    patient: str
+    fhir_users: frozenset[str]
+    record: RecordAccess | None
+    made_by: RecordAccess | None
+    is_mine: bool
+    scope: ScopeSet
+    is_offline: bool
+    since: float
+    until: float
+    unused_until: float
+
+    @property
+    def works(self) -> bool:
+        """Whether the app gets anything by it now."""
+        return self.made_by is not None
+
+    @property
+    def writes(self) -> bool:
+        """Whether the app may add or change anything."""
+        return any(_WRITING & set(scope.letters) for scope in self.scope.resource)
+
+    @property
+    def lines(self) -> dict[str, Scope]:
+        """What the app may use, a line for each type and query."""
+        return {line_of(scope): scope for scope in self.scope.resource}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A narrowing: the lines to keep, reading only, an earlier end. Nothing else can be said."""
+
+    keep: frozenset[str]
+    read_only: bool = False
+    until: float | None = None
+
+    def of(self, scope: ScopeSet) -> ScopeSet:
+        """What it leaves of a scope: never anything that was not in it."""
+        kept = [one for one in scope.resource if line_of(one) in self.keep]
+        if self.read_only:
+            kept = [less for one in kept if (less := one.limited_to(READING)) is not None]
+        return replace(scope, resource=tuple(kept))
+
+    def end_of(self, until: float) -> float:
+        """The earlier of the ends."""
+        return until if self.until is None else min(until, self.until)
+
+
+class Connections:
+    """Finds, narrows and ends connections. The clock gives seconds since 1970 UTC."""
+
+    def __init__(
+        self,
+        store: RecordStore,
+        *,
+        directory: RecordDirectory,
+        keys: ServerKeys,
+        notices: ConnectionNotices,
+        lifetimes: Lifetimes,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._keys = keys
+        self._notices = notices
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._random = random
+
+    async def of(self, account: Account) -> list[Connection]:
+        """Return a person's connections, newest first; and those of proxies to their own record."""
+        now = self._clock()
+        records = await self._directory.records_of(account)
+        families = await self._store.find(TokenFamily, "account", account.key, limit=_ALL)
+        for record in records:
+            if record.is_own:
+                found = await self._store.find(TokenFamily, "patient", record.patient, limit=_ALL)
+                families += [
+                    one
+                    for one in found
+                    if one.practice == record.practice and one.account != account.key
+                ]
+        grouped: dict[tuple[str, str, str, str], list[_Alive]] = {}
+        for family in families:
+            alive = await self._alive(family, now)
+            if alive is not None:
+                key = (family.account, family.practice, family.patient, family.client_id)
+                grouped.setdefault(key, []).append(alive)
+        connections = [
+            connection
+            for key, found_alive in grouped.items()
+            if (connection := await self._connection(account, records, key, found_alive))
+        ]
+        return sorted(connections, key=lambda one: one.since, reverse=True)
+
+    async def get(self, account: Account, connection: str) -> Connection:
+        """Return one of `of`. Raises `UnknownConnection`, whether it is another's or nobody's."""
+        for one in await self.of(account):
+            if one.id == connection:
+                return one
+        raise UnknownConnection(connection)
+
+    async def end(self, account: Account, connection: str) -> Receipt:
+        """End a connection and return the receipt; of one that was ended already, the same again.
+
+        One transaction ends everything the app could use: access and refresh tokens, and codes that
+        were not exchanged yet. Raises `UnknownConnection`.
+        """
+        try:
+            found = await self.get(account, connection)
+        except UnknownConnection:
+            return await self._ended_before(account, connection)
+        now, key = self._clock(), self._new_key()
+
+        async def change(transaction: RecordTransaction) -> Receipt | None:
+            ended, held = await _end(transaction, found, now=now)
+            if not ended:
+                return None
+            receipt = self._receipt(found, account, key, now, held=held, action="ended")
+            await transaction.insert(receipt)
+            for tell in self._told(receipt):
+                await tell(transaction)
+            return receipt
+
+        receipt = await self._store.transact(change)
+        return receipt or await self._ended_before(account, connection)
+
+    async def narrow(self, account: Account, connection: str, change: Change) -> Receipt:
+        """Leave an app less than it has and return the receipt.
+
+        Raises `WouldWiden`, `NothingLeft`, `NothingChanged`, or `UnknownConnection`; nothing is
+        changed then.
+        """
+        found = await self.get(account, connection)
+        now, key = self._clock(), self._new_key()
+
+        async def work(transaction: RecordTransaction) -> Receipt:
+            families = await _families(transaction, found, now)
+            had = ScopeSet((), merged(_resource(families)))
+            if not families:
+                raise UnknownConnection(connection)
+            if not found.works or not change.keep <= {line_of(one) for one in had.resource}:
+                raise WouldWiden
+            if change.until is not None and not now < change.until <= found.until:
+                raise WouldWiden
+            left = change.of(had)
+            if not left.resource:
+                raise NothingLeft
+            if left == had and change.until is None:
+                raise NothingChanged
+            held = await _narrow(transaction, found, families, change, now=now)
+            receipt = self._receipt(found, account, key, now, held=held, action="narrowed")
+            receipt = msgspec.structs.replace(
+                receipt, left=str(left), until=change.end_of(found.until)
+            )
+            await transaction.insert(receipt)
+            for tell in self._told(receipt):
+                await tell(transaction)
+            return receipt
+
+        return await self._store.transact(work)
+
+    async def receipts(self, account: Account) -> list[Receipt]:
+        """Return the receipts a person may open, newest first."""
+        found = {
+            receipt.key: receipt
+            for field in ("account", "holder")
+            for receipt in await self._store.find(Receipt, field, account.key, limit=_ALL)
+        }
+        return sorted(found.values(), key=lambda one: one.at, reverse=True)
+
+    async def receipt(self, account: Account, key: str) -> Receipt:
+        """Return one of `receipts`. Raises `UnknownReceipt`, whether another's or nobody's."""
+        found = await self._store.get(Receipt, key)
+        if found is None or account.key not in (found.account, found.holder):
+            raise UnknownReceipt(key)
+        return found
+
+    async def record_of(self, account: Account, receipt: Receipt) -> RecordAccess | None:
+        """Return the record a receipt is about, if the person may use it now."""
+        return await self._directory.record_of(account, receipt.practice, receipt.patient)
+
+    # --- within --------------------------------------------------------------------------------
+
+    async def _alive(self, family: TokenFamily, now: float) -> _Alive | None:
+        """A family by which an app could get at a record, now or after a refresh."""
+        if family.is_list or not _is_alive(family, now):
+            return None
+        above = family
+        if family.parent is not None:
+            parent = await self._store.get(TokenFamily, family.parent)
+            if parent is None or not _is_alive(parent, now):
+                return None
+            above = parent
+        is_offline = OFFLINE_ACCESS in ScopeSet.parse(above.scope).identity
+        ends = 0.0
+        for key in {family.key, above.key}:
+            for token in await self._store.find(AccessToken, "family", key, limit=_ALL):
+                ends = max(ends, min(token.expires, family.expires))
+        if not is_offline and now >= ends:
+            return None
+        if not is_offline:
+            return _Alive(family, is_offline=False, until=ends, unused_until=ends)
+        latest = above.issued + self._lifetimes.refresh_in_all
+        for end in (family.until, above.until):
+            latest = latest if end is None else min(latest, end)
+        return _Alive(family, is_offline=True, until=latest, unused_until=family.expires)
+
+    async def _connection(
+        self,
+        viewer: Account,
+        records: Sequence[RecordAccess],
+        key: tuple[str, str, str, str],
+        alive: Sequence[_Alive],
+    ) -> Connection | None:
+        made_by_key, practice, patient, client_id = key
+        client = await self._store.get(Client, client_id)
+        if client is None:
+            return None
+        is_mine = made_by_key == viewer.key
+        rights = {one.family.access for one in alive}
+        way = None
+        maker = viewer if is_mine else await self._store.get(Account, made_by_key)
+        if maker is not None and not maker.disabled:
+            way = await self._directory.record_of(maker, practice, patient)
+        made_by = way if way is not None and way.access in rights else None
+        until = max(one.until for one in alive)
+        if made_by is not None and made_by.until is not None:
+            until = min(until, made_by.until)
+        of_record = [one for one in records if (one.practice, one.patient) == (practice, patient)]
+        return Connection(
+            id=self._id(key),
+            client=client,
+            account=made_by_key,
+            practice=practice,
+            patient=patient,
+            fhir_users=frozenset(one.family.fhir_user for one in alive),
+            record=next(iter(of_record), None),
+            made_by=made_by,
+            is_mine=is_mine,
+            scope=ScopeSet((), merged(_resource(one.family for one in alive))),
+            is_offline=any(one.is_offline for one in alive),
+            since=min(one.family.issued for one in alive),
+            until=until,
+            unused_until=min(until, max(one.unused_until for one in alive)),
+        )
+
+    def _id(self, key: tuple[str, str, str, str]) -> str:
+        """A name for the connection that tells nothing and cannot be made up."""
+        return base64url(self._keys.derive("connection", *(one.encode() for one in key)))[:22]
+
+    def _new_key(self) -> str:
+        return base64.b32encode(self._random(_RECEIPT_BYTES)).decode().lower()
+
+    async def _ended_before(self, account: Account, connection: str) -> Receipt:
+        found = [
+            receipt
+            for receipt in await self._store.find(Receipt, "connection", connection, limit=_ALL)
+            if receipt.action == "ended" and account.key in (receipt.account, receipt.holder)
+        ]
+        if not found:
+            raise UnknownConnection(connection)
+        return max(found, key=lambda one: one.at)
+
+    @staticmethod
+    def _receipt(
+        connection: Connection,
+        account: Account,
+        key: str,
+        now: float,
+        *,
+        held: dict[Held, int],
+        action: Literal["ended", "narrowed"],
+    ) -> Receipt:
+        return Receipt(
+            key=key,
+            at=now,
+            action=action,
+            account=account.key,
+            holder=connection.account,
+            connection=connection.id,
+            client_id=connection.client.key,
+            app=connection.client.name,
+            practice=connection.practice,
+            patient=connection.patient,
+            since=connection.since,
+            scope=str(connection.scope),
+            held=held,
+        )
+
+    def _told(self, receipt: Receipt) -> list[Write]:
+        """Whoever did it is told, in case it was somebody else; and whoever had made it."""
+        event: Event = "ended" if receipt.action == "ended" else "narrowed"
+        told = {receipt.account: event}
+        if receipt.is_for_proxy:
+            told[receipt.holder] = "ended-by-record" if event == "ended" else "narrowed"
+        return [
+            self._notices.about(
+                what,
+                to=f"account:{account}",
+                practice=receipt.practice,
+                once=f"{receipt.key}.{number}",
+                now=receipt.at,
+            )
+            for number, (account, what) in enumerate(told.items())
+        ]
+
+
+def made_by_proxy(
+    notices: ConnectionNotices, records: Iterable[RecordAccess], *, once: str, now: float
+) -> list[Write]:
+    """Return the notices that a consent owes: to each adult whose record a proxy gave an app.
+
+    They belong into the transaction that issues the code; ``once`` names that consent. Whose age
+    is not known is told.
+    """
+    return [
+        notices.about(
+            "made-by-proxy",
+            to=f"record:{record.practice}/{record.patient}",
+            practice=record.practice,
+            once=f"{once}.{number}",
+            now=now,
+        )
+        for number, record in enumerate(records)
+        if not record.is_own and is_adult(record.birth_date, now=now)
+    ]
+
+
+def is_adult(birth_date: str | None, *, now: float) -> bool:
+    """Whether somebody is of age, by a FHIR date (a year, a month or a day) and in UTC.
+
+    Where the date leaves it open, they count as of age: too much is told rather than too little.
+    """
+    parts = (birth_date or "").split("-")
+    try:
+        year, month, day = (int(part) for part in (*parts, "1", "1")[:3])
+        born = date(year + _ADULT_YEARS, month, 1)
+    except ValueError:
+        return True
+    today = datetime.fromtimestamp(now, UTC).date()
+    return (today.year, today.month, today.day) >= (born.year, born.month, day)
+
+
+def line_of(scope: Scope) -> str:
+    """What names a line: type and query, whatever may be done there."""
+    return f"{scope.resource_type}?{scope.query}" if scope.query else scope.resource_type
+
+
+@dataclass(frozen=True, slots=True)
+class _Alive:
+    """A family that is alive, and how long it can be."""
+
+    family: TokenFamily
+    is_offline: bool
+    until: float
+    unused_until: float
+
+
+def _is_alive(family: TokenFamily, now: float) -> bool:
+    ends = _earlier(family.expires, family.until)
+    return family.ended is None and (ends is None or now < ends)
+
+
+def _resource(families: Iterable[TokenFamily]) -> list[Scope]:
+    return [one for family in families for one in ScopeSet.parse(family.scope).resource]
+
+
+async def _families(reader: RecordReader, of: Connection, now: float) -> list[TokenFamily]:
+    """The families of a connection that have not ended."""
+    return [
+        family
+        for family in await reader.find(TokenFamily, "account", of.account, limit=_ALL)
+        if (family.client_id, family.practice, family.patient)
+        == (of.client.key, of.practice, of.patient)
+        and _is_alive(family, now)
+    ]
+
+
+async def _end(
+    transaction: RecordTransaction, of: Connection, *, now: float
+) -> tuple[bool, dict[Held, int]]:
+    """End all that a connection holds, whatever of it is stored now.
+
+    Returns whether there was anything, and what, counted by kind: one record's share of a consent
+    for several may hold nothing of its own at a moment.
+    """
+    held: dict[Held, int] = {"access-token": 0, "refresh-token": 0, "code": 0}
+    above: set[str] = set()
+    families = await _families(transaction, of, now)
+    for family in families:
+        await _end_family(transaction, family, held, now=now)
+        if family.parent is not None:
+            above.add(family.parent)
+    for key in above:
+        below = await transaction.find(TokenFamily, "parent", key, limit=_ALL)
+        parent = await transaction.get(TokenFamily, key)
+        # The list is of use for the other records; after the last of them it is of none.
+        if parent is not None and all(one.ended is not None for one in below):
+            await _end_family(transaction, parent, held, now=now)
+    held["code"] = await _delete_codes(transaction, of)
+    return bool(families) or bool(held["code"]), held
+
+
+async def _end_family(
+    transaction: RecordTransaction, family: TokenFamily, held: dict[Held, int], *, now: float
+) -> None:
+    held["access-token"] += len(
+        await transaction.find(AccessToken, "family", family.key, limit=_ALL)
+    )
+    ended = await revoke_family(transaction, family.key, now=now, because="by-person")
+    if ended and OFFLINE_ACCESS in ScopeSet.parse(family.scope).identity:
+        held["refresh-token"] += 1
+
+
+async def _delete_codes(transaction: RecordTransaction, of: Connection) -> int:
+    """Codes that were not exchanged yet; one that was has to be known when it is replayed."""
+    deleted = 0
+    for code in await transaction.find(AuthorizationCode, "account", of.account, limit=_ALL):
+        records = code.records or (code,)
+        is_of = (of.practice, of.patient) in {(one.practice, one.patient) for one in records}
+        if code.client_id == of.client.key and is_of and not code.family:
+            deleted += await transaction.delete(AuthorizationCode, code.key)
+    return deleted
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    ends = [end for end in (one, other) if end is not None]
+    return min(ends, default=None)
+
+
+async def _narrow(
+    transaction: RecordTransaction,
+    of: Connection,
+    families: Sequence[TokenFamily],
+    change: Change,
+    *,
+    now: float,
+) -> dict[Held, int]:
+    """Narrow families and the access tokens they have; count what ended on the way."""
+    held: dict[Held, int] = {"access-token": 0, "refresh-token": 0, "code": 0}
+    for family in families:
+        left = change.of(ScopeSet.parse(family.scope))
+        if not left.resource:
+            await _end_family(transaction, family, held, now=now)
+            continue
+        left_until = _earlier(family.until, change.until)
+        narrowed = msgspec.structs.replace(
+            family, scope=str(left), expires=change.end_of(family.expires), until=left_until
+        )
+        await transaction.put(narrowed)
+        for token in await transaction.find(AccessToken, "family", family.key, limit=_ALL):
+            fewer = change.of(ScopeSet.parse(token.scope))
+            if not fewer.resource:
+                held["access-token"] += await transaction.delete(AccessToken, token.key)
+                continue
+            await transaction.put(
+                msgspec.structs.replace(
+                    token,
+                    scope=str(fewer),
+                    expires=change.end_of(token.expires),
+                    until=_earlier(token.until, change.until),
+                )
+            )
+    held["code"] = await _delete_codes(transaction, of)
+    return held

@@ -1,0 +1,94 @@
+"""``/developers``: what a server says to the makers of apps, and its sandbox client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fhir_portal.smart.client import Client, disable_client
+from fhir_portal.web.developers import SANDBOX, SCOPE, SCRIPT_PATH, developers_router
+from tests.smart.world import BASE, World
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = await World.begin()
+    world.app.include_router(
+        developers_router(
+            server=world.server, store=world.store, clock=world.clock, random=world.random
+        )
+    )
+    yield world
+    world.close()
+
+
+async def test_the_page_is_public_and_says_where_to_begin(world: World) -> None:
+    browser = world.browser()
+    await browser.open("/developers")
+    assert browser.heading == "For app developers"
+    assert f"{BASE}/fhir" in browser.text
+    for name, address in world.server.smart_configuration().items():
+        if name.endswith("_endpoint"):
+            assert address in browser.text
+
+
+async def test_its_client_is_an_ordinary_public_one(world: World) -> None:
+    browser = world.browser()
+    await browser.open("/developers")
+    client = await world.store.get(Client, SANDBOX)
+    assert client is not None
+    assert (client.type, client.auth_method, client.scope) == ("public", "none", SCOPE)
+    assert client.redirect_uris == (f"{BASE}/developers",)
+    await browser.open("/developers")
+    assert await world.store.get(Client, SANDBOX) == client
+
+
+async def test_switched_off_it_stays_off(world: World) -> None:
+    browser = world.browser()
+    await browser.open("/developers")
+    await disable_client(world.store, SANDBOX, now=world.clock())
+    await browser.open("/developers")
+    assert "The sandbox is switched off" in browser.text
+    assert SCRIPT_PATH not in browser.page.text
+    client = await world.store.get(Client, SANDBOX)
+    assert client is not None
+    assert client.disabled
+
+
+async def test_under_another_name_it_leads_to_the_right_one(world: World) -> None:
+    """Links use the base URL, never the Host header."""
+    async with world.http(headers={"Host": "evil.example"}) as http:
+        answer = await http.get("/developers")
+    assert "evil.example" not in answer.text
+    assert SCRIPT_PATH not in answer.text
+    assert f'href="{BASE}/developers"' in answer.text
+
+
+async def test_where_no_app_could_be_registered_there_is_no_sandbox() -> None:
+    world = await World.begin(base="http://portal.example", aliases=())
+    world.app.include_router(
+        developers_router(
+            server=world.server, store=world.store, clock=world.clock, random=world.random
+        )
+    )
+    browser = world.browser()
+    await browser.open("/developers")
+    assert "The sandbox is switched off" in browser.text
+    assert await world.store.get(Client, SANDBOX) is None
+    world.close()
+
+
+async def test_its_script_is_our_own_and_the_only_one_allowed(world: World) -> None:
+    browser = world.browser()
+    await browser.open("/developers")
+    policy = browser.page.headers["content-security-policy"]
+    assert "script-src 'self'; connect-src 'self'" in policy
+    assert "unsafe" not in policy
+    sources = [one.get("src") for one in browser.document.xpath("//script")]
+    assert SCRIPT_PATH in sources
+    assert all(source and source.startswith("/static/") for source in sources)
+    script = await browser.http.get(SCRIPT_PATH)
+    assert script.headers["content-type"].startswith("text/javascript")
+    for sink in ("innerHTML", "eval(", "localStorage", "https://"):
+        assert sink not in script.text
