@@ -58,7 +58,8 @@ class Scenario:
     """One kind of request, the answer the bare server gives to it, and the bar to reach.
 
     ``share`` is of the bare server's throughput; ``rate`` is per second on a core where the bare
-    server manages `BARE_READS` reads, and is scaled by what it manages here.
+    server manages `BARE_READS` reads, and is scaled by what it manages here. ``bodies`` are for
+    requests that may be sent once each; where they do not suffice, the round fails.
     """
 
     name: str
@@ -68,6 +69,8 @@ class Scenario:
     body: str | None = None
     share: float | None = None
     rate: float | None = None
+    content_type: str = FHIR_JSON
+    bodies: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -431,13 +434,15 @@ def drive(scenario: Scenario, url: str, token: str, seconds: float, folder: Path
     """Run wrk against one server; raises `Failed` unless every request is a success."""
     targets, body = folder / "targets", folder / "body"
     targets.write_text("\n".join(scenario.targets))
-    body.write_text(scenario.body or "")
+    body.write_text("\n".join(scenario.bodies) or scenario.body or "")
     wrk = ["wrk", "--threads", "2", "--connections", "16", "--duration", f"{seconds:g}s"]
     wrk += ["--timeout", "30s", "--script", str(HERE / "wrk.lua")]
-    wrk += ["--header", f"Authorization: Bearer {token}"]
-    wrk += ["--header", f"Content-Type: {FHIR_JSON}", url, "--", scenario.method, str(targets)]
+    wrk += ["--header", f"Authorization: Bearer {token}"] if token else []
+    wrk += ["--header", f"Content-Type: {scenario.content_type}", url]
+    wrk += ["--", scenario.method, str(targets)]
+    wrk += [str(body)] if scenario.body or scenario.bodies else []
     said = subprocess.run(
-        [*on_core(1), *wrk, *([str(body)] if scenario.body else [])],
+        [*on_core(1), *wrk, *(["once"] if scenario.bodies else [])],
         check=True,
         capture_output=True,
         text=True,

@@ -1,8 +1,12 @@
--- wrk -s wrk.lua URL -- METHOD TARGETS [BODY]
+-- wrk -s wrk.lua URL -- METHOD TARGETS [BODY [once]]
 -- Asks for the targets (one a line) in turn and prints what came of it as one line of JSON.
+-- With `once` each line of BODY is a body that is sent once, to the first target; whatever is
+-- asked after the last of them is nothing that succeeds.
 
 local requests = {}
 local turn = 0
+local threads = 0
+local once = false
 
 local function content(path)
   local file = assert(io.open(path, "rb"))
@@ -11,7 +15,24 @@ local function content(path)
   return text
 end
 
+function setup(thread)
+  thread:set("number", threads)
+  threads = threads + 1
+end
+
 function init(args)
+  once = args[4] == "once"
+  if once then
+    local target, line = content(args[2]):match("[^\n]+"), 0
+    for body in content(args[3]):gmatch("[^\n]+") do
+      if line % 2 == number then  -- there are two threads
+        requests[#requests + 1] = wrk.format(args[1], target, nil, body)
+      end
+      line = line + 1
+    end
+    requests[#requests + 1] = wrk.format("GET", "/there-are-no-bodies-left")
+    return
+  end
   local body = args[3] and content(args[3]) or nil
   for target in content(args[2]):gmatch("[^\n]+") do
     requests[#requests + 1] = wrk.format(args[1], target, nil, body)
@@ -19,7 +40,11 @@ function init(args)
 end
 
 function request()
-  turn = turn % #requests + 1
+  if once then
+    turn = math.min(turn + 1, #requests)
+  else
+    turn = turn % #requests + 1
+  end
   return requests[turn]
 end
 

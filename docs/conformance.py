@@ -4,7 +4,9 @@
     python docs/conformance.py --check    fail if what is checked in says something else
 
 A test says which statements it checks: ``@pytest.mark.requirement("hl7.fhir.r4", "3.1.0.1", ...)``,
-the set and the statements' own ids. Tests are only collected here; `make test` runs them.
+the set and the statements' own ids. Tests are only collected here; `make test` runs them. Where a
+fault was planted for a statement (``python -m tests.conformance.faults``), the page says which, and
+which tests failed on it.
 """
 
 from __future__ import annotations
@@ -12,20 +14,31 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import re
 import sys
+import tomllib
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PAGE = Path(__file__).with_name("conformance.md")
+TESTS = Path(__file__).parents[1] / "tests" / "conformance"
+SEEN, CHECKLIST = TESTS / "faults_seen.json", TESTS / "checklist.toml"
 HEAD = """\
 # Conformance
 
 Printed by `make conformance` from the tests: each row is a statement of a specification, named by
 the specification's own identifier, and the tests that check it. A statement whose only tests are
 skipped or expected to fail is a gap. A statement that no test names is not listed yet.
+
+Where a row has planted faults, each of them was put into the server by
+`python -m tests.conformance.faults`, and the tests whose numbers follow it were seen to fail on it;
+without a fault all of them passed.
 """
 
 Requirement = tuple[str, str]
@@ -52,6 +65,28 @@ class Markers:
                     known[test] = known.get(test, "") or "; ".join(gaps)
 
 
+@dataclass
+class Planted:
+    """What was seen when faults were planted, and what the items are about.
+
+    ``faults`` are, by item, what each one breaks and the tests that failed on it.
+    """
+
+    faults: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    open: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls) -> Planted:
+        seen: list[dict[str, Any]] = json.loads(SEEN.read_text("utf-8"))
+        checklist = tomllib.loads(CHECKLIST.read_text("utf-8"))
+        faults: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
+        for one in seen:
+            for item in one["items"]:
+                faults[item][one["breaks"]] = one["tests"]
+        return cls(dict(faults), checklist["words"], checklist["open"])
+
+
 def collect() -> Markers:
     """Collect every test; exits with pytest's own words when it cannot."""
     markers = Markers()
@@ -71,27 +106,57 @@ def natural(requirement: Requirement) -> list[list[str | int]]:
     ]
 
 
-def page(markers: Markers) -> str:
+def page(markers: Markers, planted: Planted) -> str:
     """Return the whole page."""
+    by_set: defaultdict[str, list[str]] = defaultdict(list)
+    for requirements, one in sorted(markers.tests, key=natural):
+        by_set[requirements].append(one)
     lines = [HEAD]
-    heading = ""
-    for requirement in sorted(markers.tests, key=natural):
-        requirements, one = requirement
-        if requirements != heading:
-            heading = requirements
-            lines += [f"## {heading}\n", "| statement | status | test |", "| --- | --- | --- |"]
-        tests = markers.tests[requirement]
-        status = "gap" if all(tests.values()) else "tested"
-        names = [f"`{test}`" + (f" ({gap})" if gap else "") for test, gap in sorted(tests.items())]
-        lines.append(f"| {one} | {status} | {'<br>'.join(names)} |")
+    for requirements, ids in by_set.items():
+        lines.append(f"## {requirements}\n")
+        if planted.faults.keys() & ids:
+            lines += ["| item | status | tests | planted faults |", "| --- | --- | --- | --- |"]
+            lines += [_with_faults(one, markers.tests[requirements, one], planted) for one in ids]
+        else:
+            lines += ["| statement | status | test |", "| --- | --- | --- |"]
+            lines += [_row(one, markers.tests[requirements, one]) for one in ids]
+        lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _row(one: str, tests: Mapping[str, str]) -> str:
+    names = [_named(test, gap) for test, gap in sorted(tests.items())]
+    return f"| {one} | {_status(tests)} | {'<br>'.join(names)} |"
+
+
+def _with_faults(one: str, tests: Mapping[str, str], planted: Planted) -> str:
+    """A row of an item for which faults were planted, or that has words of its own."""
+    order = sorted(tests)
+    names = [f"{n}. {_named(test, tests[test])}" for n, test in enumerate(order, 1)]
+    faults = []
+    for breaks, failed in sorted(planted.faults.get(one, {}).items()):
+        numbers = [str(order.index(test) + 1) for test in failed if test in tests]
+        if numbers:
+            faults.append(f"{breaks} ({', '.join(numbers)})")
+    status = "pass" if faults and not any(tests.values()) else _status(tests)
+    status += f"; open: {planted.open[one]}" if one in planted.open else ""
+    title = f"{one}: {planted.words[one]}" if one in planted.words else one
+    return f"| {title} | {status} | {'<br>'.join(names)} | {'<br>'.join(faults)} |"
+
+
+def _status(tests: Mapping[str, str]) -> str:
+    return "gap" if all(tests.values()) else "tested"
+
+
+def _named(test: str, gap: str) -> str:
+    return f"`{test}`" + (f" ({gap})" if gap else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    now = page(collect())
+    now = page(collect(), Planted.read())
     if not check:
         PAGE.write_text(now, "utf-8")
         print(now)

@@ -31,7 +31,7 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.logs import configure
 from fhir_portal.notify.connection import OutboxConnectionNotices
-from fhir_portal.notify.outbox import FolderDelivery, deliver_due
+from fhir_portal.notify.outbox import CHANNELS, Channel, FolderDelivery, deliver_channel
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
@@ -44,11 +44,14 @@ from fhir_portal.smart.discovery import capability_security
 from fhir_portal.smart.dpop import DpopPolicy, nonces_at
 from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
+from fhir_portal.smart.launch import Launches
 from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.smart.unused_clients import UnusedClients
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
+from fhir_portal.web.launch import EhrLaunches, visits_by
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.pages.apps import apps_router
@@ -133,13 +136,14 @@ class Application:
             await self._http.aclose()
             await self.store.aclose()
             raise
-        self._tasks = [
-            asyncio.create_task(self._every(seconds, what, work))
-            for seconds, what, work in (
-                (HOUSEKEEPING_SECONDS, "housekeeping", self._keep_house),
-                (DELIVERY_SECONDS, "delivery", self._deliver),
-            )
+        rounds: list[tuple[float, str, Callable[[], Awaitable[object]]]] = [
+            (HOUSEKEEPING_SECONDS, "housekeeping", self._keep_house)
         ]
+        rounds += [
+            (DELIVERY_SECONDS, f"delivery of {one}", functools.partial(self._deliver, one))
+            for one in CHANNELS
+        ]
+        self._tasks = [asyncio.create_task(self._every(*one)) for one in rounds]
         self._is_open = True
 
     async def _put_together(self) -> None:
@@ -159,7 +163,9 @@ class Application:
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
         directory = Relations(store, clock)
-        asking = outbound.Outbound(self._http, loopback=settings.apps_on_loopback)
+        asking = functools.partial(
+            outbound.Outbound, self._http, loopback=settings.apps_on_loopback
+        )
         self.authorization = AuthorizationServer(
             store=store,
             directory=directory,
@@ -173,15 +179,17 @@ class Application:
                 refresh_token=settings.refresh_token_days * DAY,
                 refresh_in_all=settings.refresh_token_days_in_all * DAY,
             ),
-            client_keys=ClientKeys(asking, clock),
+            client_keys=ClientKeys(asking(), clock, strangers=asking(site_at_once=1)),
             loopback=settings.apps_on_loopback,
             dpop=DpopPolicy(required=settings.dpop_required, nonce=settings.dpop_nonce),
             notices=OutboxConnectionNotices(),
+            visits=visits_by(self.portal, clock),
             clock=clock,
         )
+        self._unused_clients = UnusedClients(store)
         self._delivery = by_channel(
             {
-                "webhook": RevocationEvents(asking, self.authorization.signing_keys, issuer),
+                "webhook": RevocationEvents(asking(), self.authorization.signing_keys, issuer),
                 "mail": FolderDelivery(settings.outbox_folder, lambda _: None),
             }
         )
@@ -191,6 +199,7 @@ class Application:
             smart_configuration=functools.cache(self.authorization.smart_configuration),
             max_body=settings.max_body_bytes,
             max_transaction=settings.max_transaction_bytes,
+            dpop_required=settings.dpop_required,
         )
         sessions = Sessions(
             store,
@@ -216,10 +225,25 @@ class Application:
         )
         brands = brands_router(store=store, issuer=issuer, clock=clock)
         developers = developers_router(
-            server=self.authorization, store=store, clock=clock, random=secrets.token_bytes
+            server=self.authorization,
+            store=store,
+            clock=clock,
+            random=secrets.token_bytes,
+            dpop_required=settings.dpop_required,
         )
         # Only the pages and the endpoints of the authorization server count by address.
-        self._oauth = behind_proxy(OAuthEndpoints(self.authorization, store))
+        launches = Launches(
+            store,
+            issuer=issuer,
+            loopback=settings.apps_on_loopback,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        self._oauth = behind_proxy(
+            OAuthEndpoints(
+                self.authorization, store, launches=EhrLaunches(self.portal, launches, issuer)
+            )
+        )
         self._site = behind_proxy(
             site(
                 [
@@ -288,10 +312,13 @@ class Application:
                 _log.error(f"{what} failed", **fault(error))
 
     async def _keep_house(self) -> None:
+        await self._unused_clients.sweep(self.clock())
         await drop_expired(self.store, self.clock())
 
-    async def _deliver(self) -> None:
-        await deliver_due(self.store, self._delivery, worker=self._worker, clock=self.clock)
+    async def _deliver(self, channel: Channel) -> None:
+        await deliver_channel(
+            self.store, channel, self._delivery, worker=self._worker, clock=self.clock
+        )
 
     def _capabilities(self) -> bytes:
         issuer = self.authorization.issuer

@@ -8,8 +8,11 @@ from fhir_portal.commands.check import check_command
 from fhir_portal.commands.client import client_commands
 from fhir_portal.commands.demo import demo_command
 from fhir_portal.commands.import_ import import_command
+from fhir_portal.commands.keys import keys_commands
 from fhir_portal.commands.practice import practice_commands
 from fhir_portal.commands.serve import serve_command
+from fhir_portal.commands.staff import staff_commands
+from fhir_portal.commands.token import token_commands
 
 cli = typer.Typer(
     name="fhir-portal",
@@ -31,6 +34,9 @@ cli.command("import")(import_command)
 cli.command("check")(check_command)
 cli.add_typer(client_commands)
 cli.add_typer(practice_commands)
+cli.add_typer(staff_commands)
+cli.add_typer(keys_commands)
+cli.add_typer(token_commands)
 
 
 def main() -> None:

@@ -21,29 +21,36 @@ from fhir_portal.app import DELIVERY_SECONDS, HOUSEKEEPING_SECONDS, Application,
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify import outbox
-from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.notify.outbox import CHANNELS, OutboxMessage
 from fhir_portal.records import DROPPED_AT_ONCE, drop_expired
 from fhir_portal.settings import InvalidSettings, load
 
 
 class Pauses:
-    """The waiting between two rounds of each task, which the test ends: ``await round(60)``."""
+    """The waiting between two rounds of the tasks, which the test ends: ``await round(60)``."""
 
     def __init__(self) -> None:
-        self._started: defaultdict[float, asyncio.Event] = defaultdict(asyncio.Event)
-        self._over: defaultdict[float, asyncio.Event] = defaultdict(asyncio.Event)
+        self._waiting: defaultdict[float, list[asyncio.Future[None]]] = defaultdict(list)
+        self._changed = asyncio.Event()
 
     async def __call__(self, seconds: float) -> None:
-        self._started[seconds].set()
-        await self._over[seconds].wait()
-        self._over[seconds].clear()
+        over = asyncio.get_running_loop().create_future()
+        self._waiting[seconds].append(over)
+        self._changed.set()
+        await over
 
-    async def round(self, seconds: float) -> None:
-        """Let one round of the task that pauses so long happen, and wait for the next pause."""
-        await self._started[seconds].wait()
-        self._started[seconds].clear()
-        self._over[seconds].set()
-        await self._started[seconds].wait()
+    async def round(self, seconds: float, *, tasks: int = 1) -> None:
+        """Let one round of the tasks that pause so long happen, and wait for their next pause."""
+        await self._until(seconds, tasks)
+        begun, self._waiting[seconds] = self._waiting[seconds], []
+        for over in begun:
+            over.set_result(None)
+        await self._until(seconds, tasks)
+
+    async def _until(self, seconds: float, tasks: int) -> None:
+        while len(self._waiting[seconds]) < tasks:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +104,7 @@ async def test_what_waits_in_the_outbox_is_sent_while_the_server_runs(tmp_path: 
             )
 
         await application.store.transact(enqueue)
-        await pauses.round(DELIVERY_SECONDS)
+        await pauses.round(DELIVERY_SECONDS, tasks=len(CHANNELS))
         sent = application.settings.outbox_folder / "app.ended.1.json"
         assert json.loads(sent.read_text())["to"] == "account:somebody"
         assert [one.state for one in await application.store.every(OutboxMessage)] == ["done"]

@@ -62,14 +62,18 @@ async def app_use(
     since: float,
     now: float,
 ) -> AppUse:
-    """Count what a client did with a record as one person, for one account, since a moment."""
+    """Count what a client did with a record as one person, for one account, since a moment.
+
+    Where that is more than can be counted, it is the latest of it.
+    """
     use, before, looked_at = AppUse(), None, 0
     while looked_at < _MOST:
-        page = await log.of_record(
+        page = await log.of_app(
             practice,
             patient.partition("/")[2],
             agent=fhir_user,
-            told=True,
+            client=client,
+            account=account,
             low=int(since * 1000),
             high=int(now * 1000) + 1,
             before=before,
@@ -87,7 +91,7 @@ async def app_use(
 
 
 async def person_name(reader: IdentityReader, practice: str, reference: str) -> str:
-    """The name of a Patient or RelatedPerson, for somebody who knows that they are one."""
+    """The name of a Patient, RelatedPerson or Practitioner, for who knows that they are one."""
     key = ResourceKey.parse(reference)
     row = await reader.read(key, Visibility.of_server(key.type, practice=practice))
     return "" if row is None or row.deleted else name_of(json.parse(row.body))

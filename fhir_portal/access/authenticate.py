@@ -11,11 +11,13 @@ from typing import Any, Final, Protocol, TypeVar
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.relation import IdentityReader, Relations
 from fhir_portal.accounts.account import Account
+from fhir_portal.consent.record import RecordAccess, StaffAccess
 from fhir_portal.fhir.errors import Unauthenticated
 from fhir_portal.records import DuplicateRecord
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.dpop import Shown, UsedProof, used_before, verify
 from fhir_portal.smart.errors import OAuthError
+from fhir_portal.smart.revocation import is_of_staff
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import AccessToken, authenticate
 
@@ -182,14 +184,22 @@ async def resolve(
     client = await reader.get(Client, token.client_id)
     if client is None or not client.is_open:
         raise Unauthenticated(_REFUSED)
-    record = None
-    if token.context == "patient":
+    record: RecordAccess | None = None
+    staff: StaffAccess | None = None
+    if token.context != "system":
         account = await reader.get(Account, token.account) if token.account else None
-        if account is None or account.disabled or token.patient is None:
+        if account is None or account.disabled:
             raise Unauthenticated(_REFUSED)
-        record = await Relations(reader, clock).record_of(account, token.practice, token.patient)
-        if record is None or record.access != token.access:
+        relations = Relations(reader, clock)
+        if is_of_staff(token):
+            if client.serves_staff_of(token.practice):
+                staff = await _as_staff(relations, account, token)
+        elif token.patient is not None:
+            record = await relations.record_of(account, token.practice, token.patient)
+            record = record if record is not None and record.access == token.access else None
+        if staff is None and record is None:
             raise Unauthenticated(_REFUSED)
+    bound_to = token.patient if staff is not None and token.context == "patient" else None
     return AuthContext(
         client=token.client_id,
         context=token.context,
@@ -201,7 +211,27 @@ async def resolve(
         account=token.account,
         permissions=frozenset(client.permissions),
         jkt=token.jkt,
+        staff=staff,
+        staff_patient=bound_to.partition("/")[2] if bound_to is not None else None,
     )
+
+
+async def _as_staff(
+    relations: Relations, account: Account, token: AccessToken
+) -> StaffAccess | None:
+    """Return the membership under which a token of staff is used, if it is what it was given for.
+
+    The patient of a ``user/`` token is the one the EHR had open: context, and no bound.
+    """
+    staff = await relations.staff_at(account, token.practice)
+    if staff is None or (token.fhir_user, token.grant) != (staff.fhir_user, None):
+        return None
+    if token.context == "user":
+        return staff
+    if token.patient is None:
+        return None
+    record = await relations.staff_record_of(account, token.practice, token.patient)
+    return staff if record is not None and record.access == token.access else None
 
 
 def _ended(auth: AuthContext, now: float) -> bool:

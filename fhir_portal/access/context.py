@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fhir_portal.consent.record import RecordAccess
+from fhir_portal.consent.record import RecordAccess, StaffAccess
 from fhir_portal.smart.scope import ScopeSet
 
 LABEL = "label"
@@ -16,10 +16,13 @@ GRANT_WRITING = "grant-writing"
 class AuthContext:
     """The caller of one request (SMART App Launch 2.2 §2: scopes of one context per token).
 
-    ``record`` is the record a ``patient/`` token is bound to and the relation under which it is
-    used now; ``None`` under ``system/``. ``permissions`` are the client's own (``label``,
-    ``grant-writing``). ``token`` is the token's hash: it names the token in the log. ``jkt`` is
-    the DPoP key that the token is bound to.
+    ``record`` is the record that a person's ``patient/`` token is bound to and the relation under
+    which it is used now: themselves, or a grant. ``staff`` is the practice that somebody uses a
+    token in as its staff. Then ``record`` is ``None``, so that what is a person's right is never
+    taken for theirs; a ``user/`` token is bound to the practice, and ``staff_patient`` is the id
+    of the Patient that their ``patient/`` token is bound to. ``permissions`` are the client's own
+    (``label``, ``grant-writing``). ``token`` is the token's hash: it names the token in the log.
+    ``jkt`` is the DPoP key that the token is bound to.
     """
 
     client: str
@@ -32,6 +35,8 @@ class AuthContext:
     account: str | None = None
     permissions: frozenset[str] = frozenset()
     jkt: str | None = None
+    staff: StaffAccess | None = None
+    staff_patient: str | None = None
     decided: dict[tuple[str, str], Any] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -40,12 +45,14 @@ class AuthContext:
 
     @property
     def patient(self) -> str | None:
-        """The id of the Patient in context."""
+        """The id of the Patient whose record a person uses, as themselves or by a grant."""
         return self.record.patient.partition("/")[2] if self.record else None
 
     @property
     def fhir_user(self) -> str | None:
-        """``Patient/<id>`` or ``RelatedPerson/<id>`` of the person using the token."""
+        """``Patient``, ``RelatedPerson`` or ``Practitioner/<id>`` of the person using the token."""
+        if self.staff is not None:
+            return self.staff.fhir_user
         return self.record.fhir_user if self.record else None
 
     @property

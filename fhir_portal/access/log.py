@@ -66,6 +66,11 @@ def stream_of(row: AccessRow) -> str:
     return row.agent if row.told else f"-{row.agent}"
 
 
+def app_key(client: str, account: str) -> str:
+    """Return what an app's lines for one account are found by in a stream; two may share one."""
+    return hashlib.sha256(f"{client} {account}".encode()).hexdigest()[:16]
+
+
 class AccessLog(Protocol):
     """Append-only for everybody."""
 
@@ -94,5 +99,25 @@ class AccessLog(Protocol):
         ``told`` asks for those only that the record's person may read.
 
         ``low`` and ``high`` bound ``at``, both inclusive; ``before`` is the id to go on from.
+        """
+        ...
+
+    async def of_app(
+        self,
+        practice: str,
+        record: str,
+        *,
+        agent: str,
+        client: str,
+        account: str,
+        low: int,
+        high: int,
+        before: str | None,
+        limit: int,
+    ) -> list[LoggedAccess]:
+        """Return what a client did with a record as an agent, for an account; newest first.
+
+        Other clients' lines are not looked at, however many there are. Only those come that the
+        record's person may read; the rest is as in `of_record`.
         """
         ...

@@ -87,12 +87,14 @@ OWNERS: Final[Mapping[str, OwnerRule]] = {
 }
 
 WITHOUT_OWNER: Final = frozenset(served_types()) - OWNERS.keys()
-"""Served types nobody's token but ``system/`` and staff can see."""
+"""Served types that no token but a ``system/`` one can see."""
 
 DIRECTORY: Final = frozenset(t for t, rule in OWNERS.items() if isinstance(rule, Directory))
 DERIVED: Final = frozenset(
     t for t, rule in OWNERS.items() if isinstance(rule, FromTargets | FromReferrers)
 )
+OF_STAFF: Final = frozenset(OWNERS) - {"AuditEvent"}
+"""What a practice's staff can see: records and the directory; who looked at them is not theirs."""
 
 
 def references_at(tree: Mapping[str, Any], path: str) -> Iterator[str]:

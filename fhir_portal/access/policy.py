@@ -7,14 +7,15 @@ which the stores compile into the query, or why not, which goes to the access lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fhir_portal.access.context import AuthContext
-from fhir_portal.access.owners import DIRECTORY, OWNERS, Directory
-from fhir_portal.access.visibility import Visibility
+from fhir_portal.access.owners import DERIVED, DIRECTORY, OF_STAFF, OWNERS, Directory
+from fhir_portal.access.visibility import NO_SECTION, Visibility
 from fhir_portal.access.writes import writable
 from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
+from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError
 from fhir_portal.search.criterion import Criterion
@@ -79,6 +80,8 @@ def _decided(auth: AuthContext, letter: str, resource_type: str) -> Permit | Den
         )
         # What all practices share is read by each, and written by none of them.
         return Permit(visible.own() if letter in "cud" else visible)
+    if auth.staff is not None:
+        return _as_staff(auth, letter, resource_type, any_of)
     if auth.context != "patient" or auth.record is None or auth.patient is None:
         return Deny("no patient in the launch context")
     own = _own_identity(auth, letter, resource_type) if any_of == () else None
@@ -125,6 +128,51 @@ def _of_record(
     )
 
 
+def _as_staff(
+    auth: AuthContext,
+    letter: str,
+    resource_type: str,
+    any_of: tuple[tuple[Criterion, ...], ...] | None,
+) -> Permit | Deny:
+    """All records of the practice, or the one a ``patient/`` token is bound to; all labels."""
+    own = _own_practitioner(auth, letter, resource_type) if any_of == () else None
+    if own is not None:
+        return Permit(own)
+    if any_of == ():
+        return Deny(f"no scope grants {letter} on {resource_type}")
+    if resource_type not in OF_STAFF:
+        return Deny(f"{resource_type} is not for a practice's staff")
+    practice = auth.practice
+    whole = Visibility.of_practice(resource_type, practice=practice, labels=None, any_of=any_of)
+    if resource_type in DIRECTORY:
+        return Permit(whole)
+    # A derived row that nobody classified may follow what is no patient's, such as a Person.
+    sections = _ANY_SECTION if resource_type in DERIVED else None
+    if auth.context == "user":
+        return Permit(replace(whole.own(), sections=sections))
+    if auth.staff_patient is None:
+        return Deny("no patient in the launch context")
+    return Permit(
+        Visibility.of_record(
+            resource_type,
+            practice=practice,
+            record=auth.staff_patient,
+            sections=sections,
+            labels=None,
+            any_of=any_of,
+        )
+    )
+
+
+def _own_practitioner(auth: AuthContext, letter: str, resource_type: str) -> Visibility | None:
+    """What `_own_identity` is for a person."""
+    name, _, own_id = (auth.fhir_user or "").partition("/")
+    if letter != "r" or name != resource_type or "fhirUser" not in auth.scopes.identity:
+        return None
+    own = Visibility.of_practice(resource_type, practice=auth.practice, labels=None).own()
+    return own.only({own_id})
+
+
 def _own_identity(auth: AuthContext, letter: str, resource_type: str) -> Visibility | None:
     """With the ``fhirUser`` scope a token may read exactly that resource (SMART 2.2 §5.1)."""
     user = auth.fhir_user
@@ -164,6 +212,8 @@ def _granted(
         return ()
     return tuple(dict.fromkeys(found))
 
+
+_ANY_SECTION: Final = frozenset(section_displays()) | {NO_SECTION}
 
 _MAX_GRANULAR: Final = 100
 """Granular scopes on one type; a token with more of them sees nothing of it."""

@@ -1,7 +1,7 @@
-"""How an account stands to records: its own Patients, and the grants of its RelatedPersons.
+"""How an account stands to records: its own Patients, grants of its RelatedPersons, as staff.
 
-Resolved inside the server from accounts, Persons and grants, never through the guarded API, so
-that nobody needs rights to find out which rights they have.
+Resolved inside the server from accounts, Persons, grants and memberships, never through the
+guarded API, so that nobody needs rights to find out which rights they have.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.staff import LEVELS, StaffMember, staff_key
 from fhir_portal.consent.grant import Grant, is_current
-from fhir_portal.consent.record import RecordAccess, way_to
+from fhir_portal.consent.record import RecordAccess, StaffAccess, way_to
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
@@ -61,6 +62,67 @@ class Relations:
             return None
         found = [record async for record in self._records(account, practice)]
         return way_to(found, practice, patient)
+
+    async def staff_of(self, account: Account) -> tuple[StaffAccess, ...]:
+        """Return the practices on whose staff the account is now, in the order of their keys."""
+        if account.disabled:
+            return ()
+        members = await self._reader.find(StaffMember, "account", account.key)
+        found = [await self._staff(member) for member in members]
+        return tuple(one for one in found if one is not None)
+
+    async def staff_at(self, account: Account, practice: str) -> StaffAccess | None:
+        """Return the one of `staff_of` for a practice."""
+        if account.disabled:
+            return None
+        member = await self._reader.get(StaffMember, staff_key(practice, account.key))
+        return None if member is None else await self._staff(member)
+
+    async def staff_record_of(
+        self, account: Account, practice: str, patient: str
+    ) -> RecordAccess | None:
+        """Return how the account may use a record as staff of its practice, or ``None``."""
+        staff = await self.staff_at(account, practice)
+        key = local_target(patient)
+        if staff is None or key is None or str(key) != patient or key.type != "Patient":
+            return None
+        found = await self._resource(practice, key)
+        if found is None:
+            return None
+        return RecordAccess(
+            patient=patient,
+            practice=practice,
+            practice_name=staff.practice_name,
+            patient_name=name_of(found),
+            birth_date=found.get("birthDate"),
+            relation="staff",
+            fhir_user=staff.fhir_user,
+            grant=None,
+            sections=None,
+            act=frozenset(),
+            until=None,
+            zone=staff.zone,
+        )
+
+    async def _staff(self, member: StaffMember) -> StaffAccess | None:
+        """A membership conveys nothing without its practice, an active Practitioner and a level."""
+        practice = await self._reader.get(Practice, member.practice)
+        key = local_target(member.practitioner)
+        if practice is None or key is None or key.type != "Practitioner":
+            return None
+        practitioner = await self._resource(practice.key, key)
+        if practitioner is None or practitioner.get("active") is False:
+            return None
+        if member.level not in LEVELS:
+            return None
+        return StaffAccess(
+            practice=practice.key,
+            practice_name=practice.name,
+            fhir_user=str(key),
+            name=name_of(practitioner),
+            level=member.level,
+            zone=practice.zone,
+        )
 
     async def _records(
         self, account: Account, practice_only: str | None = None
@@ -155,7 +217,7 @@ class Relations:
 
 
 def name_of(resource: Mapping[str, Any]) -> str:
-    """Return the name a person is known by, from ``name`` of a Patient or RelatedPerson."""
+    """Return the name a person is known by, from ``name`` of a Patient, Practitioner and so on."""
     names = resource.get("name") or [{}]
     name = next((n for n in names if n.get("use") in {"official", "usual"}), names[0])
     text = name.get("text") or " ".join([*(name.get("given") or ()), name.get("family") or ""])

@@ -97,11 +97,11 @@ class Visibility:
         practice: str,
         record: str,
         sections: frozenset[str] | None,
-        labels: frozenset[str],
+        labels: frozenset[str] | None,
         any_of: tuple[tuple[Criterion, ...], ...] | None = None,
         ids: frozenset[str] | None = None,
     ) -> Self:
-        """One record's resources in one practice: self and proxies."""
+        """One record's resources in one practice: self, proxies, and staff in one record."""
         return cls(resource_type, (practice,), record, sections, labels, ids, any_of, None)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 ``system/`` clients write their own practice's resources; people write the few types below, in
 their own name, and everything else through operations. What is in neither table is not written.
+A practice's staff read, and write nothing yet.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
-from fhir_portal.access.owners import DIRECTORY, OWNERS
+from fhir_portal.access.owners import DIRECTORY, OF_STAFF, OWNERS
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import sections_of, types_in
 from fhir_portal.fhir.definitions import served_types
@@ -94,15 +95,20 @@ class WriteTableScopes:
     def grantable(self, context: str, resource_type: str, record: RecordAccess | None) -> str:
         """Return the letters that a scope of this context and type can grant (``cruds`` order).
 
-        ``record`` narrows a person's letters to the sections of the grant; ``None`` asks what
-        anybody could be granted.
+        ``record`` narrows a person's letters to the sections of the grant, and a member of staff's
+        to what staff can do; ``None`` asks what anybody could be granted.
         """
         if resource_type not in _SERVED:
             return ""
         if context == "system":
             return "cruds" if resource_type in SYSTEM_WRITES else "rs"
+        of_staff = record is not None and record.is_staff
+        if context == "user" and (record is None or of_staff):
+            return "rs" if resource_type in OF_STAFF else ""
         if context != "patient" or resource_type not in OWNERS:
             return ""
+        if of_staff:
+            return "rs" if resource_type in OF_STAFF else ""
         rule = PERSON_WRITES.get(resource_type)
         letters = "rs" + (rule.letters if rule else "")
         if record is not None and not record.is_own:

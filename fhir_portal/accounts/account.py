@@ -20,6 +20,8 @@ from fhir_portal.records import (
 Role = Literal["patient", "proxy", "guardian", "staff", "admin"]
 
 _MAX_USERNAME = 200
+_FOLDS = 4
+"""Folding once is stable but for some characters; twice has been enough for every one."""
 
 
 class DuplicateAccount(Exception):
@@ -63,13 +65,18 @@ class AccountName(Record, frozen=True, kw_only=True):
 def folded(username: str) -> str:
     """Return the form in which user names are compared: case and width do not tell them apart.
 
-    What is longer than any user name is nobody's: ``""``. (To normalise it would take time with
-    the square of its length.)
+    It is folded until it stays as it is, so that a name that is kept leads to itself. What is
+    longer than any user name is nobody's: ``""``. (To normalise it would take time with the square
+    of its length.)
     """
-    stripped = username.strip()
-    if len(stripped) > _MAX_USERNAME:
-        return ""
-    return unicodedata.normalize("NFKC", stripped).casefold()
+    name = username.strip()
+    for _ in range(_FOLDS):
+        if len(name) > _MAX_USERNAME:
+            return ""
+        before, name = name, unicodedata.normalize("NFKC", name).casefold().strip()
+        if name == before:
+            return name
+    return ""
 
 
 async def add_account(
@@ -86,10 +93,36 @@ async def add_account(
 
     ``password_hash`` comes from `fhir_portal.accounts.credentials.Passwords.hash`.
     """
+    account = new_account(
+        username=username,
+        password_hash=password_hash,
+        now=now,
+        random=random,
+        persons=persons,
+        role=role,
+    )
+
+    async def keep(transaction: RecordTransaction) -> None:
+        await insert_account(transaction, account)
+
+    await store.transact(keep)
+    return account
+
+
+def new_account(
+    *,
+    username: str,
+    password_hash: str | None,
+    now: float,
+    random: Callable[[int], bytes],
+    persons: Sequence[str] = (),
+    role: Role = "patient",
+) -> Account:
+    """Return an account that `insert_account` can store. Raises `InvalidUsername`."""
     name = folded(username)
     if not name or len(name) > _MAX_USERNAME or not name.isprintable():
         raise InvalidUsername(f"a user name has 1 to {_MAX_USERNAME} printable characters")
-    account = Account(
+    return Account(
         key=base64.urlsafe_b64encode(random(15)).decode(),
         username=name,
         created=now,
@@ -98,15 +131,14 @@ async def add_account(
         role=role,
     )
 
-    async def keep(transaction: RecordTransaction) -> None:
-        await transaction.insert(AccountName(key=name, account=account.key))
-        await transaction.insert(account)
 
+async def insert_account(transaction: RecordTransaction, account: Account) -> None:
+    """Store a new account under its user name. Raises `DuplicateAccount`."""
     try:
-        await store.transact(keep)
+        await transaction.insert(AccountName(key=account.username, account=account.key))
     except DuplicateRecord:
-        raise DuplicateAccount(name) from None
-    return account
+        raise DuplicateAccount(account.username) from None
+    await transaction.insert(account)
 
 
 async def account_named(reader: RecordReader, username: str) -> Account | None:

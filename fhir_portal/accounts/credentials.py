@@ -20,11 +20,16 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_portal.accounts.account import Account, account_named, folded
 from fhir_portal.accounts.guessable import is_leaked, is_of_the_place
-from fhir_portal.accounts.throttle import Throttle
+from fhir_portal.accounts.throttle import Attempt, Throttle
+from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.records import RecordStore, RecordTransaction
 
 MIN_LENGTH: Final = 12
 MAX_LENGTH: Final = 128
+MOST_WAITING: Final = 64
+"""Hashes under way and waiting, some two seconds of work: who comes then is to come back later."""
+SIGN_INS: Final = "100 per hour"
+"""Right passwords of one account, from browsers that nobody knows; as many from known ones."""
 _AT_ONCE: Final = 2
 _UNTYPABLE: Final = frozenset({"Cc", "Cs"})  # RFC 8264 §9.11, and half a character
 
@@ -40,11 +45,16 @@ class SignInRefused(Exception):
 
 
 class Passwords:
-    """Argon2id with 19 MiB and two passes, at most two at once in this process."""
+    """Argon2id with 19 MiB and two passes, at most two at once in this process.
 
-    def __init__(self) -> None:
+    Whatever hashes raises `fhir_portal.fhir.errors.Unavailable` when ``most_waiting`` do.
+    """
+
+    def __init__(self, *, most_waiting: int = MOST_WAITING) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="argon2")
+        self._most_waiting = most_waiting
+        self._waiting = 0
         self._nobodys = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str, *, username: str = "", names: Iterable[str] = ()) -> str:
@@ -102,7 +112,15 @@ class Passwords:
             return False
 
     async def _run(self, work: Callable[..., T], *arguments: str) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        if self._waiting >= self._most_waiting:
+            raise Unavailable("too many passwords are being checked")
+        self._waiting += 1
+        hashing = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        hashing.add_done_callback(self._hashed)  # and not before, though who waits may give up
+        return await hashing
+
+    def _hashed(self, _: object) -> None:
+        self._waiting -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +130,7 @@ class SignIn:
     store: RecordStore
     passwords: Passwords
     throttle: Throttle
+    successes: str = SIGN_INS
 
     async def __call__(
         self, username: str, password: str, *, address: str, device: str | None = None
@@ -125,11 +144,29 @@ class SignIn:
         """
         attempt = await self.throttle.attempt(folded(username), address=address, device=device)
         account = await account_named(self.store, username)
+        return await self._checked(attempt, account, password, is_known=device is not None)
+
+    async def again(self, account: Account, password: str, *, address: str, device: str) -> Account:
+        """Return an account whose password somebody gives who is signed in to it already.
+
+        It is looked up by its key. Raises what signing in does.
+        """
+        attempt = await self.throttle.attempt(account.username, address=address, device=device)
+        found = await self.store.get(Account, account.key)
+        return await self._checked(attempt, found, password, is_known=True)
+
+    async def _checked(
+        self, attempt: Attempt, account: Account | None, password: str, *, is_known: bool
+    ) -> Account:
         usable = account is not None and not account.disabled
         stored = account.password_hash if account is not None and usable else None
-        if not await self.passwords.verify(stored, password) or account is None:
+        async with self.throttle.looking_at(attempt):
+            matches = await self.passwords.verify(stored, password)
+        if not matches or account is None:
             raise SignInRefused
         await self.throttle.succeeded(attempt)
+        whence = "known browsers" if is_known else "new browsers"
+        await self.throttle.limit(self.successes, f"right password {account.key} {whence}")
         if stored is not None and self.passwords.is_outdated(stored):
             return await self._rehashed(account, password)
         return account

@@ -123,14 +123,17 @@ class FrontDoor:
         account = None if found is None or found.disabled else found
         codes = self.second_factor.codes
         try:
-            proof = await codes.prove(account.key if account is not None else None, code)
+            async with throttle.looking_at(attempt):
+                proof = await codes.prove(account.key if account is not None else None, code)
         except WrongCode:
             raise SignInRefused from None
         assert account is not None  # noqa: S101 - a code was right
         holder = await throttle.attempt(
             folded(username), address=place.address, device=f"recovery code of {account.key}"
         )
-        if not await self.password.passwords.verify(account.password_hash, password):
+        async with throttle.looking_at(attempt), throttle.looking_at(holder):
+            matches = await self.password.passwords.verify(account.password_hash, password)
+        if not matches:
             raise SignInRefused
         await throttle.succeeded(attempt)
         await throttle.succeeded(holder)
@@ -173,7 +176,7 @@ class FrontDoor:
         if account is None:
             raise SignedOutMeanwhile
         here = f"session {visitor.browser}"
-        await self.password(account.username, password, address=place.address, device=here)
+        await self.password.again(account, password, address=place.address, device=here)
         proofs, also = [PASSWORD], list[Write]()
         if await self.second_factor.is_asked_of(account.key):
             proof = await self.second_factor.prove(

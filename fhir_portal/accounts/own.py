@@ -7,6 +7,7 @@ The caller has seen to it that the person proved who they are just now
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -18,9 +19,18 @@ from fhir_portal.accounts.notice import Event
 from fhir_portal.accounts.passkeys import Passkey
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.proof import PASSWORD, Write
-from fhir_portal.accounts.sessions import Opened, SignedOutMeanwhile, Visitor, end_sessions
+from fhir_portal.accounts.sessions import (
+    Opened,
+    SignedOutMeanwhile,
+    Visitor,
+    end_sessions,
+    still_signed_in,
+)
 from fhir_portal.accounts.totp import Offer
 from fhir_portal.records import RecordTransaction
+
+NEW_CODES: Final = "5 per hour"
+"""How often one account may have recovery codes made: each time costs ten hashes."""
 
 
 class LastWayIn(Exception):
@@ -44,8 +54,8 @@ class OwnSignIn:
         """
         sessions, passwords = self.door.sessions, self.door.password.passwords
         account = _signed_in(visitor)
-        account = await self.door.password(
-            account.username,
+        account = await self.door.password.again(
+            account,
             current,
             address=place.address,
             device=f"session {visitor.browser}",
@@ -109,13 +119,15 @@ class OwnSignIn:
             await removal(transaction)
             await forget_devices(transaction, account.key)
 
-        await self._with_notice(account, remove, "totp-removed")
+        await self._with_notice(visitor, remove, "totp-removed")
 
     async def new_codes(self, visitor: Visitor) -> list[str]:
-        """Return ten recovery codes; all earlier ones are void."""
+        """Return ten recovery codes; all earlier ones are void. Raises `TooManyAttempts`."""
         account = _signed_in(visitor)
+        throttle = self.door.password.throttle
+        await throttle.limit(NEW_CODES, f"recovery codes for {account.key}")
         codes, keep = await self.door.second_factor.codes.new(account.key)
-        await self._with_notice(account, keep, "recovery-codes-made")
+        await self._with_notice(visitor, keep, "recovery-codes-made")
         return codes
 
     async def add_passkey(self, visitor: Visitor, answer: str, name: str) -> None:
@@ -125,7 +137,7 @@ class OwnSignIn:
         """
         account = _signed_in(visitor)
         add = await self.door.passkeys.added(visitor.session, account, answer, name)
-        await self._with_notice(account, add, "passkey-added")
+        await self._with_notice(visitor, add, "passkey-added")
 
     async def remove_passkey(self, visitor: Visitor, key: str) -> None:
         """Take a passkey away.
@@ -142,12 +154,15 @@ class OwnSignIn:
             if not left and (stored is None or stored.password_hash is None):
                 raise LastWayIn
 
-        await self._with_notice(account, remove, "passkey-removed")
+        await self._with_notice(visitor, remove, "passkey-removed")
 
-    async def _with_notice(self, account: Account, change: Write, event: Event) -> None:
-        tell = self.door.notices.about(account, event, now=self.door.sessions.clock())
+    async def _with_notice(self, visitor: Visitor, change: Write, event: Event) -> None:
+        """Make a change that is told to the owner. Raises `SignedOutMeanwhile`."""
+        now = self.door.sessions.clock()
+        tell = self.door.notices.about(_signed_in(visitor), event, now=now)
 
         async def both(transaction: RecordTransaction) -> None:
+            await still_signed_in(transaction, visitor, now)
             await change(transaction)
             await tell(transaction)
 

@@ -1,7 +1,7 @@
 """The second factor beside a password: a code of an authenticator app, or a recovery code.
 
 Whoever is asked for one has given the right password, so codes that fail over and over mean that
-somebody else knows it: the owner is told.
+somebody else knows it: the owner is told, of the fifth in a day and once a day.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fhir_portal.accounts.notice import Notices
 from fhir_portal.accounts.proof import Proof
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook, is_recovery_code
 from fhir_portal.accounts.throttle import Throttle, TooManyAttempts
-from fhir_portal.accounts.totp import Totps
+from fhir_portal.accounts.totp import Totps, WrongCode
 from fhir_portal.records import RecordStore
 
 CODES_ANYWHERE: Final = "20 per day"
@@ -24,6 +24,14 @@ CODES_ANYWHERE: Final = "20 per day"
 So a year of guessing with the right password finds one in fifty codes. That limit can be used up
 by whoever has the password; passkeys, recovery codes and known browsers do not ask it.
 """
+CODES_KNOWN: Final = "40 per day"
+"""The same from known browsers and where somebody is signed in, all of an account's together.
+
+To be known, a browser must have been signed in since the app was set up. A remembered browser is
+asked for no code.
+"""
+_UNTOLD: Final = "4 per day"
+"""Wrong codes of an account, from anywhere, of which its owner is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +69,21 @@ class SecondFactor:
         except TooManyAttempts:
             await self._warn(account)
             raise
-        proof = await (self.codes if recovers else self.totps).prove(account.key, typed)
+        try:
+            async with self.throttle.looking_at(attempt):
+                proof = await (self.codes if recovers else self.totps).prove(account.key, typed)
+        except WrongCode:
+            await self._failed(account)
+            raise
         await self.throttle.succeeded(attempt)
         return proof
+
+    async def _failed(self, account: Account) -> None:
+        """Count a wrong code: whoever has the password and the patience is reported, too."""
+        try:
+            await self.throttle.limit(_UNTOLD, f"wrong code {account.key}")
+        except TooManyAttempts:
+            await self._warn(account)
 
     async def _warn(self, account: Account) -> None:
         now = self.clock()

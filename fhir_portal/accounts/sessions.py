@@ -19,6 +19,8 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.proof import PASSWORD, SECOND, Factor, Proof, Write
 from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
 
+MOST = 50
+"""Sessions of one account; a further one ends the one that was not used for longest."""
 _TOKEN_BYTES = 32
 _TOUCH_SECONDS = 60.0
 _ALL = 1_000_000
@@ -186,10 +188,14 @@ class Sessions:
 
         async def rotate(transaction: RecordTransaction) -> None:
             await _unchanged(transaction, account)
-            there = await transaction.delete(Session, before.key)
-            if is_awaited and (not there or before.pending != account.key):
+            there = await transaction.get(Session, before.key)
+            if is_awaited and (
+                there is None or now >= there.expires or there.pending != account.key
+            ):
                 raise SignedOutMeanwhile
+            await transaction.delete(Session, before.key)
             await _write(transaction, proofs, also)
+            await _make_room(transaction, account)
             await transaction.insert(opened.visitor.session)
 
         await self.store.transact(rotate)
@@ -244,9 +250,8 @@ class Sessions:
         )
 
         async def rotate(transaction: RecordTransaction) -> None:
-            await _unchanged(transaction, account)
-            if not await transaction.delete(Session, before.key):
-                raise SignedOutMeanwhile
+            await still_signed_in(transaction, visitor, now)
+            await transaction.delete(Session, before.key)
             await _write(transaction, proofs, also)
             await transaction.insert(opened.visitor.session)
 
@@ -334,6 +339,28 @@ async def end_sessions(
             if session.key != but:
                 ended += await transaction.delete(Session, session.key)
     return ended
+
+
+async def still_signed_in(reader: RecordReader, visitor: Visitor, now: float) -> None:
+    """Raise `SignedOutMeanwhile` unless a person is still signed in, with the same password.
+
+    For the transaction of what they do: a request can begin long before its body comes.
+    """
+    session, account = visitor.session, visitor.account
+    if account is None:
+        raise SignedOutMeanwhile
+    there = await reader.get(Session, session.key)
+    if there is None or now >= there.expires or there.account != account.key:
+        raise SignedOutMeanwhile
+    await _unchanged(reader, account)
+
+
+async def _make_room(transaction: RecordTransaction, account: Account) -> None:
+    """End the sessions that are too many when one more begins."""
+    there = await transaction.find(Session, "account", account.key, limit=_ALL)
+    there.sort(key=lambda session: session.seen, reverse=True)
+    for session in there[MOST - 1 :]:
+        await transaction.delete(Session, session.key)
 
 
 async def _unchanged(reader: RecordReader, account: Account) -> None:

@@ -3,7 +3,8 @@
 Sign-in counts failures. Each try is counted before the password is looked at and taken back when
 it was right. What a stranger can use up is never what the owner needs:
 
-- a browser in which the account signed in before has a count of its own, and no other;
+- a browser in which the account signed in before has a count of its own and, where it is codes that
+  are tried, one for all such browsers of the account, which no other browser adds to;
 - other browsers share one count for each network, and one for the account from all of them. Whoever
   commands many networks can use up that last one. It never makes anybody wait longer than its own
   window, and it is not asked where something is shown that cannot be guessed: a passkey, or a
@@ -14,9 +15,10 @@ Unknown accounts have the same counts, so that waiting tells nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -25,6 +27,7 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
+from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 
 PER_ACCOUNT: Final = "10 per 15 minutes"
@@ -117,6 +120,7 @@ class Throttle:
         *,
         per_account: str = PER_ACCOUNT,
         per_account_anywhere: str = PER_ACCOUNT_ANYWHERE,
+        per_account_known: str | None = None,
         per_address: str = PER_ADDRESS,
     ) -> None:
         self._clock = clock
@@ -124,6 +128,7 @@ class Throttle:
         self._limiter = FixedWindowRateLimiter(self._storage)
         self._per_account = parse(per_account)
         self._per_account_anywhere = parse(per_account_anywhere)
+        self._per_account_known = parse(per_account_known) if per_account_known else None
         self._per_address = parse(per_address)
 
     async def attempt(
@@ -137,6 +142,8 @@ class Throttle:
         network = network_of(address)
         if device:
             limits = [(self._per_account, f"device:{device}")]
+            if guessable and self._per_account_known is not None:
+                limits.append((self._per_account_known, f"known:{account}"))
         else:
             limits = [
                 (self._per_address, f"address:{network}"),
@@ -157,6 +164,15 @@ class Throttle:
         """Take a try back: it was no failure."""
         for limit, key in attempt.counted:
             await self._storage.incr(limit.key_for(key), limit.get_expiry(), -1)
+
+    @contextlib.asynccontextmanager
+    async def looking_at(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Take a try back if the server is too busy to look at it."""
+        try:
+            yield
+        except Unavailable:
+            await self.succeeded(attempt)
+            raise
 
     async def limit(self, rule: str, key: str) -> None:
         """Count one use of anything. Raises `TooManyAttempts` when ``rule`` is used up."""

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from fhir_portal.accounts.practice import Practice
-from fhir_portal.commands.store import Refused, in_store
-from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.commands.store import (
+    Refused,
+    known_practices,
+    moment,
+    print_found,
+    refusal,
+    run_in_store,
+)
 from fhir_portal.resources.store import PortalStore
+from fhir_portal.settings import load
 from fhir_portal.smart.client import (
+    INITIATE_LOGIN,
+    INTROSPECT,
     AuthMethod,
+    ChangedSinceReview,
     Client,
     ClientType,
     DuplicateClient,
     UnknownClient,
     add_client,
+    approve_client,
     disable_client,
     enable_client,
+    fingerprint,
     new_client_secret,
+    withdraw_approval,
 )
 from fhir_portal.smart.errors import OAuthError
 
@@ -39,6 +49,7 @@ client_commands = typer.Typer(
 T = TypeVar("T")
 Id = Annotated[str, typer.Argument(metavar="CLIENT_ID", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_PERMISSIONS = "label, grant-writing, introspect or launch; may be repeated."
 
 
 @client_commands.command("add")
@@ -61,24 +72,49 @@ def add(
         typer.Option(help="How it authenticates; by default what suits its type."),
     ] = None,
     practice: Annotated[
-        str | None, typer.Option(help="The one practice a backend client belongs to.")
+        list[str] | None,
+        typer.Option(
+            help="The practice a backend client belongs to. Of an app, a practice whose staff may "
+            "use it; may be repeated, and is needed for user/ scopes."
+        ),
     ] = None,
     jwks: Annotated[
         Path | None, typer.Option(help="File with its public keys as a JWK Set (or one JWK).")
     ] = None,
-    permission: Annotated[
-        list[str] | None,
-        typer.Option(help="label, grant-writing or introspect; may be repeated."),
+    jwks_uri: Annotated[
+        str | None, typer.Option(help="Address at which it keeps its public keys.")
+    ] = None,
+    permission: Annotated[list[str] | None, typer.Option(help=_PERMISSIONS)] = None,
+    require_pushed_authorization_requests: Annotated[
+        bool,
+        typer.Option(
+            "--require-pushed-authorization-requests",
+            help="Take authorization requests from it by PAR only (RFC 9126).",
+        ),
+    ] = False,
+    dpop_bound_access_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--dpop-bound-access-tokens", help="Give it no bearer tokens, only DPoP (RFC 9449)."
+        ),
+    ] = False,
+    backchannel_revocation_uri: Annotated[
+        str | None, typer.Option(help="Where it is told that access has ended.")
+    ] = None,
+    initiate_login_uri: Annotated[
+        str | None, typer.Option(help="Where an EHR opens it, to launch it.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Register a client. A secret is shown here and never again."""
     keys = _jwk_set(jwks) if jwks is not None else None
+    named, allowed = practice or [], permission or []
 
     async def work(store: PortalStore) -> dict[str, Any]:
-        if practice is not None and await store.get(Practice, practice) is None:
-            known = ", ".join(one.key for one in await store.every(Practice)) or "none"
-            raise Refused(f"there is no practice '{practice}' (known: {known})")
+        await known_practices(store, named)
+        belongs = type_ == "backend" or INTROSPECT in allowed
+        if belongs and len(named) > 1:
+            raise Refused("this client belongs to one practice, and to no other")
         added = await add_client(
             store,
             name=name,
@@ -89,9 +125,16 @@ def add(
             auth_method=auth_method,
             redirect_uris=redirect_uri or (),
             scope=scope,
-            practice=practice,
+            practice=named[0] if belongs and named else None,
+            approved_at=() if type_ == "backend" else named,
             jwks=keys,
-            permissions=permission or (),
+            jwks_uri=jwks_uri,
+            permissions=allowed,
+            require_pushed_authorization_requests=require_pushed_authorization_requests,
+            dpop_bound_access_tokens=dpop_bound_access_tokens,
+            backchannel_revocation_uri=backchannel_revocation_uri,
+            metadata={INITIATE_LOGIN: initiate_login_uri} if initiate_login_uri else {},
+            loopback=load().apps_on_loopback,
         )
         shown = _shown(added.client)
         return shown | ({"client_secret": added.secret} if added.secret else {})
@@ -100,14 +143,20 @@ def add(
 
 
 @client_commands.command("list")
-def list_(*, as_json: AsJson = False) -> None:
+def list_(
+    *,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="Only those that wait for a review.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the clients."""
 
     async def work(store: PortalStore) -> list[dict[str, Any]]:
         found: list[Client] = []
         while page := await store.every(Client, after=found[-1].key if found else ""):
             found += page
-        return [_shown(client) for client in found]
+        return [_shown(client) for client in found if client.awaits_review or not waiting]
 
     clients = _run(work)
     if as_json:
@@ -115,21 +164,101 @@ def list_(*, as_json: AsJson = False) -> None:
         return
     width = max((len(client["client_id"]) for client in clients), default=0)
     for client in clients:
-        state = "  disabled" if client["disabled"] else ""
-        typer.echo(
-            f"{client['client_id']:{width}}  {client['type']:12}  {client['client_name']}{state}"
-        )
+        states = [("disabled", client["disabled"]), ("waits for review", client["awaits_review"])]
+        state = ", ".join(name for name, holds in states if holds)
+        line = f"{client['client_id']:{width}}  {client['type']:12}  {client['client_name']}"
+        typer.echo(f"{line}  ({state})" if state else line)
 
 
 @client_commands.command("show")
 def show(client_id: Id, *, as_json: AsJson = False) -> None:
-    """Show what is registered of a client; secrets are kept as hashes and cannot be shown."""
+    """Show what is registered of a client; secrets are kept as hashes and cannot be shown.
+
+    The fingerprint is of all that the client says of itself; an approval names it.
+    """
 
     async def work(store: PortalStore) -> dict[str, Any]:
         client = await store.get(Client, client_id)
         if client is None:
             raise UnknownClient(client_id)
         return _shown(client)
+
+    _print(_run(work), as_json=as_json)
+
+
+@client_commands.command("approve")
+def approve(
+    client_id: Id,
+    *,
+    practice: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The practice a backend client is to belong to. Of an app, a practice whose staff "
+            "may use it; may be repeated. Practices that approved it before stay."
+        ),
+    ] = None,
+    permission: Annotated[
+        list[str] | None, typer.Option(help=f"In place of those it has: {_PERMISSIONS}")
+    ] = None,
+    reviewed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FINGERPRINT",
+            help="That of what you looked at (client show); demanded of a client that registered "
+            "itself. One that has changed since is not approved.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Approve a client for practices, as it is registered now.
+
+    Look at it first (client show). When it changes its registration it waits for a review again.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, practice or ())
+        client = await store.get(Client, client_id)
+        if client is None:
+            raise UnknownClient(client_id)
+        if not (client.awaits_review or practice or permission):
+            raise Refused("it does not wait for a review; name a practice or a permission")
+        if client.self_registered and reviewed is None:
+            raise Refused(
+                f"it registered itself: look at it (fhir-portal client show {client_id}) and "
+                "name the fingerprint of what you saw (--reviewed)"
+            )
+        return _shown(
+            await approve_client(
+                store,
+                client_id,
+                practices=practice or (),
+                permissions=permission or None,
+                reviewed=reviewed,
+            )
+        )
+
+    _print(_run(work), as_json=as_json)
+
+
+@client_commands.command("withdraw")
+def withdraw(
+    client_id: Id,
+    *,
+    practice: Annotated[list[str], typer.Option(help="Whose approval ends; may be repeated.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take the approval of practices back, and end what was given by it, from the next request on.
+
+    A backend client waits for a review again, and so does an app with user/ scopes that no practice
+    approves any more. What patients allowed an app stays.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, practice)
+        client, ended = await withdraw_approval(
+            store, client_id, practices=practice, now=time.time()
+        )
+        return {**_shown(client), "ended": ended}
 
     _print(_run(work), as_json=as_json)
 
@@ -158,7 +287,10 @@ def disable(client_id: Id, *, as_json: AsJson = False) -> None:
 
 @client_commands.command("enable")
 def enable(client_id: Id, *, as_json: AsJson = False) -> None:
-    """Let a disabled client in again; people have to connect it anew."""
+    """Let a disabled client in again; people have to connect it anew.
+
+    The token with which it managed its registration is not good again.
+    """
 
     async def work(store: PortalStore) -> dict[str, Any]:
         await enable_client(store, client_id)
@@ -170,17 +302,19 @@ def enable(client_id: Id, *, as_json: AsJson = False) -> None:
 def _run(work: Callable[[PortalStore], Awaitable[T]]) -> T:
     """Do something in the store; every refusal is one line and exit status 2."""
     try:
-        return asyncio.run(in_store(work))
-    except (Refused, Unavailable) as error:
-        message = str(error)
+        return run_in_store(work)
     except UnknownClient as error:
         message = f"there is no client '{error}'"
     except DuplicateClient as error:
         message = f"there is a client '{error}' already"
+    except ChangedSinceReview as error:
+        message = (
+            "it is registered otherwise than what --reviewed names; look again "
+            f"(fhir-portal client show {error})"
+        )
     except OAuthError as error:
         message = error.description or error.error or "this cannot be registered"
-    typer.echo(f"fhir-portal: {message}", err=True)
-    raise typer.Exit(2)
+    raise refusal(message)
 
 
 def _jwk_set(file: Path) -> dict[str, Any]:
@@ -188,13 +322,11 @@ def _jwk_set(file: Path) -> dict[str, Any]:
         keys: Any = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
-        typer.echo(f"fhir-portal: {file}: {reason}", err=True)
-        raise typer.Exit(2) from None
+        raise refusal(f"{file}: {reason}") from None
     if isinstance(keys, dict) and "kty" in keys:
         return {"keys": [keys]}
     if not isinstance(keys, dict):
-        typer.echo(f"fhir-portal: {file}: not a JWK Set (RFC 7517 section 5)", err=True)
-        raise typer.Exit(2)
+        raise refusal(f"{file}: not a JWK Set (RFC 7517 section 5)")
     return keys
 
 
@@ -208,23 +340,24 @@ def _shown(client: Client) -> dict[str, Any]:
         "redirect_uris": list(client.redirect_uris),
         "scope": client.scope,
         "practice": client.practice,
+        "approved_at": list(client.approved_at),
         "permissions": list(client.permissions),
         "jwks": client.jwks,
-        "registered": datetime.fromtimestamp(client.registered, UTC).isoformat(timespec="seconds"),
+        "jwks_uri": client.jwks_uri,
+        "require_pushed_authorization_requests": client.require_pushed_authorization_requests,
+        "dpop_bound_access_tokens": client.dpop_bound_access_tokens,
+        "backchannel_revocation_uri": client.backchannel_revocation_uri,
+        "registered": moment(client.registered),
         "self_registered": client.self_registered,
+        "awaits_review": client.awaits_review,
         "disabled": client.disabled,
         **client.metadata,
+        "fingerprint": fingerprint(client),
     }
     return {name: value for name, value in shown.items() if value not in (None, [], {}, "")}
 
 
 def _print(found: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    width = max(map(len, found))
-    for name, value in found.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        typer.echo(f"{name:{width}}  {text}")
-    if "client_secret" in found:
+    print_found(found, as_json=as_json)
+    if "client_secret" in found and not as_json:
         typer.echo("Keep the secret now: it is not shown again.", err=True)

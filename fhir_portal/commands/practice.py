@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 import typer
 
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.commands.store import Refused, in_store
-from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.commands.store import Refused, run_in_store
 from fhir_portal.records import DuplicateRecord, RecordTransaction
 from fhir_portal.resources.store import PortalStore
 
@@ -24,7 +21,6 @@ practice_commands = typer.Typer(
     no_args_is_help=True,
 )
 
-T = TypeVar("T")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _KEY: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
@@ -64,7 +60,7 @@ def add(
             raise Refused(f"there is a practice '{key}' already") from None
         return _shown(practice)
 
-    added = _run(work)
+    added = run_in_store(work)
     typer.echo(json.dumps(added, indent=2) if as_json else _line(added))
 
 
@@ -78,19 +74,11 @@ def list_(*, as_json: AsJson = False) -> None:
             found += page
         return [_shown(practice) for practice in found]
 
-    practices = _run(work)
+    practices = run_in_store(work)
     if as_json:
         typer.echo(json.dumps(practices, indent=2))
     for practice in practices if not as_json else ():
         typer.echo(_line(practice))
-
-
-def _run(work: Callable[[PortalStore], Awaitable[T]]) -> T:
-    try:
-        return asyncio.run(in_store(work))
-    except (Refused, Unavailable) as error:
-        typer.echo(f"fhir-portal: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 def _shown(practice: Practice) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fhir_portal.app import Application
 from fhir_portal.logs import configure
@@ -19,13 +20,47 @@ def serve_command(
     data: Annotated[Path | None, typer.Option(help="The embedded store's file.")] = None,
     workers: Annotated[int | None, typer.Option(help="Server processes.")] = None,
 ) -> None:
-    """Serve the FHIR API, the authorization server and the pages."""
+    """Serve the FHIR API, the authorization server and the pages.
+
+    SIGTERM stops it when the requests under way are answered. SIGHUP, with two processes or more,
+    replaces them one after the other; nobody is turned away meanwhile.
+    """
     try:
         settings = load(host=host, port=port, data=data, workers=workers)
     except InvalidSettings as error:
         typer.echo(f"fhir-portal: {error}", err=True)
         raise typer.Exit(2) from None
     run_server(settings)
+
+
+class PoliteProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, which says ``Connection: close`` before it ends (RFC 9112 §9.6).
+
+    uvicorn closes connections that wait for their next request the moment a process is to stop,
+    and a request that is on its way there is lost. Here whoever sends one in time is answered and
+    told; whoever does not is let go by the keep-alive timeout, as on any other day.
+    """
+
+    _ends = False
+
+    def shutdown(self) -> None:
+        self._ends = True
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None:  # no request yet, and so no timeout
+            self._wait_for_a_request()
+        elif not cycle.response_started:
+            cycle.keep_alive = False
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._ends:
+            self.cycle.keep_alive = False
+
+    def _wait_for_a_request(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
 
 def run_server(settings: Settings) -> None:
@@ -38,8 +73,10 @@ def run_server(settings: Settings) -> None:
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # the application reads them, where it needs the address
+        "http": PoliteProtocol,
         "ws": "none",
-        "timeout_graceful_shutdown": 10,
+        "timeout_graceful_shutdown": 30,  # longer than a connection may wait for its next request
+        "timeout_worker_healthcheck": 30,  # a new process has so long to start
     }
     configure(settings.log_level)
     if settings.workers == 1:

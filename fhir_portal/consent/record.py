@@ -1,4 +1,4 @@
-"""Which records a person may use, and how: themselves, or by one active grant per record."""
+"""Which records a person may use, and how: themselves, by one active grant per record, as staff."""
 
 from __future__ import annotations
 
@@ -37,13 +37,45 @@ class RecordAccess:
 
     @property
     def is_own(self) -> bool:
-        """Whether the record is the person's own: no grant stands between them."""
-        return self.grant is None
+        """Whether the record is the person's own: nothing stands between them."""
+        return self.fhir_user == self.patient
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether the record is used by a grant."""
+        return self.grant is not None
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether a member of the practice's staff uses it, as staff."""
+        return self.fhir_user.startswith("Practitioner/")
 
     @property
     def access(self) -> Access:
         """By what right the record is used; the same in two moments if nothing changed."""
         return self.practice, self.patient, self.fhir_user, self.grant
+
+
+@dataclass(frozen=True, slots=True)
+class StaffAccess:
+    """What a member of a practice's staff may use right now, as staff: the whole practice.
+
+    ``fhir_user`` is the ``Practitioner/<id>`` of this practice that they are. ``level`` is their
+    access level: what in the practice they may see and do. ``zone`` is the practice's time zone
+    (IANA).
+    """
+
+    practice: str
+    practice_name: str
+    fhir_user: str
+    name: str
+    level: str = "read"
+    zone: str = "UTC"
+
+    @property
+    def access(self) -> Access:
+        """By what right; the same in two moments if nothing changed. It is for no one record."""
+        return self.practice, "", self.fhir_user, None
 
 
 def way_to(
@@ -74,6 +106,24 @@ class RecordDirectory(Protocol):
 
     async def record_of(self, account: Any, practice: str, patient: str) -> RecordAccess | None:
         """Return `way_to` one of `records_of`: ids of Patients are unique in a practice only."""
+        ...
+
+    async def staff_of(self, account: Any) -> tuple[StaffAccess, ...]:
+        """Return the practices on whose staff the account is now."""
+        ...
+
+    async def staff_at(self, account: Any, practice: str) -> StaffAccess | None:
+        """Return the one of `staff_of` for a practice."""
+        ...
+
+    async def staff_record_of(
+        self, account: Any, practice: str, patient: str
+    ) -> RecordAccess | None:
+        """Return how the account may use a record as staff of its practice, or ``None``.
+
+        ``patient`` is ``Patient/<id>``. What it returns `is_staff`: everything may be read,
+        nothing written.
+        """
         ...
 
 

@@ -67,7 +67,10 @@ class Sees:
 
 @dataclass(frozen=True, slots=True)
 class DemoAccount:
-    """Somebody who can sign in. ``persons`` are ``<practice>/Person/<id>``, one per practice."""
+    """Somebody who can sign in. ``persons`` are ``<practice>/Person/<id>``, one per practice.
+
+    ``works_as`` is ``<practice>/Practitioner/<id>`` of somebody on a practice's staff.
+    """
 
     username: str
     name: str
@@ -75,6 +78,7 @@ class DemoAccount:
     persons: tuple[str, ...]
     records: tuple[Sees, ...]
     note: str
+    works_as: str | None = None
 
 
 ACCOUNTS: Final = (
@@ -133,5 +137,23 @@ ACCOUNTS: Final = (
         ("marrowbrook/Person/dana",),
         (),
         "Mara's neighbour; Mara took the grant back",
+    ),
+    DemoAccount(
+        "noor",
+        "Noor Saffrey",
+        "staff",
+        (),
+        (),
+        "front desk of Marrowbrook: reads every record there",
+        works_as="marrowbrook/Practitioner/saffrey",
+    ),
+    DemoAccount(
+        "femi",
+        "Femi Larkhill",
+        "staff",
+        (),
+        (),
+        "physician assistant at Quillfern: reads every record there",
+        works_as="quillfern/Practitioner/larkhill",
     ),
 )

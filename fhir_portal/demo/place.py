@@ -178,13 +178,18 @@ def _account(account: DemoAccount) -> dict[str, Any]:
         "role": account.role,
         "username": account.username,
         "password": PASSWORD,
-        "person": account.persons[0].partition("/")[2],
+        "person": _person(account),
         "records": [
             {"patient": one.patient, "relation": one.relation, "sections": list(one.sections)}
             for one in account.records
         ],
         "note": f"{account.name}: {account.note}",
     }
+
+
+def _person(account: DemoAccount) -> str:
+    """The account as a FHIR resource: a Person, or of staff their Practitioner."""
+    return (account.works_as or account.persons[0]).partition("/")[2]
 
 
 def _known_clients(file: Path) -> list[dict[str, Any]] | None:

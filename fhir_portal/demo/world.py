@@ -19,6 +19,7 @@ from joserfc.jwk import ECKey
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
 from fhir_portal.accounts.account import add_account
 from fhir_portal.accounts.credentials import Passwords
+from fhir_portal.accounts.staff import add_staff
 from fhir_portal.demo.codes import Json
 from fhir_portal.demo.marrowbrook import marrowbrook, taken_back
 from fhir_portal.demo.people import ACCOUNTS, MARROWBROOK, PASSWORD, PRACTICES, DemoAccount
@@ -27,7 +28,7 @@ from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.portal import Portal
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources.store import PortalStore
-from fhir_portal.smart.client import ClientType, NewClient, add_client
+from fhir_portal.smart.client import LAUNCH, ClientType, NewClient, add_client
 from fhir_portal.smart.scope import ScopeSet
 
 CALLBACKS: Final = (
@@ -38,6 +39,7 @@ CALLBACKS: Final = (
 """On these loopback addresses any port will do (RFC 8252 section 7.3)."""
 
 _APP_SCOPE: Final = "openid fhirUser launch/patient offline_access patient/*.cruds"
+_STAFF_SCOPE: Final = "openid fhirUser launch launch/patient offline_access user/*.rs"
 _SYSTEM_SCOPE: Final = "system/*.cruds"
 _PERMISSIONS: Final = (LABEL, GRANT_WRITING)
 _SECONDS_OF_BUILDING: Final = 600
@@ -92,7 +94,7 @@ async def build_world(
             if chart.practice == MARROWBROOK.key:
                 await _write(portal, chart.practice, [taken_back(chart)])
         for account, password_hash in zip(ACCOUNTS, await hashes, strict=True):
-            await add_account(
+            added = await add_account(
                 store,
                 username=account.username,
                 password_hash=password_hash,
@@ -101,6 +103,8 @@ async def build_world(
                 persons=account.persons,
                 role=account.role,
             )
+            if account.works_as is not None:
+                await _put_on_staff(store, added.key, account.works_as, now=clock())
     finally:
         hashes.cancel()
         passwords.close()
@@ -120,6 +124,17 @@ async def _open_practices(store: PortalStore) -> None:
             await transaction.insert(practice)
 
     await store.transact(insert)
+
+
+async def _put_on_staff(store: PortalStore, account: str, works_as: str, *, now: float) -> None:
+    practice, _, practitioner = works_as.partition("/")
+
+    async def put(transaction: RecordTransaction) -> None:
+        await add_staff(
+            transaction, account=account, practice=practice, practitioner=practitioner, now=now
+        )
+
+    await store.transact(put)
 
 
 async def _write(portal: Portal, practice: str, resources: Sequence[Json]) -> None:
@@ -150,7 +165,7 @@ async def _write(portal: Portal, practice: str, resources: Sequence[Json]) -> No
 async def _add_clients(
     store: PortalStore, *, now: float, random: Callable[[int], bytes]
 ) -> tuple[Mapping[str, Any], ...]:
-    """Register an EHR for each practice and two apps for people; describe them for demo.json."""
+    """Register an EHR for each practice and apps for people; describe them for demo.json."""
     found: list[Mapping[str, Any]] = []
     for practice in PRACTICES:
         key = ECKey.generate_key("P-384", {"alg": "ES384", "use": "sig"}, auto_kid=True)
@@ -162,19 +177,20 @@ async def _add_clients(
             scope=_SYSTEM_SCOPE,
             practice=practice.key,
             jwks={"keys": [key.as_dict(private=False)]},
-            permissions=_PERMISSIONS,
+            permissions=(*_PERMISSIONS, LAUNCH),
             now=now,
             random=random,
         )
         found.append(_described(added, private_jwk=key.as_dict(private=True)))
-    for client_id, name, kind in _APPS:
+    for client_id, name, kind, scope in _APPS:
         added = await add_client(
             store,
             client_id=client_id,
             name=name,
             type=kind,
             redirect_uris=CALLBACKS,
-            scope=_APP_SCOPE,
+            scope=scope,
+            approved_at=[one.key for one in PRACTICES] if scope == _STAFF_SCOPE else (),
             now=now,
             random=random,
         )
@@ -182,9 +198,10 @@ async def _add_clients(
     return tuple(found)
 
 
-_APPS: Final[tuple[tuple[str, str, ClientType], ...]] = (
-    ("sample-app", "Sample app", "public"),
-    ("sample-web-app", "Sample web app", "confidential"),
+_APPS: Final[tuple[tuple[str, str, ClientType, str], ...]] = (
+    ("sample-app", "Sample app", "public", _APP_SCOPE),
+    ("sample-web-app", "Sample web app", "confidential", _APP_SCOPE),
+    ("sample-staff-app", "Sample staff app", "public", _STAFF_SCOPE),
 )
 
 

@@ -16,7 +16,14 @@ from typing import Any, Final
 
 import msgspec
 
-from fhir_portal.access.log import AccessRow, LoggedAccess, access_id, stream_id, stream_of
+from fhir_portal.access.log import (
+    AccessRow,
+    LoggedAccess,
+    access_id,
+    app_key,
+    stream_id,
+    stream_of,
+)
 from fhir_portal.embedded.database import connect, create_schema, waiting
 from fhir_portal.fhir.errors import Unavailable
 
@@ -28,11 +35,12 @@ CREATE TABLE stream (
 CREATE INDEX stream_of_record ON stream (practice, record);
 CREATE TABLE access (
   place INTEGER PRIMARY KEY, stream INTEGER NOT NULL, turn INTEGER NOT NULL,
-  practice TEXT NOT NULL, at INTEGER NOT NULL, body BLOB NOT NULL);
+  practice TEXT NOT NULL, at INTEGER NOT NULL, app TEXT NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX access_turn ON access (stream, turn);
 CREATE INDEX access_at ON access (practice, at);
+CREATE INDEX access_of_app ON access (stream, app, at, turn);
 """
-_INSERT: Final = "INSERT INTO access (stream, turn, practice, at, body) VALUES (?,?,?,?,?)"
+_INSERT: Final = "INSERT INTO access (stream, turn, practice, at, app, body) VALUES (?,?,?,?,?,?)"
 _LINE: Final = "a.place, a.turn, a.body, s.id"
 _STREAMS: Final = 10_000
 """Streams of which number and last turn are remembered."""
@@ -47,7 +55,7 @@ class EmbeddedLog:
         self._path = path
         self._connection = connect(path, synchronous="NORMAL")
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # the syncing thread does it
-        create_schema(self._connection, _SCHEMA, 3, path)
+        create_schema(self._connection, _SCHEMA, 4, path)
         self._streams: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._waiting: list[tuple[Sequence[AccessRow], asyncio.Future[None]]] = []
         self.fault = ""
@@ -111,7 +119,8 @@ class EmbeddedLog:
             key = (row.practice, row.record, stream_of(row))
             stream, last = self._streams.get(key) or self._stream(row, stream_id(*key))
             self._streams[key] = (stream, last + 1)
-            values.append((stream, last + 1, row.practice, row.at, _encode(row)))
+            app = app_key(row.client, row.account)
+            values.append((stream, last + 1, row.practice, row.at, app, _encode(row)))
         return values
 
     def _stream(self, row: AccessRow, name: str) -> tuple[int, int]:
@@ -215,6 +224,41 @@ class EmbeddedLog:
             ).fetchall()
         found.sort(key=lambda row: row[0], reverse=True)
         return [_logged(row) for row in found[:limit]]
+
+    async def of_app(
+        self,
+        practice: str,
+        record: str,
+        *,
+        agent: str,
+        client: str,
+        account: str,
+        low: int,
+        high: int,
+        before: str | None,
+        limit: int,
+    ) -> list[LoggedAccess]:
+        place: tuple[int, int] = (2**62, 2**62)
+        if before is not None:
+            last = self._find(before)
+            if last is None:
+                return []
+            place = (_decode(last[2]).at, last[1])
+        rows = self._connection.execute(
+            f"SELECT {_LINE} FROM stream s CROSS JOIN access a INDEXED BY access_of_app"
+            " ON a.stream = s.stream"
+            " WHERE s.id = ? AND a.app = ? AND a.at BETWEEN ? AND ? AND (a.at, a.turn) < (?, ?)"
+            " ORDER BY a.at DESC, a.turn DESC LIMIT ?",
+            (
+                stream_id(practice, record, agent),
+                app_key(client, account),
+                low,
+                high,
+                *place,
+                limit,
+            ),
+        ).fetchall()
+        return [_logged(row) for row in rows]
 
     def close(self) -> None:
         """Sync and close."""

@@ -21,7 +21,14 @@ from typing import Final
 
 import msgspec
 
-from fhir_portal.access.log import AccessRow, LoggedAccess, access_id, stream_id, stream_of
+from fhir_portal.access.log import (
+    AccessRow,
+    LoggedAccess,
+    access_id,
+    app_key,
+    stream_id,
+    stream_of,
+)
 from fhir_portal.fhir.errors import FhirError, Unavailable
 from fhir_portal.mongo.driver import Document, Driver, DriverError
 from fhir_portal.mongo.schema import ACCESS
@@ -42,6 +49,7 @@ _STREAMS: Final = 10_000
 _ASKED_AT_ONCE: Final = 16
 """Streams whose last turns are looked up at the same time."""
 _NEWEST_FIRST: Final = (("a", -1), ("s", -1), ("n", -1))
+_NEWEST_OF_ONE_FIRST: Final = (("a", -1), ("n", -1))
 _ID: Final = re.compile("[0-9a-f]{40}-[1-9][0-9]{0,14}")
 _decode = msgspec.json.Decoder(AccessRow).decode
 _encode = msgspec.json.Encoder().encode
@@ -53,8 +61,8 @@ class MongoLog:
     """`fhir_portal.access.log.AccessLog` in the collection ``access``.
 
     A document's ``_id`` is the id of the line; ``s`` its stream and ``n`` its turn in it; ``p``
-    practice, ``r`` record, ``g`` agent, ``d`` told, ``a`` at; ``b`` the encoded row; ``w`` what
-    nobody but the batch that wrote it knows.
+    practice, ``r`` record, ``g`` agent, ``d`` told, ``a`` at, ``c`` the key of app and account;
+    ``b`` the encoded row; ``w`` what nobody but the batch that wrote it knows.
     """
 
     def __init__(self, driver: Driver, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -230,24 +238,51 @@ class MongoLog:
             # Says nothing new, but is in the index: other agents' lines need not be fetched.
             streams = (agent,) if told else (agent, f"-{agent}")
             wanted["s"] = {"$in": [stream_id(practice, record, stream) for stream in streams]}
+        hint = "of_practice" if record is None else "of_record"
+        return await self._newest(wanted, before, limit, hint, sort=_NEWEST_FIRST)
+
+    async def of_app(
+        self,
+        practice: str,
+        record: str,
+        *,
+        agent: str,
+        client: str,
+        account: str,
+        low: int,
+        high: int,
+        before: str | None,
+        limit: int,
+    ) -> list[LoggedAccess]:
+        wanted: Document = {
+            "s": stream_id(practice, record, agent),
+            "c": app_key(client, account),
+            "a": {"$gte": low, "$lte": high},
+        }
+        return await self._newest(wanted, before, limit, "of_app", sort=_NEWEST_OF_ONE_FIRST)
+
+    async def _newest(
+        self,
+        wanted: Document,
+        before: str | None,
+        limit: int,
+        hint: str,
+        *,
+        sort: Sequence[tuple[str, int]],
+    ) -> list[LoggedAccess]:
+        """Find lines, the newest first, from ``before`` on. ``wanted`` bounds ``a``."""
         if before is not None:
             last = await self._line(before, "a", "s", "n")
             if last is None:
                 return []
             at, stream, turn = last["a"], last["s"], last["n"]
-            wanted["a"]["$lte"] = min(high, at)
+            wanted["a"]["$lte"] = min(wanted["a"]["$lte"], at)
             wanted["$or"] = [
                 {"a": {"$lt": at}},
                 {"a": at, "s": {"$lt": stream}},
                 {"a": at, "s": stream, "n": {"$lt": turn}},
             ]
-        found = await self._find(
-            wanted,
-            sort=_NEWEST_FIRST,
-            limit=limit,
-            hint="of_practice" if record is None else "of_record",
-            fields=["b"],
-        )
+        found = await self._find(wanted, sort=sort, limit=limit, hint=hint, fields=["b"])
         return [_logged(document) for document in found]
 
     async def _find(
@@ -285,6 +320,7 @@ def _document(row: AccessRow, nonce: bytes) -> Document:
         "g": row.agent,
         "d": row.told,
         "a": row.at,
+        "c": app_key(row.client, row.account),
         "w": nonce,
         "b": _encode(row),
     }

@@ -13,7 +13,7 @@ from typing import Final
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.mongo.driver import Driver, DriverError, Index, Replace
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Raised with every change of what is stored; a database of another layout is refused."""
 
 RESOURCE: Final = "resource"
@@ -57,6 +57,7 @@ INDEXES: Final[Mapping[str, tuple[Index, ...]]] = {
         _index("turn", "s", "-n"),
         _index("of_record", "p", "r", "-a", "-s", "-n"),
         _index("of_practice", "p", "-a", "-s", "-n"),
+        _index("of_app", "c", "s", "-a", "-n"),
     ),
     TURN: (),
     UNDO: (_index("holder", "h"),),

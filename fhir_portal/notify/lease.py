@@ -1,12 +1,14 @@
 """Work that is stored, taken by one worker at a time, and taken again if that worker is lost.
 
-A `Turn` beside each piece of work that waits says when it is due; turns are read in the order of
-time. Claiming moves the turn to the end of the lease, so a lost worker's work comes up again by
-itself. Each claim raises the fencing number, and nothing is accepted under an earlier one.
+A `Turn` beside each piece of work that waits says when it is due; the turns of a queue are read in
+the order of time, and no queue waits for another. Claiming moves the turn to the end of the lease,
+so a lost worker's work comes up again by itself. Each claim raises the fencing number, and nothing
+is accepted under an earlier one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final, Generic, Literal, TypeVar
 
@@ -20,6 +22,8 @@ KEPT_SECONDS: Final = 30 * 86_400
 """How long done work stays to be seen, and its key to be recognised."""
 FIRST_BACK_OFF: Final = 30.0
 LONGEST_BACK_OFF: Final = 6 * 3600.0
+_LOOKED_AT: Final = 100
+"""Turns that one transaction looks at: everybody else's writes wait for it."""
 
 
 class Leased(Record, frozen=True, kw_only=True):
@@ -41,9 +45,14 @@ class Leased(Record, frozen=True, kw_only=True):
     worker: str = ""
     fault: str = ""
 
+    @property
+    def queue(self) -> str:
+        """Among which work its turn comes."""
+        return self.kind
+
 
 class Turn(Record, frozen=True, kw_only=True):
-    """When work is due: ``key`` is ``<kind>/<milliseconds, 15 digits>/<key of the work>``."""
+    """When work is due: ``key`` is ``<queue>/<milliseconds, 15 digits>/<key of the work>``."""
 
     kind: ClassVar[str] = "turn"
 
@@ -54,7 +63,7 @@ class Turn(Record, frozen=True, kw_only=True):
         """Return the turn of a piece of work, ``None`` when it has none."""
         if work.due is None:
             return None
-        return cls(key=f"{work.kind}/{int(work.due * 1000):015d}/{work.key}", work=work.key)
+        return cls(key=f"{work.queue}/{int(work.due * 1000):015d}/{work.key}", work=work.key)
 
     @property
     def due(self) -> float:
@@ -89,18 +98,39 @@ async def enqueue(transaction: RecordTransaction, work: Leased) -> bool:
     return True
 
 
+PutOff = Callable[[RecordTransaction, W], Awaitable[W | None]]
+"""Work whose turn has come, as it is to be stored instead of being taken; ``None`` to take it."""
+
+
 async def claim(
-    store: RecordStore, kind: type[W], *, worker: str, now: float, lease_seconds: float
+    store: RecordStore,
+    kind: type[W],
+    *,
+    worker: str,
+    now: float,
+    lease_seconds: float,
+    queue: str = "",
+    put_off: PutOff[W] | None = None,
 ) -> Lease[W] | None:
-    """Take what has been due longest, or return ``None`` when nothing is due."""
-    if await _first_due(store, kind, now) is None:
-        return None
+    """Take what has been due longest, or return ``None`` when nothing is due.
+
+    ``queue`` is that of the kind, where it has no others. What ``put_off`` returns is due later,
+    or not any more.
+    """
+    queue = queue or kind.kind
 
     async def take(transaction: RecordTransaction) -> Lease[W] | None:
-        while (turn := await _first_due(transaction, kind, now)) is not None:
+        for _ in range(_LOOKED_AT):
+            turn = await _first_due(transaction, queue, now)
+            if turn is None:
+                return None
             work = await transaction.get(kind, turn.work)
             if work is None or Turn.of(work) != turn:
                 await transaction.delete(Turn, turn.key)  # of something that was removed
+                continue
+            instead = None if put_off is None else await put_off(transaction, work)
+            if instead is not None:
+                await _put(transaction, work, instead)
                 continue
             until = now + lease_seconds
             taken = msgspec.structs.replace(
@@ -115,7 +145,12 @@ async def claim(
             return Lease(taken, taken.fence, until)
         return None
 
-    return await store.transact(take)
+    # Again where a transaction found none to take among those it looked at: it moved them all.
+    while await _first_due(store, queue, now) is not None:
+        lease = await store.transact(take)
+        if lease is not None:
+            return lease
+    return None
 
 
 async def renew(
@@ -159,12 +194,19 @@ async def fail(
     """Say that an attempt failed; ``retry_at`` ``None`` gives up for good. Raises `StaleLease`."""
 
     async def put_back(transaction: RecordTransaction) -> None:
-        work = await _held(transaction, lease)
-        state: State = "waiting" if retry_at is not None else "failed"
-        put = msgspec.structs.replace(work, due=retry_at, state=state, fault=fault)
-        await _put(transaction, work, put)
+        await fail_in(transaction, lease, retry_at=retry_at, fault=fault)
 
     await store.transact(put_back)
+
+
+async def fail_in(
+    transaction: RecordTransaction, lease: Lease[W], *, retry_at: float | None, fault: str = ""
+) -> None:
+    """Say so in the transaction of whatever else the failure changes. Raises `StaleLease`."""
+    work = await _held(transaction, lease)
+    state: State = "waiting" if retry_at is not None else "failed"
+    put = msgspec.structs.replace(work, due=retry_at, state=state, fault=fault)
+    await _put(transaction, work, put)
 
 
 def back_off(attempts: int) -> float:
@@ -188,8 +230,8 @@ async def _put(transaction: RecordTransaction, before: Leased, after: Leased) ->
         await transaction.put(new)
 
 
-async def _first_due(reader: RecordReader, kind: type[Leased], now: float) -> Turn | None:
-    for turn in await reader.every(Turn, after=f"{kind.kind}/", limit=1):
-        if turn.key.startswith(f"{kind.kind}/") and turn.due <= now:
+async def _first_due(reader: RecordReader, queue: str, now: float) -> Turn | None:
+    for turn in await reader.every(Turn, after=f"{queue}/", limit=1):
+        if turn.key.startswith(f"{queue}/") and turn.due <= now:
             return turn
     return None

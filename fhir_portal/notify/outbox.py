@@ -3,29 +3,40 @@
 Delivery is at least once; the idempotency key lets whoever receives it see a repetition. A
 message holds no secret and nothing about anybody's health: links and codes are made from what
 ``link_for`` names when the message is sent, the words from its template (DESIGN: side effects).
+
+Each channel has its own turns, so that whoever is slow to take a webhook keeps no mail waiting. An
+address that does not answer is left alone for a growing time, and with it all that waits for it:
+the address and not its host, which may serve others, who must not suffer for one of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Final, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol, get_args
 
 import msgspec
 
 from fhir_portal.notify import lease
-from fhir_portal.notify.lease import Lease, Leased, StaleLease, back_off, fail, finish
-from fhir_portal.records import RecordStore, RecordTransaction
+from fhir_portal.notify.lease import Lease, Leased, StaleLease, back_off, fail_in, finish_in
+from fhir_portal.records import Record, RecordStore, RecordTransaction
 
 Channel = Literal["mail", "sms", "webhook"]
+CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 
 ATTEMPTS: Final = 10
 """After so many a message is given up, and staff see why."""
 LEASE_SECONDS: Final = 60.0
+AT_ONCE: Final[Mapping[Channel, int]] = {"mail": 1, "sms": 1, "webhook": 8}
+"""How many messages of a channel one process hands over at a time."""
+PUT_OFF_SECONDS: Final = 86_400.0
+"""A message that waits for its address and is older than this is given up."""
+_SOON: Final = 1.0
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 
 
@@ -45,9 +56,41 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
     link_for: str | None = None
     link_attempt: int = 0
 
+    @property
+    def queue(self) -> str:
+        """Each channel is one."""
+        return queue_of(self.channel)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether its address is left alone after it did not answer."""
+        return self.channel == "webhook"
+
+
+def queue_of(channel: Channel) -> str:
+    """The queue of a channel's messages."""
+    return f"{OutboxMessage.kind}.{channel}"
+
+
+class Pause(Record, frozen=True, kw_only=True):
+    """An address that did not answer; it is the ``key``. Nothing is sent there before ``until``.
+
+    ``since`` is when that was found, ``failures`` how many times in a row.
+    """
+
+    kind: ClassVar[str] = "outbox-pause"
+
+    since: float
+    until: float
+    failures: int
+
 
 class UndeliverableMessage(Exception):
     """This message will never arrive; trying again is of no use. The words are for staff."""
+
+
+class AddressDown(Exception):
+    """The message's address does not answer: what else waits for it would not arrive either."""
 
 
 class Delivery(Protocol):
@@ -96,48 +139,147 @@ async def enqueue(
 
 
 async def claim(
-    store: RecordStore, worker: str, now: float, lease_seconds: float = LEASE_SECONDS
+    store: RecordStore,
+    channel: Channel,
+    worker: str,
+    now: float,
+    lease_seconds: float = LEASE_SECONDS,
 ) -> Lease[OutboxMessage] | None:
-    """Take the message that has been due longest."""
+    """Take the message of a channel that is due longest and whose address is not left alone."""
+
+    async def put_off(
+        transaction: RecordTransaction, message: OutboxMessage
+    ) -> OutboxMessage | None:
+        pause = await transaction.get(Pause, message.to) if message.pauses else None
+        if pause is None:
+            return None
+        if pause.until < now + _SOON:
+            # This one finds out; the others wait for what becomes of it.
+            await transaction.put(msgspec.structs.replace(pause, until=now + lease_seconds))
+            return None
+        if now >= message.created + PUT_OFF_SECONDS:
+            return msgspec.structs.replace(
+                message, due=None, state="failed", fault="its address has not answered for a day"
+            )
+        # Also what a lost worker had: nobody may say any more how that went.
+        return msgspec.structs.replace(
+            message, due=pause.until, state="waiting", fence=message.fence + 1
+        )
+
     return await lease.claim(
-        store, OutboxMessage, worker=worker, now=now, lease_seconds=lease_seconds
+        store,
+        OutboxMessage,
+        worker=worker,
+        now=now,
+        lease_seconds=lease_seconds,
+        queue=queue_of(channel),
+        put_off=put_off,
     )
 
 
 async def deliver_due(
     store: RecordStore, delivery: Delivery, *, worker: str, clock: Callable[[], float]
 ) -> int:
-    """Deliver what is due, one after the other; returns how many arrived.
+    """Deliver what is due on every channel, once; returns how many messages arrived."""
+    async with asyncio.TaskGroup() as tasks:
+        going = [
+            tasks.create_task(deliver_channel(store, channel, delivery, worker=worker, clock=clock))
+            for channel in CHANNELS
+        ]
+    return sum(one.result() for one in going)
+
+
+async def deliver_channel(
+    store: RecordStore,
+    channel: Channel,
+    delivery: Delivery,
+    *,
+    worker: str,
+    clock: Callable[[], float],
+) -> int:
+    """Deliver what is due on a channel, `AT_ONCE` of it at a time; returns how many arrived.
 
     A failure puts the message back with a growing delay, the tenth gives it up.
     """
-    arrived = 0
-    while (held := await claim(store, worker, clock())) is not None:
-        try:
-            await delivery(held.work)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be lost
-            await _failed(store, held, error, clock())
-            continue
-        try:
-            await finish(store, held, now=clock())
-        except StaleLease:
-            continue  # it took longer than the lease: somebody else is at it, or was
-        arrived += 1
-    return arrived
+
+    async def one_after_the_other() -> int:
+        arrived = 0
+        while (held := await claim(store, channel, worker, clock())) is not None:
+            arrived += await _deliver(store, held, delivery, clock)
+        return arrived
+
+    async with asyncio.TaskGroup() as tasks:
+        going = [tasks.create_task(one_after_the_other()) for _ in range(AT_ONCE[channel])]
+    return sum(one.result() for one in going)
+
+
+async def _deliver(
+    store: RecordStore,
+    held: Lease[OutboxMessage],
+    delivery: Delivery,
+    clock: Callable[[], float],
+) -> bool:
+    began = clock()
+    try:
+        await delivery(held.work)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be lost
+        await _failed(store, held, error, began=began, now=clock())
+        return False
+
+    now = clock()
+
+    async def arrived(transaction: RecordTransaction) -> None:
+        await finish_in(transaction, held, now=now)
+        if held.work.pauses:
+            await transaction.delete(Pause, held.work.to)
+
+    try:
+        await store.transact(arrived)
+    except StaleLease:
+        return False  # it took longer than the lease: somebody else is at it, or was
+    return True
 
 
 async def _failed(
-    store: RecordStore, held: Lease[OutboxMessage], error: Exception, now: float
+    store: RecordStore, held: Lease[OutboxMessage], error: Exception, *, began: float, now: float
 ) -> None:
     message = held.work
     for_good = isinstance(error, UndeliverableMessage) or message.attempts >= ATTEMPTS
     retry_at = None if for_good else now + back_off(message.attempts)
     # Other errors may repeat what was sent, which staff need not read.
     fault = str(error) if isinstance(error, UndeliverableMessage) else type(error).__name__
+
+    async def put_back(transaction: RecordTransaction) -> None:
+        await fail_in(transaction, held, retry_at=retry_at, fault=fault)
+        if message.pauses and isinstance(error, AddressDown):
+            await _leave_alone(transaction, message.to, began=began, now=now)
+        elif message.pauses:
+            await transaction.delete(Pause, message.to)
+
     try:
-        await fail(store, held, retry_at=retry_at, fault=fault)
+        await store.transact(put_back)
     except StaleLease:
         return
+
+
+async def _leave_alone(
+    transaction: RecordTransaction, address: str, *, began: float, now: float
+) -> None:
+    """Let an address rest; what was on its way there at the same time is one failure."""
+    before = await transaction.get(Pause, address)
+    if before is not None and began <= before.since:
+        return
+    failures = 1 if before is None else before.failures + 1
+    until = now + back_off(failures)
+    await transaction.put(
+        Pause(
+            key=address,
+            since=now,
+            until=until,
+            failures=failures,
+            expires=until + PUT_OFF_SECONDS,
+        )
+    )
 
 
 class FolderDelivery:

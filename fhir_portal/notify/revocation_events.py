@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from fhir_portal.notify.outbox import Channel, Delivery, OutboxMessage, UndeliverableMessage
+from fhir_portal.notify.outbox import (
+    AddressDown,
+    Channel,
+    Delivery,
+    OutboxMessage,
+    UndeliverableMessage,
+)
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.keys import ServerKeys
-from fhir_portal.smart.outbound import AddressRefused, Outbound
+from fhir_portal.smart.outbound import AddressRefused, NoAnswer, NoTurn, Outbound
 from fhir_portal.smart.revocation import ACCESS_ENDED
 from fhir_portal.smart.security_event import CONTENT_TYPE, reason_of, security_event
 
@@ -31,7 +37,11 @@ class RevocationEvents:
         self._issuer = issuer
 
     async def __call__(self, message: OutboxMessage) -> None:
-        """Post the event. Raises `UndeliverableMessage` where it could never arrive."""
+        """Post the event.
+
+        Raises `UndeliverableMessage` where it could never arrive, `AddressDown` where nothing
+        would arrive now.
+        """
         if message.template != ACCESS_ENDED:
             raise UndeliverableMessage(f"there is no webhook '{message.template}'")
         event = security_event(
@@ -47,6 +57,10 @@ class RevocationEvents:
             await self._outbound.post(message.to, event.encode(), CONTENT_TYPE)
         except AddressRefused as error:
             raise UndeliverableMessage(str(error)) from None
+        except NoTurn:
+            raise  # it says nothing about the host
+        except NoAnswer as error:
+            raise AddressDown(str(error)) from None
 
 
 def by_channel(deliveries: Mapping[Channel, Delivery]) -> Delivery:

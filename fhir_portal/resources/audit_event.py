@@ -1,7 +1,8 @@
 """AuditEvent has behaviour of its own: it is rendered from the access log when it is read.
 
 The shape follows IHE BALP (Basic Audit Log Patterns), RESTful activity. A person sees every access
-to their own record; a proxy sees only the lines that are their own doing.
+to their own record; a proxy sees only the lines that are their own doing; a practice's staff see
+none, and are named in the lines about what they did.
 """
 
 from __future__ import annotations

@@ -6,19 +6,22 @@ SMART App Launch 2.2 §2.0.6, RFC 6749 §4.1.1, OpenID Connect Core §3.1.2.1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
-from fhir_portal.consent.record import RecordAccess, usable
+from fhir_portal.accounts.account import Account
+from fhir_portal.consent.record import RecordAccess, StaffAccess, usable
 from fhir_portal.records import Record
 from fhir_portal.smart import errors
 from fhir_portal.smart.authorization_details import check_request
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.dpop import THUMBPRINT
 from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.launch import LAUNCH
 from fhir_portal.smart.offer import ConsentOffer
 from fhir_portal.smart.redirect import answer_at
+from fhir_portal.smart.right import Right
 from fhir_portal.smart.scope import ScopeSet
 
 HANDLE_BYTES: Final = 24
@@ -43,6 +46,7 @@ _KEPT: Final = frozenset(
         "login_hint",
         "dpop_jkt",
         "authorization_details",
+        LAUNCH,
     }
 )
 
@@ -52,7 +56,8 @@ class AuthorizationRequest(Record, frozen=True, kw_only=True):
 
     ``browser`` binds it to one browser's session, ``""`` until that browser has come back from
     a cross-site form. ``practice`` and ``patient`` are the record that was chosen, ``others``
-    those chosen beside it where several may be. Answering it deletes it.
+    those chosen beside it where several may be; with ``user/`` scopes only a practice is.
+    ``encounter`` is the visit that was chosen. Answering it deletes it.
     """
 
     kind: ClassVar[str] = "authorization-request"
@@ -64,6 +69,17 @@ class AuthorizationRequest(Record, frozen=True, kw_only=True):
     practice: str | None = None
     patient: str | None = None
     others: tuple[tuple[str, str], ...] = ()
+    encounter: str | None = None
+
+    @property
+    def launch(self) -> str | None:
+        """The key of the launch that an EHR made for it."""
+        return self.parameters.get(LAUNCH)
+
+    @property
+    def is_for_staff(self) -> bool:
+        """Whether only a member of staff can answer it."""
+        return self.scope.context == "user"
 
     @property
     def wants_several(self) -> bool:
@@ -126,19 +142,61 @@ class ChooseRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Visit:
+    """One visit to choose from: ``Encounter/<id>``, its day as FHIR has it, what it was."""
+
+    reference: str
+    day: str
+    what: str
+
+
+FindVisits = Callable[[Account, RecordAccess, ScopeSet], Awaitable[Sequence[Visit]]]
+"""Finds the latest visits of a record that its person may see by these scopes, newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoosePractice:
+    """The person is on the staff of several practices that the app serves; by their keys."""
+
+    client: Client
+    practices: Mapping[str, StaffAccess]
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseVisit:
+    """There are several visits that the app can be told of."""
+
+    client: Client
+    record: RecordAccess
+    visits: Sequence[Visit]
+
+
+@dataclass(frozen=True, slots=True)
 class AskConsent:
     """Show what is asked for, of which record, and let the person decide.
 
     ``about`` names record, relation and grant: the answer has to be about the same. ``others``
     are the records beside ``record`` that the same answer is about: a page shows all of them.
+    With ``staff`` it is about all that a member of staff may use, and ``record``, if there is one,
+    is only what the app was opened on. ``visit`` is the one the app is told of.
     """
 
     client: Client
-    record: RecordAccess
+    record: RecordAccess | None
     offer: ConsentOffer
     other_records: bool
     about: str
     others: tuple[RecordAccess, ...] = ()
+    staff: StaffAccess | None = None
+    visit: Visit | None = None
+    other_visits: bool = False
+
+    @property
+    def rights(self) -> tuple[Right, ...]:
+        """By what the app would get at anything."""
+        if self.staff is not None:
+            return (self.staff,)
+        return (*([] if self.record is None else [self.record]), *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +207,34 @@ class NoRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class NotAllowed:
+    """This person cannot answer it: all there is to do is to go back. It tells of no record.
+
+    ``why``: they may not use what the EHR opened the app on, they are on no practice's staff, or
+    no practice of theirs has approved the app for its staff.
+    """
+
+    client: Client
+    why: Literal["launch", "staff", "app"]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Nothing left to ask: the browser goes to ``location``."""
 
     location: str
 
 
-Step = SignInFirst | ChooseRecord | AskConsent | NoRecord | Finished
+Step = (
+    SignInFirst
+    | ChooseRecord
+    | ChoosePractice
+    | ChooseVisit
+    | AskConsent
+    | NoRecord
+    | NotAllowed
+    | Finished
+)
 
 
 def values_of(records: Iterable[RecordAccess]) -> dict[str, RecordAccess]:
@@ -233,8 +312,6 @@ def check_parameters(
         raise errors.UnsupportedResponseType("response_type must be code")
     if parameters.get("response_mode", "query") != "query":
         raise errors.InvalidRequest("response_mode must be query")
-    if "launch" in parameters:
-        raise errors.InvalidRequest("launch from an EHR is not offered; ask for launch/patient")
     if not issuer.is_audience(parameters.get("aud", "")):
         raise errors.InvalidRequest(f"aud must be {issuer.fhir}")
     prompts = parameters.get("prompt", "").split()

@@ -13,7 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from fhir_portal.records import RecordReader, RecordStore, RecordTransaction
-from fhir_portal.smart.client import SECRET_METHODS, Client, checked, keep_addresses
+from fhir_portal.smart.client import (
+    SECRET_METHODS,
+    Client,
+    checked,
+    end_staff_use,
+    fingerprint,
+    keep_addresses,
+)
 from fhir_portal.smart.client_auth.secret import is_secret, new_secret, secret_hash
 from fhir_portal.smart.errors import InvalidClientMetadata, InvalidRequest, InvalidToken
 from fhir_portal.smart.issuer import Issuer
@@ -22,6 +29,7 @@ from fhir_portal.smart.revocation import revoke_where
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import token_hash
 
+_CHANGED: Final = "client-changed"
 _NOT_SENT: Final = frozenset(
     {
         "registration_access_token",
@@ -53,8 +61,10 @@ async def update_client(
 ) -> dict[str, Any]:
     """Replace a registration as a whole; return it with a new token (RFC 7592 §2.2).
 
-    A client that needs a review and changes waits for another one. What it held ends when it has
-    to wait, asks for less than before, or authenticates otherwise. Raises `InvalidToken`,
+    A client that needs a review and changes waits for another one, and what a practice approved is
+    approved no more; but for a backend client, which has to wait, permissions go with that. What it
+    held ends when it has to wait, asks for less than before, or authenticates otherwise (a change
+    of type is one); what staff allowed it ends with its approval. Raises `InvalidToken`,
     `InvalidRequest`, and what registering does; nothing is changed then.
     """
     before, _ = await _managed(store, client_id, token)
@@ -89,10 +99,13 @@ async def update_client(
         ),
         loopback=loopback,
     )
-    changed = _reviewed(after) != _reviewed(before)
+    changed = fingerprint(after) != fingerprint(before)
+    if changed and after.type != "backend":
+        after = msgspec.structs.replace(after, practice=None, permissions=())
     after = msgspec.structs.replace(
         after,
         awaits_review=asked.awaits_review and (before.awaits_review or changed),
+        approved_at=() if changed else before.approved_at,
         registration_hash=token_hash(new_token),
     )
 
@@ -101,8 +114,10 @@ async def update_client(
             raise InvalidToken("the registration was changed at this moment")
         await keep_addresses(transaction, after)
         if _ends_tokens(before, after):
-            await revoke_where(
-                transaction, "client_id", client_id, now=now, because="client-changed"
+            await revoke_where(transaction, "client_id", client_id, now=now, because=_CHANGED)
+        elif before.approved_at != after.approved_at:
+            await end_staff_use(
+                transaction, client_id, practices=before.approved_at, now=now, because=_CHANGED
             )
 
     await store.transact(change)
@@ -165,21 +180,6 @@ def _check_identity(client: Client, metadata: dict[str, Any]) -> None:
         known = isinstance(secret, str) and secret.isascii()
         if not (known and is_secret(secret, client.secret_hash)):
             raise InvalidRequest("client_secret must be the present one; leave it out")
-
-
-def _reviewed(client: Client) -> tuple[Any, ...]:
-    """What somebody who approves a client has looked at."""
-    return (
-        client.name,
-        client.type,
-        client.auth_method,
-        client.scope,
-        client.redirect_uris,
-        client.jwks,
-        client.jwks_uri,
-        client.backchannel_revocation_uri,
-        client.metadata,
-    )
 
 
 def _ends_tokens(before: Client, after: Client) -> bool:

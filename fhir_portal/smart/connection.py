@@ -2,6 +2,8 @@
 
 A connection is all that one app holds of one account for one record, on however many devices. It
 belongs to whoever made it; one that a proxy made belongs to the person whose record it is, too.
+What staff connect is for their work: it is listed for them alone, and apart from what is their own.
+With ``user/`` scopes it is for all they may use at a practice.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.issuer import Lifetimes
 from fhir_portal.smart.keys import ServerKeys
 from fhir_portal.smart.offer import OFFLINE_ACCESS
-from fhir_portal.smart.revocation import revoke_family
+from fhir_portal.smart.revocation import is_of_staff, revoke_family
+from fhir_portal.smart.right import Right, ends_of, is_staffs, still
 from fhir_portal.smart.scope import Scope, ScopeSet, merged
 from fhir_portal.smart.token import AccessToken, TokenFamily, base64url
 
@@ -94,6 +97,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     held: dict[Held, int]
     left: str = ""
     until: float | None = None
+    as_staff: bool = False
 
     @property
     def is_for_proxy(self) -> bool:
@@ -108,7 +112,7 @@ class Connection:
     ``record`` is how the person who looks may use the record now, ``None`` if they may not any
     more. ``made_by`` is the way of the one who made it, ``None`` if that way is closed: the app
     gets nothing then. ``until`` is when it ends at the latest, ``unused_until`` when it ends if it
-    is not used before.
+    is not used before. ``patient`` is ``""`` for all that a member of staff may use.
     """
 
     id: str
@@ -118,8 +122,9 @@ class Connection:
     patient: str
     fhir_users: frozenset[str]
     record: RecordAccess | None
-    made_by: RecordAccess | None
+    made_by: Right | None
     is_mine: bool
+    as_staff: bool
     scope: ScopeSet
     is_offline: bool
     since: float
@@ -195,14 +200,15 @@ class Connections:
                 families += [
                     one
                     for one in found
-                    if one.practice == record.practice and one.account != account.key
+                    if one.practice == record.practice
+                    and one.account != account.key
+                    and not is_of_staff(one)
                 ]
-        grouped: dict[tuple[str, str, str, str], list[_Alive]] = {}
+        grouped: dict[_Key, list[_Alive]] = {}
         for family in families:
             alive = await self._alive(family, now)
             if alive is not None:
-                key = (family.account, family.practice, family.patient, family.client_id)
-                grouped.setdefault(key, []).append(alive)
+                grouped.setdefault(_key_of(family), []).append(alive)
         connections = [
             connection
             for key, found_alive in grouped.items()
@@ -295,6 +301,8 @@ class Connections:
 
     async def record_of(self, account: Account, receipt: Receipt) -> RecordAccess | None:
         """Return the record a receipt is about, if the person may use it now."""
+        if receipt.as_staff:
+            return await self._directory.staff_record_of(account, receipt.practice, receipt.patient)
         return await self._directory.record_of(account, receipt.practice, receipt.patient)
 
     # --- within --------------------------------------------------------------------------------
@@ -327,24 +335,28 @@ class Connections:
         self,
         viewer: Account,
         records: Sequence[RecordAccess],
-        key: tuple[str, str, str, str],
+        key: _Key,
         alive: Sequence[_Alive],
     ) -> Connection | None:
-        made_by_key, practice, patient, client_id = key
+        made_by_key, practice, patient, client_id, as_staff = key
         client = await self._store.get(Client, client_id)
         if client is None:
             return None
         is_mine = made_by_key == viewer.key
         rights = {one.family.access for one in alive}
-        way = None
+        made_by: Right | None = None
         maker = viewer if is_mine else await self._store.get(Account, made_by_key)
         if maker is not None and not maker.disabled:
-            way = await self._directory.record_of(maker, practice, patient)
-        made_by = way if way is not None and way.access in rights else None
+            for access in rights:
+                made_by = made_by or await still(self._directory, maker, access)
+        if made_by is not None and is_staffs(made_by) and not client.serves_staff_of(practice):
+            made_by = None
         until = max(one.until for one in alive)
-        if made_by is not None and made_by.until is not None:
-            until = min(until, made_by.until)
+        ends = ends_of(made_by)
+        until = until if ends is None else min(until, ends)
         of_record = [one for one in records if (one.practice, one.patient) == (practice, patient)]
+        if as_staff:
+            of_record = [made_by] if isinstance(made_by, RecordAccess) else []
         return Connection(
             id=self._id(key),
             client=client,
@@ -355,6 +367,7 @@ class Connections:
             record=next(iter(of_record), None),
             made_by=made_by,
             is_mine=is_mine,
+            as_staff=as_staff,
             scope=ScopeSet((), merged(_resource(one.family for one in alive))),
             is_offline=any(one.is_offline for one in alive),
             since=min(one.family.issued for one in alive),
@@ -362,9 +375,11 @@ class Connections:
             unused_until=min(until, max(one.unused_until for one in alive)),
         )
 
-    def _id(self, key: tuple[str, str, str, str]) -> str:
+    def _id(self, key: _Key) -> str:
         """A name for the connection that tells nothing and cannot be made up."""
-        return base64url(self._keys.derive("connection", *(one.encode() for one in key)))[:22]
+        *parts, as_staff = key
+        what = "connection-of-staff" if as_staff else "connection"
+        return base64url(self._keys.derive(what, *(str(one).encode() for one in parts)))[:22]
 
     def _new_key(self) -> str:
         return base64.b32encode(self._random(_RECEIPT_BYTES)).decode().lower()
@@ -403,6 +418,7 @@ class Connections:
             since=connection.since,
             scope=str(connection.scope),
             held=held,
+            as_staff=connection.as_staff,
         )
 
     def _told(self, receipt: Receipt) -> list[Write]:
@@ -440,7 +456,7 @@ def made_by_proxy(
             now=now,
         )
         for number, record in enumerate(records)
-        if not record.is_own and is_adult(record.birth_date, now=now)
+        if record.is_proxy and is_adult(record.birth_date, now=now)
     ]
 
 
@@ -462,6 +478,16 @@ def is_adult(birth_date: str | None, *, now: float) -> bool:
 def line_of(scope: Scope) -> str:
     """What names a line: type and query, whatever may be done there."""
     return f"{scope.resource_type}?{scope.query}" if scope.query else scope.resource_type
+
+
+_Key = tuple[str, str, str, str, bool]
+"""Account, practice, patient or ``""``, client, and whether it is used as staff."""
+
+
+def _key_of(one: TokenFamily | AuthorizationCode) -> _Key:
+    """The connection that something belongs to."""
+    patient = one.access[1]
+    return one.account, one.practice, patient, one.client_id, is_of_staff(one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,8 +514,7 @@ async def _families(reader: RecordReader, of: Connection, now: float) -> list[To
     return [
         family
         for family in await reader.find(TokenFamily, "account", of.account, limit=_ALL)
-        if (family.client_id, family.practice, family.patient)
-        == (of.client.key, of.practice, of.patient)
+        if _key_of(family) == (of.account, of.practice, of.patient, of.client.key, of.as_staff)
         and _is_alive(family, now)
     ]
 
@@ -534,9 +559,13 @@ async def _delete_codes(transaction: RecordTransaction, of: Connection) -> int:
     """Codes that were not exchanged yet; one that was has to be known when it is replayed."""
     deleted = 0
     for code in await transaction.find(AuthorizationCode, "account", of.account, limit=_ALL):
-        records = code.records or (code,)
-        is_of = (of.practice, of.patient) in {(one.practice, one.patient) for one in records}
-        if code.client_id == of.client.key and is_of and not code.family:
+        keys = {_key_of(code)}
+        if code.records:
+            keys = {
+                (code.account, r.practice, r.patient, code.client_id, False) for r in code.records
+            }
+        is_of = (of.account, of.practice, of.patient, of.client.key, of.as_staff) in keys
+        if is_of and not code.family:
             deleted += await transaction.delete(AuthorizationCode, code.key)
     return deleted
 

@@ -22,15 +22,22 @@ from fhir_portal.smart.scope import GRANTABLE_IDENTITY
 from fhir_portal.smart.security_event import event_of
 
 CAPABILITIES: Final = (
+    "launch-ehr",
     "launch-standalone",
     "authorize-post",
     "client-public",
     "client-confidential-symmetric",
     "client-confidential-asymmetric",
     "sso-openid-connect",
+    "context-banner",
+    "context-style",
+    "context-ehr-patient",
+    "context-ehr-encounter",
     "context-standalone-patient",
+    "context-standalone-encounter",
     "permission-offline",
     "permission-patient",
+    "permission-user",
     "permission-v1",
     "permission-v2",
 )
@@ -52,7 +59,10 @@ def scopes_supported(policy: ScopePolicy, resource_types: Sequence[str]) -> tupl
         for resource_type in resource_types
         if (letters := policy.grantable("patient", resource_type, None))
     ]
-    system = any(policy.grantable("system", name, None) for name in resource_types)
+    user, system = (
+        any(policy.grantable(context, name, None) for name in resource_types)
+        for context in ("user", "system")
+    )
     return (
         *GRANTABLE_IDENTITY,
         *(["patient/*.rs"] if patient else []),
@@ -63,6 +73,7 @@ def scopes_supported(policy: ScopePolicy, resource_types: Sequence[str]) -> tupl
             if {"r", "s"} <= set(letters)
             for query in SUB_RESOURCES.get(name, ())
         ),
+        *(["user/*.rs"] if user else []),
         *(["system/*.rs"] if system else []),
     )
 
@@ -87,6 +98,9 @@ def smart_configuration(issuer: Issuer, scopes: Iterable[str]) -> dict[str, Any]
         "token_endpoint_auth_methods_supported": confidential,
         "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "introspection_endpoint_auth_methods_supported": confidential,
+        "introspection_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+        "revocation_endpoint_auth_methods_supported": list(TOKEN_AUTH_METHODS),
+        "revocation_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
         "code_challenge_methods_supported": [S256],
         "dpop_signing_alg_values_supported": list(DPOP_ALGORITHMS),
         "authorization_response_iss_parameter_supported": True,
@@ -106,7 +120,6 @@ def openid_configuration(issuer: Issuer, scopes: Iterable[str]) -> dict[str, Any
     return {
         **smart,
         "token_endpoint_auth_methods_supported": list(TOKEN_AUTH_METHODS),
-        "revocation_endpoint_auth_methods_supported": list(TOKEN_AUTH_METHODS),
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "claims_supported": [

@@ -8,7 +8,13 @@ from authlib.oauth2.rfc7009 import RevocationEndpoint
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 
 from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, LoadedClient, LoadedToken
-from fhir_portal.smart.grants.issue import detail_of, details_of, launch_context, token_type
+from fhir_portal.smart.grants.issue import (
+    detail_of,
+    details_of,
+    launch_context,
+    launch_display,
+    token_type,
+)
 from fhir_portal.smart.scope import ScopeSet
 
 
@@ -43,9 +49,7 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc] # Authlib has 
         }
         if record.jkt is not None:
             payload["cnf"] = {"jkt": record.jkt}  # RFC 9449 §6.2
-        payload |= launch_context(self.server, record)
-        if record.patient:
-            payload["need_patient_banner"] = True
+        payload |= launch_context(self.server, record) | launch_display(self.server, record)
         listed = self.server.loaded.records
         if listed and record.patient:
             family, _ = listed[0]

@@ -35,6 +35,7 @@ from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.dpop import DpopPolicy, Shown, nonces_at, verify
 from fhir_portal.smart.issuer import Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys
+from fhir_portal.smart.right import Right
 from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
 from fhir_portal.smart.token import AccessToken, RefreshToken, TokenFamily
 
@@ -95,7 +96,7 @@ class Setting:
     issuer: Issuer
     lifetimes: Lifetimes
     keys: ServerKeys
-    narrow: Callable[[ScopeSet, RecordAccess | None], ScopeSet]
+    narrow: Callable[[ScopeSet, Right | None], ScopeSet]
     random: Callable[[int], bytes]
     dpop: DpopPolicy
 
@@ -104,8 +105,8 @@ class Setting:
 class Loaded:
     """What was read from the store for one request, before Authlib runs.
 
-    ``account`` and ``record`` belong to the code or the family; ``record`` is ``None`` when the
-    account may not use it any more. ``presented`` is the refresh token of the request,
+    ``account`` and ``right`` belong to the code or the family; ``right`` is ``None`` when the
+    account does not have it any more. ``presented`` is the refresh token of the request,
     ``current`` the access token of its family's generation. ``records`` are those of a consent for
     several that the account may still use. ``subject`` is the token of an exchange, ``child`` the
     family of the record it is exchanged for. ``token`` is what is introspected or revoked.
@@ -123,7 +124,7 @@ class Loaded:
     child: TokenFamily | None = None
     token: AccessToken | TokenFamily | None = None
     account: Account | None = None
-    record: RecordAccess | None = None
+    right: Right | None = None
 
 
 class Exchange(AuthorizationServer):  # type: ignore[misc] # Authlib has no type information

@@ -16,8 +16,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
-from fhir_portal.consent.record import RecordAccess
 from fhir_portal.smart.issuer import Lifetimes
+from fhir_portal.smart.right import Right, ends_of
 from fhir_portal.smart.scope import Scope, ScopeSet
 
 UNTIL: Final = "until"
@@ -203,10 +203,11 @@ class EndDates:
     zone: str
 
     @classmethod
-    def of(cls, records: Iterable[RecordAccess], *, now: float, lifetimes: Lifetimes) -> Self:
+    def of(cls, rights: Iterable[Right], *, now: float, lifetimes: Lifetimes) -> Self:
         """For an answer about these records; of several, each keeps its own end besides."""
-        chosen = tuple(records)
-        grants = max(math.inf if one.until is None else one.until for one in chosen)
+        chosen = tuple(rights)
+        ends = [ends_of(one) for one in chosen]
+        grants = max(math.inf if one is None else one for one in ends)
         return cls(now, min(now + lifetimes.refresh_in_all, grants), chosen[0].zone)
 
     @property

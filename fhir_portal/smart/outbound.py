@@ -5,6 +5,11 @@ forgery, OWASP ASVS 5.0 §1.3.6). So: ``https`` only; the name is resolved here,
 has must be one of the public internet, and the connection goes to an address that was looked at,
 so that a name cannot mean one thing when it is checked and another when it is used (DNS
 rebinding). Redirects are not followed. An answer has a limit of bytes and of time.
+
+A name may be slow by intent. So it is looked up in the DNS by a resolver that can be left, not by
+the system's, which holds a thread for as long as it likes. What only this machine could resolve
+(its hosts file, search domains) is no name of the public internet and is not found. Who asks is
+served in turn; where strangers name the hosts, those of one site wait for one another.
 """
 
 from __future__ import annotations
@@ -13,17 +18,22 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
+import dns.asyncresolver
+import dns.exception
+import dns.rdatatype
 import httpx
 
 SECONDS: Final = 5.0
 MAX_BYTES: Final = 64 * 1024
 AT_ONCE: Final = 32
-_RESOLVING_AT_ONCE: Final = 16
+_LOOK_UP_SECONDS: Final = 2.5
+"""For one kind of address: a name server that keeps silent about the other kind costs no more."""
 _SERVER_FAULT: Final = 500
 _TOO_MANY: Final = 429
 _REDIRECTS: Final = range(300, 400)
@@ -63,6 +73,10 @@ class NoAnswer(Exception):
     """The host is down, or too slow, or says that it is in trouble: try again later."""
 
 
+class NoTurn(NoAnswer):
+    """Too many hosts are waited for at this moment; this one was not asked."""
+
+
 class BadAnswer(Exception):
     """The host answered, with something that is of no use."""
 
@@ -90,12 +104,15 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 def client() -> httpx.AsyncClient:
-    """An HTTP client for `Outbound`: no proxy, cookie or redirect comes in between."""
+    """An HTTP client for `Outbound`: no proxy, cookie or redirect comes in between.
+
+    Several may share it: it has no bound of its own for one of them to use up.
+    """
     return httpx.AsyncClient(
         trust_env=False,
         follow_redirects=False,
         timeout=SECONDS,
-        limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
     )
 
 
@@ -108,7 +125,11 @@ def check_address(url: str, *, loopback: bool = False) -> None:
 
 
 class Outbound:
-    """Asks hosts that somebody else named, over an injected HTTP client and name resolution."""
+    """Asks hosts that somebody else named, over an injected HTTP client and name resolution.
+
+    Each has turns of its own: whoever can make some hosts wait for others should share none with
+    those who must not. With ``site_at_once``, so many hosts of a site are asked at a time.
+    """
 
     def __init__(
         self,
@@ -118,6 +139,7 @@ class Outbound:
         resolve: Resolve | None = None,
         seconds: float = SECONDS,
         max_bytes: int = MAX_BYTES,
+        site_at_once: int | None = None,
     ) -> None:
         self._http = http
         self._loopback = loopback
@@ -125,9 +147,11 @@ class Outbound:
         self._seconds = seconds
         self._max_bytes = max_bytes
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._site_at_once = site_at_once
+        self._sites: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def get_json(self, url: str) -> Answer:
-        """Read a JSON document. Raises `AddressRefused`, `NoAnswer` or `BadAnswer`."""
+        """Read a JSON document. Raises `AddressRefused`, `NoAnswer`, `NoTurn` or `BadAnswer`."""
         answer = await self._ask("GET", url, {"Accept": "application/json"}, b"")
         media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
         if answer.status != httpx.codes.OK:
@@ -137,7 +161,7 @@ class Outbound:
         return answer
 
     async def post(self, url: str, content: bytes, content_type: str) -> Answer:
-        """Hand something over. Raises `AddressRefused`, `NoAnswer` or `BadAnswer`."""
+        """Hand something over. Raises `AddressRefused`, `NoAnswer`, `NoTurn` or `BadAnswer`."""
         headers = {"Content-Type": content_type, "Accept": "application/json"}
         return await self._ask("POST", url, headers, content)
 
@@ -145,14 +169,36 @@ class Outbound:
         self, method: str, url: str, headers: Mapping[str, str], content: bytes
     ) -> Answer:
         address = _parse(url, loopback=self._loopback)
+        async with self._turn(address.host):
+            try:
+                async with asyncio.timeout(self._seconds):
+                    connect_to = await self._look_up(address)
+                    return await self._answer(
+                        self._request(method, address, connect_to, headers, content)
+                    )
+            except (TimeoutError, httpx.TransportError, OSError):
+                raise NoAnswer("the host does not answer") from None
+
+    @asynccontextmanager
+    async def _turn(self, host: str) -> AsyncIterator[None]:
+        """Wait for one's turn, the site's first: who waits for that keeps no other site waiting."""
+        turns = [self._turns]
+        if self._site_at_once is not None:
+            own = self._sites.setdefault(site_of(host), asyncio.Semaphore(self._site_at_once))
+            turns.insert(0, own)
+        had: list[asyncio.Semaphore] = []
         try:
-            async with asyncio.timeout(self._seconds), self._turns:
-                connect_to = await self._look_up(address)
-                return await self._answer(
-                    self._request(method, address, connect_to, headers, content)
-                )
-        except (TimeoutError, httpx.TransportError, OSError):
-            raise NoAnswer("the host does not answer") from None
+            try:
+                async with asyncio.timeout(self._seconds):
+                    for turn in turns:
+                        await turn.acquire()
+                        had.append(turn)
+            except TimeoutError:
+                raise NoTurn("too many hosts are waited for at this moment") from None
+            yield
+        finally:
+            for turn in had:
+                turn.release()
 
     async def _look_up(self, address: _Address) -> str:
         """Return the address to connect to; all that the name has must be allowed."""
@@ -253,13 +299,72 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     )
 
 
-_resolvers: Final = ThreadPoolExecutor(_RESOLVING_AT_ONCE, "resolve")
-# Of their own, so that names which take long to resolve keep nobody else waiting.
+def site_of(host: str) -> str:
+    """Return what a host has in common with others that one owner can make at will.
+
+    The domain that can be bought: two labels, or three under a country that sells below its own
+    (``co.uk``). Hosts of different owners may share one (``github.io``); they then wait for one
+    another, which is the lesser harm.
+    """
+    if _literal(host.strip("[]")) is not None:
+        return host
+    labels = host.split(".")
+    _, second, top = ("", "", *labels)[-3:]
+    below_country = len(top) == _COUNTRY and len(second) <= _BELOW_COUNTRY
+    return ".".join(labels[-3:] if below_country else labels[-2:])
+
+
+_COUNTRY: Final = 2
+_BELOW_COUNTRY: Final = 3
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:
-    def look_up() -> list[str]:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [str(address[0]) for *_, address in found]
+    if _literal(host) is not None:
+        return [host]
+    if host == "localhost":  # RFC 6761 §6.3: never asked for in the DNS
+        return ["127.0.0.1", "::1"]
+    try:
+        resolver = dns.asyncresolver.Resolver()  # anew: its configuration may have changed
+    except dns.exception.DNSException:
+        raise OSError("there is no name server") from None
+    return await look_up(host, port, resolver)
 
-    return await asyncio.get_running_loop().run_in_executor(_resolvers, look_up)
+
+async def look_up(host: str, port: int, resolver: dns.asyncresolver.Resolver) -> Sequence[str]:
+    """Return the addresses a name has in the DNS, first those that this machine has a route to.
+
+    Raises `OSError` when it has none.
+    """
+    answers = await asyncio.gather(
+        *(
+            resolver.resolve(
+                f"{host}.",  # the whole name: no search domain is tried
+                kind,
+                raise_on_no_answer=False,
+                lifetime=_LOOK_UP_SECONDS,
+            )
+            for kind in (dns.rdatatype.AAAA, dns.rdatatype.A)
+        ),
+        return_exceptions=True,
+    )
+    found: list[str] = []
+    for answer in answers:
+        if isinstance(answer, dns.exception.DNSException | OSError):
+            continue
+        if isinstance(answer, BaseException):
+            raise answer
+        found += [str(one.address) for one in answer.rrset or ()]
+    if not found:
+        raise OSError("the name has no address")
+    return sorted(found, key=lambda address: not _has_route(address, port))
+
+
+def _has_route(address: str, port: int) -> bool:
+    """Whether there is a way to an address. Connecting a datagram socket sends nothing."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, port))
+    except OSError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from typing import Any, Final
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import SECTION_SYSTEM, section_displays
 from fhir_portal.fhir.definitions import ig_resource
+from fhir_portal.smart.right import Right, ends_of
 
 RELATED_PERSON: Final = "related-person"
 GRANT: Final = "grant"
@@ -36,21 +37,21 @@ def role_uris() -> Mapping[str, str]:
     }
 
 
-def proxy_context(record: RecordAccess, *, until: float | None) -> list[dict[str, Any]]:
+def proxy_context(right: Right, *, until: float | None) -> list[dict[str, Any]]:
     """What is told beside ``patient`` and ``fhirUser``; empty for one's own record without an end.
 
     ``until`` is the end the person chose. The end that is told is the earlier of that and the
     grant's own; when a token is refreshed that of the grant may have changed.
     """
-    ends = min((one for one in (until, record.until) if one is not None), default=None)
+    ends = min((one for one in (until, ends_of(right)) if one is not None), default=None)
     found: list[dict[str, Any]] = []
-    if record.grant is not None:
+    if isinstance(right, RecordAccess) and right.grant is not None:
         found = [
-            _referred(RELATED_PERSON, "RelatedPerson", record.fhir_user),
-            _named(RELATIONSHIP, "RelatedPerson", record.relation),
-            _referred(GRANT, "Consent", record.grant),
-            *_sections(SECTION, record.sections or frozenset()),
-            *_sections(ACT_SECTION, record.act),
+            _referred(RELATED_PERSON, "RelatedPerson", right.fhir_user),
+            _named(RELATIONSHIP, "RelatedPerson", right.relation),
+            _referred(GRANT, "Consent", right.grant),
+            *_sections(SECTION, right.sections or frozenset()),
+            *_sections(ACT_SECTION, right.act),
         ]
     if ends is not None:
         moment = datetime.fromtimestamp(int(ends), UTC)

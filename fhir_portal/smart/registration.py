@@ -74,6 +74,7 @@ METADATA_SCHEMA: Final[dict[str, Any]] = {
         "logo_uri": _WEB_ADDRESS,
         "tos_uri": _WEB_ADDRESS,
         "policy_uri": _WEB_ADDRESS,
+        "initiate_login_uri": {"type": "string", "maxLength": 2000},  # where an EHR opens it
         "contacts": {
             "type": "array",
             "maxItems": 10,
@@ -111,6 +112,7 @@ _KEPT: Final = (
     "logo_uri",
     "tos_uri",
     "policy_uri",
+    "initiate_login_uri",
     "contacts",
     "software_id",
     "software_version",

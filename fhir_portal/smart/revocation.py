@@ -14,6 +14,7 @@ import msgspec
 from fhir_portal.accounts.account import Account, UnknownAccount
 from fhir_portal.accounts.devices import forget_devices
 from fhir_portal.accounts.sessions import end_sessions
+from fhir_portal.accounts.staff import take_off_staff
 from fhir_portal.notify import outbox
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.code import AuthorizationCode
@@ -42,19 +43,22 @@ async def revoke_family(
     if not family:
         raise ValueError("a backend client's token has no family")
     found = await transaction.get(TokenFamily, family)
-    for below in await transaction.find(TokenFamily, "parent", family):
-        await revoke_family(transaction, below.key, now=now, because=because)
+    below = await transaction.find(TokenFamily, "parent", family, limit=_ALL)
+    for one in below:
+        await revoke_family(transaction, one.key, now=now, because=because)
     await _delete_access_tokens(transaction, "family", family)
     if found is None or found.ended is not None:
         return False
     await transaction.put(msgspec.structs.replace(found, ended=now, ended_because=because))
     if because != BY_CLIENT:
-        await _tell_client(transaction, found, now=now, because=because)
+        # A list is of no practice itself; its message is seen at one of those in it.
+        practice = found.practice or min((one.practice for one in below), default="")
+        await _tell_client(transaction, found, practice, now=now, because=because)
     return True
 
 
 async def _tell_client(
-    transaction: RecordTransaction, family: TokenFamily, *, now: float, because: str
+    transaction: RecordTransaction, family: TokenFamily, practice: str, *, now: float, because: str
 ) -> None:
     listener = await transaction.get(RevocationListener, family.client_id)
     if listener is None:
@@ -63,7 +67,7 @@ async def _tell_client(
     await outbox.enqueue(
         transaction,
         key=f"{ACCESS_ENDED}.{told}",
-        practice=family.practice,
+        practice=practice,
         channel="webhook",
         to=listener.uri,
         template=ACCESS_ENDED,
@@ -103,6 +107,45 @@ async def revoke_where(
     if field == "client_id":
         await _delete_access_tokens(transaction, "client_id", value)
     return ended
+
+
+def is_of_staff(one: AccessToken | TokenFamily | AuthorizationCode) -> bool:
+    """Whether somebody uses it, or would, as a member of a practice's staff."""
+    return (one.fhir_user or "").startswith("Practitioner/") or (
+        isinstance(one, AccessToken) and one.context == "user"
+    )
+
+
+async def revoke_of_staff(
+    transaction: RecordTransaction, account: str, practice: str, *, now: float, because: str
+) -> int:
+    """End every family that an account has as staff of a practice; returns how many were alive.
+
+    What the same person has as a patient or by a grant stays. Codes not exchanged yet go too.
+    """
+    ended = 0
+    for family in await transaction.find(TokenFamily, "account", account, limit=_ALL):
+        if family.practice == practice and is_of_staff(family):
+            ended += await revoke_family(transaction, family.key, now=now, because=because)
+    for code in await transaction.find(AuthorizationCode, "account", account, limit=_ALL):
+        if not code.family and code.practice == practice and is_of_staff(code):
+            await transaction.delete(AuthorizationCode, code.key)
+    return ended
+
+
+async def remove_staff(store: RecordStore, *, account: str, practice: str, now: float) -> int:
+    """Take a person off a practice's staff and end what they hold as that, in one transaction.
+
+    Returns how many token families ended. Raises `fhir_portal.accounts.staff.NotStaff`.
+    """
+
+    async def change(transaction: RecordTransaction) -> int:
+        await take_off_staff(transaction, account=account, practice=practice)
+        return await revoke_of_staff(
+            transaction, account, practice, now=now, because="staff-removed"
+        )
+
+    return await store.transact(change)
 
 
 async def disable_account(store: RecordStore, account_id: str, *, now: float) -> int:

@@ -18,12 +18,19 @@ from fhir_portal.smart.errors import InvalidScope
 LETTERS: Final = "cruds"
 MOST_REQUESTED: Final = 150
 """Resource scopes that one request, or one client's registration, may name."""
-GRANTABLE_IDENTITY: Final = ("openid", "fhirUser", "launch/patient", "offline_access")
+MOST_OF_UNCHECKED: Final = 80
+"""The same for a request of a client that nobody has looked at: judging each takes time."""
+GRANTABLE_IDENTITY: Final = (
+    "openid",
+    "fhirUser",
+    "launch",
+    "launch/patient",
+    "launch/encounter",
+    "offline_access",
+)
 
 # Understood, so that asking for them is no error, but never granted: the token says so.
-_UNGRANTED_IDENTITY: Final = frozenset(
-    {"profile", "email", "phone", "address", "launch", "online_access"}
-)
+_UNGRANTED_IDENTITY: Final = frozenset({"profile", "email", "phone", "address", "online_access"})
 _OTHER_LAUNCH: Final = re.compile(r"launch/[a-z]+(-[a-z]+)*")
 _RESOURCE: Final = re.compile(
     r"(?P<context>patient|user|system)/(?P<type>\*|[A-Z][A-Za-z]*)"

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -21,13 +21,14 @@ import msgspec
 import structlog
 
 from fhir_portal.accounts.account import Account
-from fhir_portal.accounts.sessions import Visitor
+from fhir_portal.accounts.sessions import SignedOutMeanwhile, Visitor, still_signed_in
 from fhir_portal.accounts.throttle import Throttle, TooManyAttempts, network_of
 from fhir_portal.consent.record import (
     Access,
     RecordAccess,
     RecordDirectory,
     ScopePolicy,
+    StaffAccess,
     way_to,
 )
 from fhir_portal.records import DuplicateRecord, RecordReader, RecordStore, RecordTransaction
@@ -36,11 +37,16 @@ from fhir_portal.smart.authorization import (
     HANDLE_BYTES,
     AskConsent,
     AuthorizationRequest,
+    ChoosePractice,
     ChooseRecord,
+    ChooseVisit,
+    FindVisits,
     Finished,
     NoRecord,
+    NotAllowed,
     SignInFirst,
     Step,
+    Visit,
     check_parameters,
     collect,
     redirect_uri_of,
@@ -54,7 +60,7 @@ from fhir_portal.smart.authorization_details import (
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.client_auth.private_key_jwt import Asserted, UsedAssertion, asserted
 from fhir_portal.smart.client_configuration import delete_client, read_client, update_client
-from fhir_portal.smart.client_keys import ClientKeys, KeysUnavailable
+from fhir_portal.smart.client_keys import ClientKeys, KeysUnavailable, was_looked_at
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.connection import ConnectionNotices, made_by_proxy
 from fhir_portal.smart.discovery import openid_configuration, scopes_supported, smart_configuration
@@ -76,6 +82,8 @@ from fhir_portal.smart.grants.token_exchange import TokenExchangeGrant
 from fhir_portal.smart.id_token import IdToken
 from fhir_portal.smart.issuer import Issuer, Lifetimes
 from fhir_portal.smart.keys import KeyRing, ServerKeys
+from fhir_portal.smart.launch import LAUNCH, LAUNCH_ENCOUNTER, LAUNCH_PATIENT, Launch
+from fhir_portal.smart.launch_context import LaunchContext
 from fhir_portal.smart.narrowing import NOT_NARROWED, EndDates, Narrowing
 from fhir_portal.smart.offer import OFFLINE_ACCESS, ConsentOffer
 from fhir_portal.smart.par import (
@@ -93,7 +101,15 @@ from fhir_portal.smart.pkce import RequiredS256
 from fhir_portal.smart.redirect import answer_at
 from fhir_portal.smart.registration import register_client
 from fhir_portal.smart.revocation import BY_CLIENT, revoke_family
-from fhir_portal.smart.scope import LETTERS, MOST_REQUESTED, Scope, ScopeSet, merged
+from fhir_portal.smart.right import Right, ends_of, is_staffs, still
+from fhir_portal.smart.scope import (
+    LETTERS,
+    MOST_OF_UNCHECKED,
+    MOST_REQUESTED,
+    Scope,
+    ScopeSet,
+    merged,
+)
 from fhir_portal.smart.token import (
     AccessToken,
     RefreshToken,
@@ -131,6 +147,33 @@ class RecordChanged(errors.InvalidRequest):
         super().__init__("What this page was about has changed. Look at it again.")
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a request can be answered: by what right, and what an EHR or the person chose for it.
+
+    ``record`` is what is shown as in context; with a right of staff it is no boundary.
+    """
+
+    right: Right
+    record: RecordAccess | None
+    others: tuple[RecordAccess, ...] = ()
+    other_records: bool = False
+    launch: Launch | None = None
+    visit: Visit | None = None
+    other_visits: bool = False
+
+    @property
+    def rights(self) -> tuple[Right, ...]:
+        return (self.right, *self.others)
+
+    @property
+    def launched(self) -> LaunchContext | None:
+        """What is told of it beside the record."""
+        if self.launch is not None:
+            return self.launch.context
+        return LaunchContext(encounter=self.visit.reference) if self.visit is not None else None
+
+
 class AuthorizationServer:
     """Issues, refreshes, introspects and revokes tokens, and leads a person through consent.
 
@@ -138,6 +181,7 @@ class AuthorizationServer:
     parameters of a granular scope exist; ``client_keys`` reads the keys that clients keep at an
     address of their own, which without it are never read. With ``loopback``, for development, that
     may be on this machine. ``notices`` tells people of apps that others connected to their record.
+    ``visits`` finds those to choose from; without it no app is told of one that was chosen.
     ``clock`` gives seconds since 1970 UTC.
     """
 
@@ -156,11 +200,13 @@ class AuthorizationServer:
         loopback: bool = False,
         dpop: DpopPolicy | None = None,
         notices: ConnectionNotices,
+        visits: FindVisits | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.issuer = issuer
         self._notices = notices
+        self._visits = visits
         self.keys = keys
         self._store = store
         self._directory = directory
@@ -334,8 +380,8 @@ class AuthorizationServer:
             exchange.prove(request.dpop)
             if parameters.setdefault("dpop_jkt", exchange.jkt or "") != exchange.jkt:
                 raise errors.InvalidDpopProof("dpop_jkt is another key than the proof's")
-        kept = self._judged(client, parameters, frozenset())
         await self._limit(REQUESTS_PER_ADDRESS, "requests", request.address)
+        kept = await self._judged(client, parameters, frozenset())
         reference = base64url(self._random(REFERENCE_BYTES))
         request_uri = request_uri_of(reference)
         pushed = PushedRequest(
@@ -367,16 +413,16 @@ class AuthorizationServer:
         client = await self._store.get(Client, parameters.get("client_id", ""))
         redirect_uri = redirect_uri_of(client, parameters, repeated)
         assert client is not None  # noqa: S101 - redirect_uri_of refuses
+        await self._limit(REQUESTS_PER_ADDRESS, "requests", address)
         try:
             if pushed is None and client.require_pushed_authorization_requests:
                 raise errors.InvalidRequest("this client has to push its requests to /oauth/par")
-            kept = self._judged(client, parameters, repeated)
+            kept = await self._judged(client, parameters, repeated, was_pushed=pushed is not None)
         except errors.OAuthError as error:
             error.redirect_uri = redirect_uri
             error.state = parameters.get("state")
             error.unchecked_app = _unchecked(client)
             raise
-        await self._limit(REQUESTS_PER_ADDRESS, "requests", address)
         handle, now = base64url(self._random(HANDLE_BYTES)), self._clock()
         request = AuthorizationRequest(
             key=token_hash(handle),
@@ -424,36 +470,33 @@ class AuthorizationServer:
             if silent:
                 raise await self._given_up(request, errors.LoginRequired("nobody is signed in"))
             return SignInFirst(client, request.login_hint)
-        records = await self._directory.records_of(account)
-        values = values_of(records)
-        chosen = _chosen(request, tuple(values.values()))
-        if not chosen:
+        found = await self._way(request, client, account)
+        if isinstance(found, Way):
+            found = await self._visited(request, client, account, found)
+        if not isinstance(found, Way):
             if silent:
-                raise await self._given_up(
-                    request, errors.InteractionRequired("a record must be chosen")
-                )
-            if not values:
-                return NoRecord(client)
-            return ChooseRecord(client, values, several=request.wants_several)
-        record, others = chosen[0], chosen[1:]
-        offer = self._offer(request, client, chosen)
+                raise await self._given_up(request, _needed(found))
+            return found
+        offer = self._offer(request, client, found)
         if request.scope.resource and not offer.scopes:
             raise await self._given_up(
                 request, errors.InvalidScope("none of these scopes can be granted on this record")
             )
-        if await self._was_approved(self._store, request, client, account, record, offer):
-            return Finished(
-                await self._approve(request, visitor, record, offer.everything, skipped=offer)
-            )
+        if await self._was_approved(self._store, request, client, account, found.right, offer):
+            location = await self._approve(request, visitor, found, offer.everything, skipped=offer)
+            return Finished(location)
         if silent:
             raise await self._given_up(request, errors.ConsentRequired("consent is needed"))
         return AskConsent(
             client,
-            record,
+            found.record,
             offer,
-            other_records=len(values) > len(chosen),
-            about=self._about(chosen),
-            others=others,
+            other_records=found.other_records,
+            about=self._about(found),
+            others=found.others,
+            staff=found.right if isinstance(found.right, StaffAccess) else None,
+            visit=found.visit,
+            other_visits=found.other_visits,
         )
 
     async def choose_record(
@@ -475,6 +518,8 @@ class AuthorizationServer:
         """
         if visitor.account is None:
             raise errors.LoginRequired("nobody is signed in")
+        if request.launch is not None or request.is_for_staff:
+            raise errors.InvalidRequest("There is no record to choose here.")
         if not 0 < len(set(values)) <= (MOST_RECORDS if request.wants_several else 1):
             raise errors.InvalidRequest("This is not a choice of records.")
         known = values_of(await self._directory.records_of(visitor.account))
@@ -486,8 +531,41 @@ class AuthorizationServer:
             practice=first.practice,
             patient=first.patient,
             others=tuple((one.practice, one.patient) for one in others),
+            encounter=None,
         )
         await self._replaced(request, chosen)
+
+    async def choose_practice(
+        self, request: AuthorizationRequest, visitor: Visitor, practice: str
+    ) -> None:
+        """Keep which of `ChoosePractice.practices` was chosen.
+
+        Raises `errors.AccessDenied` for a practice that this account cannot choose.
+        """
+        if visitor.account is None:
+            raise errors.LoginRequired("nobody is signed in")
+        if request.launch is not None or not request.is_for_staff:
+            raise errors.InvalidRequest("There is no practice to choose here.")
+        client = await self._client_of(request)
+        staff = await self._directory.staff_at(visitor.account, practice)
+        if staff is None or not client.serves_staff_of(practice):
+            raise errors.AccessDenied("This practice cannot be chosen.")
+        await self._replaced(request, msgspec.structs.replace(request, practice=staff.practice))
+
+    async def choose_visit(
+        self, request: AuthorizationRequest, visitor: Visitor, encounter: str
+    ) -> None:
+        """Keep which of `ChooseVisit.visits` was chosen, by its reference.
+
+        Raises `errors.AccessDenied` for a visit that was not offered.
+        """
+        unchosen = msgspec.structs.replace(request, encounter=None)
+        step = await self.step(unchosen, visitor)
+        if not isinstance(step, ChooseVisit):
+            raise errors.InvalidRequest("There is no visit to choose here.")
+        if encounter not in {visit.reference for visit in step.visits}:
+            raise errors.AccessDenied("This visit cannot be chosen.")
+        await self._replaced(request, msgspec.structs.replace(request, encounter=encounter))
 
     async def decide(
         self,
@@ -515,19 +593,23 @@ class AuthorizationServer:
         scope = step.offer.granted(ticked)
         if step.offer.scopes and not scope.resource:
             raise NothingTicked
-        scope = narrowing.applied(scope, step.record.zone)
+        scope = narrowing.applied(scope, step.rights[0].zone)
         until = self.end_dates(step).end_of(narrowing.until)
-        return await self._approve(
-            request, visitor, step.record, scope, others=step.others, until=until
-        )
+        launch = await self._launch_of(request)
+        visit = step.visit
+        if visit is not None and not any(one.allows("r", "Encounter") for one in scope.resource):
+            visit = None  # it is not told which visit to whom no visits are shown
+            words = tuple(word for word in scope.identity if word != LAUNCH_ENCOUNTER)
+            scope = replace(scope, identity=words)
+        way = Way(step.rights[0], step.record, step.others, launch=launch, visit=visit)
+        return await self._approve(request, visitor, way, scope, until=until)
 
     def end_dates(self, step: AskConsent) -> EndDates:
         """The days that may be chosen as the last of the access."""
-        records = (step.record, *step.others)
-        return EndDates.of(records, now=self._clock(), lifetimes=self.lifetimes)
+        return EndDates.of(step.rights, now=self._clock(), lifetimes=self.lifetimes)
 
-    def narrowed(self, scope: ScopeSet, record: RecordAccess | None) -> ScopeSet:
-        """What of these scopes may be granted at all (``record`` ``None``) or on a record.
+    def narrowed(self, scope: ScopeSet, right: Right | None) -> ScopeSet:
+        """What of these scopes may be granted at all (``right`` ``None``) or by a right.
 
         Wildcards become one scope per type, except ``system/*``: there the FHIR side applies
         the same policy type by type.
@@ -537,6 +619,7 @@ class AuthorizationServer:
             return scope
         if context != "system":
             scope = scope.expanded(self._resource_types)
+        record = right if isinstance(right, RecordAccess) else None
 
         def letters(one: Scope) -> str:
             if one.query and not self._understands(one):
@@ -569,12 +652,30 @@ class AuthorizationServer:
             raise _pushed_over()
         return found
 
-    def _judged(
-        self, client: Client, parameters: Mapping[str, str], repeated: frozenset[str]
+    async def _judged(
+        self,
+        client: Client,
+        parameters: Mapping[str, str],
+        repeated: frozenset[str],
+        *,
+        was_pushed: bool = False,
     ) -> dict[str, str]:
-        """Refuse an authorization request that cannot be granted; return what to keep of it."""
+        """Refuse an authorization request that cannot be granted; return what to keep of it.
+
+        Of ``launch`` the hash is kept; in a request that ``was_pushed`` it is that already.
+        """
         kept = check_parameters(parameters, repeated, self.issuer)
-        scope = ScopeSet.parse(kept.get("scope", ""), at_most=MOST_REQUESTED)
+        most = MOST_OF_UNCHECKED if client.self_registered else MOST_REQUESTED
+        scope = ScopeSet.parse(kept.get("scope", ""), at_most=most)
+        launch = None
+        if LAUNCH in kept:
+            if not was_pushed:
+                kept[LAUNCH] = token_hash(kept[LAUNCH])
+            launch = await self._launch(kept[LAUNCH], client)
+            if LAUNCH not in scope.within(client.may_ask_for).identity:
+                raise errors.InvalidScope("with launch ask for the scope launch")
+            if "authorization_details" in kept:
+                raise errors.InvalidRequest("a launch is for one record: no authorization_details")
         if "authorization_details" in kept and not (
             scope.context == "patient" and "openid" in scope.identity
         ):
@@ -582,7 +683,8 @@ class AuthorizationServer:
                 "with authorization_details ask for openid and patient/ scopes"
             )
         grant = self._consent_grant(kept, client)
-        allowed = self.narrowed(ScopeSet.parse(grant.request.scope), None)
+        allowed = self._askable(ScopeSet.parse(grant.request.scope), launch)
+        allowed = self.narrowed(allowed, None)
         if not allowed or (scope.resource and not allowed.resource):
             raise errors.InvalidScope("none of these scopes can be granted to this client")
         return kept
@@ -613,11 +715,11 @@ class AuthorizationServer:
             code = await self._store.get(AuthorizationCode, token_hash(form["code"]))
             if code is None:
                 return loaded
-            account, record = await self._load_access(code.account, code.access)
+            account, right = await self._load_access(code.account, code.access, code.client_id)
             if code.records:
-                record = None
+                right = None
             records = await self._still_theirs(account, code.records)
-            return replace(loaded, code=code, account=account, record=record, records=records)
+            return replace(loaded, code=code, account=account, right=right, records=records)
         if form["grant_type"] == "refresh_token" and "refresh_token" in form:
             presented = RefreshToken.parse(form["refresh_token"])
             if presented is None:
@@ -625,7 +727,9 @@ class AuthorizationServer:
             family = await self._store.get(TokenFamily, presented.family)
             if family is None:
                 return loaded
-            account, record = await self._load_access(family.account, family.access)
+            account, right = await self._load_access(
+                family.account, family.access, family.client_id
+            )
             newest = derive_access_token(self.keys, presented.handle, family.generation)
             return replace(
                 loaded,
@@ -634,7 +738,7 @@ class AuthorizationServer:
                 presented=presented,
                 current=await self._store.get(AccessToken, token_hash(newest)),
                 account=account,
-                record=record,
+                right=right,
             )
         if form["grant_type"] == TOKEN_EXCHANGE:
             return await self._load_exchange(loaded, form)
@@ -652,9 +756,9 @@ class AuthorizationServer:
         if child is None:
             account = await self._store.get(Account, family.account)
             return replace(loaded, subject=subject, family=family, account=account)
-        account, record = await self._load_access(child.account, child.access)
+        account, right = await self._load_access(child.account, child.access, child.client_id)
         return replace(
-            loaded, subject=subject, family=family, child=child, account=account, record=record
+            loaded, subject=subject, family=family, child=child, account=account, right=right
         )
 
     async def _below(self, family: TokenFamily) -> list[TokenFamily]:
@@ -679,15 +783,21 @@ class AuthorizationServer:
         return tuple(found)
 
     async def _load_access(
-        self, account_id: str, access: Access
-    ) -> tuple[Account | None, RecordAccess | None]:
-        """Load whom something was given to, and the record while it is theirs by the same right."""
+        self, account_id: str, access: Access, client_id: str
+    ) -> tuple[Account | None, Right | None]:
+        """Load whom something was given to, and by what right, while that stands unchanged.
+
+        What staff gave stands for as long as their practice lets its staff use the app.
+        """
         account = await self._store.get(Account, account_id)
         if account is None or account.disabled:
             return account, None
-        practice, patient, _, _ = access
-        record = await self._directory.record_of(account, practice, patient)
-        return account, record if record is not None and record.access == access else None
+        right = await still(self._directory, account, access)
+        if right is not None and is_staffs(right):
+            client = await self._store.get(Client, client_id)
+            if client is None or not client.serves_staff_of(right.practice):
+                return account, None
+        return account, right
 
     async def _in_force(self, token: AccessToken | TokenFamily) -> bool:
         """Whether `/fhir` would take it: what `access/authenticate.resolve` asks, is asked here."""
@@ -708,8 +818,9 @@ class AuthorizationServer:
             return account is not None and not account.disabled
         if token.access is None:
             return False
-        _, record = await self._load_access(token.account, token.access)
-        return record is not None and (record.until is None or self._clock() < record.until)
+        _, right = await self._load_access(token.account, token.access, token.client_id)
+        ends = ends_of(right)
+        return right is not None and (ends is None or self._clock() < ends)
 
     async def _load_token_shown(self, request: FormRequest, *, in_force_only: bool) -> Loaded:
         loaded = await self._load_clients(request)
@@ -727,27 +838,32 @@ class AuthorizationServer:
         if in_force_only and found is not None and not await self._in_force(found):
             found = None
         if in_force_only and found is not None:
+            family = await self._family_of(found)
             loaded = replace(
-                loaded, records=await self._records_of(found), record=await self._record_of(found)
+                loaded,
+                family=family,
+                records=await self._records_of(family),
+                right=await self._right_of(found),
             )
         return replace(loaded, token=found)
 
-    async def _record_of(self, token: AccessToken | TokenFamily) -> RecordAccess | None:
-        """The record that a token is for, as its person may use it now."""
-        if token.account is None or token.access is None or not token.patient:
+    async def _right_of(self, token: AccessToken | TokenFamily) -> Right | None:
+        """The right that a token is used by, as its person has it now."""
+        if token.account is None or token.access is None:
             return None
-        _, record = await self._load_access(token.account, token.access)
-        return record
+        _, right = await self._load_access(token.account, token.access, token.client_id)
+        return right
+
+    async def _family_of(self, token: AccessToken | TokenFamily) -> TokenFamily | None:
+        """The family of a token; a backend client's has none."""
+        if isinstance(token, TokenFamily):
+            return token
+        return await self._store.get(TokenFamily, token.family) if token.family else None
 
     async def _records_of(
-        self, token: AccessToken | TokenFamily
+        self, family: TokenFamily | None
     ) -> tuple[tuple[TokenFamily, RecordAccess], ...]:
-        """The records that a token lists, or its own among those of its consent."""
-        family: TokenFamily | None = None
-        if isinstance(token, TokenFamily):
-            family = token
-        elif token.family:
-            family = await self._store.get(TokenFamily, token.family)
+        """The records that a family lists, or its own among those of its consent."""
         if family is None or not (family.is_list or family.parent):
             return ()
         account = await self._store.get(Account, family.account)
@@ -783,7 +899,11 @@ class AuthorizationServer:
         if self._client_keys is None:
             raise errors.InvalidClient("This server reads no keys at a client's jwks_uri.")
         try:
-            return {client.key: await self._client_keys.of(client.jwks_uri, signer.kid)}
+            return {
+                client.key: await self._client_keys.of(
+                    client.jwks_uri, signer.kid, looked_at=was_looked_at(client)
+                )
+            }
         except KeysUnavailable as error:
             raise errors.InvalidClient(
                 f"The keys at the client's jwks_uri cannot be read: {error}."
@@ -859,14 +979,132 @@ class AuthorizationServer:
         grant: AuthorizationCodeGrant = exchange.validated_grant(request)
         return grant
 
-    def _offer(
-        self, request: AuthorizationRequest, client: Client, chosen: Sequence[RecordAccess]
-    ) -> ConsentOffer:
+    async def _launch(self, key: str, client: Client) -> Launch:
+        """Return the launch of a key for this app. Raises `errors.InvalidRequest`."""
+        found = await self._store.get(Launch, key)
+        if (
+            found is None
+            or self._clock() >= found.expires
+            or found.client_id not in (None, client.key)
+        ):
+            raise _launch_over()
+        return found
+
+    async def _launch_of(self, request: AuthorizationRequest) -> Launch | None:
+        """The launch of a request that goes on; gives the request up when it is over."""
+        if request.launch is None:
+            return None
+        try:
+            return await self._launch(request.launch, await self._client_of(request))
+        except errors.InvalidRequest as error:
+            raise await self._given_up(request, error) from None
+
+    def _askable(self, scope: ScopeSet, launch: Launch | None) -> ScopeSet:
+        """Leave out the launch scopes that nothing can be told for.
+
+        ``launch`` goes with a launch by an EHR, and ``launch/patient`` without one is a choice of
+        record, which staff do not make. A visit is the EHR's, or chosen from those the app may see.
+        """
+        if launch is not None:
+            told = {LAUNCH, LAUNCH_PATIENT}
+            told |= {LAUNCH_ENCOUNTER} if launch.context.encounter is not None else set()
+        else:
+            told = {LAUNCH_PATIENT} if scope.context != "user" else set()
+            if self._visits is not None and _sees_visits(scope):
+                told.add(LAUNCH_ENCOUNTER)
+        words = tuple(
+            word for word in scope.identity if not word.startswith(LAUNCH) or word in told
+        )
+        return replace(scope, identity=words)
+
+    async def _way(
+        self, request: AuthorizationRequest, client: Client, account: Account
+    ) -> Way | Step:
+        """Find by what right this person can answer; otherwise what they have to do first."""
+        launch = await self._launch_of(request)
+        if launch is not None:
+            return await self._way_of_launch(request, client, account, launch)
+        if request.is_for_staff:
+            return await self._way_of_staff(request, client, account)
+        values = values_of(await self._directory.records_of(account))
+        chosen = _chosen(request, tuple(values.values()))
+        if chosen:
+            others = chosen[1:]
+            return Way(chosen[0], chosen[0], others, other_records=len(values) > len(chosen))
+        if not values:
+            return NoRecord(client)
+        return ChooseRecord(client, values, several=request.wants_several)
+
+    async def _way_of_launch(
+        self, request: AuthorizationRequest, client: Client, account: Account, launch: Launch
+    ) -> Way | Step:
+        """Staff of the practice come first; then whoever may use this very record themselves."""
+        practice, patient = launch.practice, launch.patient
+        staff = await self._directory.staff_at(account, practice)
+        right: Right | None
+        if staff is not None:
+            record = await self._directory.staff_record_of(account, practice, patient)
+            right = staff if request.is_for_staff and record is not None else record
+        else:
+            record = await self._directory.record_of(account, practice, patient)
+            right = None if request.is_for_staff else record
+        if right is None or launch.fhir_user not in (None, right.fhir_user):
+            return NotAllowed(client, "launch")
+        if is_staffs(right) and not client.serves_staff_of(practice):
+            return NotAllowed(client, "app")
+        return Way(right, record, launch=launch)
+
+    async def _way_of_staff(
+        self, request: AuthorizationRequest, client: Client, account: Account
+    ) -> Way | Step:
+        """The practice of a standalone launch: the only one, or the one that was chosen."""
+        staff = await self._directory.staff_of(account)
+        served = {one.practice: one for one in staff if client.serves_staff_of(one.practice)}
+        if not served:
+            return NotAllowed(client, "app" if staff else "staff")
+        chosen = served.get(request.practice or "")
+        if chosen is None and len(served) == 1:
+            (chosen,) = served.values()
+        if chosen is None:
+            return ChoosePractice(client, served)
+        return Way(chosen, None, other_records=len(served) > 1)
+
+    async def _visited(
+        self, request: AuthorizationRequest, client: Client, account: Account, way: Way
+    ) -> Way | Step:
+        """Have a visit chosen where the app asks for one, and there is one that it would see."""
+        asked = self._askable(request.scope.within(client.may_ask_for), way.launch)
+        record = way.record
+        if (
+            way.launch is not None
+            or self._visits is None
+            or record is None
+            or way.others
+            or request.wants_several
+            or LAUNCH_ENCOUNTER not in asked.identity
+        ):
+            return way
+        allowed = self.narrowed(asked, record)
+        seen = tuple(one for one in allowed.resource if one.resource_type == "Encounter")
+        if not _sees_visits(ScopeSet((), seen)):
+            return way
+        visits = await self._visits(account, record, ScopeSet((), seen))
+        chosen = [one for one in visits if one.reference == request.encounter] or list(visits)
+        if len(chosen) > 1:
+            return ChooseVisit(client, record, visits)
+        if not chosen:
+            return way
+        return replace(way, visit=chosen[0], other_visits=len(visits) > 1)
+
+    def _offer(self, request: AuthorizationRequest, client: Client, way: Way) -> ConsentOffer:
         """What can be allowed on any of the chosen records; each gets what it allows itself."""
-        asked = request.scope.within(client.may_ask_for)
-        if len(chosen) == 1:
-            return ConsentOffer.of(self.narrowed(asked, chosen[0]))
-        allowed = [self.narrowed(asked, record) for record in chosen]
+        asked = self._askable(request.scope.within(client.may_ask_for), way.launch)
+        if way.launch is None and way.visit is None:
+            words = tuple(word for word in asked.identity if word != LAUNCH_ENCOUNTER)
+            asked = replace(asked, identity=words)
+        if not way.others:
+            return ConsentOffer.of(self.narrowed(asked, way.right))
+        allowed = [self.narrowed(asked, right) for right in way.rights]
         resource = merged(scope for one in allowed for scope in one.resource)
         return ConsentOffer.of(ScopeSet(asked.identity, resource))
 
@@ -876,11 +1114,17 @@ class AuthorizationServer:
         request: AuthorizationRequest,
         client: Client,
         account: Account,
-        record: RecordAccess,
+        right: Right,
         offer: ConsentOffer,
     ) -> bool:
-        """Whether consent may be skipped: a client that can keep a secret asks again, to read."""
-        if client.type == "public" or not record.is_own or "consent" in request.prompt:
+        """Whether consent may be skipped: a client that can keep a secret asks again, to read.
+
+        Only under what the person still sees and can end: access that was to last, and does. An app
+        that nobody has looked at asks every time.
+        """
+        if client.type == "public" or client.self_registered or "consent" in request.prompt:
+            return False
+        if isinstance(right, RecordAccess) and right.is_proxy:
             return False
         if request.wants_several:
             return False
@@ -890,11 +1134,13 @@ class AuthorizationServer:
         now = self._clock()
         return any(
             family.client_id == client.key
-            and family.access == record.access
+            and family.access == right.access
             and family.ended is None
             and family.until is None  # an end they chose is not moved without asking
+            and family.parent is None
             and now < family.expires
-            and ScopeSet.parse(family.scope).covers(everything)
+            and OFFLINE_ACCESS in (had := ScopeSet.parse(family.scope)).identity
+            and had.covers(everything)
             for family in await reader.find(TokenFamily, "account", account.key, limit=_ALL)
         )
 
@@ -902,10 +1148,9 @@ class AuthorizationServer:
         self,
         request: AuthorizationRequest,
         visitor: Visitor,
-        record: RecordAccess,
+        way: Way,
         scope: ScopeSet,
         *,
-        others: Sequence[RecordAccess] = (),
         until: float | None = None,
         skipped: ConsentOffer | None = None,
     ) -> str:
@@ -913,37 +1158,51 @@ class AuthorizationServer:
         account = visitor.account
         assert account is not None  # noqa: S101 - every caller has asked
         grant = self._consent_grant(request.parameters, client)
-        approval = Approval(account.key, record, scope, visitor.auth_time, until)
+        approval = Approval(
+            account.key,
+            way.right,
+            scope,
+            visitor.auth_time,
+            until,
+            patient=way.record.patient if way.record is not None else "",
+            launched=way.launched,
+        )
+        records = (way.record, *way.others) if way.record is not None else ()
         if request.wants_several:
-            approval = self._for_several(approval, (record, *others))
+            approval = self._for_several(approval, records)
         exchange: Exchange = grant.server
         exchange.create_authorization_response(grant.request, grant_user=approval, grant=grant)
         allowed = {(one.practice, one.patient) for one in approval.records}
-        given = [
-            one
-            for one in (record, *others)
-            if not allowed or (one.practice, one.patient) in allowed
-        ]
+        given = [one for one in records if not allowed or (one.practice, one.patient) in allowed]
         told = made_by_proxy(self._notices, given, once=request.key, now=exchange.now)
 
         async def answer(transaction: RecordTransaction) -> None:
+            # The request may have begun long before its body came.
+            await still_signed_in(transaction, visitor, self._clock())
             stored = await transaction.get(AuthorizationRequest, request.key)
             if stored is None:
                 raise errors.InvalidRequest("This request was answered before.")
             if stored != request:
                 raise RecordChanged  # another record was chosen meanwhile
             if skipped is not None and not await self._was_approved(
-                transaction, request, client, account, record, skipped
+                transaction, request, client, account, way.right, skipped
             ):
                 raise RecordChanged  # what was allowed before was ended meanwhile
             await transaction.delete(AuthorizationRequest, request.key)
+            if way.launch is not None and not await transaction.delete(Launch, way.launch.key):
+                raise _LaunchUsed
             for change in exchange.writes:
                 if isinstance(change, Insert):
                     await transaction.insert(change.record)
             for tell in told:
                 await tell(transaction)
 
-        await self._store.transact(answer)
+        try:
+            await self._store.transact(answer)
+        except _LaunchUsed:
+            raise await self._given_up(request, _launch_over()) from None
+        except SignedOutMeanwhile:
+            raise errors.LoginRequired("You were signed out meanwhile. Sign in again.") from None
         parameters = {"code": exchange.code, "state": request.state, "iss": self.issuer.base}
         return answer_at(request.redirect_uri, parameters)
 
@@ -975,12 +1234,16 @@ class AuthorizationServer:
             raise NothingTicked
         return replace(approval, scope=ScopeSet(listed), records=tuple(records))
 
-    def _about(self, chosen: Sequence[RecordAccess]) -> str:
+    def _about(self, way: Way) -> str:
         """Name what a consent page is about, in a way that only this server can."""
         parts: list[bytes] = []
-        for record in chosen:
-            allowed = (sorted(record.sections or ()), sorted(record.act), record.until)
-            parts += [msgspec.json.encode((*record.access, allowed))]
+        for right in way.rights:
+            allowed: Any = None
+            if isinstance(right, RecordAccess):
+                allowed = (sorted(right.sections or ()), sorted(right.act), right.until)
+            parts += [msgspec.json.encode((*right.access, allowed))]
+        told = (way.record.patient if way.record is not None else "", way.launched)
+        parts += [msgspec.json.encode(told)]
         return base64url(self.keys.derive("consent-page", *parts))
 
     async def _limit(self, rule: str, what: str, address: str) -> None:
@@ -1012,6 +1275,10 @@ class AuthorizationServer:
         return await self._store.transact(change)
 
 
+class _LaunchUsed(Exception):
+    """Another request got its code for this launch."""
+
+
 class _Lost(Exception):
     """A compare-and-set found something else than what was loaded."""
 
@@ -1040,6 +1307,28 @@ async def _insert(transaction: RecordTransaction, change: Insert) -> None:
 def _pushed_over() -> errors.InvalidRequestUri:
     return errors.InvalidRequestUri(
         "This request is over, was used before, or was not pushed by this app."
+    )
+
+
+def _launch_over() -> errors.InvalidRequest:
+    return errors.InvalidRequest(
+        "This launch is over, was used before, or is not for this app. Launch it again from the EHR"
+    )
+
+
+def _needed(step: Step) -> errors.OAuthError:
+    """What an app is told that wanted nobody to be asked (OpenID Connect Core §3.1.2.6)."""
+    if isinstance(step, NotAllowed):
+        return errors.AccessDenied("the person cannot use this")
+    what = {ChoosePractice: "a practice", ChooseVisit: "a visit"}.get(type(step), "a record")
+    return errors.InteractionRequired(f"{what} must be chosen")
+
+
+def _sees_visits(scope: ScopeSet) -> bool:
+    """Whether an app with these scopes could look up and read visits of the record."""
+    return all(
+        any(one.context == "patient" and one.allows(letter, "Encounter") for one in scope.resource)
+        for letter in "rs"
     )
 
 

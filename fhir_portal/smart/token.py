@@ -19,6 +19,7 @@ from typing import ClassVar, Final, Literal, Self
 from fhir_portal.consent.record import Access
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.smart.keys import ServerKeys
+from fhir_portal.smart.launch_context import LaunchContext
 
 HANDLE_BYTES: Final = 16
 _GENERATION_BYTES: Final = 4
@@ -30,8 +31,9 @@ class AccessToken(Record, frozen=True, kw_only=True):
     """What one access token stands for; ``key`` is its hash.
 
     ``scope`` is what the token response said. ``family`` is ``""`` for backend clients, which
-    have neither account nor patient. ``until`` is the end that the person chose. ``jkt`` is the
-    thumbprint of the DPoP key whose holder alone may use it.
+    have neither account nor patient. In the ``user`` context ``patient`` is that of the launch:
+    it bounds nothing. ``until`` is the end that the person chose. ``jkt`` is the thumbprint of the
+    DPoP key whose holder alone may use it.
     """
 
     kind: ClassVar[str] = "access-token"
@@ -54,9 +56,10 @@ class AccessToken(Record, frozen=True, kw_only=True):
     @property
     def access(self) -> Access | None:
         """By what right of a person's it was given; ``None`` for a backend client."""
-        if self.patient is None or self.fhir_user is None:
+        patient = "" if self.context == "user" else self.patient
+        if patient is None or self.fhir_user is None:
             return None
-        return self.practice, self.patient, self.fhir_user, self.grant
+        return self.practice, patient, self.fhir_user, self.grant
 
 
 class TokenFamily(Record, frozen=True, kw_only=True):
@@ -66,6 +69,9 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     end that the person chose: no use of a refresh token moves ``expires`` beyond it. ``jkt`` is the
     thumbprint of the DPoP key that its refresh tokens are bound to, when the client cannot
     authenticate. A family that ``ended`` is kept until it expires, to say why.
+
+    In the ``user`` context it is for what a member of staff may use, and ``patient`` is only told,
+    or ``""``. ``launched`` is where the app was launched, if there is more to tell than that.
 
     A consent for several records has a family that ``is_list``: it lists them, without a patient,
     and reads none. Below it is one family for each record: ``parent`` is the key of the one above,
@@ -86,6 +92,8 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     fhir_user: str
     grant: str | None
     scope: str
+    context: Literal["patient", "user"] = "patient"
+    launched: LaunchContext | None = None
     generation: int = 0
     until: float | None = None
     jkt: str | None = None
@@ -98,7 +106,8 @@ class TokenFamily(Record, frozen=True, kw_only=True):
     @property
     def access(self) -> Access:
         """By what right of the person's it was given; of a list, by none."""
-        return self.practice, self.patient, self.fhir_user, self.grant
+        patient = "" if self.context == "user" else self.patient
+        return self.practice, patient, self.fhir_user, self.grant
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,10 @@ class FhirApi:
         smart_configuration: Callable[[], dict[str, Any]],
         max_body: int,
         max_transaction: int,
+        dpop_required: bool = False,
     ) -> None:
         self._portal = portal
+        self._dpop_required = dpop_required
         self._public: dict[str, tuple[Callable[[], bytes], bytes]] = {
             "metadata": (lru_cache(1)(capabilities), _FHIR_JSON),
             ".well-known/smart-configuration": (
@@ -138,6 +140,7 @@ class FhirApi:
                 error,
                 had_token=had_token,
                 dpop=_is_dpop(headers),
+                dpop_required=self._dpop_required,
                 allow=_methods_at(path),
             )
             extra.append((b"content-type", _FHIR_JSON))

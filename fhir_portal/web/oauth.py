@@ -26,6 +26,7 @@ from fhir_portal.smart.errors import (
 )
 from fhir_portal.smart.exchange import FormRequest
 from fhir_portal.smart.keys import JWKS_SECONDS
+from fhir_portal.smart.launch import LAUNCH_PATH
 from fhir_portal.smart.par import PAR_PATH
 from fhir_portal.smart.registration import MAX_BYTES as MAX_REGISTRATION
 from fhir_portal.smart.registration import REGISTER_PATH
@@ -33,6 +34,7 @@ from fhir_portal.smart.security_event import EVENT_PATH
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web import cors
 from fhir_portal.web.form import Receive, once_each, parse_form, read_body
+from fhir_portal.web.launch import EhrLaunches
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -50,7 +52,7 @@ _ONCE: Final = frozenset({b"authorization", b"content-type", b"origin"})
 class OAuthEndpoints:
     """ASGI app for what it `serves`; each answer is JSON, each refusal an `OAuthError`.
 
-    ``reader`` knows the registered origins, for CORS.
+    ``reader`` knows the registered origins, for CORS. Without ``launches`` no EHR can make one.
     """
 
     PATHS: Final = frozenset(
@@ -60,6 +62,7 @@ class OAuthEndpoints:
             "/oauth/introspect",
             "/oauth/revoke",
             REGISTER_PATH,
+            LAUNCH_PATH,
             "/oauth/jwks",
             TYPE_PATH,
             EVENT_PATH,
@@ -72,9 +75,16 @@ class OAuthEndpoints:
         """Whether a path is one of `PATHS`, or below one, where a client manages its own entry."""
         return path in cls.PATHS or _managed(path) is not None
 
-    def __init__(self, server: AuthorizationServer, reader: RecordReader) -> None:
+    def __init__(
+        self,
+        server: AuthorizationServer,
+        reader: RecordReader,
+        *,
+        launches: EhrLaunches | None = None,
+    ) -> None:
         self._server = server
         self._reader = reader
+        self._launches = launches
         self._documents: Mapping[str, Callable[[], Awaitable[dict[str, Any]]]] = {
             "/oauth/jwks": server.jwks,
             TYPE_PATH: _fixed(server.authorization_details),
@@ -164,6 +174,8 @@ class OAuthEndpoints:
     ) -> tuple[int, Any]:
         if scope.get("query_string") and path != REGISTER_PATH:
             raise InvalidRequest("parameters belong in the body")
+        if path == LAUNCH_PATH:
+            return 201, await self._launch(headers, _proof(scope["headers"]), receive)
         address = scope["client"][0] if scope.get("client") else ""
         if path == REGISTER_PATH:
             metadata = await _json_body(headers, receive)
@@ -175,6 +187,13 @@ class OAuthEndpoints:
         request = FormRequest(form, headers.get("authorization"), address, _proof(scope["headers"]))
         answered = await self._forms[path](request)
         return 201 if path == PAR_PATH else 200, {} if answered is None else answered
+
+    async def _launch(self, headers: Mapping[str, str], proof: str | None, receive: Receive) -> Any:
+        """An EHR says what an app is opened on (`fhir_portal.smart.launch`)."""
+        if self._launches is None:
+            raise InvalidRequest("launches are not offered here")
+        auth = await self._launches.caller(headers.get("authorization"), proof)
+        return await self._launches.begin(auth, await _json_body(headers, receive))
 
 
 def _fixed(document: Callable[[], dict[str, Any]]) -> Callable[[], Awaitable[dict[str, Any]]]:

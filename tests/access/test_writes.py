@@ -26,6 +26,7 @@ from tests.builders import (
     reference,
     some_answers,
 )
+from tests.staff import a_member_of_staff, staff_record
 
 MOTHER = a_proxy("kit", "mother", sections=["messages", "forms"], act=["messages"])
 NEVER_BY_A_PERSON = [
@@ -74,9 +75,15 @@ def test_person_is_identity_and_needs_the_permission() -> None:
     assert may(an_ehr(), "u", "Person")
 
 
-def test_a_user_context_writes_nothing_yet() -> None:
-    staff = replace(oneself(), context="user", record=None)
-    assert all(writable(staff, letter, name) for letter in "cud" for name in PERSON_WRITES)
+@pytest.mark.parametrize("auth", [a_member_of_staff(), a_member_of_staff(patient="kit")])
+def test_staff_write_nothing_yet(auth: AuthContext) -> None:
+    assert all(writable(auth, letter, name) for letter in "cud" for name in PERSON_WRITES)
+    assert not any(may(auth, letter, name) for letter in "cud" for name in served_types())
+
+
+def test_a_user_context_without_a_membership_writes_nothing() -> None:
+    nobody = replace(oneself(), context="user", record=None)
+    assert all(writable(nobody, letter, name) for letter in "cud" for name in PERSON_WRITES)
 
 
 def test_a_person_writes_in_their_own_name() -> None:
@@ -131,7 +138,18 @@ def test_no_scope_can_be_granted_that_would_be_of_no_use(name: str) -> None:
                 assert granted == ""  # what the grant's sections could never show
             else:
                 assert usable is (letter in granted), (name, letter, context)
-    assert policy.grantable("user", name, None) == ""
+    member = a_member_of_staff()
+    bound = a_member_of_staff(patient="kit")
+    of_staff = staff_record("kit")
+    for auth, context, record in (
+        (member, "user", None),
+        (member, "user", of_staff),
+        (bound, "patient", of_staff),
+    ):
+        granted = policy.grantable(context, name, record)
+        assert granted == "".join(letter for letter in "cruds" if may(auth, letter, name))
+    assert policy.grantable("user", name, oneself().record) == ""
+    assert policy.grantable("user", name, MOTHER.record) == ""
     assert policy.grantable("patient", "NotAType", None) == ""
 
 

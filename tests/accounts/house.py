@@ -16,7 +16,7 @@ from fhir_portal.accounts.front_door import FrontDoor, Place
 from fhir_portal.accounts.own import OwnSignIn
 from fhir_portal.accounts.passkeys import Passkeys
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook
-from fhir_portal.accounts.second_factor import CODES_ANYWHERE, SecondFactor
+from fhir_portal.accounts.second_factor import CODES_ANYWHERE, CODES_KNOWN, SecondFactor
 from fhir_portal.accounts.sessions import Opened, SessionLimits, Sessions, Visitor
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.accounts.totp import Totps
@@ -51,7 +51,12 @@ class House:
                 store=self.store,
                 totps=Totps(self.store, key=b"k" * 32, issuer="The portal", **timed()),
                 codes=RecoveryCodeBook(self.store, passwords(), **timed()),
-                throttle=Throttle(self.store, self.clock, per_account_anywhere=CODES_ANYWHERE),
+                throttle=Throttle(
+                    self.store,
+                    self.clock,
+                    per_account_anywhere=CODES_ANYWHERE,
+                    per_account_known=CODES_KNOWN,
+                ),
                 notices=notices,
                 clock=self.clock,
             ),

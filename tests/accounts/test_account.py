@@ -60,6 +60,18 @@ async def test_nobody_unknown_is_let_in_again(store: EmbeddedStore) -> None:
 
 def test_folding_is_stable() -> None:
     assert folded(folded("Straße")) == folded("STRASSE")
+    for code in range(0x3000):
+        for written in (f"{chr(code)}anna", f"anna{chr(code)}", f"an{chr(code)}na"):
+            assert folded(folded(written)) == folded(written), hex(code)
+
+
+async def test_names_that_are_compared_alike_are_one_name(store: EmbeddedStore) -> None:
+    """An acute accent is normalised to a space and a combining one; the space is no part of it."""
+    added = await add(store, "\u00b4anna")
+    assert added.username == folded(added.username)
+    with pytest.raises(DuplicateAccount):
+        await add(store, "\u0301anna")
+    assert await account_named(store, added.username) == added
 
 
 def test_what_is_longer_than_any_user_name_is_not_normalised(

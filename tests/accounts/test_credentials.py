@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import unicodedata
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 
@@ -20,6 +23,7 @@ from fhir_portal.accounts.credentials import (
 )
 from fhir_portal.accounts.throttle import AttemptCount, Throttle, TooManyAttempts, network_of
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.smart.revocation import disable_account
 from tests.smart.world import PASSWORD, Clock, password_hash, passwords
 
@@ -295,3 +299,57 @@ async def test_names_and_addresses_are_not_stored_in_the_clear(door: Door) -> No
     stored = str(await door.store.every(AttemptCount))
     assert "mara" not in stored
     assert "192.0.2.1" not in stored
+
+
+async def test_more_than_can_be_checked_soon_is_turned_away() -> None:
+    """Whoever sends many at once makes nobody wait behind all of them."""
+    few = Passwords(most_waiting=4)
+    tried = await asyncio.gather(
+        *(few.verify(None, "guess") for _ in range(10)), return_exceptions=True
+    )
+    assert [type(one) for one in tried].count(Unavailable) == 6
+    assert await few.verify(None, "guess") is False
+    few.close()
+
+
+async def test_a_try_that_was_not_looked_at_is_no_failure(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: object) -> bool:
+        raise Unavailable("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Passwords, "verify", busy)
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                await door()
+    assert await door() == door.account
+
+
+async def test_sign_ins_that_succeed_have_a_limit(door: Door) -> None:
+    """Those of browsers nobody knows and of known ones count apart."""
+    limited = replace(door.sign_in, successes="3 per hour")
+    for device in (None, "known-browser"):
+        for _ in range(3):
+            await limited("mara", PASSWORD, address="192.0.2.1", device=device)
+        with pytest.raises(TooManyAttempts) as refused:
+            await limited("mara", PASSWORD, address="192.0.2.2", device=device)
+        assert refused.value.retry_after == 3600
+    door.clock.advance(3600)
+    await limited("mara", PASSWORD, address="192.0.2.1", device=None)
+
+
+async def test_somebody_signed_in_is_asked_for_their_own_password(door: Door) -> None:
+    """Whoever an account's name leads to: it is the account itself that is looked at."""
+    other = await add_account(
+        door.store,
+        username="other",
+        password_hash=await passwords().hash("another long phrase"),
+        now=0,
+        random=os.urandom,
+    )
+    mixed = msgspec.structs.replace(other, key=door.account.key)
+    where: dict[str, str] = {"address": "192.0.2.1", "device": "session"}
+    assert await door.sign_in.again(mixed, PASSWORD, **where) == door.account
+    with pytest.raises(SignInRefused):
+        await door.sign_in.again(mixed, "another long phrase", **where)

@@ -478,3 +478,67 @@ async def test_a_session_that_was_ended_meanwhile_is_not_confirmed(house: House)
     with pytest.raises(SignedOutMeanwhile):
         await house.store.transact(write)
     assert await house.find(confirmed) is None
+
+
+# --- codes, and browsers that are known --------------------------------------------------------
+
+
+async def guesses_as_known(house: House, times: int) -> list[type]:
+    """Wrong codes from as many known browsers as it takes."""
+    kinds: list[type] = []
+    for number in range(times):
+        place = Place("192.0.2.1", known=f"browser-{number // 9}")
+        pending = (await house.enters(place)).visitor.session
+        try:
+            await house.door.by_code(pending, "000000", place)
+        except (WrongCode, TooManyAttempts) as error:
+            kinds.append(type(error))
+    return kinds
+
+
+async def test_known_browsers_guess_codes_so_often_and_no_more(house: House) -> None:
+    """However many of them somebody has: it is one account whose codes they guess."""
+    app = await house.app()
+    kinds = await guesses_as_known(house, 50)
+    assert (kinds.count(WrongCode), kinds.count(TooManyAttempts)) == (40, 10)
+    pending = (await house.enters()).visitor.session  # and strangers have used up nothing
+    opened, _ = await house.door.by_code(pending, app.code, HOME)
+    assert is_mara(opened, house.mara)
+
+
+async def test_sessions_guess_codes_so_often_and_no_more(house: House) -> None:
+    sessions = [await house.signed_in() for _ in range(6)]
+    app = await house.app()
+    kinds: list[type] = []
+    for opened in sessions:
+        for _ in range(9):
+            try:
+                await house.door.confirm(opened.visitor, PASSWORD, "000000", HOME)
+            except (WrongCode, TooManyAttempts) as error:
+                kinds.append(type(error))
+    assert (kinds.count(WrongCode), kinds.count(TooManyAttempts)) == (40, 14)
+    assert app.code
+
+
+@pytest.mark.parametrize("place", [HOME, KNOWN], ids=["stranger", "known browser"])
+async def test_who_guesses_slowly_is_reported_too(house: House, place: Place) -> None:
+    """Five in a day, however far apart; once a day."""
+    await house.app()
+    for told in (["security-codes-guessed"], ["security-codes-guessed"] * 2):
+        for number in range(8):
+            pending = (await house.enters(place)).visitor.session
+            with pytest.raises(WrongCode):
+                await house.door.by_code(pending, "000000", place)
+            assert len(await house.told()) == len(told) - (number < 4)
+            house.clock.advance(600)
+        assert await house.told() == told
+        house.clock.advance(86_400)
+
+
+async def test_who_is_kept_waiting_for_a_code_is_let_in_no_later(house: House) -> None:
+    """The time to give a code ends while the form that brings it is held back."""
+    app = await house.app()
+    pending = await house.enters()
+    house.clock.advance(600)
+    with pytest.raises(SignedOutMeanwhile):
+        await house.door.by_code(pending.visitor.session, app.code, HOME)

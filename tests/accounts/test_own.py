@@ -295,3 +295,77 @@ async def test_a_notice_belongs_to_the_persons_practice(house: House) -> None:
     await change(house, opened)
     (message,) = await house.store.every(OutboxMessage)
     assert message.practice == "mb"
+
+
+# --- what began before a session ended --------------------------------------------------------
+
+
+async def ended(house: House, opened: Opened, how: str) -> None:
+    session = opened.visitor.session
+    if how == "signed out":
+        await house.sessions.sign_out(session)
+    elif how == "ended elsewhere":
+        other = await house.signed_in()
+        await house.sessions.end_others(other.visitor.session)
+    elif how == "expired":
+        house.clock.advance(1800)
+    elif how == "shut out":
+        shut = msgspec.structs.replace(house.mara, disabled=True)
+        await house.change(lambda t: t.put(shut))
+    else:
+        changed = msgspec.structs.replace(house.mara, password_hash="another")
+        await house.change(lambda t: t.put(changed))
+
+
+@pytest.mark.parametrize(
+    "how", ["signed out", "ended elsewhere", "expired", "shut out", "password changed"]
+)
+async def test_a_form_held_back_changes_nothing_once_its_session_is_over(
+    house: House, how: str
+) -> None:
+    """The session was there when the request began; it counts when the change is written."""
+    await house.app()
+    codes = await house.recovery_codes()
+    await Authenticator.of(house)
+    (passkey,) = await house.door.passkeys.of(house.mara.key)
+    held = await house.signed_in()
+    session = held.visitor.session
+    await ended(house, held, how)
+    options = await house.door.passkeys.begin_adding(session, house.mara, SITE)
+    answer = Authenticator(credential_id=b"a-strangers-key-").make(options)
+    for action in (
+        house.own.add_passkey(held.visitor, answer, "Key"),
+        house.own.remove_passkey(held.visitor, passkey.key),
+        house.own.remove_app(held.visitor),
+        house.own.new_codes(held.visitor),
+    ):
+        with pytest.raises(SignedOutMeanwhile):
+            await action
+    assert await house.door.passkeys.of(house.mara.key) == [passkey]
+    assert await house.door.second_factor.is_asked_of(house.mara.key)
+    proof = await house.door.second_factor.codes.prove(house.mara.key, codes[0])
+    assert proof.factor == "recovery-code"
+    assert await house.told() == []
+
+
+async def test_a_session_that_ran_out_is_not_confirmed(house: House) -> None:
+    opened = await house.signed_in()
+    house.clock.advance(1800)
+    confirmed, write = await house.door.confirm(opened.visitor, PASSWORD, "", HOME)
+    with pytest.raises(SignedOutMeanwhile):
+        await house.store.transact(write)
+    assert await house.find(confirmed) is None
+
+
+async def test_recovery_codes_are_made_so_often_and_no_more(house: House) -> None:
+    """Ten hashes each: nobody may keep the server busy with them."""
+    opened = await house.signed_in()
+    made = await asyncio.gather(
+        *(house.own.new_codes(opened.visitor) for _ in range(8)), return_exceptions=True
+    )
+    kinds = [type(one) for one in made]
+    assert (kinds.count(list), kinds.count(TooManyAttempts)) == (5, 3)
+    jon = await house.account("jon")
+    assert await house.own.new_codes((await house.signed_in(jon)).visitor)
+    house.clock.advance(3600)
+    assert await house.own.new_codes((await house.signed_in()).visitor)

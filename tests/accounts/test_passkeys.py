@@ -182,6 +182,7 @@ async def test_one_answer_opens_one_session(house: House) -> None:
     assert len(await house.sessions.of(house.mara.key)) == sessions + 1
 
 
+@pytest.mark.requirement("attacks", "race on a passkey challenge")
 async def test_two_who_prove_at_once_spend_one_challenge(house: House) -> None:
     """Both answers were found right; what spends them is one compare-and-set."""
     authenticator = await Authenticator.of(house)

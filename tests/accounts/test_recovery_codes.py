@@ -64,6 +64,7 @@ async def test_new_codes_make_the_old_ones_void(house: House) -> None:
     await spend(house, await prove(house, new[0]))
 
 
+@pytest.mark.requirement("attacks", "race on a recovery code")
 async def test_of_many_who_show_one_code_at_once_one_gets_in(house: House) -> None:
     code = (await house.recovery_codes())[0]
     proofs = await asyncio.gather(*(prove(house, code) for _ in range(10)))
@@ -110,3 +111,24 @@ async def test_one_check_costs_one_hash_whoever_asks(
 )
 def test_what_is_typed_says_what_it_is(typed: str, *, means: bool) -> None:
     assert is_recovery_code(typed) is means
+
+
+async def test_new_codes_are_hashed_one_after_the_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's sign-in waits for one of them and not for ten."""
+    under_way, most = 0, 0
+    hashing = Passwords.hash_unchecked
+
+    async def watched(self: Passwords, secret: str) -> str:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await hashing(self, secret)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(Passwords, "hash_unchecked", watched)
+    await house.door.second_factor.codes.new(house.mara.key)
+    assert most == 1

@@ -230,3 +230,17 @@ async def test_nobody_is_confirmed(rooms: Rooms) -> None:
 
 def key_of(cookie: str) -> str:
     return hashlib.sha256(cookie.encode()).hexdigest()
+
+
+async def test_an_account_has_so_many_sessions_and_no_more(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was not used for longest makes room."""
+    monkeypatch.setattr("fhir_portal.accounts.sessions.MOST", 3)
+    first, *others = [await rooms.signed_in() for _ in range(3)]
+    rooms.clock.advance(61)
+    assert await rooms.sessions.find(first) is not None  # used again
+    newest = await rooms.signed_in()
+    alive = [await rooms.sessions.find(one) is not None for one in (first, *others, newest)]
+    assert alive.count(True) == 3
+    assert (alive[0], alive[-1]) == (True, True)

@@ -53,6 +53,7 @@ async def test_a_code_is_good_once(house: House) -> None:
     await spend(house, await totps.prove(house.mara.key, app.code))
 
 
+@pytest.mark.requirement("attacks", "race on a one-time password")
 async def test_of_many_who_show_one_code_at_once_one_gets_in(house: House) -> None:
     app = await house.app()
     totps = house.door.second_factor.totps

@@ -91,6 +91,7 @@ def test_demo_json_has_the_agreed_form_and_is_its_owners_alone(settings: Setting
         "quillfern-ehr": common | {"private_jwk"},
         "sample-app": common,
         "sample-web-app": common | {"client_secret"},
+        "sample-staff-app": common,
     }
 
 
@@ -265,7 +266,7 @@ def test_a_database_nobody_has_used_gets_the_world_once(in_mongodb: Settings) ->
     assert placed(in_mongodb) == Placed("2030-03-17", new=True, described=True)
     assert placed(in_mongodb) == Placed("2030-03-17", new=False, described=True)
     assert not in_mongodb.data.exists()
-    assert len(demo_of(in_mongodb)["clients"]) == 4
+    assert len(demo_of(in_mongodb)["clients"]) == 5
 
 
 def test_a_database_is_not_emptied(in_mongodb: Settings) -> None:

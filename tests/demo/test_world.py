@@ -34,6 +34,7 @@ from tests.builders import BASE, START, Caller, Clock, Json, a_portal, an_ehr
 
 DAY = date(2030, 3, 17)  # of START
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
+FRONT_DESK = "marrowbrook/Practitioner/saffrey"
 DIRECTORY = {"Organization", "Practitioner", "PractitionerRole", "Location", "Medication"}
 
 SECTION_OF_TYPE = {
@@ -353,6 +354,50 @@ async def test_every_practice_has_an_ehr_that_writes_there_alone(built: Built) -
         public = stored.jwks["keys"][0]
         assert "d" not in public
         assert described["private_jwk"].items() >= {**public, "alg": "ES384"}.items()
+
+
+async def test_each_practice_has_somebody_on_its_staff_and_there_alone(built: Built) -> None:
+    relations = Relations(built.store, Clock())
+    places = []
+    for account in ACCOUNTS:
+        known = await account_named(built.store, account.username)
+        assert known is not None
+        staff = [f"{one.practice}/{one.fhir_user}" for one in await relations.staff_of(known)]
+        assert staff == ([account.works_as] if account.works_as else [])
+        assert (account.role == "staff") is bool(staff)
+        places += [one.partition("/")[0] for one in staff]
+    assert sorted(places) == sorted(practice.key for practice in PRACTICES)
+
+
+async def test_the_staff_see_what_the_practice_holds_of_its_patients(built: Built) -> None:
+    account = next(one for one in ACCOUNTS if one.works_as == FRONT_DESK)
+    known = await account_named(built.store, account.username)
+    assert known is not None
+    (staff,) = await Relations(built.store, Clock()).staff_of(known)
+    auth = AuthContext(
+        client="sample-staff-app",
+        context="user",
+        scopes=ScopeSet.parse("openid fhirUser user/*.rs"),
+        practice=staff.practice,
+        expires=START + 1e6,
+        token="",
+        account=known.key,
+        staff=staff,
+    )
+    hidden = {"Person", "Questionnaire", "AuditEvent"} | DIRECTORY
+    expected = {
+        key_of(tree) for tree in marrowbrook(DAY).resources if tree["resourceType"] not in hidden
+    }
+    assert await seen_by(Caller(built.portal, auth)) == expected
+
+
+async def test_an_app_for_staff_is_approved_at_both_practices(built: Built) -> None:
+    app = await built.store.get(Client, "sample-staff-app")
+    assert app is not None
+    assert all(app.serves_staff_of(practice.key) for practice in PRACTICES)
+    other = await built.store.get(Client, "sample-app")
+    assert other is not None
+    assert not any(other.serves_staff_of(practice.key) for practice in PRACTICES)
 
 
 def test_people_are_told_apart_by_their_names() -> None:

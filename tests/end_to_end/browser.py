@@ -21,21 +21,26 @@ ROOT: Final = Path(__file__).parents[2]
 APP: Final = Path(__file__).parent / "app"
 NODE_MODULES: Final = ROOT / "build" / "browser" / "node_modules"
 FHIR_CLIENT: Final = NODE_MODULES / "fhirclient" / "build" / "fhir-client.min.js"
+OIDC_CLIENT: Final = NODE_MODULES / "oidc-client-ts" / "dist" / "browser" / "oidc-client-ts.min.js"
 AXE: Final = NODE_MODULES / "axe-core" / "axe.min.js"
+_SERVED: Final = {"/fhir-client.js": FHIR_CLIENT, "/oidc-client.js": OIDC_CLIENT}
+_FOR_NODE: Final = ("openid-client", "fhir-kit-client")
 _ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §11
 _KEYS: Final = {"Tab": "\ue004", "Enter": "\ue007", "Space": "\ue00d"}  # WebDriver §17.4.2
 _PATIENCE: Final = 20.0
 _FLAGS: Final = (
-    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "hide-scrollbars"),
     *("disable-background-networking", "disable-component-update", "disable-sync"),
 )
 
 
 def missing() -> str:
     """What of the browser's lane is not installed here; ``""`` when all is."""
-    wanted = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    wanted += [f"npm's {file.parts[-3]}" for file in (FHIR_CLIENT,) if not file.exists()]
-    wanted += [f"npm's {file.parts[-2]}" for file in (AXE,) if not file.exists()]
+    wanted = [name for name in ("chromium", "chromedriver", "node") if shutil.which(name) is None]
+    files = [FHIR_CLIENT, OIDC_CLIENT, AXE, *(NODE_MODULES / name for name in _FOR_NODE)]
+    wanted += [
+        f"npm's {file.relative_to(NODE_MODULES).parts[0]}" for file in files if not file.exists()
+    ]
     return f"{', '.join(wanted)} missing: `.ci/run browser` installs them" if wanted else ""
 
 
@@ -239,9 +244,7 @@ def served_app(host: str = "localhost") -> Iterator[str]:
 
 class _AppFiles(http.server.SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
-        if path == "/fhir-client.js":
-            return str(FHIR_CLIENT)
-        return super().translate_path(path)
+        return str(_SERVED.get(path) or super().translate_path(path))
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""

@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -27,12 +27,16 @@ _MOST_CONNECTIONS = 2000
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: status, headers by lower-case name, body, and the process it came from."""
+    """An answer: status, headers by lower-case name, body, and the process it came from.
+
+    ``cookies`` are those it sets.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     process: int
+    cookies: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         """The body as JSON."""
@@ -41,11 +45,16 @@ class Reply:
 
 @dataclass
 class Connection:
-    """One kept-alive connection and the process at its other end."""
+    """One kept-alive connection and the process at its other end.
+
+    With ``lasting``, one that the server closed since nothing was asked on it for long is opened
+    again, to the same process.
+    """
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     process: int = 0
+    lasting: Running | None = None
 
     @classmethod
     async def open(cls, server: Running) -> Connection:
@@ -53,25 +62,39 @@ class Connection:
         made = cls(*await asyncio.open_connection("127.0.0.1", server.port))
         reply = await made.ask(request("GET", "/health/live"))
         assert reply.status == 200
-        local = made.writer.get_extra_info("sockname")[1]
-        assert server.process is not None
-        made.process = _holder(_inode(server.port, local), server.process.pid)
+        made.process = await holder(server, made)
         return made
 
     async def ask(self, sent: bytes) -> Reply:
         """Send a request and read its answer."""
+        await self.awake()
         self.writer.write(sent)
         return await self.reply()
+
+    async def awake(self) -> None:
+        """Be open, if it is a lasting one."""
+        while self.lasting is not None and (
+            self.reader.at_eof() or self.reader.exception() is not None
+        ):
+            await self.close()
+            again = await Connection.open(self.lasting)
+            if again.process == self.process:
+                self.reader, self.writer = again.reader, again.writer
+            else:
+                await again.close()
 
     async def reply(self) -> Reply:
         """Read an answer."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {}
+        headers, cookies = {}, {}
         for line in filter(None, head[1:]):
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
+            if name.lower() == "set-cookie":
+                cookie, _, content = value.strip().partition(";")[0].partition("=")
+                cookies[cookie] = content
         body = await self.reader.readexactly(int(headers["content-length"]))
-        return Reply(int(head[0].split()[1]), headers, body, self.process)
+        return Reply(int(head[0].split()[1]), headers, body, self.process, cookies)
 
     async def close(self) -> None:
         """Hang up."""
@@ -81,7 +104,9 @@ class Connection:
 
 
 @asynccontextmanager
-async def connections(server: Running, each: int) -> AsyncIterator[dict[int, list[Connection]]]:
+async def connections(
+    server: Running, each: int, *, lasting: bool = False
+) -> AsyncIterator[dict[int, list[Connection]]]:
     """Open connections until every worker has ``each`` of them; the rest are closed."""
     held: dict[int, list[Connection]] = defaultdict(list)
     opened: list[Connection] = []
@@ -92,6 +117,7 @@ async def connections(server: Running, each: int) -> AsyncIterator[dict[int, lis
             opened += some
             for one in some:
                 if len(held[one.process]) < each:
+                    one.lasting = server if lasting else None
                     held[one.process].append(one)
                 else:
                     await one.close()
@@ -101,27 +127,55 @@ async def connections(server: Running, each: int) -> AsyncIterator[dict[int, lis
             await one.close()
 
 
-async def at_once(made: Sequence[Connection], sent: bytes) -> list[Reply]:
-    """Send one request on every connection, its last byte held back until all have the rest."""
-    for one in made:
-        one.writer.write(sent[:-1])
+async def at_once(made: Sequence[Connection], sent: bytes | Sequence[bytes]) -> list[Reply]:
+    """Send a request on every connection, its last byte held back until all have the rest.
+
+    It is the same on all of them, unless each has its own.
+    """
+    each = [sent] * len(made) if isinstance(sent, bytes) else sent
+    await asyncio.gather(*(one.awake() for one in made))
+    for one, own in zip(made, each, strict=True):
+        one.writer.write(own[:-1])
         await one.writer.drain()
-    for one in made:
-        one.writer.write(sent[-1:])
+    for one, own in zip(made, each, strict=True):
+        one.writer.write(own[-1:])
     return list(await asyncio.gather(*(one.reply() for one in made)))
 
 
 def request(
-    method: str, path: str, *, token: str = "", form: Mapping[str, str] | None = None
+    method: str,
+    path: str,
+    *,
+    token: str = "",
+    form: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+    resource: Any = None,
+    headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Compose an HTTP/1.1 request."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Accept: application/json"]
-    lines += [f"Authorization: Bearer {token}"] if token else []
-    body = urlencode(form).encode() if form is not None else b""
+    """Compose an HTTP/1.1 request; ``headers`` take the place of those it would have."""
+    sent = {"Host": "127.0.0.1", "Accept": "application/json"}
+    body = b""
+    if token:
+        sent["Authorization"] = f"Bearer {token}"
     if form is not None:
-        lines.append("Content-Type: application/x-www-form-urlencoded")
-        lines.append(f"Content-Length: {len(body)}")
+        body = urlencode(form).encode()
+        sent["Content-Type"] = "application/x-www-form-urlencoded"
+    elif resource is not None:
+        body = msgspec.json.encode(resource)
+        sent["Content-Type"] = "application/fhir+json"
+    if form is not None or resource is not None:
+        sent["Content-Length"] = str(len(body))
+    sent |= headers or {}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def holder(server: Running, connection: Connection) -> int:
+    """The process that has taken a connection; waits until one has."""
+    assert server.process is not None
+    local = connection.writer.get_extra_info("sockname")[1]
+    while (inode := _inode(server.port, local)) == "0":
+        await asyncio.sleep(0.005)
+    return _holder(inode, server.process.pid)
 
 
 def _inode(server_port: int, client_port: int) -> str:

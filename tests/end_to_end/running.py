@@ -188,6 +188,24 @@ class Running:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def processes(self) -> set[int]:
+        """The server processes that are there now (Linux)."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        found = map(int, children.read_text("ascii").split())
+        return {one for one in found if b"spawn_main" in _command_line(one)}
+
+    async def replace_processes(self) -> set[int]:
+        """Have it replace its processes one by one, as an operator would; return the new ones."""
+        assert self.process is not None
+        before = self.processes()
+        os.kill(self.process.pid, signal.SIGHUP)
+        deadline = time.monotonic() + _START_SECONDS
+        while len(now := self.processes()) != self.workers or now & before:
+            assert time.monotonic() < deadline, f"{before} became {now}"
+            await asyncio.sleep(0.05)
+        return now
+
     def stop(self) -> None:
         """Ask it to stop, as an operator would."""
         if self.process is None:
@@ -195,6 +213,13 @@ class Running:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(timeout=20)
+
+
+def _command_line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has ended
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,9 +19,10 @@ from authlib.integrations.base_client import OAuthError
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from tests.end_to_end.demo import CALLBACK, CONFIDENTIAL, AsyncOAuth2Client, Demo
+from tests.end_to_end.demo import CALLBACK, CONFIDENTIAL, AsyncOAuth2Client, Demo, FiveMinutes
 from tests.end_to_end.person import Person, parameters_of
 from tests.end_to_end.running import bearer
+from tests.end_to_end.test_backend_client import a_key
 
 SCOPE = "launch/patient openid fhirUser offline_access patient/Patient.rs patient/Observation.rs"
 People = Callable[[str], Person]
@@ -97,6 +99,78 @@ async def test_the_id_token_says_who_acts(app: App, person: People, demo: Demo) 
     assert claims["nonce"] == "a nonce"
     assert claims["fhirUser"].startswith(f"{demo.fhir}/RelatedPerson/")
     assert (await app.oauth.get(claims["fhirUser"])).status_code == 200
+
+
+@pytest.mark.parametrize("alg", ["ES384", "RS384"])
+async def test_an_app_with_a_key_pushes_its_request(
+    demo: Demo, person: People, tmp_path: Path, alg: str
+) -> None:
+    """RFC 9126: what is asked for goes by the back channel, from a client that is known."""
+    key = a_key(alg)
+    server, client_id = await demo.discovered(), f"pushing-app-{alg.lower()}"
+    jwks = tmp_path / "jwks.json"
+    jwks.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    demo.command(
+        *("client", "add", "Pushing app", "--client-id", client_id, "--type", "confidential"),
+        *("--redirect-uri", CALLBACK, "--scope", SCOPE, "--jwks", str(jwks)),
+        *("--auth-method", "private_key_jwt", "--require-pushed-authorization-requests"),
+    )
+    async with AsyncOAuth2Client(
+        client_id,
+        key,
+        redirect_uri=CALLBACK,
+        scope=SCOPE,
+        code_challenge_method="S256",
+        token_endpoint_auth_method="private_key_jwt",
+    ) as oauth:
+        oauth.register_client_auth_method(FiveMinutes(server["token_endpoint"], alg=alg, key=key))
+        verifier = secrets.token_urlsafe(48)
+        address, state = oauth.create_authorization_url(
+            server["authorization_endpoint"], aud=demo.fhir, code_verifier=verifier
+        )
+        pushed = await oauth.post(
+            server["pushed_authorization_request_endpoint"],
+            data=parameters_of(address),
+            auth=oauth.client_auth("private_key_jwt"),
+        )
+        assert pushed.status_code == 201, pushed.text
+        told = {"client_id": client_id, "request_uri": pushed.json()["request_uri"]}
+        callback = await asyncio.to_thread(
+            person("mara").visit,
+            f"{server['authorization_endpoint']}?{urlencode(told)}",
+            back_to=CALLBACK,
+            record="Patient/mara",
+        )
+        await oauth.fetch_token(
+            server["token_endpoint"],
+            authorization_response=callback,
+            state=state,
+            code_verifier=verifier,
+        )
+        assert oauth.token["patient"] == "mara"
+        assert (await oauth.get(f"{demo.fhir}/Patient/mara")).status_code == 200
+        await oauth.refresh_token(server["token_endpoint"])
+        assert (await oauth.get(f"{demo.fhir}/Patient/mara")).status_code == 200
+
+
+async def test_nobody_pushes_for_another_client(demo: Demo) -> None:
+    server = await demo.discovered()
+    key = a_key("ES384")  # that nobody registered
+    async with AsyncOAuth2Client(
+        CONFIDENTIAL, key, redirect_uri=CALLBACK, scope=SCOPE, code_challenge_method="S256"
+    ) as oauth:
+        address, _ = oauth.create_authorization_url(
+            server["authorization_endpoint"], aud=demo.fhir, code_verifier="v" * 43
+        )
+        method = FiveMinutes(server["token_endpoint"], alg="ES384", key=key)
+        oauth.register_client_auth_method(method)
+        for auth in (oauth.client_auth("private_key_jwt"), (CONFIDENTIAL, "guessed")):
+            pushed = await oauth.post(
+                server["pushed_authorization_request_endpoint"],
+                data=parameters_of(address),
+                auth=auth,
+            )
+            assert (pushed.status_code, pushed.json()["error"]) == (401, "invalid_client")
 
 
 async def test_each_refresh_gives_new_tokens_for_the_same_record(

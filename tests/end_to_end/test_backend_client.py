@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -17,8 +22,8 @@ from tests.end_to_end.demo import EHR, AsyncOAuth2Client, Demo, FiveMinutes, ids
 from tests.end_to_end.running import an_observation
 
 
-def a_key(alg: str) -> ECKey | RSAKey:
-    parameters: Any = {"alg": alg, "use": "sig", "kid": f"{alg}-key"}
+def a_key(alg: str, kid: str = "") -> ECKey | RSAKey:
+    parameters: Any = {"alg": alg, "use": "sig", "kid": kid or f"{alg}-key"}
     if alg == "ES384":
         return ECKey.generate_key("P-384", parameters)
     return RSAKey.generate_key(2048, parameters)
@@ -136,3 +141,101 @@ async def test_a_key_that_is_not_registered_is_refused(demo: Demo) -> None:
         async with demo.ehr(EHR, stranger):
             pass
     assert refused.value.error == "invalid_client"
+
+
+@dataclass
+class KeySetHost:
+    """Where a client keeps its JWK Set: an address on this machine that counts who asks."""
+
+    keys: list[ECKey | RSAKey]
+    cache_control: str
+    asked: int = 0
+    address: str = ""
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[Self]:
+        """Answer at ``address``."""
+        host = self
+
+        class Answer(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                host.asked += 1
+                keys = [key.as_dict(private=False) for key in host.keys]
+                body = json.dumps({"keys": keys}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Cache-Control", host.cache_control)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+            self.address = f"http://127.0.0.1:{server.server_port}/jwks.json"
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            try:
+                yield self
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+def with_keys_at(demo: Demo, host: KeySetHost) -> str:
+    """Register an EHR that keeps its keys at an address; return its id."""
+    client_id = f"ehr-{time.monotonic_ns()}"
+    demo.command(
+        *("client", "add", "EHR with an address", "--client-id", client_id, "--type", "backend"),
+        *("--practice", "marrowbrook", "--scope", "system/*.cruds", "--jwks-uri", host.address),
+    )
+    return client_id
+
+
+async def lets_in(demo: Demo, client_id: str, key: ECKey | RSAKey, alg: str) -> bool:
+    """Whether the client gets a token with this key, and reads with it."""
+    try:
+        async with demo.ehr(client_id, dict(key.as_dict(private=True)), alg) as ehr:
+            read = await ehr.get(f"{demo.fhir}/Patient/teodor")
+    except OAuthError as refused:
+        if refused.error != "invalid_client":
+            raise
+        return False
+    return bool(read.status_code == 200)
+
+
+@pytest.mark.parametrize("alg", ["ES384", "RS384"])
+async def test_an_ehr_changes_its_keys_at_their_address(development: Demo, alg: str) -> None:
+    """Each worker obeys the cache header: what is not to be kept is read for every assertion."""
+    old, new = a_key(alg, "old"), a_key(alg, "new")
+    with KeySetHost([old], "no-store").served() as host:
+        client_id = with_keys_at(development, host)
+        for published, old_one, new_one in (
+            ([old], True, False),
+            ([old, new], True, True),
+            ([new], False, True),
+        ):
+            host.keys = published
+            for _ in range(4):  # whichever worker answers
+                assert await lets_in(development, client_id, old, alg) is old_one
+                assert await lets_in(development, client_id, new, alg) is new_one
+
+
+async def test_keys_that_may_be_kept_are_read_once_by_each_worker(development: Demo) -> None:
+    key = a_key("ES384")
+    with KeySetHost([key], "max-age=3600").served() as host:
+        client_id = with_keys_at(development, host)
+        for _ in range(6):
+            assert await lets_in(development, client_id, key, "ES384")
+        assert 1 <= host.asked <= development.workers
+    assert await lets_in(development, client_id, key, "ES384")  # its host is down
+
+
+async def test_keys_on_this_machine_are_for_development_only(demo: Demo) -> None:
+    with (
+        KeySetHost([a_key("ES384")], "no-store").served() as host,
+        pytest.raises(AssertionError, match="https"),
+    ):
+        with_keys_at(demo, host)
+    assert host.asked == 0

@@ -7,15 +7,18 @@ site, so tokens and records pass through CORS, and cookies obey SameSite.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 
 from tests.end_to_end.browser import Browser, Driver, missing, served_app
 from tests.end_to_end.demo import Demo, ids
 from tests.end_to_end.person import PASSWORD
+from tests.end_to_end.test_backend_client import a_key
 
 pytestmark = [
     pytest.mark.browser,
@@ -42,9 +45,17 @@ def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
         yield browser
 
 
-def launch(browser: Browser, demo: Demo, app: str, scope: str = SCOPE) -> None:
-    query = urlencode({"iss": demo.fhir, "client_id": "page-app", "scope": scope})
-    browser.open(f"{app}/launch.html?{query}")
+def launch(
+    browser: Browser,
+    demo: Demo,
+    app: str,
+    scope: str = SCOPE,
+    client_id: str = "page-app",
+    **more: Any,
+) -> None:
+    """Open the app; ``more`` are options of the library beyond the usual."""
+    query = urlencode({"iss": demo.fhir, "client_id": client_id, "scope": scope})
+    browser.open(f"{app}/launch.html?{query}#{quote(json.dumps(more))}")
     browser.wait_for("h1", "Sign in", "Whose record?", "Allow")
 
 
@@ -84,6 +95,67 @@ def test_a_patient_reads_the_own_record(browser: Browser, demo: Demo, app: str) 
         assert everything
         assert browser.text(f"#{kind}") == str(len(everything))
     assert browser.text("#refreshed") == "mara"
+
+
+@pytest.mark.parametrize("alg", ["ES384", "RS384"])
+def test_an_app_with_a_key_reads_the_record(
+    browser: Browser, demo: Demo, app: str, tmp_path: Path, alg: str
+) -> None:
+    """It names the address of its keys in ``jku`` too, and that counts for nothing here.
+
+    To its refreshes the library adds no assertion, so they are refused.
+    """
+    key = a_key(alg)
+    keys = tmp_path / "jwks.json"
+    keys.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    client_id = f"page-app-{alg.lower()}"
+    demo.command(
+        *("client", "add", "Page app", "--client-id", client_id, "--type", "confidential"),
+        *("--auth-method", "private_key_jwt", "--jwks", str(keys), "--scope", SCOPE),
+        *("--redirect-uri", f"{app}/index.html"),
+    )
+    private = {**key.as_dict(private=True), "key_ops": ["sign"]}
+    private.pop("use")
+    elsewhere = "https://keys.example/jwks.json"
+    asked = (browser, demo, app, SCOPE, client_id)
+    launch(*asked, clientPrivateJwk=private, clientPublicKeySetUrl=elsewhere)
+    sign_in(browser, "mara")
+    choose(browser, "Patient/mara")
+    approve(browser, "Allow Page app to use your record?")
+    assert browser.wait_for("#state", "done", "failed") == "done"
+    assert browser.text("#patient") == "mara"
+    assert browser.text("#refreshed") == "refused: 401"
+
+    launch(*asked, clientPrivateJwk=another(private, alg), clientPublicKeySetUrl=elsewhere)
+    choose(browser, "Patient/juno")
+    approve(browser, "Allow Page app to use the record of Juno")
+    assert browser.wait_for("#state", "done", "failed").startswith("failed")
+
+
+def another(jwk: dict[str, Any], alg: str) -> dict[str, Any]:
+    """A key of somebody else under the same name."""
+    other = {**a_key(alg).as_dict(private=True), "key_ops": ["sign"], "kid": jwk["kid"]}
+    other.pop("use")
+    return other
+
+
+def test_an_app_with_a_secret_reads_and_refreshes(browser: Browser, demo: Demo, app: str) -> None:
+    added = demo.command(
+        *("client", "add", "Page app", "--client-id", "page-app-secret", "--scope", SCOPE),
+        *("--type", "confidential", "--redirect-uri", f"{app}/index.html", "--json"),
+    )
+    secret = json.loads(added)["client_secret"]
+    launch(browser, demo, app, SCOPE, "page-app-secret", clientSecret=secret)
+    sign_in(browser, "mara")
+    choose(browser, "Patient/mara")
+    approve(browser, "Allow Page app to use your record?")
+    assert browser.wait_for("#state", "done", "failed") == "done"
+    assert browser.text("#Observation") == str(len(expected(demo, "Observation?patient=mara")))
+    assert browser.text("#refreshed") == "mara"
+    launch(browser, demo, app, SCOPE, "page-app-secret", clientSecret=f"{secret}x")
+    choose(browser, "Patient/juno")
+    approve(browser, "Allow Page app to use the record of Juno")
+    assert browser.wait_for("#state", "done", "failed").startswith("failed")
 
 
 def test_a_proxy_reads_the_sections_of_the_grant(browser: Browser, demo: Demo, app: str) -> None:

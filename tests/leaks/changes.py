@@ -15,9 +15,10 @@ from tests.leaks.oracle import (
     adds_a_line,
     own_facts,
 )
-from tests.leaks.world import PATIENTS, SENSITIVE, STRANGE, Reader, Write, patched
+from tests.leaks.world import PATIENTS, READERS, SENSITIVE, STRANGE, Reader, Write, patched
 
 _META = (None, None, RESTRICTED, WITHHELD, SENSITIVE, STRANGE)
+_STAFF = frozenset(one.user for one in READERS if one.is_staff)
 _FREE = ("bo-friend",)
 """RelatedPersons that no reader is; a second grant for a reader would end that reader's rights."""
 
@@ -59,7 +60,7 @@ def hidden_change(rng: random.Random, state: State, reader: Reader) -> tuple[Cha
 def _moves_rights(write: Write) -> bool:
     """Identity of the readers: who changes it changes rights, which is no hidden change."""
     name, _, own_id = write.key.partition("/")
-    if name == "Person":
+    if name == "Person" or write.key in _STAFF:
         return True
     if name == "Consent" and write.tree is not None:
         actor = write.tree["provision"]["actor"][0]["reference"]["reference"]
@@ -68,9 +69,11 @@ def _moves_rights(write: Write) -> bool:
 
 
 def _made_up(rng: random.Random, state: State, reader: Reader) -> list[Write]:
-    if rng.random() < 0.4:
+    if reader.patient and rng.random() < 0.4:
         return _about_own_record(rng, state, reader)
     practice = rng.choice((reader.practice,) * 4 + (DERM, FAMILY, SHARED))
+    if reader.is_staff and not reader.patient and rng.random() < 0.5:
+        return _of_nobody(rng, reader.practice)
     living = list(state.living(practice))
     if practice == SHARED:
         tree = b.resource("Organization", rng.choice(("quiet-union", "new-union")), name="Other")
@@ -105,6 +108,17 @@ def _about_own_record(rng: random.Random, state: State, reader: Reader) -> list[
     if action == "label":
         return [Write.of(reader.practice, patched(tree, meta=rng.choice(_META)))]
     return [Write.of(reader.practice, _edited(rng, tree))]
+
+
+def _of_nobody(rng: random.Random, practice: str) -> list[Write]:
+    """Something in the practice that belongs to no patient's record."""
+    own_id = f"more-{rng.randrange(1000)}"
+    options = (
+        lambda: b.a_binary(own_id),
+        lambda: b.a_provenance(own_id, about=["Person/ada"]),
+        lambda: b.a_provenance(own_id, about=["Organization/payer"]),
+    )
+    return [Write.of(practice, rng.choice(options)())]
 
 
 def _created(rng: random.Random, practice: str, of: str = "") -> list[Write]:
@@ -171,6 +185,8 @@ def _kind(reader: Reader, before: State, after: State, write: Write) -> str:
     name = write.key.partition("/")[0]
     if write.practice != reader.practice:
         return "another practice"
+    if reader.is_staff and not reader.patient:
+        return "nobody's record"
     if name in {"Consent", "RelatedPerson"}:
         return "another's grant"
     versions = after.practices[write.practice][write.key]

@@ -17,6 +17,7 @@ import msgspec
 
 from fhir_portal import portal
 from fhir_portal.access import classify, policy
+from fhir_portal.access.owners import OF_STAFF
 from fhir_portal.access.visibility import (
     UNCLASSIFIED,
     RowFacts,
@@ -562,3 +563,39 @@ def scopes(ground: Ground) -> None:
         "_granted",
         lambda old: lambda auth, letter, name: old(auth, letter, name) or None,
     )
+
+
+def _for_staff(ground: Ground, loosen: Loosen) -> None:
+    def make(old: Any) -> Any:
+        def decided(*given: Any) -> Any:
+            answer = old(*given)
+            return policy.Permit(loosen(answer.visible)) if hasattr(answer, "visible") else answer
+
+        return decided
+
+    _swap(ground, policy, "_as_staff", make)
+
+
+@planted("staff are not bounded to their practice")
+def practices_of_staff(ground: Ground) -> None:
+    _for_staff(ground, lambda visible: replace(visible, practices=(DERM, FAMILY)))
+
+
+@planted("a patient/ token of staff is not bounded to its record")
+def record_of_staff(ground: Ground) -> None:
+    _for_staff(ground, lambda visible: replace(visible, record=None))
+
+
+@planted("granular scopes of staff are not in the query")
+def granular_for_staff(ground: Ground) -> None:
+    _for_staff(ground, lambda visible: replace(visible, any_of=None))
+
+
+@planted("staff see what belongs to no record")
+def records_of_nobody(ground: Ground) -> None:
+    ground.enter_context(patch.object(policy, "_ANY_SECTION", None))
+
+
+@planted("staff see identity")
+def identity_for_staff(ground: Ground) -> None:
+    ground.enter_context(patch.object(policy, "OF_STAFF", OF_STAFF | {"Person"}))

@@ -233,7 +233,7 @@ def _values(node: Any, name: str) -> Iterator[str]:
 # ---------------------------------------------------------------- one reader's view
 
 
-_SCOPE = re.compile(r"patient/(\*|[A-Za-z]+)\.([cruds]+)(?:\?category=(.+))?")
+_SCOPE = re.compile(r"(?:patient|user)/(\*|[A-Za-z]+)\.([cruds]+)(?:\?category=(.+))?")
 
 
 class View:
@@ -243,6 +243,7 @@ class View:
         self.reader = reader
         self.rows = state.practices.get(reader.practice, {})
         self.shared = state.practices.get(SHARED, {})
+        self._not_for_staff = {"AuditEvent"} if reader.is_staff else set()
         self._scopes = [m.groups() for m in map(_SCOPE.fullmatch, reader.scope.split()) if m]
         self._mentioned = {
             reference
@@ -255,7 +256,8 @@ class View:
 
     def allows(self, letter: str, name: str) -> bool:
         """Whether any scope gives this letter on a type that a person can reach."""
-        return name in RECORD_TYPES | STAFF_ENTRIES | {"AuditEvent"} and any(
+        reached = RECORD_TYPES | STAFF_ENTRIES | ({"AuditEvent"} - self._not_for_staff)
+        return name in reached and any(
             kind in {"*", name} and letter in letters for kind, letters, _ in self._scopes
         )
 
@@ -270,9 +272,9 @@ class View:
             return self._facts(name, own_id, current.facts)
         if not self._scoped(letter, name, current.tree):
             return False
-        if name in STAFF_ENTRIES:
+        if name in STAFF_ENTRIES and not self.reader.is_staff:
             return not current.facts.labels and (current.facts.listed or key in self._mentioned)
-        return name in RECORD_TYPES and self._facts(name, own_id, current.facts)
+        return self._facts(name, own_id, current.facts) and name in RECORD_TYPES | STAFF_ENTRIES
 
     def versions(self, key: str, letter: str = "r") -> list[int]:
         """Numbers of the versions that may be seen, the newest first."""
@@ -280,7 +282,8 @@ class View:
             return []
         name, _, own_id = key.partition("/")
         versions = self.versions_of(key) or []
-        if name in STAFF_ENTRIES or self._only_by_category(letter, name):
+        by_mention = name in STAFF_ENTRIES and not self.reader.is_staff
+        if by_mention or self._only_by_category(letter, name):
             return [versions[-1].number]  # what lets it be seen is known of the current one only
         return [v.number for v in reversed(versions) if self._facts(name, own_id, v.facts)]
 
@@ -347,6 +350,8 @@ class View:
 
     def _facts(self, name: str, own_id: str, facts: Facts) -> bool:
         reader = self.reader
+        if reader.is_staff:
+            return self._facts_for_staff(name, facts)
         if facts.owners != {reader.patient}:
             return False
         if reader.is_self:
@@ -356,3 +361,10 @@ class View:
         if name == "Consent":
             return not facts.labels and own_id == reader.grant
         return not facts.labels and facts.sections <= (reader.sections or frozenset())
+
+    def _facts_for_staff(self, name: str, facts: Facts) -> bool:
+        if name in STAFF_ENTRIES:
+            return True
+        if name in FOLLOWING and "?" in facts.sections:
+            return False  # it may follow what is no patient's
+        return not self.reader.patient or facts.owners == {self.reader.patient}

@@ -16,6 +16,7 @@ from fhir_portal.access.visibility import SHARED
 from tests import builders as b
 from tests.builders import DERM, DIRECTORY, FAMILY, RESTRICTED, WITHHELD, Caller, Clock, Ids, Json
 from tests.places import Place
+from tests.staff import a_chart_app, a_member_of_staff, a_membership, a_staff_token
 
 SENSITIVE: Json = {
     "security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "SDV"}]
@@ -39,7 +40,10 @@ class Write:
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody with a token. ``sections`` and ``ids`` are ``None`` for one's own record."""
+    """Somebody with a token. ``sections`` are ``None`` for one's own record and for staff.
+
+    A practice's staff are its Practitioner; without a ``patient`` they see the whole practice.
+    """
 
     name: str
     practice: str
@@ -51,7 +55,11 @@ class Reader:
 
     @property
     def is_self(self) -> bool:
-        return self.grant is None
+        return self.grant is None and not self.is_staff
+
+    @property
+    def is_staff(self) -> bool:
+        return self.user.startswith("Practitioner/")
 
     @property
     def account(self) -> str:
@@ -67,6 +75,11 @@ GRANULAR = (
     "openid patient/Patient.rs patient/Practitioner.rs patient/DocumentReference.rs"
     " patient/AuditEvent.rs patient/Provenance.rs patient/Binary.rs"
     f" patient/Observation.rs?category={b.OBSERVATION_CATEGORY}|vital-signs"
+)
+WHOLE = "openid fhirUser user/*.cruds"
+LABS = (
+    "openid fhirUser user/Patient.rs user/DocumentReference.r user/Provenance.rs user/Binary.rs"
+    f" user/Observation.rs?category={b.OBSERVATION_CATEGORY}|laboratory"
 )
 NARROW = "openid fhirUser patient/Provenance.rs patient/Organization.rs patient/Encounter.s"
 MOTHER = frozenset({"results", "visits", "documents", "messages"})
@@ -101,6 +114,10 @@ READERS: tuple[Reader, ...] = (
         "ada-for-tess", DERM, "tess", "RelatedPerson/tess-mother", EVERYTHING, ALL, "grant-tess"
     ),
     Reader("zoe", FAMILY, "kit", "Patient/kit", EVERYTHING),
+    Reader("desk", DERM, "", "Practitioner/desk", WHOLE),
+    Reader("desk-labs", DERM, "", "Practitioner/desk", LABS),
+    Reader("desk-in-kit", DERM, "kit", "Practitioner/desk", EVERYTHING),
+    Reader("clerk", FAMILY, "", "Practitioner/clerk", WHOLE),
 )
 
 PATIENTS = {DERM: ("ada", "bo", "kit", "tess"), FAMILY: ("ada-f", "kit", "uma")}
@@ -186,6 +203,7 @@ def _derm() -> Iterator[Json]:
     yield b.a_practitioner("wren", family="Wren")
     yield b.a_practitioner("listed", family="Listed", meta=DIRECTORY)
     yield b.a_practitioner("idle", family="Idle")
+    yield b.a_practitioner("desk", family="Desk")
     yield b.a_patient("ada", family="Quill", generalPractitioner=[b.reference("Practitioner/lark")])
     yield b.a_patient("bo", family="Quillon", birthDate="1971-01-20")
     yield b.a_patient("kit", family="Quill", birthDate="2021-02-03")
@@ -218,6 +236,8 @@ def _family() -> Iterator[Json]:
     yield b.resource("Organization", "payer", name="Payer")
     yield b.a_practitioner("lark", family="Larkspur")
     yield b.a_practitioner("robin", family="Robin", meta=DIRECTORY)
+    yield b.a_practitioner("clerk", family="Clerk")
+    yield b.a_practitioner("desk", family="Desk of another house")
     yield b.a_patient("ada-f", family="Quill")
     yield b.a_patient("kit", family="Zander", birthDate="1990-12-01")
     yield b.a_patient("uma", family="Umber")
@@ -277,6 +297,14 @@ def writes() -> list[Write]:
 
 def token_of(one: Reader) -> AuthContext:
     """Only what the stored token says; the relation is resolved by the server."""
+    if one.is_staff:
+        return a_member_of_staff(
+            one.user.partition("/")[2],
+            one.practice,
+            patient=one.patient or None,
+            scope=one.scope,
+            account=one.account,
+        )
     if one.grant is None:
         return b.oneself(one.patient, one.practice, scope=one.scope)
     return b.a_proxy(
@@ -300,6 +328,7 @@ async def build(place: Place) -> None:
             clock.advance(1)
             await apply(Caller(portal, b.an_ehr(write.practice)), write)
         await b.keep(store, *_accounts(), *(_token(one) for one in READERS))
+        await b.keep(store, a_chart_app(), *(_membership(one) for one in READERS if one.is_staff))
         ehrs = (b.an_ehr(practice) for practice in (DERM, FAMILY))
         await b.keep(
             store,
@@ -329,11 +358,17 @@ def _accounts() -> Sequence[Any]:
         b.an_account("ben", f"{DERM}/Person/ben"),
         b.an_account("tess", f"{DERM}/Person/tess"),
         b.an_account("zoe", f"{FAMILY}/Person/zoe"),
+        b.an_account("desk", role="staff"),
+        b.an_account("clerk", role="staff"),
     ]
 
 
+def _membership(one: Reader) -> Any:
+    return a_membership(one.account, one.practice, one.user.partition("/")[2])
+
+
 def _token(one: Reader) -> Any:
-    token = b.an_access_token(one.name, token_of(one))
+    token = a_staff_token(one.name, token_of(one))
     return b.changed(token, account=one.account)
 
 

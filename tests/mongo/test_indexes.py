@@ -379,6 +379,7 @@ SOUGHT: Final[Mapping[tuple[str, str], int]] = {
     (ACCESS, "turn"): 1,
     (ACCESS, "of_record"): 3,
     (ACCESS, "of_practice"): 2,
+    (ACCESS, "of_app"): 3,
     (UNDO, "holder"): 1,
 }
 """How many fields of each index a lookup binds, but for searches, which say it themselves."""

@@ -78,7 +78,7 @@ class MemoryDriver:
         session: object = None,
     ) -> list[Document]:
         assert (collection, session) == ("access", None)
-        leading = {"_id_": "_id", "turn": "s", "of_record": "r", "of_practice": "p"}
+        leading = {"_id_": "_id", "turn": "s", "of_record": "r", "of_practice": "p", "of_app": "c"}
         assert hint in {"_id_", *(index.name for index in INDEXES[ACCESS])}
         assert leading[hint] in filter
         self.finds += 1

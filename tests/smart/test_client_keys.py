@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
 import httpx
 import pytest
 
-from fhir_portal.smart.client_keys import ClientKeys, KeysUnavailable
+from fhir_portal.smart.client import Client
+from fhir_portal.smart.client_keys import ClientKeys, KeysUnavailable, was_looked_at
 from fhir_portal.smart.outbound import Outbound
 from tests.smart.hosts import Hosts, as_it_is
 from tests.smart.world import Clock, client_key
@@ -28,18 +30,28 @@ class Corner:
     def __init__(self) -> None:
         self.hosts = Hosts()
         self.clock = Clock()
-        self.keys = ClientKeys(Outbound(self.hosts.http, resolve=self.hosts.resolve), self.clock)
+        self.paused: list[float] = []
+        self.looked_at = True
+        self.keys = self.over(self.hosts.http)
         self.serve(jwks(OLD))
+
+    def over(self, http: httpx.AsyncClient) -> ClientKeys:
+        return ClientKeys(Outbound(http, resolve=self.hosts.resolve), self.clock, pause=self.pause)
+
+    async def pause(self, seconds: float) -> None:
+        self.paused.append(seconds)
+        self.clock.advance(seconds)
 
     def serve(self, content: bytes = b"{}", **answer: Any) -> None:
         self.hosts.serve("app.example", as_it_is(content, **answer))
 
     async def kids(self, kid: str | None = "old") -> set[str]:
-        return {one["kid"] for one in (await self.keys.of(URL, kid))["keys"]}
+        found = await self.keys.of(URL, kid, looked_at=self.looked_at)
+        return {one["kid"] for one in found["keys"]}
 
     async def refuses(self, kid: str | None = "old") -> str:
         with pytest.raises(KeysUnavailable) as refusal:
-            await self.keys.of(URL, kid)
+            await self.keys.of(URL, kid, looked_at=self.looked_at)
         return str(refusal.value)
 
     @property
@@ -257,7 +269,7 @@ class SlowHost:
 def slow_host(corner: Corner, *contents: bytes, **headers: Any) -> SlowHost:
     host = SlowHost(*contents, **headers)
     http = httpx.AsyncClient(transport=httpx.MockTransport(host))
-    corner.keys = ClientKeys(Outbound(http, resolve=corner.hosts.resolve), corner.clock)
+    corner.keys = corner.over(http)
     return host
 
 
@@ -277,4 +289,162 @@ async def test_what_is_remembered_is_bounded(
     monkeypatch.setattr("fhir_portal.smart.client_keys.REMEMBERED", 3)
     for number in range(10):
         await corner.keys.of(f"{URL}?{number}", "old")
-    assert len(corner.keys._held) == 3  # noqa: SLF001 - what cannot be seen otherwise
+    assert len(corner.keys._strange._held) == 3  # noqa: SLF001 - what cannot be seen otherwise
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 403},
+        {"status": 404},
+        {"status": 503},
+        {"status": 301, "location": URL},
+        {"content": b"<p>blocked"},
+        {"content": jwks(OLD), "content_type": "text/html"},
+        {"content": b'{"keys": []}'},
+    ],
+)
+async def test_a_made_up_key_takes_nothing_from_a_set_that_is_fresh(
+    corner: Corner, answer: dict[str, Any]
+) -> None:
+    """An assertion that nobody signed has us ask, and a firewall has had enough of us.
+
+    Planted faults: a bad answer drops the set; a set that had no grace is not used at its end,
+    because the host was left alone by then.
+    """
+    corner.serve(jwks(OLD), cache_control="max-age=600, must-revalidate")
+    await corner.kids()
+    corner.clock.advance(595)
+    corner.serve(**answer)
+    assert await corner.kids("made up") == {"old"}
+    assert corner.asked == 2
+    assert await corner.kids() == {"old"}
+    corner.serve(jwks(OLD))
+    corner.clock.advance(5)
+    assert await corner.kids() == {"old"}
+    assert corner.asked == 3
+
+
+async def test_nobody_waits_for_a_made_up_key_who_has_a_good_one(corner: Corner) -> None:
+    """Planted fault: one request at a time also for a set that needs none."""
+    held = slow_host(corner, jwks(OLD), jwks(OLD))
+    held.go_on.set()
+    await corner.kids()
+    held.go_on.clear()
+    held.asked.clear()
+    corner.clock.advance(60)
+    stranger = asyncio.create_task(corner.kids("made up"))
+    await held.asked.wait()
+    assert await asyncio.wait_for(corner.kids(), 5) == {"old"}
+    held.go_on.set()
+    await stranger
+
+
+async def test_a_host_is_not_asked_without_end_for_what_may_not_be_kept(corner: Corner) -> None:
+    """Planted fault: fifty assertions that nobody signed are fifty requests at a moment."""
+    corner.serve(jwks(OLD), cache_control="no-store")
+    began = corner.clock.now
+    for _ in range(50):
+        await corner.kids("made up")
+    assert corner.clock.now - began >= 49 * 2
+    assert corner.paused == [2] * 49
+
+
+async def test_a_host_that_goes_on_failing_is_left_alone_for_longer(corner: Corner) -> None:
+    """Planted fault: the wait is the same each time."""
+    corner.looked_at = False
+    corner.serve(status=503)
+    asked_at = []
+    for _ in range(3_600):
+        before = corner.asked
+        await corner.refuses()
+        if corner.asked > before:
+            asked_at.append(corner.clock.now)
+        corner.clock.advance(1)
+    waits = [later - sooner for sooner, later in itertools.pairwise(asked_at)]
+    assert waits == [10, 20, 40, 80, 160, 320, 600, 600, 600, 600]
+
+
+async def test_the_host_of_a_client_that_was_looked_at_is_back_within_a_minute(
+    corner: Corner,
+) -> None:
+    corner.serve(status=503)
+    for _ in range(3_600):
+        await corner.refuses()
+        corner.clock.advance(1)
+    corner.serve(jwks(OLD))
+    corner.clock.advance(60)
+    assert await corner.kids() == {"old"}
+    corner.serve(status=503)
+    corner.clock.advance(600)
+    await corner.refuses()
+    corner.clock.advance(10)  # the first failure after a good answer
+    corner.serve(jwks(OLD))
+    assert await corner.kids() == {"old"}
+
+
+async def test_strangers_use_up_no_turns_of_clients_that_were_looked_at(corner: Corner) -> None:
+    """Planted fault: all clients' hosts are asked in one row."""
+    release = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["host"].startswith("slow"):
+            await release.wait()
+        return as_it_is(jwks(OLD))(request)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    known, strangers = (Outbound(http, resolve=corner.hosts.resolve) for _ in range(2))
+    keys = ClientKeys(known, corner.clock, strangers=strangers)
+    going = []
+    for number in range(100):
+        corner.hosts.serve(f"slow{number}.example", as_it_is())
+        url = f"https://slow{number}.example/jwks"
+        going.append(asyncio.create_task(keys.of(url, None)))
+    await asyncio.sleep(0)
+    found = await asyncio.wait_for(keys.of(URL, "old", looked_at=True), 2)
+    assert [one["kid"] for one in found["keys"]] == ["old"]
+    release.set()
+    await asyncio.gather(*going)
+
+
+async def test_a_stranger_who_names_the_same_address_changes_nothing(corner: Corner) -> None:
+    """Planted fault: what is held is shared by address."""
+    await corner.kids()
+    corner.clock.advance(300)
+    corner.serve(status=404)
+    corner.looked_at = False
+    await corner.refuses()
+    corner.looked_at = True
+    corner.serve(jwks(OLD))
+    assert await corner.kids() == {"old"}
+
+
+async def test_no_turn_is_no_failure_of_the_host(corner: Corner) -> None:
+    """Planted fault: who found no turn is left alone as if its host were down."""
+    outbound = Outbound(corner.hosts.http, resolve=corner.hosts.resolve, seconds=0.02)
+    corner.keys = ClientKeys(outbound, corner.clock, pause=corner.pause)
+    turns = outbound._turns  # noqa: SLF001 - as if others had them all
+    for _ in range(32):
+        await turns.acquire()
+    assert "too many" in await corner.refuses()
+    turns.release()
+    assert await corner.kids() == {"old"}
+
+
+@pytest.mark.parametrize(
+    ("change", "looked_at"),
+    [
+        ({}, True),
+        ({"self_registered": True}, False),
+        ({"self_registered": True, "approved_at": ("skin",)}, True),
+        ({"self_registered": True, "practice": "skin"}, True),
+        ({"self_registered": True, "practice": "skin", "awaits_review": True}, False),
+        ({"awaits_review": True}, False),
+    ],
+)
+def test_who_counts_as_looked_at(change: dict[str, Any], looked_at: bool) -> None:  # noqa: FBT001 - a table
+    """Planted faults: a registration is enough; a change after the approval does not matter."""
+    client = Client(
+        key="app", name="App", type="public", auth_method="none", scope="", registered=0, **change
+    )
+    assert was_looked_at(client) is looked_at

@@ -7,6 +7,9 @@ from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.scope import ScopeSet
 from tests.smart.world import BASE, World, assert_oauth_error
 
+OF_A_LAUNCH = ("launch", "launch/encounter")
+"""Granted where there is something to tell: ``test_launch.py``."""
+
 
 async def test_the_smart_configuration_says_where_and_how(world: World) -> None:
     found = world.server.smart_configuration()
@@ -21,9 +24,28 @@ async def test_the_smart_configuration_says_where_and_how(world: World) -> None:
 
 
 async def test_only_capabilities_that_work_are_claimed(world: World) -> None:
-    claimed = set(world.server.smart_configuration()["capabilities"])
-    assert {"launch-standalone", "client-public", "permission-v1", "permission-v2"} <= claimed
-    assert not claimed & {"launch-ehr", "permission-user", "context-ehr-patient"}
+    claimed = world.server.smart_configuration()["capabilities"]
+    assert len(claimed) == len(set(claimed))
+    assert set(claimed) == {
+        "authorize-post",
+        "client-confidential-asymmetric",
+        "client-confidential-symmetric",
+        "client-public",
+        "context-banner",
+        "context-ehr-encounter",
+        "context-ehr-patient",
+        "context-standalone-encounter",
+        "context-standalone-patient",
+        "context-style",
+        "launch-ehr",
+        "launch-standalone",
+        "permission-offline",
+        "permission-patient",
+        "permission-user",
+        "permission-v1",
+        "permission-v2",
+        "sso-openid-connect",
+    }
 
 
 async def test_every_scope_that_is_listed_can_be_granted(world: World) -> None:
@@ -35,7 +57,7 @@ async def test_every_scope_that_is_listed_can_be_granted(world: World) -> None:
     for scope in listed:
         if scope.startswith("system/"):
             assert (await ehr.backend_token(scope=scope)).json()["scope"] == scope
-        elif scope != "patient/*.rs":
+        elif scope not in (*OF_A_LAUNCH, "patient/*.rs", "user/*.rs"):
             granted = (await app.tokens(scope=f"launch/patient {scope}"))["scope"]
             assert ScopeSet.parse(scope).covers(ScopeSet.parse(scope))
             assert scope in granted.split()

@@ -274,6 +274,7 @@ def test_a_proof_is_for_one_address(holder: Holder, htu: Any) -> None:
     ("age", "good"),
     [(0, True), (60, True), (89, True), (90, False), (3600, False), (-30, True), (-31, False)],
 )
+@pytest.mark.requirement("attacks", "clock skew")
 def test_a_proof_is_fresh_for_a_minute_and_clocks_may_differ(
     holder: Holder,
     age: float,

@@ -75,6 +75,6 @@ def test_children_of_a_version_1_scope_are_version_2() -> None:
 
 
 def test_words_that_are_never_granted_are_not_offered() -> None:
-    offer = ConsentOffer.of(ScopeSet.parse("openid profile online_access launch launch/encounter"))
+    offer = ConsentOffer.of(ScopeSet.parse("openid profile online_access launch/location"))
     assert offer.fixed == ("openid",)
     assert not offer.offline

@@ -6,9 +6,17 @@ Each attack was seen to succeed with the fault that its docstring names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import dns.asyncresolver
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import httpx
 import pytest
 
@@ -17,9 +25,12 @@ from fhir_portal.smart.outbound import (
     AddressRefused,
     BadAnswer,
     NoAnswer,
+    NoTurn,
     Outbound,
     check_address,
     client,
+    look_up,
+    site_of,
 )
 from tests.smart.hosts import PUBLIC, Hosts, Parts, as_it_is
 
@@ -383,3 +394,222 @@ async def test_the_client_it_is_made_for_takes_no_proxy_and_keeps_no_connection(
         assert http.trust_env is False
         assert http.follow_redirects is False
         assert list(http._mounts) == []  # noqa: SLF001 - where proxies would be
+        transport: Any = http._transport  # noqa: SLF001 - where the bound would be
+        assert transport._pool._max_connections > 2**31  # noqa: SLF001
+
+
+# ---------------------------------------------------------------- turns
+
+
+class Stuck:
+    """Hosts that answer when they are let; `asked` are those that were."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.go_on = asyncio.Event()
+        self.http = httpx.AsyncClient(transport=httpx.MockTransport(self))
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.headers["host"])
+        if request.headers["host"].startswith("slow"):
+            await self.go_on.wait()
+        return as_it_is()(request)
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        del host, port
+        return [PUBLIC]
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not what():  # noqa: ASYNC110 - the world here has no event for it
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def asking_slow(asking: Outbound, *hosts: str) -> AsyncIterator[None]:
+    going = [asyncio.create_task(asking.get_json(f"https://{host}/")) for host in hosts]
+    try:
+        yield
+    finally:
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+
+
+async def test_whoever_finds_no_turn_is_told_so() -> None:
+    """It says nothing about the host. Planted fault: it is taken for one that is down."""
+    stuck = Stuck()
+    asking = Outbound(stuck.http, resolve=stuck.resolve, seconds=0.05)
+    other = Outbound(stuck.http, resolve=stuck.resolve)
+    turns = asking._turns  # noqa: SLF001 - as if others had them all
+    for _ in range(AT_ONCE):
+        await turns.acquire()
+    with pytest.raises(NoTurn):
+        await asking.get_json("https://app.example/")
+    assert stuck.asked == []
+    assert (await other.get_json("https://app.example/")).status == 200
+
+
+async def test_the_hosts_of_one_site_wait_for_one_another_and_for_no_other() -> None:
+    """A wildcard in the DNS makes a stranger any number of hosts.
+
+    Planted faults: each host is a site; who waits for the site's turn holds one of the others'.
+    """
+    stuck = Stuck()
+    asking = Outbound(stuck.http, resolve=stuck.resolve, site_at_once=1)
+    names = [f"slow{n}.tarpit.example" for n in range(2 * AT_ONCE)]
+    async with asking_slow(asking, *names):
+        await until(lambda: len(stuck.asked) == 1)
+        assert (await asking.get_json("https://app.example/")).status == 200
+        assert len(stuck.asked) == 2
+        stuck.go_on.set()
+        await until(lambda: len(stuck.asked) == 2 * AT_ONCE + 1)
+
+
+async def test_a_site_is_forgotten_when_nobody_asks_it() -> None:
+    """Planted fault: a registration each, and the memory is full."""
+    stuck = Stuck()
+    asking = Outbound(stuck.http, resolve=stuck.resolve, site_at_once=1)
+    for n in range(20):
+        await asking.get_json(f"https://app{n}.example/")
+    assert len(asking._sites) == 0  # noqa: SLF001 - what cannot be seen otherwise
+
+
+async def test_a_turn_is_given_back_however_it_ends() -> None:
+    """Planted fault: who went away while waiting keeps the turn."""
+    stuck = Stuck()
+    asking = Outbound(stuck.http, resolve=stuck.resolve, site_at_once=1)
+    for _ in range(AT_ONCE + 1):
+        asked = len(stuck.asked)
+        async with asking_slow(asking, "slow.example", "slow.example"):
+            while len(stuck.asked) == asked:  # noqa: ASYNC110 - as in `until`
+                await asyncio.sleep(0)
+    assert (await asking.get_json("https://app.example/")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "site"),
+    [
+        ("app.example", "app.example"),
+        ("a.b.c.app.example", "app.example"),
+        ("a.app.co.uk", "app.co.uk"),
+        ("a.clinic.at", "clinic.at"),
+        ("a.b.gv.at", "b.gv.at"),
+        ("example", "example"),
+        (PUBLIC, PUBLIC),
+        ("[2606:2800:220:1::1]", "[2606:2800:220:1::1]"),
+    ],
+)
+def test_what_the_site_of_a_host_is(host: str, site: str) -> None:
+    assert site_of(host) == site
+
+
+# ---------------------------------------------------------------- names
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """A name server on this machine; of names in ``tarpit.example`` it says nothing."""
+
+    def __init__(self, **zone: dict[str, list[str]]) -> None:
+        self.zone = zone
+        self.asked: list[str] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        query = dns.message.from_wire(data)
+        (question,) = query.question
+        name = question.name.to_text(omit_final_dot=True)
+        kind = dns.rdatatype.to_text(question.rdtype)
+        self.asked.append(f"{name} {kind}")
+        answer = dns.message.make_response(query)
+        answer.flags |= dns.flags.RA
+        known = self.zone.get(name.partition(".")[0])
+        if known is None:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        elif "silent" in known.get(kind, []):
+            return
+        elif known.get(kind):
+            answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, *known[kind]))
+        self.transport.sendto(answer.to_wire(), addr)
+
+
+@asynccontextmanager
+async def names(**zone: dict[str, list[str]]) -> AsyncIterator[tuple[NameServer, Any]]:
+    """A name server, and a resolver that asks it."""
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(
+        lambda: NameServer(**zone), local_addr=("127.0.0.1", 0)
+    )
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = ["127.0.0.1"]
+    resolver.port = transport.get_extra_info("sockname")[1]
+    try:
+        yield server, resolver
+    finally:
+        transport.close()
+
+
+async def test_a_name_is_looked_up_in_the_dns() -> None:
+    async with names(app={"A": [PUBLIC, "93.184.216.35"]}) as (server, resolver):
+        assert sorted(await look_up("app.example", 443, resolver)) == [PUBLIC, "93.184.216.35"]
+        assert sorted(server.asked) == ["app.example A", "app.example AAAA"]
+
+
+async def test_every_address_of_either_kind_is_found() -> None:
+    """What is not found is not looked at. Planted fault: only one kind is asked for."""
+    async with names(app={"A": [PUBLIC], "AAAA": ["fd00::1"]}) as (_, resolver):
+        assert set(await look_up("app.example", 443, resolver)) == {PUBLIC, "fd00::1"}
+
+
+@pytest.mark.parametrize("name", ["gone.example", "empty.example", "a..b", "x" * 64 + ".example"])
+async def test_a_name_without_an_address_is_none(name: str) -> None:
+    async with names(empty={"TXT": ["x"]}) as (_, resolver):
+        with pytest.raises(OSError, match="no address"):
+            await look_up(name, 443, resolver)
+
+
+async def test_search_domains_are_not_tried() -> None:
+    """Planted fault: ``ehr`` is looked for in our own network's domain."""
+    async with names(ehr={"A": [PUBLIC]}) as (server, resolver):
+        resolver.search = [dns.name.from_text("inner.example")]
+        resolver.use_search_by_default = True
+        server.zone.clear()
+        with pytest.raises(OSError, match="no address"):
+            await look_up("ehr", 443, resolver)
+        assert sorted(server.asked) == ["ehr A", "ehr AAAA"]
+
+
+async def test_silence_about_one_kind_of_address_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Planted fault: one look-up after the other, in one time."""
+    monkeypatch.setattr("fhir_portal.smart.outbound._LOOK_UP_SECONDS", 0.2)
+    async with names(app={"A": [PUBLIC], "AAAA": ["silent"]}) as (_, resolver), asyncio.timeout(3):
+        assert await look_up("app.example", 443, resolver) == [PUBLIC]
+
+
+async def test_slow_names_keep_nobody_waiting_once_they_are_left() -> None:
+    """A name server that says nothing, and more names than there ever were threads.
+
+    Planted fault: the system's resolver, whose threads go on after the time is over.
+    """
+    silent = {"A": ["silent"], "AAAA": ["silent"]}
+    async with names(slow=silent, app={"A": [PUBLIC]}) as (server, resolver):
+
+        async def resolve(host: str, port: int) -> Any:
+            return await look_up(host, port, resolver)
+
+        stuck = Stuck()
+        asking = Outbound(stuck.http, resolve=resolve, seconds=0.5)
+        going = [
+            asyncio.create_task(asking.get_json(f"https://slow.tarpit{n}.example/"))
+            for n in range(AT_ONCE)
+        ]
+        for answer in await asyncio.gather(*going, return_exceptions=True):
+            assert isinstance(answer, NoAnswer)
+        assert len(server.asked) >= AT_ONCE
+        patient = Outbound(stuck.http, resolve=resolve)
+        assert (await patient.get_json("https://app.example/")).status == 200

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
+
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.smart.keys import load_server_keys
 from fhir_portal.smart.token import AccessToken, TokenFamily
 from tests.smart.world import World
 
 
+@pytest.mark.requirement("attacks", "race on a code")
 async def test_of_fifty_exchanges_of_one_code_one_succeeds_and_the_family_ends(
     world: World,
 ) -> None:
@@ -25,6 +28,7 @@ async def test_of_fifty_exchanges_of_one_code_one_succeeds_and_the_family_ends(
     assert await world.store.every(AccessToken) == []
 
 
+@pytest.mark.requirement("attacks", "race on a refresh token")
 async def test_of_fifty_refreshes_all_get_the_one_successor(world: World) -> None:
     app = await world.public_app()
     body = await app.tokens()
@@ -36,6 +40,7 @@ async def test_of_fifty_refreshes_all_get_the_one_successor(world: World) -> Non
     assert len(await world.store.every(AccessToken)) == 2
 
 
+@pytest.mark.requirement("attacks", "race on a client assertion")
 async def test_of_fifty_uses_of_one_assertion_one_succeeds(world: World) -> None:
     ehr = await world.backend()
     assertion = ehr.assertion()

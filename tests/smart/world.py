@@ -7,7 +7,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -23,9 +23,10 @@ from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.credentials import Passwords, SignIn
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import Throttle
-from fhir_portal.consent.record import RecordAccess, way_to
+from fhir_portal.consent.record import RecordAccess, StaffAccess, way_to
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.connection import OutboxConnectionNotices
+from fhir_portal.portal import Portal
 from fhir_portal.records import Record
 from fhir_portal.smart.authorization import AuthorizationRequest, values_of
 from fhir_portal.smart.client import Client, add_client
@@ -35,9 +36,11 @@ from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.dpop import DpopPolicy, UsedProof
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.keys import ServerKeys
+from fhir_portal.smart.launch import Launch, Launches
 from fhir_portal.smart.outbound import Outbound
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.token import AccessToken, TokenFamily, authenticate
+from fhir_portal.web.launch import EhrLaunches, visits_by
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.site import site
@@ -66,15 +69,48 @@ class Clock:
 
 @dataclass
 class Directory:
-    """Who may use which record; tests change it as life goes on."""
+    """Who may use which record; tests change it as life goes on.
+
+    ``staff`` are the practices on whose staff an account is; ``patients`` what they may open
+    there, as ``<practice>/Patient/<id>``, with the name.
+    """
 
     access: dict[str, tuple[RecordAccess, ...]] = field(default_factory=dict)
+    staff: dict[str, tuple[StaffAccess, ...]] = field(default_factory=dict)
+    patients: dict[str, str] = field(
+        default_factory=lambda: {
+            "skin/Patient/mara": "Mara Quill",
+            "family/Patient/pip": "Pip Quill",
+        }
+    )
 
     async def records_of(self, account: Any) -> tuple[RecordAccess, ...]:
         return self.access.get(account.key, ())
 
     async def record_of(self, account: Any, practice: str, patient: str) -> RecordAccess | None:
         return way_to(await self.records_of(account), practice, patient)
+
+    async def staff_of(self, account: Any) -> tuple[StaffAccess, ...]:
+        return self.staff.get(account.key, ())
+
+    async def staff_at(self, account: Any, practice: str) -> StaffAccess | None:
+        found = await self.staff_of(account)
+        return next((one for one in found if one.practice == practice), None)
+
+    async def staff_record_of(
+        self, account: Any, practice: str, patient: str
+    ) -> RecordAccess | None:
+        staff = await self.staff_at(account, practice)
+        name = self.patients.get(f"{practice}/{patient}")
+        if staff is None or name is None:
+            return None
+        return replace(
+            own_record(patient, name),
+            practice=practice,
+            practice_name=staff.practice_name,
+            relation="staff",
+            fhir_user=staff.fhir_user,
+        )
 
 
 def own_record(patient: str = "Patient/mara", name: str = "Mara Quill") -> RecordAccess:
@@ -138,6 +174,7 @@ KINDS: tuple[type[Record], ...] = (
     UsedAssertion,
     UsedProof,
     AuthorizationRequest,
+    Launch,
     Client,
 )
 
@@ -146,6 +183,7 @@ class World:
     """Server, store, clock and people. `World.begin` makes it."""
 
     store: EmbeddedStore
+    portal: Portal
     server: AuthorizationServer
     sessions: Sessions
     app: FastAPI
@@ -169,17 +207,27 @@ class World:
         world.keys = ServerKeys(b"a server secret of thirty-two by", signing_key())
         world.hosts = Hosts()
         outbound = Outbound(world.hosts.http, resolve=world.hosts.resolve)
+        issuer = Issuer(base, tuple(aliases))
+        world.portal = Portal.over(
+            world.store,
+            world.store.log,
+            clock=world.clock,
+            base=issuer.fhir,
+            aliases=tuple(f"{alias}/fhir" for alias in aliases),
+            page_key=world.keys.derive("page-links"),
+        )
         world.server = AuthorizationServer(
             store=world.store,
             directory=world.directory,
             policy=WriteTableScopes(),
             keys=world.keys,
-            issuer=Issuer(base, tuple(aliases)),
+            issuer=issuer,
             resource_types=TYPES,
             understands=understands,
             client_keys=ClientKeys(outbound, world.clock),
             dpop=dpop,
             notices=OutboxConnectionNotices(),
+            visits=visits_by(world.portal, world.clock),
             clock=world.clock,
             random=world.random,
         )
@@ -187,7 +235,12 @@ class World:
         sign_in = SignIn(world.store, passwords(), Throttle(world.store, world.clock))
         pages = pages_router(server=world.server, sessions=world.sessions, sign_in=sign_in)
         world.app = site([pages], version="test")
-        endpoints = OAuthEndpoints(world.server, world.store)
+        launches = Launches(
+            world.store, issuer=issuer, loopback=True, clock=world.clock, random=world.random
+        )
+        endpoints = OAuthEndpoints(
+            world.server, world.store, launches=EhrLaunches(world.portal, launches, issuer)
+        )
 
         async def asgi(scope: Any, receive: Any, send: Any) -> None:
             chosen = endpoints if OAuthEndpoints.serves(scope.get("path", "")) else world.app

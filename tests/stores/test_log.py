@@ -139,3 +139,53 @@ async def test_a_row_of_an_earlier_version_is_read() -> None:
     older = msgspec.json.encode(msgspec.json.decode(msgspec.json.encode(line))[:8])
     assert msgspec.json.decode(older, type=AccessRow).told is True
     assert msgspec.json.decode(older, type=AccessRow).at == 7
+
+
+async def of_app(store: Any, **more: Any) -> list[Any]:
+    given = {
+        "agent": "Patient/ada",
+        "client": "app",
+        "account": "a1",
+        "low": LOWEST,
+        "high": HIGHEST,
+        "before": None,
+        "limit": 100,
+    }
+    practice, record = more.pop("practice", DERM), more.pop("record", "ada")
+    found: list[Any] = await store.log.of_app(practice, record, **given | more)
+    return found
+
+
+async def test_lines_of_an_app_are_found_among_any_number_of_others(store: Any) -> None:
+    mine = [a_line(n, account="a1", what=f"Observation/{n}") for n in (1, 2, 3)]
+    others = [
+        a_line(4, account="a1", client="other"),
+        a_line(5, account="a2"),
+        a_line(6, account="a1", record="bo"),
+        a_line(7, account="a1", practice=FAMILY),
+        a_line(8, account="a1", agent="RelatedPerson/x"),
+        a_line(9, account="a1", told=False),
+        a_line(10, account="a1app", client=""),
+    ]
+    await store.log.append([*mine[:1], *others * 30, *mine[1:]])
+    assert [one.row for one in await of_app(store)] == mine[::-1]
+    assert [one.row.at for one in await of_app(store, low=2, high=2)] == [2]
+    assert [one.row.at for one in await of_app(store, client="other", limit=1)] == [4]
+    assert [one.row.at for one in await of_app(store, practice=FAMILY)] == [7] * 30
+    assert {one.row.at for one in await of_app(store, agent="RelatedPerson/x")} == {8}
+    assert await of_app(store, account="a3") == []
+
+
+async def test_lines_of_an_app_are_paged(store: Any) -> None:
+    await store.log.append([a_line(1_000 + n // 4, account="a1", what=str(n)) for n in range(11)])
+    seen: list[str] = []
+    before = None
+    while True:
+        page = await of_app(store, before=before, limit=3)
+        seen += [one.row.what for one in page]
+        if len(page) < 3:
+            break
+        before = page[-1].id
+        await store.log.append([a_line(1_002, account="a2"), a_line(5_000, account="a1", what="+")])
+    assert [one for one in seen if one != "+"] == [str(n) for n in range(10, -1, -1)]
+    assert await of_app(store, before="unknown") == []

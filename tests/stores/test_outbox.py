@@ -23,9 +23,14 @@ from fhir_portal.notify.lease import (
     renew,
 )
 from fhir_portal.notify.outbox import (
+    AT_ONCE,
+    PUT_OFF_SECONDS,
+    AddressDown,
     FolderDelivery,
     OutboxMessage,
+    Pause,
     UndeliverableMessage,
+    deliver_channel,
     deliver_due,
 )
 from tests.builders import DERM, START, Clock, an_account, keep
@@ -47,8 +52,14 @@ async def send(store: Any, key: str = "invited-1", **more: Any) -> bool:
     return sent
 
 
-async def claim(store: Any, worker: str = "one", now: float = START) -> Any:
-    return await outbox.claim(store, worker, now, lease_seconds=60)
+async def claim(
+    store: Any, worker: str = "one", now: float = START, channel: outbox.Channel = "mail"
+) -> Any:
+    return await outbox.claim(store, channel, worker, now, lease_seconds=60)
+
+
+async def send_hook(store: Any, key: str, host: str = "one.example", **more: Any) -> bool:
+    return await send(store, key, channel="webhook", to=f"https://{host}/hook", **more)
 
 
 # ---------------------------------------------------------------- enqueueing
@@ -314,6 +325,217 @@ async def test_a_worker_slower_than_its_lease_does_not_overwrite_its_successor(
     assert await deliver_due(store, slow, worker="one", clock=clock) == 0
     (message,) = await store.every(OutboxMessage)
     assert (message.worker, message.state, message.fence) == ("two", "taken", 2)
+
+
+# ---------------------------------------------------------------- channels and addresses
+
+
+async def test_a_channel_takes_no_turn_of_another(store: Any) -> None:
+    """Planted fault: there is one queue for all of them."""
+    await send_hook(store, "hook", due=START - 100)
+    await send(store, "letter")
+    await send(store, "text", channel="sms", due=START - 50)
+    assert (await claim(store, channel="mail")).work.key == "letter"
+    assert await claim(store, channel="mail") is None
+    assert (await claim(store, channel="sms")).work.key == "text"
+    assert (await claim(store, channel="webhook")).work.key == "hook"
+
+
+async def test_a_slow_webhook_keeps_no_mail_waiting(store: Any) -> None:
+    """A stranger names the host. Planted fault: the channels are delivered one after the other."""
+    for n in range(2 * AT_ONCE["webhook"]):
+        await send_hook(store, f"hook-{n:02}", due=START - 100)
+    await send(store, "letter")
+    mailed = asyncio.Event()
+
+    async def delivery(message: OutboxMessage) -> None:
+        if message.channel == "webhook":
+            await mailed.wait()
+        else:
+            mailed.set()
+
+    async with asyncio.timeout(10):
+        arrived = await deliver_due(store, delivery, worker="one", clock=Clock())
+    assert arrived == 2 * AT_ONCE["webhook"] + 1
+
+
+async def test_a_few_webhooks_are_handed_over_at_once_and_each_once(store: Any) -> None:
+    """Planted faults: one at a time; no bound."""
+    for n in range(3 * AT_ONCE["webhook"]):
+        await send_hook(store, f"hook-{n:02}", f"h{n}.example")
+    going, most, seen = 0, 0, []
+
+    async def slow(message: OutboxMessage) -> None:
+        nonlocal going, most
+        going += 1
+        most = max(most, going)
+        seen.append(message.key)
+        if len(seen) <= AT_ONCE["webhook"]:
+            while len(seen) < AT_ONCE["webhook"]:
+                await asyncio.sleep(0)
+            for _ in range(200):  # whoever may come as well has come by then
+                await asyncio.sleep(0)
+        going -= 1
+
+    async with asyncio.timeout(10):
+        await deliver_channel(store, "webhook", slow, worker="one", clock=Clock())
+    assert most == AT_ONCE["webhook"]
+    assert sorted(seen) == [f"hook-{n:02}" for n in range(3 * AT_ONCE["webhook"])]
+
+
+class Web:
+    """Hosts that take webhooks, or are ``down``; ``asked`` are the keys of what was handed over."""
+
+    def __init__(self, *down: str) -> None:
+        self.down = set(down)
+        self.asked: list[str] = []
+
+    async def __call__(self, message: OutboxMessage) -> None:
+        self.asked.append(message.key)
+        await asyncio.sleep(0)
+        if message.to.split("/")[2] in self.down:
+            raise AddressDown("no answer")
+
+
+async def hooks(store: Any, web: Any, clock: Clock, worker: str = "one") -> int:
+    return await deliver_channel(store, "webhook", web, worker=worker, clock=clock)
+
+
+async def test_what_waits_for_an_address_that_is_down_waits_with_it(store: Any) -> None:
+    """Planted fault: each message finds out for itself, and takes its time for it."""
+    for n in range(40):
+        await send_hook(store, f"down-{n:02}", "down.example", due=START - 10)
+    await send_hook(store, "up", "up.example")
+    web, clock = Web("down.example"), Clock()
+    assert await hooks(store, web, clock) == 1
+    assert "up" in web.asked
+    assert len(web.asked) <= AT_ONCE["webhook"] + 1
+    waiting = await store.find(OutboxMessage, "state", "waiting")
+    assert len(waiting) == 40
+    assert min(message.due for message in waiting) >= START + 30
+    untried = [message for message in waiting if message.key not in web.asked]
+    assert {message.attempts for message in untried} == {0}
+    (pause,) = await store.every(Pause)
+    assert (pause.failures, pause.until) == (1, START + 30)  # not once for each of them
+
+
+async def test_another_worker_leaves_the_address_alone_too(store: Any, second: Any) -> None:
+    """Planted fault: what was found out stays in one process."""
+    for n in range(20):
+        await send_hook(store, f"down-{n:02}", due=START - 10)
+    clock = Clock()
+    await hooks(store, Web("one.example"), clock)
+    await send_hook(store, "later")
+    web = Web("one.example")
+    assert await hooks(second, web, clock, worker="two") == 0
+    assert web.asked == []
+
+
+async def test_one_message_finds_out_whether_the_address_is_back(store: Any) -> None:
+    """Planted fault: when the pause is over, all of them knock again."""
+    for n in range(20):
+        await send_hook(store, f"m-{n:02}", due=START - 10)
+    web, clock = Web("one.example"), Clock()
+    await hooks(store, web, clock)
+    for failures, wait in ((2, 60), (3, 120), (4, 240)):
+        (pause,) = await store.every(Pause)
+        clock.now = pause.until + 1
+        web.asked.clear()
+        await hooks(store, web, clock)
+        assert len(web.asked) == 1
+        (pause,) = await store.every(Pause)
+        assert (pause.failures, pause.until) == (failures, clock.now + wait)
+    web.down.clear()
+    clock.now = pause.until + 1
+    web.asked.clear()
+    arrived = await hooks(store, web, clock)
+    clock.advance(3_600)
+    assert arrived + await hooks(store, web, clock) == 20
+    assert sorted(web.asked) == [f"m-{n:02}" for n in range(20)]
+    assert await store.every(Pause) == []
+
+
+async def test_what_waits_for_an_address_for_a_day_is_given_up(store: Any) -> None:
+    """Planted fault: what was never tried waits for ever behind what was."""
+    for n in range(30):
+        await send_hook(store, f"m-{n:02}")
+    web, clock = Web("one.example"), Clock()
+    while clock.now < START + 2 * PUT_OFF_SECONDS:
+        await hooks(store, web, clock)
+        clock.advance(1_800)
+    assert len(await store.find(OutboxMessage, "state", "failed")) == 30
+    assert await store.every(Turn) == []
+
+
+async def test_a_refusal_makes_nothing_else_wait(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted fault: whatever goes wrong is taken for a host that is down."""
+    monkeypatch.setattr(outbox, "AT_ONCE", {"webhook": 1})
+    await send_hook(store, "bad", due=START - 10)
+    await send_hook(store, "good")
+
+    async def picky(message: OutboxMessage) -> None:
+        if message.key == "bad":
+            raise LookupError
+
+    assert await hooks(store, picky, Clock()) == 1
+    assert await store.every(Pause) == []
+
+
+async def test_an_address_beside_it_is_served(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One host serves several. Planted fault: a stranger's path on it makes the others wait."""
+    monkeypatch.setattr(outbox, "AT_ONCE", {"webhook": 1})
+    await send(store, "theirs", channel="webhook", to="https://one.example/a", due=START - 10)
+    await send(store, "ours", channel="webhook", to="https://one.example/b")
+
+    async def half(message: OutboxMessage) -> None:
+        if message.to.endswith("/a"):
+            raise AddressDown
+
+    assert await hooks(store, half, Clock()) == 1
+
+
+async def test_mail_to_one_address_waits_for_no_other_mail(store: Any) -> None:
+    await send(store, "m1", due=START - 10)
+    await send(store, "m2")
+
+    async def down(message: OutboxMessage) -> None:
+        raise AddressDown(message.to)
+
+    await deliver_due(store, down, worker="one", clock=Clock())
+    assert {one.attempts for one in await store.every(OutboxMessage)} == {1}
+    assert await store.every(Pause) == []
+
+
+async def test_whoever_lost_a_message_that_was_put_off_cannot_say_it_is_done(store: Any) -> None:
+    """Planted fault: putting off keeps the fencing number of the worker that is gone."""
+    await send_hook(store, "m", due=START - 10)
+    lost = await claim(store, "lost", channel="webhook")
+    await keep(
+        store,
+        Pause(key="https://one.example/hook", since=START, until=START + 600, failures=3),
+    )
+    assert await claim(store, "two", START + 61, channel="webhook") is None
+    with pytest.raises(StaleLease):
+        await finish(store, lost, now=START + 62)
+    (message,) = await store.every(OutboxMessage)
+    assert (message.state, message.due) == ("waiting", START + 600)
+
+
+async def test_more_than_one_transaction_looks_at_may_wait_for_one_address(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted fault: a worker stops when the first few it looks at have to wait."""
+    monkeypatch.setattr("fhir_portal.notify.lease._LOOKED_AT", 3)
+    for n in range(10):
+        await send_hook(store, f"down-{n}", due=START - 10)
+    await send_hook(store, "up", "up.example")
+    await keep(
+        store,
+        Pause(key="https://one.example/hook", since=START, until=START + 600, failures=3),
+    )
+    assert (await claim(store, channel="webhook")).work.key == "up"
 
 
 # ---------------------------------------------------------------- jobs

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pyotp
@@ -79,6 +81,51 @@ async def at_security(world: World, username: str = MARA, app: App | None = None
         await submit(browser, "/signin/code", code=app.code)
     assert browser.heading == "Security", browser.text
     return browser
+
+
+class Held:
+    """A form of which the head has come; `finish` sends its body."""
+
+    def __init__(self, world: World, path: str, browser: Browser) -> None:
+        sent = "; ".join(f"{one.name}={one.value}" for one in browser.http.cookies.jar)
+        kind = b"application/x-www-form-urlencoded"
+        self._body: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._answer: list[Any] = []
+        host = browser.http.base_url.netloc
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "scheme": "http",
+            "query_string": b"",
+            "headers": [(b"host", host), (b"content-type", kind), (b"cookie", sent.encode())],
+            "client": ("192.0.2.9", 1),
+            "server": ("localhost", 8000),
+        }
+        self._task = asyncio.create_task(world.asgi(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        return {"type": "http.request", "body": await self._body, "more_body": False}
+
+    async def _send(self, message: Any) -> None:
+        self._answer.append(message)
+
+    async def begun(self) -> None:
+        """Let the server do all that it can before the body."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def finish(self, data: Mapping[str, str]) -> tuple[int, str]:
+        """Send the body; return status and location."""
+        await self.begun()
+        self._body.set_result(urlencode(data).encode())
+        await self._task
+        start = self._answer[0]
+        return start["status"], dict(start["headers"]).get(b"location", b"").decode()
 
 
 def forms(browser: Browser, action: str) -> list[Any]:

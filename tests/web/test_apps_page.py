@@ -30,7 +30,17 @@ from fhir_portal.smart.security_event import reason_of
 from fhir_portal.smart.token import AccessToken, TokenFamily
 from fhir_portal.web.pages.apps import APPS, NOT_THERE, RECEIPTS, apps_router
 from tests.smart.several import OWN, PIP, listed, swap
-from tests.smart.world import PASSWORD, SCOPE, START, App, Browser, World, childs_record, own_record
+from tests.smart.world import (
+    PASSWORD,
+    SCOPE,
+    START,
+    App,
+    Browser,
+    World,
+    childs_record,
+    own_record,
+    query_of,
+)
 from tests.web.signing_in import fields_of, forms, post, problem, submit
 
 DAY = 86_400
@@ -126,6 +136,65 @@ async def test_nobody_sees_them_unless_signed_in(world: World) -> None:
     for path in (APPS, f"{APPS}/x", f"{RECEIPTS}/x"):
         response = await world.browser().http.get(path)
         assert response.headers["location"] == f"/signin?then={APPS}"
+
+
+async def uses(world: World, client: str, what: str, times: int) -> None:
+    at = int(world.clock() * 1000)
+    row = AccessRow(
+        at, "skin", "mara", "read", what, 200, client, "patient", "Patient/mara", world.mara.key
+    )
+    await world.store.log.append([row] * times)
+
+
+async def test_an_app_cannot_hide_what_another_read(world: World) -> None:
+    """However much it reads itself: each app's use is looked up for itself."""
+    quiet = await world.public_app("quiet", name="Quiet App")
+    await quiet.tokens()
+    world.clock.advance(60)
+    await uses(world, "quiet", "Condition/c", 37)
+    world.clock.advance(60)
+    await uses(world, "noisy", "Patient/mara", 5000)
+    await uses(world, "quiet-too", "Patient/mara", 10)
+    browser = await at_apps(world)
+    assert "Health problems and diagnoses: 37 times" in browser.text
+    assert "Only the latest uses" not in browser.text
+
+
+async def test_what_was_not_counted_is_not_said_to_be_nothing(world: World) -> None:
+    app = await world.public_app()
+    await app.tokens()
+    world.clock.advance(60)
+    await uses(world, app.client_id, "Condition/c", 1)
+    row = AccessRow(
+        int(world.clock() * 1000),
+        "skin",
+        "mara",
+        "read",
+        "Patient/x",
+        403,
+        app.client_id,
+        "patient",
+        "Patient/mara",
+        world.mara.key,
+    )
+    await world.store.log.append([row] * 5000)
+    browser = await at_apps(world)
+    assert "Has read Not known" in browser.text.replace("  ", " ")
+    assert "Nothing" not in browser.text
+
+
+async def test_a_period_is_told_in_days(world: World) -> None:
+    app = await world.public_app(scope=SCOPE)
+    browser = world.browser()
+    await browser.authorize(app)
+    await browser.sign_in()
+    period = {"data_from": "2024-01-01", "data_to": "2024-12-31"}
+    answer = await browser.submit({"scope": browser.boxes(), "decision": "approve", **period})
+    await app.exchange(query_of(answer.headers["location"])["code"])
+    browser = await at_apps(world)
+    assert "from 1 January 2024 to 31 December 2024" in browser.text
+    for raw in ("date=", "ge2024", "lt2025", "1 January 2025"):
+        assert raw not in browser.text
 
 
 async def test_a_page_says_which_app_since_when_and_until_when(world: World) -> None:

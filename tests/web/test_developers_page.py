@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from fhir_portal.resources.letters import NEEDED
 from fhir_portal.smart.client import Client, disable_client
 from fhir_portal.web.developers import SANDBOX, SCOPE, SCRIPT_PATH, developers_router
 from tests.smart.world import BASE, World
@@ -31,6 +32,51 @@ async def test_the_page_is_public_and_says_where_to_begin(world: World) -> None:
     for name, address in world.server.smart_configuration().items():
         if name.endswith("_endpoint"):
             assert address in browser.text
+
+
+async def test_what_it_leads_to_is_there(world: World) -> None:
+    """Planted fault: a link to what is not served."""
+    browser = world.browser()
+    await browser.open("/developers")
+    links = {one.get("href") for one in browser.document.xpath("//main//a")}
+    own = sorted(link.removeprefix(BASE) for link in links if link.startswith((BASE, "/")))
+    assert "/oauth/openapi.json" in own
+    assert "/oauth/events/access-ended" in own
+    elsewhere = ("/brands", "/fhir/")  # served by others: tests/web/test_brands.py and test_fhir_*
+    for path in own:
+        if not path.startswith(elsewhere):
+            assert (await browser.http.get(path)).status_code == 200, path
+
+
+async def test_the_letters_that_interactions_need_are_published(world: World) -> None:
+    browser = world.browser()
+    await browser.open("/developers")
+    for needed in NEEDED:
+        assert needed.interaction in browser.text
+        assert needed.request in browser.text
+    assert "conditional create (POST Type with If-None-Exist): cs" in browser.text
+
+
+async def test_where_no_bearer_tokens_are_given_out_the_page_says_so(world: World) -> None:
+    """The sandbox has no proofs. Planted fault: it is offered, and gets no token."""
+    other = await World.begin()
+    other.app.include_router(
+        developers_router(
+            server=other.server,
+            store=other.store,
+            clock=other.clock,
+            random=other.random,
+            dpop_required=True,
+        )
+    )
+    browser = other.browser()
+    await browser.open("/developers")
+    assert "demands it of every client" in browser.text
+    assert "The sandbox is switched off" in browser.text
+    other.close()
+    browser = world.browser()
+    await browser.open("/developers")
+    assert "demands it of every client" not in browser.text
 
 
 async def test_its_client_is_an_ordinary_public_one(world: World) -> None:

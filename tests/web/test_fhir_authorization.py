@@ -9,11 +9,13 @@ from fhir_portal.smart.client import Client
 from fhir_portal.smart.token import AccessToken, token_hash
 from tests.web.fhir_world import ANNA, EHR, START, FhirWorld, assert_outcome, entry, transaction
 
+OR_DPOP = 'DPoP algs="ES256 ES384 PS256 PS384 RS256 RS384 Ed25519"'
+
 
 async def test_without_a_token_the_answer_is_401_and_names_the_scheme(as_anyone):
     response = await as_anyone.get("/fhir/Patient/anna")
     assert_outcome(response, 401, "login")
-    assert response.headers["www-authenticate"] == 'Bearer realm="fhir"'
+    assert response.headers["www-authenticate"] == f'Bearer realm="fhir", {OR_DPOP}'
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ async def test_what_is_no_bearer_token_is_401_without_an_error_code(fhir: FhirWo
         "GET", "/fhir/Patient/anna", headers=[("Authorization", header)], token=None
     )
     assert_outcome(response, 401, "login")
-    assert response.headers["www-authenticate"] == 'Bearer realm="fhir"'
+    assert response.headers["www-authenticate"] == f'Bearer realm="fhir", {OR_DPOP}'
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,9 @@ async def test_a_token_nobody_has_is_an_invalid_token(fhir: FhirWorld, token):
         token=None,
     )
     assert_outcome(response, 401, "login")
-    assert response.headers["www-authenticate"] == 'Bearer realm="fhir", error="invalid_token"'
+    assert response.headers["www-authenticate"] == (
+        f'Bearer realm="fhir", error="invalid_token", {OR_DPOP}'
+    )
 
 
 async def test_the_scheme_is_read_in_any_case(fhir: FhirWorld):

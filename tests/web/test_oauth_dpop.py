@@ -128,6 +128,7 @@ async def test_a_request_has_one_proof(world: World, holder: Holder) -> None:
     assert_oauth_error(response, "invalid_dpop_proof")
 
 
+@pytest.mark.requirement("attacks", "jti replay")
 async def test_a_proof_is_good_once(world: World, holder: Holder) -> None:
     """Replay. Planted fault: the used proof is not stored."""
     app = await world.public_app()
@@ -142,6 +143,7 @@ async def test_a_proof_is_good_once(world: World, holder: Holder) -> None:
     assert third.status_code == 200
 
 
+@pytest.mark.requirement("attacks", "race on a DPoP proof")
 async def test_of_fifty_uses_of_one_proof_one_succeeds(world: World, holder: Holder) -> None:
     """Planted fault: a proof is looked for first and stored later."""
     app = await world.public_app()

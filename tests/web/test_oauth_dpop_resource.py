@@ -13,9 +13,11 @@ import httpx
 import msgspec
 import pytest
 
-from fhir_portal.smart.dpop import NONCE_SECONDS, UsedProof, nonces_at
+from fhir_portal.fhir.errors import Forbidden, Unauthenticated
+from fhir_portal.smart.dpop import ALGORITHMS, NONCE_SECONDS, UsedProof, nonces_at
 from fhir_portal.smart.keys import ServerKeys
 from fhir_portal.smart.token import AccessToken, token_hash
+from fhir_portal.web.errors import refusal
 from tests.smart.proofs import Holder
 from tests.smart.world import signing_key
 from tests.web.fhir_world import ANNA, BASE, BEN, EHR, FhirWorld
@@ -226,3 +228,54 @@ async def test_where_a_nonce_is_asked_for_the_answer_names_it(
     old = await ask(fhir, holder.headers("GET", PATIENT, bound, nonce=nonce))
     assert_challenged(old, "use_dpop_nonce")
     assert old.headers["dpop-nonce"] != nonce
+
+
+BEARER = 'Bearer realm="fhir"'
+DPOP = f'DPoP algs="{" ".join(ALGORITHMS)}"'
+
+
+async def test_whoever_shows_nothing_is_told_of_every_scheme(fhir: FhirWorld) -> None:
+    """RFC 9449 §7.1. Planted fault: only Bearer is offered."""
+    response = await ask(fhir, {})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == f"{BEARER}, {DPOP}"
+
+
+async def test_a_bearer_token_that_is_no_good_is_told_of_the_other_scheme(fhir: FhirWorld) -> None:
+    response = await ask(fhir, {"Authorization": "Bearer nobodys-token-at-all-xxxx"})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == f'{BEARER}, error="invalid_token", {DPOP}'
+
+
+async def test_a_bound_token_without_the_scope_is_told_so_in_its_scheme(
+    fhir: FhirWorld, holder: Holder
+) -> None:
+    """RFC 9449 §7.1. Planted fault: the challenge is of Bearer whatever came."""
+    token = "token-for-patients-only"
+    await fhir.insert(
+        AccessToken(
+            key=token_hash(token),
+            expires=fhir.clock.now + 3600,
+            issued=fhir.clock.now,
+            client_id="ehr",
+            context="system",
+            scope="system/Patient.r",
+            practice="derm",
+            jkt=holder.jkt,
+        )
+    )
+    url = f"{BASE}/Observation/x"
+    response = await ask(fhir, holder.headers("GET", url, token), url=url)
+    assert response.status_code == 403
+    assert response.headers["www-authenticate"] == f'{DPOP}, error="insufficient_scope"'
+
+
+def test_where_dpop_is_required_nothing_else_is_offered() -> None:
+    """Planted fault: the setting is not looked at."""
+    (challenge,) = refusal(Unauthenticated("x"), had_token=False, dpop_required=True)[1]
+    assert challenge == (b"www-authenticate", DPOP.encode())
+    (challenge,) = refusal(Unauthenticated("x"), had_token=True, dpop_required=True)[1]
+    # It may hold a bearer token of before, and must learn that this one is no good.
+    assert challenge[1].decode() == f'{BEARER}, error="invalid_token", {DPOP}'
+    (challenge,) = refusal(Forbidden("x"), had_token=True, dpop_required=True)[1]
+    assert challenge[1].decode() == f'{BEARER}, error="insufficient_scope"'

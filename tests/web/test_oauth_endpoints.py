@@ -42,6 +42,7 @@ async def test_only_forms_are_taken(world: World, path: str) -> None:
 @pytest.mark.parametrize(
     "name", ["grant_type", "code", "client_id", "redirect_uri", "code_verifier", "unheard_of"]
 )
+@pytest.mark.requirement("attacks", "parameter pollution")
 async def test_a_parameter_may_come_once_only(world: World, name: str) -> None:
     app = await world.public_app()
     code = await app.code()
@@ -131,6 +132,7 @@ async def test_a_header_that_is_not_basic_is_refused(world: World, header: str) 
 
 
 @pytest.mark.parametrize("name", ["Authorization", "Content-Type", "Origin"])
+@pytest.mark.requirement("attacks", "parameter pollution")
 async def test_a_header_that_comes_twice_is_refused(world: World, name: str) -> None:
     """Who reads the first and who reads the last would see different requests."""
     app = await world.confidential_app()

@@ -31,6 +31,7 @@ async def test_discovery_promises_it_and_names_the_same_issuer(world: World) -> 
 
 @pytest.mark.parametrize("decision", ["approve", "deny"])
 @pytest.mark.parametrize("redirect", [REDIRECT, f"{REDIRECT}?tenant=7"])
+@pytest.mark.requirement("attacks", "mix-up")
 async def test_a_persons_answer_names_the_issuer(
     world: World, decision: str, redirect: str
 ) -> None:
@@ -55,6 +56,7 @@ async def test_a_persons_answer_names_the_issuer(
         ({"prompt": "none"}, "login_required"),
     ],
 )
+@pytest.mark.requirement("attacks", "mix-up")
 async def test_an_error_names_the_issuer(
     world: World, changes: dict[str, str | None], error: str
 ) -> None:
@@ -68,9 +70,9 @@ async def test_an_error_names_the_issuer(
 async def test_a_consent_given_before_names_the_issuer(world: World) -> None:
     """No page is shown. Planted fault: a code is sent without ``iss``."""
     app = await world.confidential_app()
-    await app.tokens(scope="launch/patient patient/Goal.rs")
+    await app.tokens(scope="launch/patient offline_access patient/Goal.rs")
     browser = world.browser()
-    await browser.authorize(app, scope="launch/patient patient/Goal.rs")
+    await browser.authorize(app, scope="launch/patient offline_access patient/Goal.rs")
     await browser.sign_in()
     assert query_of(browser.page.headers["location"])["iss"] == BASE
 

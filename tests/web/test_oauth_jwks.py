@@ -50,6 +50,7 @@ async def assert_refused(world: World, ehr: App, assertion: str | None = None) -
 
 
 @pytest.mark.parametrize("alg", ["RS384", "ES384"])
+@pytest.mark.requirement("inferno", "S48")
 async def test_a_backend_is_known_by_the_keys_at_its_address(world: World, alg: str) -> None:
     ehr = await an_ehr(world, alg)
     assert (await ehr.backend_token()).status_code == 200
@@ -117,6 +118,7 @@ async def test_a_stranger_has_us_ask_nobody(world: World) -> None:
 
 
 @pytest.mark.parametrize("member", ["jku", "x5u", "jwk"])
+@pytest.mark.requirement("attacks", "JWKS poisoning")
 async def test_an_assertion_does_not_say_where_its_keys_are(world: World, member: str) -> None:
     """Planted fault: a ``jwk`` in the header is taken for the client's."""
     ehr = await an_ehr(world)
@@ -129,6 +131,7 @@ async def test_an_assertion_does_not_say_where_its_keys_are(world: World, member
     assert [request.headers["host"] for request in world.hosts.asked] == ["ehr.example"]
 
 
+@pytest.mark.requirement("attacks", "JWKS poisoning")
 async def test_one_client_is_not_known_by_anothers_keys(world: World) -> None:
     """Planted fault: keys are looked up by ``kid`` among those of all clients."""
     ehr = await an_ehr(world)
@@ -152,6 +155,7 @@ def forged_by_hmac(ehr: App, algorithm: str, secret: bytes) -> str:
 @pytest.mark.parametrize("kind", ["RS384", "ES384"])
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 @pytest.mark.parametrize("form", ["pem", "json"])
+@pytest.mark.requirement("attacks", "algorithm confusion")
 async def test_a_public_key_is_no_shared_secret(
     world: World, kind: str, algorithm: str, form: str
 ) -> None:
@@ -205,6 +209,7 @@ async def test_a_key_for_something_else_signs_no_assertion(
     await assert_refused(world, ehr)
 
 
+@pytest.mark.requirement("attacks", "JWKS poisoning")
 async def test_a_set_that_was_poisoned_once_is_not_remembered(world: World) -> None:
     """Planted fault: what was read first stays, whoever answers later."""
     ehr = await an_ehr(world)

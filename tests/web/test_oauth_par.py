@@ -221,6 +221,7 @@ async def test_a_reference_is_good_once(world: World) -> None:
     assert_error_page(await open_with(browser, request_uri))
 
 
+@pytest.mark.requirement("attacks", "race on a pushed request")
 async def test_of_fifty_uses_of_one_reference_one_succeeds(world: World) -> None:
     """Planted fault: the deletion's result is not looked at."""
     app = await world.public_app()

@@ -12,16 +12,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.authorization import AuthorizationRequest
 from fhir_portal.smart.client import (
+    ChangedSinceReview,
     Client,
     ClientOrigin,
     UnknownClient,
     approve_client,
     disable_client,
     enable_client,
+    fingerprint,
     is_registered_origin,
 )
 from fhir_portal.smart.errors import InvalidClientMetadata
@@ -134,7 +138,7 @@ async def test_a_backend_gets_nothing_until_it_is_approved(world: World) -> None
         assert_oauth_error(response, "unauthorized_client")
         assert "approved" in response.json()["error_description"]
     assert await tokens_alive(world) == 0
-    await approve_client(world.store, ehr.client_id, practice="skin")
+    await approve_client(world.store, ehr.client_id, practices=["skin"])
     response = await ehr.backend_token(ehr.assertion(header={"kid": "ehr-key"}))
     assert response.status_code == 200
     (token,) = await world.store.every(AccessToken)
@@ -152,7 +156,7 @@ async def test_a_backend_that_keeps_its_keys_elsewhere_waits_too(world: World) -
     ehr.key = client_key("ES384", "ehr-key")
     signed = ehr.assertion(header={"kid": "ehr-key"})
     assert_oauth_error(await ehr.backend_token(signed), "unauthorized_client")
-    await approve_client(world.store, ehr.client_id, practice="skin")
+    await approve_client(world.store, ehr.client_id, practices=["skin"])
     signed = ehr.assertion(header={"kid": "ehr-key"})
     assert (await ehr.backend_token(signed)).status_code == 200
 
@@ -186,13 +190,13 @@ async def test_a_backend_is_approved_for_one_practice(world: World) -> None:
         await approve_client(world.store, told.client_id)
     assert (await told.client()).awaits_review
     approved = await approve_client(
-        world.store, told.client_id, practice="skin", permissions=["introspect"]
+        world.store, told.client_id, practices=["skin"], permissions=["introspect"]
     )
     assert approved == await told.client()
     assert (approved.practice, approved.permissions) == ("skin", ("introspect",))
     assert await approve_client(world.store, told.client_id) == approved
     with pytest.raises(InvalidClientMetadata):
-        await approve_client(world.store, told.client_id, practice="family")
+        await approve_client(world.store, told.client_id, practices=["family"])
     with pytest.raises(UnknownClient):
         await approve_client(world.store, "nobody")
 
@@ -332,6 +336,8 @@ async def test_asking_for_more_than_a_patients_record_has_to_wait(world: World) 
         ({"jwks": OTHER_KEYS}, True),
         ({"scope": "system/*.cruds"}, True),
         ({"policy_uri": "https://other.example/"}, True),
+        ({"dpop_bound_access_tokens": True}, True),
+        ({"require_pushed_authorization_requests": True}, True),
     ],
 )
 async def test_what_was_approved_is_what_stays_approved(
@@ -341,13 +347,125 @@ async def test_what_was_approved_is_what_stays_approved(
 ) -> None:
     """Planted fault: once approved, a client may become another one."""
     told = await register(world, BACKEND)
-    await approve_client(world.store, told.client_id, practice="skin")
+    await approve_client(world.store, told.client_id, practices=["skin"])
     ehr = await told.app()
     token = (await ehr.backend_token(ehr.assertion(header={"kid": "ehr-key"}))).json()
     response = await told.put({**BACKEND, **change})
     assert ("approval_status" in response.json()) is waits
     assert await world.is_alive(token["access_token"]) is not waits
     assert (await told.client()).practice == "skin"
+
+
+@pytest.mark.parametrize(
+    ("change", "waits"), [({}, False), ({"client_name": "Ministry of Health"}, True)]
+)
+async def test_an_app_for_staff_that_changes_waits_at_every_practice(
+    world: World,
+    change: dict[str, Any],
+    waits: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Planted fault: practices go on approving what they have not seen."""
+    told = await register(world, STAFFS)
+    await approve_client(world.store, told.client_id, practices=["skin", "family"])
+    response = await told.put({**STAFFS, **change})
+    assert ("approval_status" in response.json()) is waits
+    client = await told.client()
+    assert client.approved_at == (() if waits else ("family", "skin"))
+    assert client.serves_staff_of("skin") is not waits
+    if waits:
+        again = await approve_client(world.store, told.client_id, practices=["family"])
+        assert (again.serves_staff_of("family"), again.serves_staff_of("skin")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "flag", ["dpop_bound_access_tokens", "require_pushed_authorization_requests"]
+)
+async def test_what_was_approved_with_a_safeguard_does_not_drop_it(world: World, flag: str) -> None:
+    """Planted fault: the flags are no part of what is reviewed."""
+    told = await register(world, {**STAFFS, flag: True})
+    await approve_client(world.store, told.client_id, practices=["skin"])
+    assert (await told.put(STAFFS)).json()["approval_status"] == "awaiting-review"
+    assert not (await told.client()).serves_staff_of("skin")
+
+
+@pytest.mark.parametrize("scope", [PEOPLES["scope"], STAFFS["scope"]])
+async def test_who_introspects_for_a_practice_and_changes_does_so_no_more(
+    world: World, scope: str
+) -> None:
+    """A permission by the back door. Planted fault: it outlives what was looked at."""
+    sent = {**STAFFS, "token_endpoint_auth_method": "private_key_jwt", "jwks": KEYS}
+    told = await register(world, sent)
+    await approve_client(
+        world.store, told.client_id, practices=["skin"], permissions=["introspect"]
+    )
+    assert (await told.put(sent)).status_code == 200
+    assert (await told.client()).permissions == ("introspect",)
+    issued = (await (await world.public_app()).tokens())["access_token"]
+
+    async def introspected() -> httpx.Response:
+        app = await told.app()
+        signed = app.assertion(header={"kid": "ehr-key"})
+        return await app.post("/oauth/introspect", {"token": issued, "client_assertion": signed})
+
+    assert (await introspected()).json()["active"] is True
+    await told.put({**sent, "scope": scope, "client_name": "Diary 2"})
+    client = await told.client()
+    assert (client.permissions, client.practice, client.approved_at) == ((), None, ())
+    assert (await introspected()).json().get("active") is not True
+
+
+async def test_a_client_does_not_change_between_the_look_and_the_approval(world: World) -> None:
+    """Planted fault: what is approved is not compared with what was seen."""
+    told = await register(world, BACKEND)
+    seen = fingerprint(await told.client())
+    await told.put({**BACKEND, "scope": "system/*.cruds", "jwks": OTHER_KEYS})
+    with pytest.raises(ChangedSinceReview):
+        await approve_client(world.store, told.client_id, practices=["skin"], reviewed=seen)
+    assert (await told.client()).awaits_review
+    await told.put(BACKEND)
+    await approve_client(world.store, told.client_id, practices=["skin"], reviewed=seen)
+    assert (await told.client()).is_open
+
+
+async def test_a_stolen_registration_does_not_use_consent_of_before(world: World) -> None:
+    """Planted fault: a self-registered app that can keep a secret is not asked about again."""
+    sent = {**PEOPLES, "token_endpoint_auth_method": "private_key_jwt", "jwks": KEYS}
+    told = await register(world, sent)
+    app = await told.app()
+    signed = app.assertion(header={"kid": "ehr-key"})
+    exchanged = await app.exchange(await app.code(), client_assertion=signed)
+    assert exchanged.json()["patient"] == "mara"
+    evil = "https://evil.example/cb"
+    assert (await told.put({**sent, "redirect_uris": [evil], "jwks": OTHER_KEYS})).is_success
+    browser = world.browser()
+    await browser.authorize(await told.app(), redirect_uri=evil)
+    page = await browser.sign_in()
+    assert (page.status_code, page.headers.get("location")) == (200, None)
+    assert 'value="approve"' in page.text
+    response = await browser.authorize(await told.app(), redirect_uri=evil, prompt="none")
+    assert "error=consent_required" in response.headers["location"]
+
+
+async def test_what_staff_allowed_ends_when_a_patients_app_changes(world: World) -> None:
+    """Planted faults: staff's tokens stay; patients' tokens go."""
+    told = await register(world, PEOPLES)
+    await approve_client(world.store, told.client_id, practices=["skin"])
+    await (await told.app()).tokens()
+    (mine,) = await world.store.every(TokenFamily)
+    staffs = msgspec.structs.replace(mine, key="staffs", fhir_user="Practitioner/ann")
+
+    async def keep(transaction: RecordTransaction) -> None:
+        await transaction.insert(staffs)
+
+    await world.store.transact(keep)
+    await told.put(PEOPLES)
+    assert (await told.client()).serves_staff_of("skin")
+    await told.put({**PEOPLES, "client_name": "Diary 2"})
+    client = await told.client()
+    assert (client.is_open, client.approved_at) == (True, ())
+    ended = {one.key: one.ended_because for one in await world.store.every(TokenFamily)}
+    assert ended == {"staffs": "client-changed", mine.key: ""}
+    assert await tokens_alive(world) == 1
 
 
 async def test_a_client_ends_its_registration_and_all_it_holds(world: World) -> None:
@@ -406,14 +524,15 @@ async def test_known_and_unknown_clients_are_refused_alike(world: World) -> None
 
 
 async def test_an_app_shut_out_does_not_manage_its_way_in(world: World) -> None:
-    """Planted fault: a disabled client is still managed."""
+    """Planted faults: a disabled client is still managed; its token is good again later."""
     told = await register(world, PEOPLES)
     await disable_client(world.store, told.client_id, now=world.clock())
     assert_oauth_error(await told.put(PEOPLES), "invalid_token", 401)
     await enable_client(world.store, told.client_id)
-    assert (await told.put(PEOPLES)).status_code == 200
+    assert_oauth_error(await told.put(PEOPLES), "invalid_token", 401)
 
 
+@pytest.mark.requirement("attacks", "race on a registration token")
 async def test_of_fifty_updates_with_one_token_one_succeeds(world: World) -> None:
     """Planted fault: the client is written, not compared and set."""
     told = await register(world, PEOPLES)

@@ -170,7 +170,8 @@ async def test_a_request_that_is_refused_stores_no_session(world: World) -> None
         ({"response_type": None}, "invalid_request"),
     ],
 )
-async def test_an_app_that_registered_itself_sends_only_who_is_signed_in(
+@pytest.mark.requirement("attacks", "open redirect")
+async def test_an_app_that_registered_itself_sends_nobody_by_its_own_mistake(
     world: World, change: dict[str, str | None], error: str
 ) -> None:
     """Anybody may register one: it must not make our address lead wherever they like."""
@@ -185,14 +186,29 @@ async def test_an_app_that_registered_itself_sends_only_who_is_signed_in(
     assert query_of(link.get("href"))["error"] == error
     await browser.authorize(app)
     await browser.sign_in()
+    response = await browser.authorize(app, **change)
     if change.get("prompt") == "none":
-        error = "consent_required"
-    assert_redirect_error(await browser.authorize(app, **change), error)
+        assert_redirect_error(response, "consent_required")
+    else:
+        assert response.status_code == 400
+        assert "location" not in response.headers
+
+
+async def test_refused_requests_count_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To judge one takes time."""
+    monkeypatch.setattr("fhir_portal.smart.server.REQUESTS_PER_ADDRESS", "3 per hour")
+    app = await world.public_app()
+    browser = world.browser()
+    for _ in range(3):
+        assert_redirect_error(await browser.authorize(app, scope="nonsense"), "invalid_scope")
+    response = await browser.authorize(app, scope="nonsense")
+    assert response.status_code == 429
 
 
 @pytest.mark.parametrize(
     "name", ["scope", "state", "aud", "code_challenge", "response_type", "nonce", "anything"]
 )
+@pytest.mark.requirement("attacks", "parameter pollution")
 async def test_a_repeated_parameter_is_refused(world: World, name: str) -> None:
     app = await world.public_app()
     pairs = [*app.parameters(nonce="n", anything="x").items(), (name, "again")]
@@ -204,6 +220,7 @@ async def test_a_repeated_parameter_is_refused(world: World, name: str) -> None:
     assert await world.rows() == before
 
 
+@pytest.mark.requirement("attacks", "parameter pollution")
 async def test_a_parameter_in_query_and_body_is_repeated(world: World) -> None:
     app = await world.public_app()
     async with world.http() as http:
@@ -229,6 +246,7 @@ async def test_a_parameter_in_query_and_body_is_repeated(world: World) -> None:
         {"redirect_uri": 'é"<script>'},
     ],
 )
+@pytest.mark.requirement("attacks", "open redirect")
 async def test_until_the_redirect_is_certain_a_page_says_what_is_wrong(
     world: World, change: dict[str, str | None]
 ) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
 
 from fhir_portal.accounts.account import enable_account
 from fhir_portal.accounts.credentials import Passwords
-from fhir_portal.accounts.sessions import Session
+from fhir_portal.accounts.sessions import Session, end_sessions
 from fhir_portal.smart.authorization import AuthorizationRequest
 from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.errors import LoginRequired
 from fhir_portal.smart.offer import SUB_RESOURCES
 from fhir_portal.smart.revocation import disable_account, revoke_family
 from tests.smart.world import (
@@ -28,8 +31,10 @@ from tests.smart.world import (
     own_record,
     query_of,
 )
+from tests.web.signing_in import fields_of
 
 OBSERVATION = "patient/Observation.rs"
+LASTING = f"openid offline_access {OBSERVATION}"
 CHILDREN = [f"{OBSERVATION}?{query}" for query in SUB_RESOURCES["Observation"]]
 
 
@@ -111,6 +116,7 @@ async def test_signing_in_changes_the_session_cookie(world: World, app: App) -> 
     assert len(await world.store.every(Session)) == 1
 
 
+@pytest.mark.requirement("attacks", "session fixation")
 async def test_a_planted_session_gives_its_planter_nothing(world: World, app: App) -> None:
     planter, victim = world.browser(), world.browser()
     await planter.authorize(app)
@@ -213,6 +219,7 @@ async def answers(browser: Browser) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("token", [None, "", "x", "é", "another form's"])
+@pytest.mark.requirement("attacks", "cross-site request forgery")
 async def test_a_form_without_its_token_is_refused(
     world: World, browser: Browser, token: str | None
 ) -> None:
@@ -240,6 +247,7 @@ async def test_a_sign_in_form_without_its_token_is_refused(world: World) -> None
     assert await world.store.find(Session, "account", world.mara.key) == []
 
 
+@pytest.mark.requirement("attacks", "cross-site request forgery")
 async def test_another_browsers_token_is_refused(world: World, app: App, browser: Browser) -> None:
     other = world.browser()
     await other.authorize(app)
@@ -249,6 +257,7 @@ async def test_another_browsers_token_is_refused(world: World, app: App, browser
     assert (await browser.submit(fields)).status_code == 403
 
 
+@pytest.mark.requirement("attacks", "cross-site request forgery")
 async def test_a_form_that_another_site_sends_is_refused(browser: Browser) -> None:
     browser.http.headers["Sec-Fetch-Site"] = "cross-site"
     assert (await browser.submit(await answers(browser))).status_code == 403
@@ -272,6 +281,7 @@ async def test_a_decision_is_yes_or_no(
     assert await world.rows() == before
 
 
+@pytest.mark.requirement("attacks", "clickjacking")
 async def test_pages_cannot_be_framed_sniffed_cached_or_leaked(browser: Browser) -> None:
     headers = browser.page.headers
     policy = headers["content-security-policy"]
@@ -708,7 +718,7 @@ async def approved_web_app(world: World, scope: str) -> tuple[App, Browser]:
 
 
 async def test_a_confidential_app_is_not_asked_about_twice(world: World) -> None:
-    scope = f"openid {OBSERVATION}"
+    scope = LASTING
     app, browser = await approved_web_app(world, scope)
     again = await browser.authorize(app, scope=scope)
     assert (await app.exchange(query_of(again.headers["location"])["code"])).status_code == 200
@@ -716,25 +726,108 @@ async def test_a_confidential_app_is_not_asked_about_twice(world: World) -> None
     assert "code" in query_of(silent.headers["location"])
 
 
+async def test_what_was_allowed_for_a_quarter_of_an_hour_is_asked_about_again(
+    world: World,
+) -> None:
+    """Nobody could see it under the connected apps any more, or end it there."""
+    scope = f"openid {OBSERVATION}"
+    app, browser = await approved_web_app(world, scope)
+    world.clock.advance(3600)
+    await browser.authorize(app, scope=scope)
+    await browser.sign_in()
+    assert browser.heading.startswith("Allow")
+    assert_redirect_error(
+        await browser.authorize(app, scope=scope, prompt="none"), "consent_required"
+    )
+
+
+async def test_unticking_it_means_to_be_asked_each_time(world: World) -> None:
+    app = await world.confidential_app()
+    browser = world.browser()
+    await browser.authorize(app, scope=LASTING)
+    await browser.sign_in()
+    query = await approve(browser, *(box for box in browser.boxes() if box != "offline_access"))
+    assert (await app.exchange(query["code"])).status_code == 200
+    await browser.authorize(app, scope=f"openid {OBSERVATION}")
+    assert browser.heading.startswith("Allow")
+
+
+async def test_an_app_that_nobody_has_looked_at_is_asked_about_each_time(world: World) -> None:
+    app = await world.confidential_app(self_registered=True)
+    browser = world.browser()
+    await browser.authorize(app, scope=LASTING)
+    await browser.sign_in()
+    query = await approve(browser, *browser.boxes())
+    assert (await app.exchange(query["code"])).status_code == 200
+    await browser.authorize(app, scope=LASTING)
+    assert browser.heading.startswith("Allow")
+
+
+async def test_a_yes_that_was_held_back_does_not_outlive_the_session(
+    world: World, browser: Browser
+) -> None:
+    """Its request began while a thief was signed in; its body comes after they were signed out."""
+    form = fields_of(browser.form)
+    body = asyncio.Event()
+
+    async def held_back() -> AsyncIterator[bytes]:
+        await body.wait()
+        yield urlencode({**form, "scope": OBSERVATION, "decision": "approve"}).encode()
+
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    sending = asyncio.create_task(
+        browser.http.post("/oauth/consent", content=held_back(), headers=headers)
+    )
+    for _ in range(100):
+        await asyncio.sleep(0)
+    await world.store.transact(lambda transaction: end_sessions(transaction, world.mara.key))
+    body.set()
+    answer = await sending
+    assert "code" not in answer.headers.get("location", "")
+    assert await world.store.every(AuthorizationCode) == []
+
+
+async def test_a_yes_loses_against_signing_out(
+    world: World, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session ends between the look at it and the transaction that makes the code."""
+    transact = world.store.transact
+
+    async def signed_out_first(work: Any) -> Any:
+        await transact(lambda transaction: end_sessions(transaction, world.mara.key))
+        return await transact(work)
+
+    decide = world.server.decide
+
+    async def decided(*args: Any, **more: Any) -> str:
+        monkeypatch.setattr(world.store, "transact", signed_out_first)
+        return await decide(*args, **more)
+
+    monkeypatch.setattr(world.server, "decide", decided)
+    with pytest.raises(LoginRequired, match="signed out"):
+        await app.code()
+    assert await world.store.every(AuthorizationCode) == []
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"scope": f"openid {OBSERVATION} patient/Goal.rs"}, {"prompt": "consent"}],
+    [{"scope": f"{LASTING} patient/Goal.rs"}, {"prompt": "consent"}],
 )
 async def test_but_for_more_or_on_request_it_is(world: World, change: dict[str, str]) -> None:
-    app, browser = await approved_web_app(world, f"openid {OBSERVATION}")
-    await browser.authorize(app, **{"scope": f"openid {OBSERVATION}", **change})
+    app, browser = await approved_web_app(world, LASTING)
+    await browser.authorize(app, **{"scope": LASTING, **change})
     assert browser.heading.startswith("Allow")
 
 
 async def test_writing_is_asked_about_each_time(world: World) -> None:
-    scope = "patient/QuestionnaireResponse.cruds"
+    scope = "offline_access patient/QuestionnaireResponse.cruds"
     app, browser = await approved_web_app(world, scope)
     await browser.authorize(app, scope=scope)
     assert browser.heading.startswith("Allow")
 
 
 async def test_after_revocation_it_is_asked_about_again(world: World) -> None:
-    scope = f"openid {OBSERVATION}"
+    scope = LASTING
     app, browser = await approved_web_app(world, scope)
     family = await world.only_family()
     await world.store.transact(
@@ -751,17 +844,17 @@ async def test_after_revocation_it_is_asked_about_again(world: World) -> None:
 async def test_what_was_approved_by_another_right_is_asked_about(
     world: World, change: dict[str, Any]
 ) -> None:
-    app, browser = await approved_web_app(world, OBSERVATION)
+    app, browser = await approved_web_app(world, LASTING)
     changed = dataclasses.replace(own_record(), **change)
     world.directory.access[world.mara.key] = (changed,)
-    await browser.authorize(app, scope=OBSERVATION)
+    await browser.authorize(app, scope=LASTING)
     assert browser.heading.startswith(("Allow", "Whose record"))
 
 
 async def test_a_proxy_is_asked_each_time(world: World) -> None:
     world.directory.access[world.mara.key] = (childs_record(),)
-    app, browser = await approved_web_app(world, OBSERVATION)
-    await browser.authorize(app, scope=OBSERVATION)
+    app, browser = await approved_web_app(world, LASTING)
+    await browser.authorize(app, scope=LASTING)
     assert browser.heading == "Whose record?"
     await browser.submit({"record": "Patient/pip"})
     assert browser.heading.startswith("Allow")

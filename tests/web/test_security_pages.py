@@ -22,12 +22,14 @@ from fhir_portal.accounts.totp import Totp
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.security import security_routes
 from fhir_portal.web.pages.step_up import StepUp
+from fhir_portal.web.pages.words import moment
 from tests.accounts.authenticator import Authenticator
 from tests.smart.world import PASSWORD, Browser, World, own_record
 from tests.web.signing_in import (
     MARA,
     SECURITY,
     App,
+    Held,
     Resident,
     at_security,
     done,
@@ -40,7 +42,10 @@ from tests.web.signing_in import (
 
 LOCALHOST = "http://localhost:8000"
 NEW = "seven quiet otters"
-NEED_FRESH = [f"{SECURITY}/{page}" for page in ("app", "app/remove", "recovery-codes", "passkeys")]
+NEED_FRESH = [
+    f"{SECURITY}/{page}"
+    for page in ("app", "app/remove", "recovery-codes", "passkeys", "passkeys/remove")
+]
 PAGES = [SECURITY, f"{SECURITY}/password", *NEED_FRESH]
 ACTIONS = [
     f"{SECURITY}/{action}"
@@ -192,18 +197,17 @@ async def test_an_action_asks_again_after_five_minutes(world: World, path: str) 
     assert browser.heading != "Confirm that it is you"
 
 
-@pytest.mark.parametrize("path", [*NEED_FRESH, f"{SECURITY}/passkeys/remove"])
+@pytest.mark.parametrize("path", NEED_FRESH)
 async def test_the_action_itself_asks_too(world: World, path: str) -> None:
     """A form opened in time and posted late does nothing."""
     browser = await at_security(world)
-    page = path if path != f"{SECURITY}/passkeys/remove" else SECURITY
-    await browser.open(page)
+    await browser.open(path)
     cookies = Cookies(world.server.issuer, world.keys, world.sessions)
     token = cookies.form_token(await a_browser(world, browser), path, "")
     before = await secrets_of(world)
     world.clock.advance(301)
     response = await browser.http.post(path, data={"form_token": token, "code": "000000"})
-    assert response.headers["location"] == f"/account/confirm?then={page}"
+    assert response.headers["location"] == f"/account/confirm?then={path}"
     assert await secrets_of(world) == before
 
 
@@ -567,16 +571,19 @@ async def at_security_with(world: World, user_agent: str) -> Browser:
 
 
 async def test_sessions_are_listed_by_browser_and_last_use(world: World) -> None:
+    there = moment(world.clock())
     phone = await at_security_with(world, SAFARI)
     world.clock.advance(600)
+    here = moment(world.clock())
     browser = await at_security_with(world, FIREFOX)
+    used = f"Safari on iPhoneLast used 10 minutes ago. Signed in on {there}."
     entries = [
         " ".join(one.text_content().split())
         for one in browser.document.xpath("//section[@aria-labelledby='sessions']//li")
     ]
     assert entries == [
-        "Firefox on LinuxThis browser",
-        "Safari on iPhoneLast used 10 minutes ago Sign out Safari on iPhone",
+        f"Firefox on LinuxThis browser. Signed in on {here}.",
+        f"{used} Sign out Safari on iPhone, signed in on {there}",
     ]
     assert phone.heading == "Security"
 
@@ -685,6 +692,7 @@ async def test_every_form_on_every_page_carries_the_hidden_field(
     world.clock.advance(30)
     browser = await at_localhost(world)
     await submit(browser, "/signin/code", code=app.code)
+    await add_passkey(browser, a_key())
     for page in [*PAGES, "/signin", "/account/confirm"]:
         await browser.open(page)
         found = browser.document.xpath("//form")
@@ -702,3 +710,171 @@ def test_every_route_of_ours_is_tried_without_a_session(world: World, mara: Resi
         if path.startswith(SECURITY):
             found[method].add(path)
     assert found == {"GET": set(PAGES), "POST": set(ACTIONS)}
+
+
+# --- forms that are held back --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["signed out", "signed out from afar", "password changed"])
+async def test_a_form_held_back_outlives_no_session(world: World, mara: Resident, how: str) -> None:
+    """A thief's browser has sent the heads of its forms when the owner ends its session."""
+    thief = await at_localhost(world)
+    await thief.open(f"{SECURITY}/passkeys")
+    passkeys = fields_of(forms(thief, f"{SECURITY}/passkeys")[0])
+    options = await thief.http.post(f"{SECURITY}/passkeys/options", data=passkeys)
+    passkeys |= {"credential": a_key().make(options.text), "name": "Thief"}
+    await thief.open(f"{SECURITY}/recovery-codes")
+    codes = fields_of(forms(thief, f"{SECURITY}/recovery-codes")[0])
+    held = [
+        (Held(world, f"{SECURITY}/passkeys", thief), passkeys),
+        (Held(world, f"{SECURITY}/recovery-codes", thief), codes),
+    ]
+    for one, _ in held:
+        await one.begun()
+    if how == "signed out":
+        await thief.open(SECURITY)
+        await submit(thief, "/signout")
+    elif how == "signed out from afar":
+        await submit(await at_security(world), f"{SECURITY}/sessions/end", nth=-1)
+    else:
+        owner = await at_security(world)
+        await owner.open(f"{SECURITY}/password")
+        action = f"{SECURITY}/password"
+        await submit(owner, action, password=PASSWORD, new_password=NEW, repeated=NEW)
+    told = await mara.told()
+    for one, body in held:
+        assert await one.finish(body) == (303, f"/signin?then={SECURITY}")
+    assert await world.store.every(Passkey) == []
+    assert await mara.door.second_factor.codes.left(world.mara.key) == 0
+    assert await mara.told() == told
+
+
+# --- what a page says when something cannot be done ----------------------------------------------
+
+
+async def test_too_many_new_codes_have_to_wait(world: World) -> None:
+    browser = await at_security(world)
+    for _ in range(5):
+        await browser.open(f"{SECURITY}/recovery-codes")
+        await submit(browser, f"{SECURITY}/recovery-codes")
+        assert browser.heading == "Your recovery codes"
+    await browser.open(f"{SECURITY}/recovery-codes")
+    await submit(browser, f"{SECURITY}/recovery-codes")
+    assert browser.page.status_code == 429
+    assert browser.page.headers["retry-after"] == "3600"
+    assert "Try again in" in browser.text
+
+
+async def test_a_passkey_is_removed_after_a_confirmation_too(world: World) -> None:
+    """What was pressed before it is not done by it, and the page says so."""
+    browser = await at_localhost(world)
+    await add_passkey(browser, a_key())
+    world.clock.advance(301)
+    await browser.open(SECURITY)
+    await submit(browser, f"{SECURITY}/passkeys/remove")
+    await confirm(browser)
+    assert browser.heading == "Remove a passkey"
+    assert "Nothing is removed yet." in browser.text
+    assert len(await world.store.every(Passkey)) == 1
+    await submit(browser, f"{SECURITY}/passkeys/remove")
+    assert done(browser).startswith("The passkey is removed.")
+    assert await world.store.every(Passkey) == []
+
+
+async def without_password(world: World) -> None:
+    async def forget_password(transaction: Any) -> None:
+        account = await transaction.get(Account, world.mara.key)
+        await transaction.put(msgspec.structs.replace(account, password_hash=None))
+
+    await world.store.transact(forget_password)
+
+
+async def test_who_has_no_password_is_not_asked_for_one(world: World) -> None:
+    browser = await at_localhost(world)
+    key = a_key()
+    await add_passkey(browser, key)
+    await without_password(world)
+    world.clock.advance(301)
+    await browser.open(f"{SECURITY}/recovery-codes")
+    assert browser.heading == "Confirm that it is you"
+    assert browser.document.xpath("//input[@type='password']") == []
+    assert browser.document.xpath("//button[@type='submit']") == []
+    assert len(browser.document.xpath("//*[@data-passkey]")) == 1
+    fields = fields_of(forms(browser, "/account/confirm")[0])
+    options = await browser.http.post("/account/confirm/passkey/options", data=fields)
+    answer = {**fields, "credential": key.sign(options.text)}
+    await post(browser, "/account/confirm", answer)
+    assert browser.heading == "Recovery codes"
+
+
+async def test_who_can_prove_nothing_here_is_told_so(world: World) -> None:
+    browser = await at_security(world)
+    await without_password(world)
+    world.clock.advance(301)
+    await browser.open(f"{SECURITY}/recovery-codes")
+    assert "no passkey that works at this address" in browser.text
+    assert browser.document.xpath("//input[@type='password']") == []
+
+
+@pytest.mark.parametrize(
+    ("action", "field", "words"),
+    [
+        ("sessions/end", "session", "No browser is signed in there any more."),
+        ("devices/forget", "device", "No such browser is remembered any more."),
+    ],
+)
+async def test_what_was_not_ended_is_not_said_to_be(
+    world: World, action: str, field: str, words: str
+) -> None:
+    await world.account("jon@example.org", own_record("Patient/jon", "Jon"))
+    jon, browser = await at_security(world, "jon@example.org"), await at_security(world)
+    cookies = Cookies(world.server.issuer, world.keys, world.sessions)
+    path = f"{SECURITY}/{action}"
+    token = cookies.form_token(await a_browser(world, browser), path, "")
+    for key in ((await a_browser(world, jon)).visitor.session.key, "0" * 64, ""):
+        await post(browser, path, {"form_token": token, field: key})
+        assert done(browser) == words
+
+
+async def test_browsers_of_one_kind_can_be_told_apart(world: World) -> None:
+    """By when somebody signed in there; two of one minute by number."""
+    for _ in range(2):
+        await at_security_with(world, SAFARI)
+    world.clock.advance(600)
+    await at_security_with(world, SAFARI)
+    browser = await at_security_with(world, FIREFOX)
+    buttons = [
+        " ".join(one.text_content().split())
+        for one in browser.document.xpath("//section[@aria-labelledby='sessions']//li//button")
+    ]
+    assert len(set(buttons)) == len(buttons) == 3
+    assert all(one.startswith("Sign out Safari on iPhone, signed in on ") for one in buttons)
+    assert browser.text.count("Signed in on ") == 4
+
+
+async def test_a_mistake_is_marked_where_it_was_made(world: World) -> None:
+    browser = await at_security(world)
+
+    def marked() -> tuple[list[str], list[str]]:
+        found = browser.document.xpath("//*[@aria-invalid='true']")
+        focused = browser.document.xpath("//*[@autofocus]")
+        return [one.get("name") for one in found], [one.get("name") for one in focused]
+
+    for change, name in (
+        ({"password": "wrong"}, "password"),
+        ({"new_password": "short", "repeated": "short"}, "new_password"),
+        ({"repeated": "another one"}, "repeated"),
+    ):
+        await browser.open(f"{SECURITY}/password")
+        assert marked() == ([], [])
+        sent = fields_of(forms(browser, f"{SECURITY}/password")[0])
+        sent |= {"password": PASSWORD, "new_password": NEW, "repeated": NEW, **change}
+        await post(browser, f"{SECURITY}/password", sent)
+        assert marked() == ([name], [name])
+    await browser.open(f"{SECURITY}/app")
+    await submit(browser, f"{SECURITY}/app", code="000000")
+    assert marked() == (["code"], ["code"])
+    world.clock.advance(301)
+    await browser.open(f"{SECURITY}/app")
+    await confirm(browser, password="wrong")
+    assert marked() == (["password"], ["password"])

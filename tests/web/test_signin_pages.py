@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from fhir_portal.accounts.passkeys import PasskeyChallenge
 from fhir_portal.accounts.sessions import Session
+from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.render import SCRIPT_PATH
 from fhir_portal.web.pages.signin import Onward, local
 from tests.accounts.authenticator import Authenticator
@@ -116,6 +118,7 @@ async def test_each_step_gives_the_browser_another_cookie(world: World, mara: Re
         assert thief.heading == "Sign in"
 
 
+@pytest.mark.requirement("attacks", "session fixation")
 async def test_a_session_planted_before_gets_its_planter_nowhere(
     world: World, mara: Resident
 ) -> None:
@@ -290,6 +293,7 @@ async def test_every_failed_recovery_looks_the_same(
 
 
 @pytest.mark.parametrize("path", ["/signin", "/signin/recovery-code", "/signin/passkey"])
+@pytest.mark.requirement("attacks", "cross-site request forgery")
 async def test_a_sign_in_that_is_not_ours_signs_nobody_in(
     world: World, mara: Resident, path: str
 ) -> None:
@@ -424,7 +428,7 @@ async def test_challenges_are_for_our_own_page_alone(world: World, passport: Pas
 async def test_one_network_cannot_fill_the_store_with_challenges(
     world: World, passport: Passport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fhir_portal.web.pages.signin._CHALLENGES", "3 per hour")
+    monkeypatch.setattr("fhir_portal.web.pages.signin._CHALLENGES", "3 per 5 minutes")
     statuses = []
     for _ in range(5):
         browser = Passport(world, passport.key)
@@ -466,6 +470,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("path", ELSEWHERE, ids=range(len(ELSEWHERE)))
+@pytest.mark.requirement("attacks", "open redirect")
 async def test_a_sign_in_never_leads_elsewhere(world: World, path: str) -> None:
     """Open redirect: what is no plain page of ours is forgotten."""
     assert local(path) == ""
@@ -563,3 +568,124 @@ async def test_a_fault_of_ours_is_a_page_that_says_nothing_of_the_inside(
     assert browser.page.status_code == 500
     assert browser.heading == "This did not work"
     assert "inside" not in browser.text
+
+
+# --- browsers that are known here ----------------------------------------------------------------
+
+
+async def knows(world: World, cookie: str, username: str = MARA) -> bool:
+    """Whether a browser with this device cookie is known to be that person's."""
+    cookies = Cookies(world.server.issuer, world.keys, world.sessions)
+    sent: Any = SimpleNamespace(
+        cookies={"portal-device": cookie}, headers={}, client=SimpleNamespace(host="192.0.2.1")
+    )
+    return (await cookies.place(sent, username)).known is not None
+
+
+async def test_a_browser_is_known_by_what_its_person_signs_in_with(
+    world: World, mara: Resident
+) -> None:
+    """What was collected before a new password, or before an app, is worth nothing after."""
+    await world.account("jon@example.org", own_record("Patient/jon", "Jon"))
+    before = (await gives_password(world)).http.cookies["portal-device"]
+    assert await knows(world, before)
+    assert not await knows(world, before, "jon@example.org")
+    assert not await knows(world, before, "nobody")
+    app = await mara.app()
+    assert not await knows(world, before)
+    browser = await gives_password(world)
+    assert "portal-device" not in browser.http.cookies  # half a sign-in is none
+    await submit(browser, "/signin/code", code=app.code)
+    after = browser.http.cookies["portal-device"]
+    assert await knows(world, after)
+    world.clock.advance(30)
+    await browser.open(f"{SECURITY}/password")
+    new = "seven quiet otters"
+    await submit(browser, f"{SECURITY}/password", password=PASSWORD, new_password=new, repeated=new)
+    assert not await knows(world, after)
+    assert await knows(world, browser.http.cookies["portal-device"])  # the one that changed it
+
+
+async def test_taking_the_app_away_leaves_this_browser_known(world: World, mara: Resident) -> None:
+    app = await mara.app()
+    browser = await at_security(world, app=app)
+    before = browser.http.cookies["portal-device"]
+    await browser.open(f"{SECURITY}/app/remove")
+    await submit(browser, f"{SECURITY}/app/remove")
+    assert not await knows(world, before)
+    assert await knows(world, browser.http.cookies["portal-device"])
+
+
+async def test_a_browser_is_known_for_so_long(world: World) -> None:
+    cookie = (await gives_password(world)).http.cookies["portal-device"]
+    world.clock.advance(365 * 86_400 - 1)
+    assert await knows(world, cookie)
+    world.clock.advance(1)
+    assert not await knows(world, cookie)
+
+
+@pytest.mark.parametrize("part", range(4))
+async def test_a_browser_that_was_made_up_is_not_known(world: World, part: int) -> None:
+    cookie = (await gives_password(world)).http.cookies["portal-device"]
+    parts = cookie.split(".")
+    assert len(parts) == 4
+    parts[part] = "1" * len(parts[part])
+    for made_up in (".".join(parts), ".".join(parts[:part]), cookie + ".x", "", "...", "é" * 9):
+        assert not await knows(world, made_up)
+
+
+async def test_a_neighbour_cannot_use_up_the_challenges_of_a_known_browser(
+    world: World, passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fhir_portal.web.pages.signin._CHALLENGES", "3 per 5 minutes")
+    monkeypatch.setattr("fhir_portal.web.pages.signin._CHALLENGES_KNOWN", "2 per 5 minutes")
+    await passport.browser.open("/signin")
+    await passport.signs_in()
+    await submit(passport.browser, "/signout")
+    statuses = []
+    for _ in range(4):
+        stranger = Passport(world, passport.key)
+        await stranger.browser.open("/signin")
+        statuses.append((await stranger.options()).status_code)
+    assert statuses == [200, 200, 429, 429]  # one was the passport's own
+    assert [(await passport.options()).status_code for _ in range(3)] == [200, 200, 429]
+
+
+# --- what is said of a mistake -------------------------------------------------------------------
+
+
+def focused(browser: Browser) -> list[str]:
+    return [one.get("name") for one in browser.document.xpath("//*[@autofocus]")]
+
+
+def invalid(browser: Browser) -> list[str]:
+    return [one.get("name") for one in browser.document.xpath("//*[@aria-invalid='true']")]
+
+
+async def test_a_wrong_field_is_marked_and_has_the_focus(world: World, mara: Resident) -> None:
+    app = await mara.app()
+    browser = world.browser()
+    await browser.open("/signin")
+    assert (focused(browser), invalid(browser)) == ([], [])
+    await submit(browser, "/signin", username=MARA, password="wrong")
+    assert (focused(browser), invalid(browser)) == (["password"], ["username", "password"])
+    await submit(browser, "/signin", username=MARA, password=PASSWORD)
+    await submit(browser, "/signin/code", code="000000")
+    assert (focused(browser), invalid(browser)) == (["code"], ["code"])
+    await browser.open("/signin/recovery-code")
+    code = "0000-0000-0000"
+    await submit(browser, "/signin/recovery-code", username=MARA, password=PASSWORD, code=code)
+    assert focused(browser) == ["password"]
+    assert invalid(browser) == ["username", "password", "code"]
+    assert app.code
+
+
+async def test_the_other_ways_in_are_shown_from_the_start(world: World, heart_diary: App) -> None:
+    browser = world.browser()
+    await browser.authorize(heart_diary)
+    assert "Forgotten your password?" in browser.text
+    (link,) = browser.document.xpath("//main//details//a")
+    await browser.open(link.get("href"))
+    assert browser.heading == "Sign in with a recovery code"
+    (form,) = forms(browser, "/signin/recovery-code")
+    assert fields_of(form)["request"]

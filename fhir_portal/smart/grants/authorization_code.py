@@ -9,7 +9,6 @@ import msgspec
 from authlib.oauth2.rfc6749 import InvalidGrantError, grants
 from authlib.oidc.core import AuthorizationCodeMixin
 
-from fhir_portal.consent.record import RecordAccess
 from fhir_portal.smart.authorization_details import ConsentedRecord
 from fhir_portal.smart.code import KEPT_SECONDS, AuthorizationCode
 from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, Insert, LoadedClient, Replace
@@ -21,6 +20,8 @@ from fhir_portal.smart.grants.issue import (
     refresh_binding,
     token_response,
 )
+from fhir_portal.smart.launch_context import LaunchContext
+from fhir_portal.smart.right import Right
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import HANDLE_BYTES, TokenFamily, base64url, family_key, token_hash
 
@@ -32,15 +33,18 @@ class Approval:
     """What a person said yes to: Authlib's ``grant_user`` at the authorization endpoint.
 
     ``until`` is the end of it, where they chose one. With ``records``, for each of them; ``scope``
-    is then that of the token which lists them.
+    is then that of the token which lists them. ``patient`` is who is in context of a right that is
+    for no one record; ``launched`` what else is told of the launch.
     """
 
     account: str
-    record: RecordAccess
+    right: Right
     scope: ScopeSet
     auth_time: float
     until: float | None = None
     records: tuple[ConsentedRecord, ...] = ()
+    patient: str = ""
+    launched: LaunchContext | None = None
 
 
 class LoadedCode(AuthorizationCodeMixin):  # type: ignore[misc] # Authlib has no type information
@@ -76,7 +80,7 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
     def save_authorization_code(self, code: str, request: Any) -> None:
         """Collect the code for what ``request.user``, an `Approval`, said yes to."""
         approval: Approval = request.user
-        record = approval.record
+        practice, patient, fhir_user, grant = approval.right.access
         self.server.code = code
         good_until = self.server.now + self.server.setting.lifetimes.code
         if approval.until is not None:
@@ -92,15 +96,17 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
                     code_challenge=request.payload.data["code_challenge"],
                     scope=str(approval.scope),
                     account=approval.account,
-                    practice=record.practice,
-                    patient=record.patient,
-                    fhir_user=record.fhir_user,
-                    grant=record.grant,
+                    practice=practice,
+                    patient=patient or approval.patient,
+                    fhir_user=fhir_user,
+                    grant=grant,
                     nonce=request.payload.data.get("nonce"),
                     auth_time=approval.auth_time,
                     until=approval.until,
                     dpop_jkt=request.payload.data.get("dpop_jkt"),
                     records=approval.records,
+                    context="patient" if patient else "user",
+                    launched=approval.launched,
                 )
             )
         )
@@ -128,12 +134,12 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
         loaded = self.server.loaded
         if loaded.account is None or loaded.account.disabled:
             return None
-        return loaded.account if loaded.record or loaded.records else None
+        return loaded.account if loaded.right or loaded.records else None
 
     def generate_token(self, *, scope: str, **_: Any) -> dict[str, Any]:
         """Start a family and answer with its first generation."""
         exchange, now = self.server, self.server.now
-        code, record = exchange.loaded.code, exchange.loaded.record
+        code = exchange.loaded.code
         if code.records:
             return self._list_records(ScopeSet.parse(scope))
         handle = exchange.setting.random(HANDLE_BYTES)
@@ -145,11 +151,13 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
             rotated=now,
             client_id=code.client_id,
             account=code.account,
-            patient=record.patient,
-            practice=record.practice,
-            fhir_user=record.fhir_user,
-            grant=record.grant,
+            patient=code.patient,
+            practice=code.practice,
+            fhir_user=code.fhir_user,
+            grant=code.grant,
             scope=str(granted),
+            context=code.context,
+            launched=code.launched,
             until=code.until,
             jkt=refresh_binding(exchange, self.request.client),
         )

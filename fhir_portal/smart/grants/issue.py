@@ -12,8 +12,10 @@ from fhir_portal.consent.record import RecordAccess
 from fhir_portal.smart.authorization_details import detail
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.exchange import Exchange, LoadedClient
+from fhir_portal.smart.launch_context import LaunchContext
 from fhir_portal.smart.offer import OFFLINE_ACCESS
 from fhir_portal.smart.proxy_context import proxy_context
+from fhir_portal.smart.right import ends_of
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import (
     AccessToken,
@@ -27,7 +29,7 @@ from fhir_portal.smart.token import (
 
 def narrowed_scope(exchange: Exchange, text: str) -> ScopeSet:
     """What of a consented scope can be granted now; refuses when that is nothing."""
-    scope = exchange.setting.narrow(ScopeSet.parse(text), exchange.loaded.record)
+    scope = exchange.setting.narrow(ScopeSet.parse(text), exchange.loaded.right)
     if not scope:
         raise InvalidScopeError
     return scope
@@ -38,9 +40,9 @@ def family_expires(exchange: Exchange, *, issued: float, until: float | None) ->
 
     Unused, in all, when the person said, or with the person's own access.
     """
-    lifetimes, record = exchange.setting.lifetimes, exchange.loaded.record
+    lifetimes = exchange.setting.lifetimes
     ends = min(exchange.now + lifetimes.refresh_token, issued + lifetimes.refresh_in_all)
-    return earliest(ends, until, record.until if record is not None else None)
+    return earliest(ends, until, ends_of(exchange.loaded.right))
 
 
 def earliest(end: float, *others: float | None) -> float:
@@ -76,11 +78,10 @@ def access_token_row(
     exchange: Exchange, family: TokenFamily, key: str, scope: ScopeSet
 ) -> AccessToken:
     """Make the row of an access token with this key."""
-    record = exchange.loaded.record
     expires = earliest(
         exchange.now + exchange.setting.lifetimes.access_token,
         family.until,
-        record.until if record is not None else None,
+        ends_of(exchange.loaded.right),
     )
     if expires - exchange.now < 1:
         raise InvalidGrantError("Access to this record has ended.")
@@ -89,7 +90,7 @@ def access_token_row(
         expires=expires,
         issued=exchange.now,
         client_id=family.client_id,
-        context="user" if scope.context == "user" else "patient",
+        context=family.context,
         scope=str(scope),
         practice=family.practice,
         family=family.key,
@@ -105,19 +106,47 @@ def access_token_row(
 def launch_context(
     exchange: Exchange, granted: AccessToken | TokenFamily | AuthorizationCode
 ) -> dict[str, Any]:
-    """Whose record it is, who uses it and how, and until when.
+    """Whose record it is, which visit, who uses it and how, and until when.
 
     The same in the token response, in introspection (SMART 2.2 §6) and in the id_token.
     """
-    if not granted.patient:
+    if not (granted.patient or granted.context == "user"):
         return {}
-    told: dict[str, Any] = {"patient": granted.patient.partition("/")[2]}
+    launched = _launched(exchange, granted)
+    told: dict[str, Any] = {}
+    if granted.patient:
+        told["patient"] = granted.patient.partition("/")[2]
+    if launched is not None and launched.encounter:
+        told["encounter"] = launched.encounter.partition("/")[2]
     if granted.fhir_user and "fhirUser" in ScopeSet.parse(granted.scope).identity:
         told["fhirUser"] = exchange.setting.issuer.url_of(granted.fhir_user)
-    record = exchange.loaded.record
-    if record is not None and (context := proxy_context(record, until=granted.until)):
+    right = exchange.loaded.right
+    context = list(launched.fhir_context) if launched is not None else []
+    if right is not None:
+        context += proxy_context(right, until=granted.until)
+    if context:
         told["fhirContext"] = context
     return told
+
+
+def launch_display(exchange: Exchange, granted: AccessToken | TokenFamily) -> dict[str, Any]:
+    """What is told of how to show things (SMART 2.2 §2.0.11), where there is a patient in context.
+
+    In the token response and in introspection; nothing of it is about anybody.
+    """
+    if not granted.patient:
+        return {}
+    return (_launched(exchange, granted) or LaunchContext()).told
+
+
+def _launched(
+    exchange: Exchange, granted: AccessToken | TokenFamily | AuthorizationCode
+) -> LaunchContext | None:
+    """The launch is kept with the code and the family; an access token's family is loaded."""
+    if not isinstance(granted, AccessToken):
+        return granted.launched
+    family = exchange.loaded.family
+    return family.launched if family is not None else None
 
 
 def details_of(
@@ -182,9 +211,8 @@ def token_response(
         "expires_in": round(granted.expires - granted.issued),
         "scope": granted.scope,
         **launch_context(exchange, family),
+        **launch_display(exchange, family),
     }
-    if family.patient:
-        response["need_patient_banner"] = True
     response |= named_grant(exchange, family)
     if family.is_list:
         response["authorization_details"] = details_of(exchange, records)

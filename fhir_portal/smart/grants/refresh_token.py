@@ -62,7 +62,7 @@ class RefreshTokenGrant(grants.RefreshTokenGrant):  # type: ignore[misc] # Authl
         if behind != 0 and not self._repeated:
             exchange.ended = (family.key, "refresh-token-reused")
             return None
-        left = loaded.records if family.is_list else loaded.record
+        left = loaded.records if family.is_list else loaded.right
         if loaded.account is None or loaded.account.disabled or not left:
             exchange.ended = (family.key, "access-ended")
             return None

@@ -23,6 +23,7 @@ from fhir_portal.smart.grants.issue import (
     access_token_row,
     detail_of,
     launch_context,
+    launch_display,
     named_grant,
     narrowed_scope,
     token_type,
@@ -74,7 +75,7 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] #
             raise errors.InvalidDpopProof("subject_token is bound to another DPoP key")
         if child is None:
             raise errors.InvalidAuthorizationDetails("identifier names no record of this consent")
-        if child.ended is not None or exchange.now >= child.expires or loaded.record is None:
+        if child.ended is not None or exchange.now >= child.expires or loaded.right is None:
             raise errors.InvalidTarget("access to this record has ended")
         granted = narrowed_scope(exchange, self._asked(child.scope))
         token = base64url(exchange.setting.random(_TOKEN_BYTES))
@@ -88,7 +89,7 @@ class TokenExchangeGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc] #
             "expires_in": round(row.expires - row.issued),
             "scope": row.scope,
             **launch_context(exchange, child),
-            "need_patient_banner": True,
+            **launch_display(exchange, child),
             **named_grant(exchange, child),
             "authorization_details": [detail_of(exchange, child, scope=row.scope)],
         }

@@ -23,7 +23,7 @@ from fhir_portal.access.relation import IdentityReader
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.sessions import Sessions, SignedOutMeanwhile
-from fhir_portal.consent.record import RecordDirectory
+from fhir_portal.consent.record import RecordAccess, RecordDirectory
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.smart.connection import (
     Change,
@@ -258,10 +258,12 @@ class AppPages:
             "name": found.client.name,
             "checked": not found.client.self_registered,
             "record": found.record,
+            "of_practice": await self._practice_name(found) if not found.patient else "",
+            "as_staff": found.as_staff,
             "is_mine": found.is_mine,
             "works": found.works,
             "maker": maker,
-            "relation": found.made_by.relation if found.made_by is not None else "",
+            "relation": found.made_by.relation if isinstance(found.made_by, RecordAccess) else "",
             "since": _last_day(found.since + 1, zone),
             "last": ago(now - use.last) if use is not None and use.last is not None else None,
             "use": use,
@@ -294,6 +296,10 @@ class AppPages:
             use.is_all &= one.is_all
         return use
 
+    async def _practice_name(self, found: Connection) -> str:
+        practice = await self._reader.get(Practice, found.practice)
+        return practice.name if practice is not None else found.practice
+
     async def _zone(self, practice: str) -> ZoneInfo:
         found = await self._reader.get(Practice, practice)
         return ZoneInfo(found.zone if found is not None else "UTC")
@@ -310,8 +316,8 @@ class AppPages:
         self, request: Request, action: str, connection: str
     ) -> tuple[Browser, Account, list[tuple[str, str]]]:
         """Read a form of somebody signed in; it has to be ours, for this connection."""
-        browser, account = await self._signed_in(request)
         pairs = await posted(request)
+        browser, account = await self._signed_in(request)
         sent = once_each([pair for pair in pairs if pair[0] == FORM_TOKEN]).get(FORM_TOKEN, "")
         self._cookies.check_form(request, browser, action, connection, sent)
         return browser, account, pairs

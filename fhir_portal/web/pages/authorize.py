@@ -1,4 +1,4 @@
-"""Sign-in, record picker and consent: how a person answers an authorization request.
+"""Sign-in, pickers and consent: how a person answers an authorization request.
 
 Each page is a form; each answer leads to the next step that `AuthorizationServer.step` names. The
 address holds a random handle, never anything about a person.
@@ -24,9 +24,12 @@ from fhir_portal.portal import fault
 from fhir_portal.smart.authorization import (
     AskConsent,
     AuthorizationRequest,
+    ChoosePractice,
     ChooseRecord,
+    ChooseVisit,
     Finished,
     NoRecord,
+    NotAllowed,
     SignInFirst,
     Step,
     error_location,
@@ -52,13 +55,25 @@ from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_
 from fhir_portal.web.pages.render import ASSETS, page, redirect
 from fhir_portal.web.pages.security import security_routes
 from fhir_portal.web.pages.signin import CONTINUE, SIGN_IN, Requests, SignInPages, front_door
-from fhir_portal.web.pages.words import IDENTITY_WORDS, day, duration, offer_words, type_words
+from fhir_portal.web.pages.words import (
+    IDENTITY_WORDS,
+    day,
+    duration,
+    offer_words,
+    type_words,
+    visit_words,
+)
 
 AUTHORIZE: Final = "/oauth/authorize"
 RECORD: Final = "/oauth/record"
+PRACTICE: Final = "/oauth/practice"
+VISIT: Final = "/oauth/visit"
 CONSENT: Final = "/oauth/consent"
 LIMITS: Final = (UNTIL, ONLY_READING, DATA_FROM, DATA_TO)
 """Fields of the consent form by which less is allowed than what is ticked."""
+
+_SILENT: Final = frozenset({"login_required", "interaction_required", "consent_required"})
+"""What an app is told that asked with ``prompt=none`` (OpenID Connect Core §3.1.2.6)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -82,6 +97,10 @@ def pages_router(
         *of_sign_in.routes(),
         (RECORD, "GET", pages.show_records),
         (RECORD, "POST", pages.choose_record),
+        (PRACTICE, "GET", pages.show_practices),
+        (PRACTICE, "POST", pages.choose_practice),
+        (VISIT, "GET", pages.show_visits),
+        (VISIT, "POST", pages.choose_visit),
         (CONSENT, "GET", pages.show_consent),
         (CONSENT, "POST", pages.decide),
     ):
@@ -120,8 +139,8 @@ class _Pages:
         """Answer an `OAuthError`: the app is told if that is safe, the person otherwise.
 
         Anybody can register an app, so what only an app's own mistake leads to would be a
-        redirect from our address to anywhere. Nobody signed in: a page, with a link that says
-        where it goes.
+        redirect from our address to anywhere. Unless the person answered, or the app asked that
+        nobody be asked: a page, with a link that says where it goes.
         """
         if error.redirect_uri is None:
             from_app = request.url.path == AUTHORIZE
@@ -133,7 +152,8 @@ class _Pages:
         if error.unchecked_app is None:
             return redirect(location)
         browser = await self._cookies.browser(request)
-        if browser.visitor.account is not None:
+        answered = (request.method, request.url.path) == ("POST", CONSENT)
+        if browser.visitor.account is not None and (answered or error.error in _SILENT):
             return redirect(location)
         return page(
             "error.html",
@@ -195,6 +215,10 @@ class _Pages:
                 return redirect(_to(SIGN_IN, handle))
             case ChooseRecord():
                 return redirect(_to(RECORD, handle))
+            case ChoosePractice():
+                return redirect(_to(PRACTICE, handle))
+            case ChooseVisit():
+                return redirect(_to(VISIT, handle))
             case AskConsent():
                 return redirect(_to(CONSENT, handle))
             case NoRecord(client):
@@ -206,10 +230,20 @@ class _Pages:
                     handle=handle,
                     form_token=self._cookies.form_token(browser, CONSENT, handle),
                 )
+            case NotAllowed(client, why):
+                return page(
+                    "not_allowed.html",
+                    status=403,
+                    then=asked.redirect_uri,
+                    app=client.name,
+                    why=why,
+                    handle=handle,
+                    form_token=self._cookies.form_token(browser, CONSENT, handle),
+                )
             case Finished(location):
                 return redirect(location)
 
-    # --- picker --------------------------------------------------------------------------------
+    # --- pickers --------------------------------------------------------------------------------
 
     async def show_records(self, request: Request) -> Response:
         browser = await self._cookies.browser(request)
@@ -217,8 +251,8 @@ class _Pages:
         return await self._picker(browser, handle, asked)
 
     async def choose_record(self, request: Request) -> Response:
+        pairs = await posted(request)  # first: it may take its time
         browser = await self._cookies.browser(request)
-        pairs = await posted(request)
         values = [value for name, value in pairs if name == "record" and value]
         form = once_each([pair for pair in pairs if pair[0] != "record"])
         if len(set(values)) != len(values):
@@ -254,6 +288,79 @@ class _Pages:
             form_token=self._cookies.form_token(browser, RECORD, handle),
         )
 
+    async def show_practices(self, request: Request) -> Response:
+        browser = await self._cookies.browser(request)
+        handle, asked = await self.asked(browser, parse_pairs(request.scope["query_string"]))
+        return await self._practices(browser, handle, asked)
+
+    async def choose_practice(self, request: Request) -> Response:
+        browser, handle, asked, practice = await self._picked(request, PRACTICE, "practice")
+        if not practice:
+            return await self._practices(browser, handle, asked, problem="Choose a practice.")
+        await self._server.choose_practice(asked, browser.visitor, practice)
+        return redirect(_to(CONTINUE, handle))
+
+    async def _practices(
+        self, browser: Browser, handle: str, asked: AuthorizationRequest, *, problem: str = ""
+    ) -> Response:
+        unchosen = msgspec.structs.replace(asked, practice=None)
+        step = await self._server.step(unchosen, browser.visitor)
+        if not isinstance(step, ChoosePractice):
+            return self.towards(step, browser, handle, asked)
+        return page(
+            "practice.html",
+            status=400 if problem else 200,
+            then=asked.redirect_uri,
+            app=step.client.name,
+            practices=step.practices,
+            chosen=asked.practice,
+            problem=problem,
+            handle=handle,
+            form_token=self._cookies.form_token(browser, PRACTICE, handle),
+        )
+
+    async def show_visits(self, request: Request) -> Response:
+        browser = await self._cookies.browser(request)
+        handle, asked = await self.asked(browser, parse_pairs(request.scope["query_string"]))
+        return await self._visit_picker(browser, handle, asked)
+
+    async def choose_visit(self, request: Request) -> Response:
+        browser, handle, asked, encounter = await self._picked(request, VISIT, "encounter")
+        if not encounter:
+            return await self._visit_picker(browser, handle, asked, problem="Choose a visit.")
+        await self._server.choose_visit(asked, browser.visitor, encounter)
+        return redirect(_to(CONTINUE, handle))
+
+    async def _visit_picker(
+        self, browser: Browser, handle: str, asked: AuthorizationRequest, *, problem: str = ""
+    ) -> Response:
+        unchosen = msgspec.structs.replace(asked, encounter=None)
+        step = await self._server.step(unchosen, browser.visitor)
+        if not isinstance(step, ChooseVisit):
+            return self.towards(step, browser, handle, asked)
+        return page(
+            "visit.html",
+            status=400 if problem else 200,
+            then=asked.redirect_uri,
+            app=step.client.name,
+            record=step.record,
+            visits=[(one, visit_words(one)) for one in step.visits],
+            chosen=asked.encounter,
+            problem=problem,
+            handle=handle,
+            form_token=self._cookies.form_token(browser, VISIT, handle),
+        )
+
+    async def _picked(
+        self, request: Request, action: str, field: str
+    ) -> tuple[Browser, str, AuthorizationRequest, str]:
+        """Read the form of a picker with one thing to choose."""
+        form = once_each(await posted(request))  # first: it may take its time
+        browser = await self._cookies.browser(request)
+        handle = form.get("request", "")
+        self._cookies.check_form(request, browser, action, handle, form.get(FORM_TOKEN, ""))
+        return browser, handle, await self.resumed(browser, handle), form.get(field, "")
+
     # --- consent -------------------------------------------------------------------------------
 
     async def show_consent(self, request: Request) -> Response:
@@ -262,8 +369,8 @@ class _Pages:
         return await self._consent(browser, handle, asked)
 
     async def decide(self, request: Request) -> Response:
+        pairs = await posted(request)  # first: it may take its time
         browser = await self._cookies.browser(request)
-        pairs = await posted(request)
         ticked = frozenset(value for name, value in pairs if name == "scope")
         form = once_each([pair for pair in pairs if pair[0] != "scope"])
         handle = form.get("request", "")
@@ -326,16 +433,19 @@ class _Pages:
         )
 
     def _consent_words(self, step: AskConsent, asked: AuthorizationRequest) -> dict[str, Any]:
-        lifetimes, record = self._server.lifetimes, step.record
+        lifetimes = self._server.lifetimes
+        records = () if step.record is None else (step.record, *step.others)
         return {
             "app": step.client.name,
             "checked": not step.client.self_registered,
             "destination": _destination(asked.redirect_uri),
             "records": [
-                (one, day(one.until) if one.until is not None else None)
-                for one in (record, *step.others)
+                (one, day(one.until) if one.until is not None else None) for one in records
             ],
+            "staff": step.staff,
+            "visit": visit_words(step.visit) if step.visit is not None else "",
             "other_records": step.other_records,
+            "other_visits": step.other_visits,
             "sections": offer_words(step.offer),
             "has_parts": any(offered.children for offered in step.offer.scopes),
             "fixed": [(word, IDENTITY_WORDS[word]) for word in step.offer.fixed],

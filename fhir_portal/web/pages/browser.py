@@ -10,10 +10,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.accounts.account import Account, folded
+from fhir_portal.accounts.account import Account, account_named
 from fhir_portal.accounts.devices import REMEMBERED_SECONDS, device_words
 from fhir_portal.accounts.front_door import Place
 from fhir_portal.accounts.sessions import Opened, Sessions, Visitor
+from fhir_portal.accounts.totp import Totp
 from fhir_portal.smart.errors import AccessDenied
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.keys import ServerKeys
@@ -22,6 +23,8 @@ from fhir_portal.web.form import Pairs, parse_form, read_body
 
 FORM_TOKEN: Final = "form_token"  # noqa: S105 - the name of a field
 _DEVICE_SECONDS: Final = 365 * 86_400
+_DEVICE_PARTS: Final = 4
+_SINCE: Final = re.compile(r"[0-9]{1,12}")
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # base64url of 32 bytes
 
 
@@ -43,8 +46,9 @@ class Cookies:
     """Reads and sets the session cookie and the device cookie.
 
     With TLS their names begin with ``__Host-``, so that no other host can plant them
-    (RFC 6265bis §4.1.3.2). The device cookie names the account that signed in here before;
-    it is no credential: it only keeps strangers' failed tries from counting against this browser.
+    (RFC 6265bis §4.1.3.2). The device cookie says that an account signed in here before; it is over
+    when that has another password or authenticator app. It is no credential: it only keeps
+    strangers' failed tries from counting against this browser.
     """
 
     def __init__(self, issuer: Issuer, keys: ServerKeys, sessions: Sessions) -> None:
@@ -87,13 +91,18 @@ class Cookies:
             self._set(response, self._session, browser.cookie)
         return response
 
-    def signed_in(self, response: Response, opened: Opened) -> Response:
-        """Give the browser its new session, and remember who signed in."""
+    async def signed_in(self, response: Response, opened: Opened) -> Response:
+        """Give the browser its new session, and have it be known as the account's."""
         self._set(response, self._session, opened.cookie)
-        account = opened.visitor.account
+        return await self.know(response, opened.cookie, opened.visitor.account)
+
+    async def know(self, response: Response, cookie: str, account: Account | None) -> Response:
+        """Have the browser with a session's cookie be known as that of who signed in there."""
         if account is not None:
-            name = base64url(self._keys.derive("device-name", opened.cookie.encode()))[:22]
-            value = f"{name}.{self._device_proof(name, account.username)}"
+            name = base64url(self._keys.derive("device-name", cookie.encode()))[:22]
+            since = f"{self._sessions.clock():.0f}"
+            proof = await self._device_proof(name, since, account)
+            value = ".".join((name, since, self._device_mark(name, since), proof))
             self._set(response, self._device, value, max_age=_DEVICE_SECONDS)
         return response
 
@@ -104,17 +113,34 @@ class Cookies:
         )
         return response
 
-    def device(self, request: Request, username: str) -> str | None:
-        """The browser's name if this very account signed in here before."""
-        name, _, proof = request.cookies.get(self._device, "").partition(".")
-        genuine = self._device_proof(name, folded(username))
-        return name if name and hmac.compare_digest(proof.encode(), genuine.encode()) else None
+    def anybodys(self, request: Request) -> str | None:
+        """The browser's name if anybody signed in here before."""
+        parts = request.cookies.get(self._device, "").split(".")
+        if len(parts) != _DEVICE_PARTS or not _SINCE.fullmatch(parts[1]):
+            return None
+        name, since, mark, _ = parts
+        genuine = self._device_mark(name, since)
+        if not hmac.compare_digest(mark.encode(), genuine.encode()):
+            return None
+        return name if self._sessions.clock() - int(since) < _DEVICE_SECONDS else None
 
-    def place(self, request: Request, username: str) -> Place:
+    async def device(self, request: Request, username: str) -> str | None:
+        """The browser's name if this very account signed in here before, as it signs in now."""
+        name = self.anybodys(request)
+        if name is None:
+            return None
+        account = await account_named(self._sessions.store, username)
+        if account is None:
+            return None
+        _, since, _, proof = request.cookies[self._device].split(".")
+        genuine = await self._device_proof(name, since, account)
+        return name if hmac.compare_digest(proof.encode(), genuine.encode()) else None
+
+    async def place(self, request: Request, username: str) -> Place:
         """Where a request comes from, for somebody who says to have this user name."""
         return Place(
             address=address_of(request),
-            known=self.device(request, username),
+            known=await self.device(request, username),
             device=device_words(request.headers.get("user-agent", "")),
         )
 
@@ -151,8 +177,20 @@ class Cookies:
     def _remembered_name(self, account: Account) -> str:
         return self._remembered + self._keys.derive("remembered", account.key.encode()).hex()[:16]
 
-    def _device_proof(self, name: str, username: str) -> str:
-        return base64url(self._keys.derive("device", name.encode(), username.encode()))
+    def _device_mark(self, name: str, since: str) -> str:
+        return base64url(self._keys.derive("device-mark", name.encode(), since.encode()))[:22]
+
+    async def _device_proof(self, name: str, since: str, account: Account) -> str:
+        """Bind a name to an account and to all that it is signed in to with."""
+        totp = await self._sessions.store.get(Totp, account.key)
+        parts = (
+            name,
+            since,
+            account.key,
+            account.password_hash or "",
+            f"{totp.added}" if totp is not None else "",
+        )
+        return base64url(self._keys.derive("device", *(part.encode() for part in parts)))
 
     def _set(
         self, response: Response, name: str, value: str, *, max_age: int | None = None

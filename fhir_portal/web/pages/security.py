@@ -7,8 +7,9 @@ sessions and forgetting browsers does not: it only ever takes access away.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import segno
 import structlog
@@ -22,16 +23,16 @@ from fhir_portal.accounts.credentials import (
     SignInRefused,
     UnacceptablePassword,
 )
-from fhir_portal.accounts.devices import device_words
+from fhir_portal.accounts.devices import RememberedDevice, device_words
 from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.own import LastWayIn, OwnSignIn
-from fhir_portal.accounts.passkeys import MAX_NAME, PasskeyRefused, TooManyPasskeys
+from fhir_portal.accounts.passkeys import MAX_NAME, Passkey, PasskeyRefused, TooManyPasskeys
 from fhir_portal.accounts.proof import Spent
-from fhir_portal.accounts.sessions import SignedOutMeanwhile
+from fhir_portal.accounts.sessions import Session, SignedOutMeanwhile
 from fhir_portal.accounts.step_up import FRESH, Need
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import WrongCode
-from fhir_portal.smart.errors import InvalidRequest
+from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
@@ -39,7 +40,7 @@ from fhir_portal.web.pages.refusals import refusing
 from fhir_portal.web.pages.render import json_text, page, redirect
 from fhir_portal.web.pages.signin import SIGN_IN, SIGN_OUT, Route, wait_words
 from fhir_portal.web.pages.step_up import SECURITY, StepUp
-from fhir_portal.web.pages.words import ago, day
+from fhir_portal.web.pages.words import ago, day, moment
 
 PASSWORD: Final = f"{SECURITY}/password"
 APP: Final = f"{SECURITY}/app"
@@ -59,14 +60,18 @@ _DONE: Final = {
     "passkey": "Your passkey is ready. You can sign in with it from now on.",
     "passkey-removed": "The passkey is removed. Delete it on your device, too.",
     "session": "That browser is signed out.",
+    "no-session": "No browser is signed in there any more.",
     "sessions": "You are signed out everywhere else.",
     "device": "That browser is forgotten. It is asked for a code next time.",
+    "no-device": "No such browser is remembered any more.",
 }
 _WRONG_CODE: Final = "That is not the code of this moment. Wait for the next one and type that."
 _NOT_SAME: Final = "The new password was not typed the same way twice."
 _NO_PASSKEY: Final = "The passkey could not be added. Try again."
 _LAST_WAY: Final = "Without this passkey you could not sign in any more. Add another one first."
 _MOST_PASSKEYS: Final = "You have as many passkeys as an account can have. Remove one first."
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -106,6 +111,7 @@ class SecurityPages:
             (PASSKEYS, "GET", self.show_passkey),
             (PASSKEYS, "POST", self.add_passkey),
             (PASSKEY_OPTIONS, "POST", self.offer_passkey),
+            (PASSKEY_REMOVE, "GET", self.show_passkey_removal),
             (PASSKEY_REMOVE, "POST", self.remove_passkey),
             (SESSIONS_END, "POST", self.end_sessions),
             (DEVICES_FORGET, "POST", self.forget_device),
@@ -129,6 +135,9 @@ class SecurityPages:
         done = dict(reversed(parse_pairs(request.scope["query_string"]))).get("done", "")
         door, now = self._door, self._door.sessions.clock()
         app = await door.second_factor.totps.of(account.key)
+        passkeys = await door.passkeys.of(account.key)
+        sessions = await door.sessions.of(account.key)
+        devices = await door.devices.of(account.key)
         return page(
             "security.html",
             username=account.username,
@@ -137,17 +146,23 @@ class SecurityPages:
             app_since=day(app.added) if app else None,
             codes_left=await door.second_factor.codes.left(account.key),
             passkeys=[
-                (passkey, day(passkey.added), ago(now - passkey.used))
-                for passkey in await door.passkeys.of(account.key)
+                (passkey, day(passkey.added), ago(now - passkey.used), label)
+                for passkey, label in _labelled(passkeys, _passkey_label)
             ],
             can_add_passkey=door.passkeys.site(request.headers.get("host", "")) is not None,
             sessions=[
-                (session, ago(now - session.seen), session.key == browser.visitor.session.key)
-                for session in await door.sessions.of(account.key)
+                (
+                    session,
+                    ago(now - session.seen),
+                    moment(session.created),
+                    session.key == browser.visitor.session.key,
+                    label,
+                )
+                for session, label in _labelled(sessions, _session_label)
             ],
             devices=[
-                (device, ago(now - device.used), day(device.expires))
-                for device in await door.devices.of(account.key)
+                (device, ago(now - device.used), day(device.expires), label)
+                for device, label in _labelled(devices, _device_label)
             ],
             form_tokens={
                 path: self._cookies.form_token(browser, path, "")
@@ -169,28 +184,32 @@ class SecurityPages:
             return sent
         new = form.get("new_password", "")
         if form.get("repeated", new) != new:
-            return self._password_page(browser, status=400, problem=_NOT_SAME)
+            return self._password_page(browser, status=400, problem=_NOT_SAME, wrong="repeated")
         account = _account(browser)
         try:
             opened = await self._own.change_password(
                 browser.visitor,
                 form.get("password", ""),
                 new,
-                self._cookies.place(request, account.username),
+                await self._cookies.place(request, account.username),
             )
         except SignInRefused:
             _log.info("change of password refused")
             problem = "The password you have now was not typed right."
-            return self._password_page(browser, status=403, problem=problem)
+            return self._password_page(browser, status=403, problem=problem, wrong="password")
         except UnacceptablePassword as error:
-            return self._password_page(browser, status=400, problem=str(error))
+            problem = str(error)
+            return self._password_page(browser, status=400, problem=problem, wrong="new_password")
         except TooManyAttempts as error:
             again = self._password_page(browser, status=429, problem=wait_words(error))
             again.headers["Retry-After"] = str(error.retry_after)
             return again
-        return self._cookies.signed_in(_back("password"), opened)
+        return await self._cookies.signed_in(_back("password"), opened)
 
-    def _password_page(self, browser: Browser, *, status: int = 200, problem: str = "") -> Response:
+    def _password_page(
+        self, browser: Browser, *, status: int = 200, problem: str = "", wrong: str = ""
+    ) -> Response:
+        """The form; ``wrong`` is the field that the problem is about."""
         return page(
             "password.html",
             status=status,
@@ -198,6 +217,7 @@ class SecurityPages:
             username=_account(browser).username,
             least=MIN_LENGTH,
             most=MAX_LENGTH,
+            wrong=wrong,
             problem=problem,
             form_token=self._cookies.form_token(browser, PASSWORD, ""),
         )
@@ -219,9 +239,9 @@ class SecurityPages:
         except (WrongCode, Spent):
             return await self._app_page(browser, status=403, problem=_WRONG_CODE)
         if not codes:
-            return self._cookies.signed_in(_back("app"), opened)
+            return await self._cookies.signed_in(_back("app"), opened)
         shown = page("codes_made.html", codes=codes, done=_DONE["app"])
-        return self._cookies.signed_in(shown, opened)
+        return await self._cookies.signed_in(shown, opened)
 
     async def _app_page(
         self, browser: Browser, *, status: int = 200, problem: str = ""
@@ -248,7 +268,8 @@ class SecurityPages:
         browser, _ = await self._posted(request, APP_REMOVE)
         if sent := await self._step_up.to(browser, FRESH, then=APP_REMOVE):
             return sent
-        return await self._done(self._own.remove_app(browser.visitor), "app-removed")
+        response = await self._done(self._own.remove_app(browser.visitor), "app-removed")
+        return await self._cookies.know(response, browser.cookie, browser.visitor.account)
 
     # --- recovery codes ------------------------------------------------------------------------
 
@@ -266,7 +287,13 @@ class SecurityPages:
         browser, _ = await self._posted(request, CODES)
         if sent := await self._step_up.to(browser, FRESH, then=CODES):
             return sent
-        return page("codes_made.html", codes=await self._own.new_codes(browser.visitor), done="")
+        try:
+            codes = await self._own.new_codes(browser.visitor)
+        except TooManyAttempts as error:
+            raise TooManyRequests(
+                wait_words(error), headers={"Retry-After": str(error.retry_after)}
+            ) from None
+        return page("codes_made.html", codes=codes, done="")
 
     # --- passkeys ------------------------------------------------------------------------------
 
@@ -305,9 +332,24 @@ class SecurityPages:
             return self._passkey_page(request, browser, status=400, problem=_MOST_PASSKEYS)
         return _back("passkey")
 
+    async def show_passkey_removal(self, request: Request) -> Response:
+        """Where a confirmation leads that was asked for when “Remove” was pressed."""
+        browser = await self._cookies.browser(request)
+        if sent := await self._step_up.to(browser, FRESH, then=PASSKEY_REMOVE):
+            return sent
+        passkeys = await self._door.passkeys.of(_account(browser).key)
+        return page(
+            "passkey_remove.html",
+            passkeys=[
+                (passkey, day(passkey.added), label)
+                for passkey, label in _labelled(passkeys, _passkey_label)
+            ],
+            form_token=self._cookies.form_token(browser, PASSKEY_REMOVE, ""),
+        )
+
     async def remove_passkey(self, request: Request) -> Response:
         browser, form = await self._posted(request, PASSKEY_REMOVE)
-        if sent := await self._step_up.to(browser, FRESH, then=SECURITY):
+        if sent := await self._step_up.to(browser, FRESH, then=PASSKEY_REMOVE):
             return sent
         removal = self._own.remove_passkey(browser.visitor, form.get("passkey", ""))
         try:
@@ -342,20 +384,24 @@ class SecurityPages:
             return _back("sessions")
         if key == session.key:
             raise InvalidRequest("To sign out here, use “Sign out”.")
-        await self._door.sessions.end(account.key, key)
-        return _back("session")
+        was_there = await self._door.sessions.end(account.key, key)
+        return _back("session" if was_there else "no-session")
 
     async def forget_device(self, request: Request) -> Response:
         browser, form = await self._posted(request, DEVICES_FORGET)
-        await self._door.devices.forget(_account(browser).key, form.get("device", ""))
-        return _back("device")
+        account = _account(browser)
+        was_there = await self._door.devices.forget(account.key, form.get("device", ""))
+        return _back("device" if was_there else "no-device")
 
     # --- what all of them do -------------------------------------------------------------------
 
     async def _posted(self, request: Request, action: str) -> tuple[Browser, dict[str, str]]:
-        """Read a form of somebody signed in. Raises `SignedOutMeanwhile` for nobody."""
-        browser = await self._cookies.browser(request)
+        """Read a form of somebody signed in, still when it is whole.
+
+        Raises `SignedOutMeanwhile` for nobody.
+        """
         form = once_each(await posted(request))
+        browser = await self._cookies.browser(request)
         _account(browser)
         self._cookies.check_form(request, browser, action, "", form.get(FORM_TOKEN, ""))
         return browser, form
@@ -367,6 +413,29 @@ class SecurityPages:
         except Spent:
             _log.info("nothing to change", what=what)
         return _back(what)
+
+
+def _labelled(entries: Sequence[T], label: Callable[[T], str]) -> list[tuple[T, str]]:
+    """Give each entry of a list a label of its own: alike ones are numbered."""
+    seen: Counter[str] = Counter()
+    found = []
+    for entry in entries:
+        text = label(entry)
+        seen[text] += 1
+        found.append((entry, text if seen[text] == 1 else f"{text} ({seen[text]})"))
+    return found
+
+
+def _passkey_label(passkey: Passkey) -> str:
+    return f"{passkey.name}, added on {day(passkey.added)}"
+
+
+def _session_label(session: Session) -> str:
+    return f"{session.device or 'Unknown browser'}, signed in on {moment(session.created)}"
+
+
+def _device_label(device: RememberedDevice) -> str:
+    return f"{device.device or 'Unknown browser'}, remembered on {moment(device.added)}"
 
 
 def _account(browser: Browser) -> Account:

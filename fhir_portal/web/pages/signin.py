@@ -24,7 +24,7 @@ from fhir_portal.accounts.notice import Notices
 from fhir_portal.accounts.passkeys import PasskeyRefused, Passkeys
 from fhir_portal.accounts.proof import Spent
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook
-from fhir_portal.accounts.second_factor import CODES_ANYWHERE, SecondFactor
+from fhir_portal.accounts.second_factor import CODES_ANYWHERE, CODES_KNOWN, SecondFactor
 from fhir_portal.accounts.sessions import Opened, Sessions, SignedOutMeanwhile
 from fhir_portal.accounts.throttle import Throttle, TooManyAttempts, network_of
 from fhir_portal.accounts.totp import Totps, WrongCode
@@ -49,8 +49,11 @@ WRONG: Final = "The user name or the password is wrong."
 WRONG_CODE: Final = "That code is wrong, or was used before. Wait for the next one and try again."
 WRONG_RECOVERY: Final = "The user name, the password or the code is wrong."
 WRONG_PASSKEY: Final = "That passkey did not work here. Try again, or use your password."
-_CHALLENGES: Final = "600 per hour"
-"""Passkey challenges for one network: each is kept for some minutes."""
+_CHALLENGES: Final = "300 per 5 minutes"
+"""Passkey challenges for browsers of one network that nobody knows: each is kept so long."""
+_CHALLENGES_KNOWN: Final = "30 per 5 minutes"
+"""The same for one browser in which somebody signed in before."""
+_WAIT: Final = TooManyRequests.status
 _LOCAL: Final = re.compile(r"/[A-Za-z0-9_/-]{0,200}")
 
 _log = structlog.get_logger(__name__)
@@ -149,7 +152,7 @@ class SignInPages:
                 browser.visitor.session,
                 username,
                 form.get("password", ""),
-                self._cookies.place(request, username),
+                await self._cookies.place(request, username),
                 remembered=lambda account: self._cookies.remembered(request, account),
             )
         except (SignInRefused, SignedOutMeanwhile, Spent):
@@ -163,12 +166,12 @@ class SignInPages:
             again.headers["Retry-After"] = str(error.retry_after)
             return again
         if opened.visitor.account is None:
-            return self._cookies.signed_in(redirect(onward.at(CODE)), opened)
-        return self._in(onward, opened)
+            return await self._cookies.signed_in(redirect(onward.at(CODE)), opened)
+        return await self._in(onward, opened)
 
     async def sign_out(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request)
         form = once_each(await posted(request))
+        browser = await self._cookies.browser(request)
         self._cookies.check_form(request, browser, SIGN_OUT, "", form.get(FORM_TOKEN, ""))
         await self._door.sessions.sign_out(browser.visitor.session)
         return self._cookies.signed_out(redirect(SIGN_IN))
@@ -232,7 +235,9 @@ class SignInPages:
             has_passkeys=self._door.passkeys.site(request.headers.get("host", "")) is not None,
             passkey_options=PASSKEY_OPTIONS,
             passkey_action=PASSKEY,
-            other_ways=onward.at(RECOVERY_CODE) if status == 429 else None,  # noqa: PLR2004 - throttled
+            must_wait=status == _WAIT,
+            invalid=bool(problem) and status != _WAIT,
+            other_ways=onward.at(RECOVERY_CODE),
             form_token=self._cookies.form_token(browser, SIGN_IN, onward.handle),
             **onward.hidden(),
         )
@@ -248,9 +253,10 @@ class SignInPages:
         site = self._door.passkeys.site(request.headers.get("host", ""))
         if site is None:
             raise InvalidRequest("There are no passkeys at this address.")
-        network = network_of(address_of(request))
+        known, network = self._cookies.anybodys(request), network_of(address_of(request))
+        rule = _CHALLENGES_KNOWN if known else _CHALLENGES
         try:
-            await self._door.password.throttle.limit(_CHALLENGES, f"passkeys:{network}")
+            await self._door.password.throttle.limit(rule, f"passkeys:{known or network}")
         except TooManyAttempts as error:
             raise TooManyRequests(
                 wait_words(error), headers={"Retry-After": str(error.retry_after)}
@@ -269,12 +275,12 @@ class SignInPages:
             opened = await self._door.by_passkey(
                 browser.visitor.session,
                 form.get("credential", ""),
-                self._cookies.place(request, ""),
+                await self._cookies.place(request, ""),
             )
         except (PasskeyRefused, SignedOutMeanwhile, Spent):
             _log.info("sign-in by passkey refused")
             return await self._again(request, browser, onward, asked, "", 403, WRONG_PASSKEY)
-        return self._in(onward, opened)
+        return await self._in(onward, opened)
 
     # --- the second factor ---------------------------------------------------------------------
 
@@ -286,8 +292,8 @@ class SignInPages:
         return await self._code_page(browser, onward)
 
     async def give_code(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request)
         form = once_each(await posted(request))
+        browser = await self._cookies.browser(request)
         onward = Onward.of(form)
         account = await self._door.awaited(browser.visitor.session)
         if account is None:
@@ -297,7 +303,7 @@ class SignInPages:
             opened, token = await self._door.by_code(
                 browser.visitor.session,
                 form.get("code", ""),
-                self._cookies.place(request, account.username),
+                await self._cookies.place(request, account.username),
                 remember="remember" in form,
             )
         except (WrongCode, Spent):
@@ -310,7 +316,7 @@ class SignInPages:
             again = await self._code_page(browser, onward, status=429, problem=wait_words(error))
             again.headers["Retry-After"] = str(error.retry_after)
             return again
-        response = self._in(onward, opened)
+        response = await self._in(onward, opened)
         return self._cookies.remember(response, account, token) if token else response
 
     async def _code_page(
@@ -320,6 +326,7 @@ class SignInPages:
         return page(
             "code.html",
             status=status,
+            invalid=bool(problem) and status != _WAIT,
             then=asked.redirect_uri if asked else None,
             problem=problem,
             form_token=self._cookies.form_token(browser, CODE, onward.handle),
@@ -345,7 +352,7 @@ class SignInPages:
                 username,
                 form.get("password", ""),
                 form.get("code", ""),
-                self._cookies.place(request, username),
+                await self._cookies.place(request, username),
             )
         except (SignInRefused, SignedOutMeanwhile, Spent):
             _log.info("sign-in by recovery code refused")
@@ -359,7 +366,7 @@ class SignInPages:
             )
             again.headers["Retry-After"] = str(error.retry_after)
             return again
-        return self._in(onward, opened)
+        return await self._in(onward, opened)
 
     async def _recovery_page(
         self,
@@ -374,6 +381,7 @@ class SignInPages:
         return page(
             "recovery_code.html",
             status=status,
+            invalid=bool(problem) and status != _WAIT,
             then=asked.redirect_uri if asked else None,
             scripted=True,
             username=username,
@@ -383,9 +391,9 @@ class SignInPages:
             **onward.hidden(),
         )
 
-    def _in(self, onward: Onward, opened: Opened) -> Response:
+    async def _in(self, onward: Onward, opened: Opened) -> Response:
         to = Onward(onward.handle).at(CONTINUE) if onward.handle else onward.then or self._home
-        return self._cookies.signed_in(redirect(to), opened)
+        return await self._cookies.signed_in(redirect(to), opened)
 
 
 def front_door(
@@ -399,7 +407,9 @@ def front_door(
         store=store,
         totps=Totps(store, key=server.keys.derive("totp"), issuer=name, clock=clock, random=random),
         codes=RecoveryCodeBook(store, sign_in.passwords, clock=clock, random=random),
-        throttle=Throttle(store, clock, per_account_anywhere=CODES_ANYWHERE),
+        throttle=Throttle(
+            store, clock, per_account_anywhere=CODES_ANYWHERE, per_account_known=CODES_KNOWN
+        ),
         notices=notices,
         clock=clock,
     )

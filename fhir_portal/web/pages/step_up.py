@@ -25,7 +25,7 @@ from fhir_portal.accounts.sessions import Opened, Visitor
 from fhir_portal.accounts.step_up import FRESH, Need, lacking
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import WrongCode
-from fhir_portal.smart.errors import InvalidRequest
+from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.refusals import Handler, refusing
@@ -85,8 +85,8 @@ class StepUp:
         return await self._confirm_page(request, browser, then)
 
     async def confirm(self, request: Request) -> Response:
-        browser = await self._cookies.browser(request)
         form = once_each(await posted(request))
+        browser = await self._cookies.browser(request)
         self._cookies.check_form(request, browser, CONFIRM, "", form.get(FORM_TOKEN, ""))
         then, account = form.get("then", ""), browser.visitor.account
         if account is None:
@@ -110,12 +110,12 @@ class StepUp:
             )
             again.headers["Retry-After"] = str(error.retry_after)
             return again
-        return self._cookies.signed_in(redirect(local(then) or SECURITY), opened)
+        return await self._cookies.signed_in(redirect(local(then) or SECURITY), opened)
 
     async def offer_passkey(self, request: Request) -> Response:
         """Answer the page's script with what the browser is to ask its passkeys."""
-        browser = await self._cookies.browser(request)
         form = once_each(await posted(request))
+        browser = await self._cookies.browser(request)
         self._cookies.check_form(request, browser, CONFIRM, "", form.get(FORM_TOKEN, ""))
         site = self._door.passkeys.site(request.headers.get("host", ""))
         visitor = browser.visitor
@@ -134,7 +134,7 @@ class StepUp:
             visitor,
             form.get("password", ""),
             form.get("code", ""),
-            self._cookies.place(request, username),
+            await self._cookies.place(request, username),
         )
 
     async def _has_passkeys(self, request: Request, account: Account) -> bool:
@@ -159,6 +159,8 @@ class StepUp:
             status=status,
             scripted=True,
             username=account.username,
+            invalid=bool(problem) and status != TooManyRequests.status,
+            has_password=account.password_hash is not None,
             asks_code=await self._door.second_factor.is_asked_of(account.key),
             has_passkeys=await self._has_passkeys(request, account),
             passkey_options=PASSKEY_OPTIONS,

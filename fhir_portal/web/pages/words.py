@@ -6,10 +6,12 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 from fhir_portal.consent.sections import section_displays, types_in
+from fhir_portal.smart.authorization import Visit
+from fhir_portal.smart.narrowing import PERIOD_PARAMETERS
 from fhir_portal.smart.offer import ConsentOffer
 from fhir_portal.smart.scope import Scope
 
@@ -111,11 +113,19 @@ _CATEGORY_WORDS: Final[Mapping[str, str]] = {
 IDENTITY_WORDS: Final[Mapping[str, str]] = {
     "openid": "Know that it is you, each time you sign in",
     "fhirUser": "Know which person in the practice's records you are",
+    "launch": "Know where you opened it from",
     "launch/patient": "Know whose record you chose",
+    "launch/encounter": "Know which visit it is about",
     "offline_access": "Stay connected when you are not using the app",
 }
 
 _JUST_NOW: Final = 120
+_YEARS: Final = range(1800, 9000)
+"""An app may ask for any; a day at the end of the calendar has none before it."""
+_BOUND: Final = re.compile(
+    r"(?P<name>[a-z-]+)=(?P<how>ge|lt)"
+    r"(?P<at>[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?)"
+)
 _NO_SECTION: Final = "Practices, staff and more"
 _CAPITAL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -171,6 +181,22 @@ def day(at: float) -> str:
     return f"{moment.day} {moment:%B %Y}"
 
 
+def moment(at: float) -> str:
+    """A day and a time in plain words, by UTC."""
+    found = datetime.fromtimestamp(at, UTC)
+    return f"{day(at)}, {found:%H:%M} UTC"
+
+
+def visit_words(visit: Visit) -> str:
+    """A visit in a picker: its day, and what it was."""
+    try:
+        found = date.fromisoformat(visit.day)
+        when = f"{found.day} {found:%B %Y}"
+    except ValueError:  # a year or a month: FHIR dates may say no more
+        when = visit.day or "Day not recorded"
+    return f"{when}: {visit.what}" if visit.what else when
+
+
 def ago(seconds: float) -> str:
     """How long ago something was, in the unit people would use."""
     return "just now" if seconds < _JUST_NOW else f"{duration(seconds)} ago"
@@ -206,8 +232,42 @@ def _title(scope: Scope) -> str:
     words = type_words(scope.resource_type)
     if not scope.query:
         return words
-    name, _, value = scope.query.partition("=")
+    period, rest = _period(scope)
+    name, _, value = rest[0].partition("=") if rest else ("", "", "")
     code = value.rpartition("|")[2]
     if name == "category" and code in _CATEGORY_WORDS:
-        return _CATEGORY_WORDS[code]
-    return f"{words}, only where {scope.query}"
+        words, rest = _CATEGORY_WORDS[code], rest[1:]
+    only = f", only where {'&'.join(rest)}" if rest else ""
+    return f"{words}{period}{only}"
+
+
+def _period(scope: Scope) -> tuple[str, list[str]]:
+    """The days that a scope is limited to, in words, and what else is in its query.
+
+    See `fhir_portal.smart.narrowing.Narrowing`: a period ends before the day that its query names.
+    """
+    parameter = PERIOD_PARAMETERS.get(scope.resource_type, "")
+    first: list[datetime] = []
+    ends: list[datetime] = []
+    rest: list[str] = []
+    for part in scope.query.split("&"):
+        found = _BOUND.fullmatch(part)
+        at = _moment_of(found["at"]) if found and found["name"] == parameter else None
+        if found is None or at is None:
+            rest.append(part)
+        else:
+            (first if found["how"] == "ge" else ends).append(at)
+    words = ""
+    if first:
+        words += f" from {day(max(first).timestamp())}"
+    if ends:
+        words += f" to {day(min(ends).timestamp() - 1)}"
+    return (f",{words}" if words else ""), rest
+
+
+def _moment_of(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.year in _YEARS else None

@@ -5,7 +5,7 @@ const show = (id, text) => {
 
 async function count(client, type) {
   try {
-    const found = await client.request(`${type}?patient=${client.patient.id}`, {
+    const found = await client.request(`${type}?patient=${client.patient.id}&_count=3`, {
       pageLimit: 0,
       flat: true,
     });
@@ -13,6 +13,17 @@ async function count(client, type) {
   } catch (error) {
     return `refused: ${error.status}`;
   }
+}
+
+async function refreshed(client) {
+  const before = client.state.tokenResponse.access_token;
+  try {
+    await client.refresh();
+  } catch (error) {
+    return `refused: ${error.status}`;
+  }
+  const renewed = before !== client.state.tokenResponse.access_token;
+  return renewed ? (await client.patient.read()).id : "the same token";
 }
 
 async function main() {
@@ -23,14 +34,13 @@ async function main() {
   show("name", [...patient.name[0].given, patient.name[0].family].join(" "));
   const user = await client.user.read();
   show("user", `${user.resourceType}/${user.id}`);
-  show("scope", client.state.tokenResponse.scope);
+  const { scope, intent, need_patient_banner } = client.state.tokenResponse;
+  show("scope", scope);
+  show("screen", JSON.stringify({ intent, need_patient_banner }));
   for (const type of ["Observation", "DocumentReference"]) {
     show(type, await count(client, type));
   }
-  const before = client.state.tokenResponse.access_token;
-  await client.refresh();
-  const renewed = before !== client.state.tokenResponse.access_token;
-  show("refreshed", renewed ? (await client.patient.read()).id : "the same token");
+  if (client.state.tokenResponse.refresh_token) show("refreshed", await refreshed(client));
   show("state", "done");
 }
 

@@ -1,5 +1,6 @@
-// A standalone launch: launch.html?iss=…&client_id=…&scope=…
+// launch.html?iss=…&client_id=…&scope=…, of an EHR also launch=…; more options after the #, as JSON
 const asked = new URLSearchParams(location.search);
+const more = JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}");
 const state = document.getElementById("state");
 
 state.textContent = "launching";
@@ -10,6 +11,7 @@ FHIR.oauth2
     scope: asked.get("scope"),
     redirectUri: new URL("index.html", location.href).href,
     pkceMode: "required",
+    ...more,
   })
   .catch((error) => {
     state.textContent = `failed: ${error.message}`;

@@ -164,6 +164,7 @@ async def test_a_missing_code_is_an_invalid_request(world: World) -> None:
     )
 
 
+@pytest.mark.requirement("attacks", "code injection")
 async def test_another_clients_code_buys_nothing_and_stays_good(world: World) -> None:
     app = await world.public_app()
     thief = await world.public_app("thief")
@@ -193,6 +194,7 @@ async def test_another_clients_replay_does_not_end_the_family(world: World) -> N
         ("v" * 63 + "é", "invalid_request"),
     ],
 )
+@pytest.mark.requirement("attacks", "code injection")
 async def test_without_the_right_verifier_there_is_nothing(
     world: World, verifier: str | None, error: str
 ) -> None:

@@ -62,6 +62,7 @@ async def test_scopes_nobody_like_it_may_have_are_refused(world: World, scope: s
     assert await world.rows() == before
 
 
+@pytest.mark.requirement("attacks", "jti replay")
 async def test_an_assertion_is_good_once(world: World) -> None:
     ehr = await world.backend()
     assertion = ehr.assertion()
@@ -85,6 +86,7 @@ async def test_the_audience_may_be_an_alias(world: World) -> None:
     assert (await ehr.backend_token(assertion)).status_code == 200
 
 
+@pytest.mark.requirement("attacks", "clock skew")
 async def test_a_little_skew_is_allowed(world: World) -> None:
     ehr = await world.backend()
     late = ehr.assertion(exp=int(world.clock()) - 20)
@@ -117,6 +119,7 @@ async def test_a_little_skew_is_allowed(world: World) -> None:
         {"nbf": 1_900_000_000 + 100},
     ],
 )
+@pytest.mark.requirement("attacks", "clock skew")
 async def test_wrong_claims_are_refused(world: World, claims: dict[str, Any]) -> None:
     ehr = await world.backend()
     before = await world.rows()
@@ -143,6 +146,8 @@ def signed_with_the_public_key(ehr: App) -> str:
 
 @pytest.mark.parametrize("kind", ["RS384", "ES384"])
 @pytest.mark.parametrize("forge", [unsigned, signed_with_the_public_key])
+@pytest.mark.requirement("attacks", "algorithm confusion")
+@pytest.mark.requirement("inferno", "X7")
 async def test_algorithm_confusion_is_refused(world: World, kind: str, forge: Any) -> None:
     ehr = await world.backend(alg=kind)
     before = await world.rows()
@@ -159,6 +164,7 @@ async def test_algorithm_confusion_is_refused(world: World, kind: str, forge: An
         ("ES384", ECKey.generate_key("P-384", {"kid": "ehr-key"})),
     ],
 )
+@pytest.mark.requirement("inferno", "X7")
 async def test_other_algorithms_and_other_keys_are_refused(
     world: World, alg: str, key: Any
 ) -> None:

@@ -68,6 +68,7 @@ async def test_the_consent_is_about_all_that_were_chosen(world: World) -> None:
     request = await world.server.resume(handle, visitor.browser)
     step = await world.server.step(request, visitor)
     assert isinstance(step, AskConsent)
+    assert step.record is not None
     assert [one.patient for one in (step.record, *step.others)] == [PIP, KIT]
     assert step.other_records
 

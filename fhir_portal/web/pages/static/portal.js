@@ -67,6 +67,7 @@ const ask = async (box, form) => {
     if (form.elements[name]) sent.set(name, form.elements[name].value);
   }
   const answer = await fetch(box.dataset.options, { method: "POST", body: sent });
+  if (answer.status === 429) throw new Error("Too many tries. Wait a few minutes, or go on another way.");
   if (!answer.ok) throw new Error("Reload this page and try again.");
   const credential = await ceremonies[box.dataset.passkey](decoded(await answer.json()));
   const field = document.createElement("input");

@@ -1,0 +1,347 @@
+"""``fhir-portal staff``: who may sign in as a member of a practice's staff.
+
+A password is never an argument: arguments are in the list of processes, and in the shell's history.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from fhir_portal.access.owners import local_target
+from fhir_portal.access.relation import Relations, name_of
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import (
+    Account,
+    DuplicateAccount,
+    InvalidUsername,
+    account_named,
+    enable_account,
+    insert_account,
+    new_account,
+)
+from fhir_portal.accounts.credentials import Passwords, UnacceptablePassword
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.staff import (
+    LEVELS,
+    AlreadyStaff,
+    NotStaff,
+    StaffMember,
+    add_staff,
+    staff_key,
+    staff_of_account,
+    staff_of_practice,
+)
+from fhir_portal.commands.store import (
+    Refused,
+    known_practices,
+    moment,
+    print_found,
+    run_in_store,
+)
+from fhir_portal.fhir.errors import FhirError, Unavailable
+from fhir_portal.fhir.interaction import FhirRequest
+from fhir_portal.fhir.json import parse
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.portal import Portal
+from fhir_portal.records import RecordTransaction
+from fhir_portal.resources.importing import operator
+from fhir_portal.resources.store import PortalStore
+from fhir_portal.settings import load
+from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.revocation import disable_account, remove_staff
+
+staff_commands = typer.Typer(
+    name="staff",
+    help="Who may sign in as a member of a practice's staff.",
+    no_args_is_help=True,
+)
+
+T = TypeVar("T")
+Username = Annotated[str, typer.Argument(metavar="USERNAME", show_default=False)]
+Where = Annotated[str, typer.Option("--practice", show_default=False, help="Key of the practice.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_GENERATED_BYTES = 15
+
+
+@staff_commands.command("add")
+def add(
+    username: Username,
+    *,
+    practice: Where,
+    practitioner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Practitioner/ID",
+            help="Who they are in the practice's records, if known there.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Their name, to make a Practitioner of when there is none.")
+    ] = None,
+    existing_account: Annotated[
+        bool,
+        typer.Option(
+            "--existing-account",
+            help="They sign in here already, as a patient or at another practice.",
+        ),
+    ] = False,
+    generate_password: Annotated[
+        bool, typer.Option("--generate-password", help="Make a password and show it once.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put somebody on a practice's staff: they sign in and let apps read the practice's records.
+
+    A new account gets the password that is asked for, or that is sent on standard input.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [practice])
+        if (practitioner is None) == (name is None):
+            raise Refused(
+                "say who they are: --practitioner Practitioner/ID for one of the practice's "
+                "records, or --name for somebody who is not in them"
+            )
+        if existing_account and generate_password:
+            raise Refused("an account that exists keeps its password")
+        account = await account_named(store, username)
+        if account is not None and not existing_account:
+            raise Refused(
+                f"there is an account '{username}' already; if it is the same person's, repeat "
+                "this with --existing-account"
+            )
+        if account is None and existing_account:
+            raise Refused(f"there is no account '{username}'")
+        if account is not None:
+            await _require_not_on_staff(store, account, practice)
+        if practitioner is not None:
+            await _require_practitioner(store, practice, practitioner)
+        shown: dict[str, Any] = {}
+        added = account
+        if added is None:
+            password = secrets.token_urlsafe(_GENERATED_BYTES) if generate_password else _asked()
+            added = await _new_account(store, username, password, practice)
+            shown = {"password": password} if generate_password else {}
+        who = practitioner or await _new_practitioner(store, practice, name or "")
+        now = time.time()
+
+        async def keep(transaction: RecordTransaction) -> StaffMember:
+            if account is None:
+                await insert_account(transaction, added)
+            return await add_staff(
+                transaction, account=added.key, practice=practice, practitioner=who, now=now
+            )
+
+        member = await store.transact(keep)
+        return await _shown(store, member) | shown
+
+    found = _run(work)
+    print_found(found, as_json=as_json)
+    if "password" in found:
+        typer.echo("Keep the password now: it is not shown again.", err=True)
+
+
+@staff_commands.command("list")
+def list_(
+    *,
+    practice: Annotated[str | None, typer.Option(help="Of this practice only.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the staff, and whether they can use what their practice has."""
+
+    async def work(store: PortalStore) -> list[dict[str, Any]]:
+        if practice is not None:
+            await known_practices(store, [practice])
+            members = await staff_of_practice(store, practice)
+        else:
+            members = []
+            while page := await store.every(StaffMember, after=members[-1].key if members else ""):
+                members += page
+        return [await _shown(store, member) for member in members]
+
+    staff = _run(work)
+    if as_json:
+        typer.echo(json.dumps(staff, indent=2))
+        return
+    width = max((len(one["username"]) for one in staff), default=0)
+    places = max((len(one["practice"]) for one in staff), default=0)
+    for one in staff:
+        state = "" if one["state"] == "active" else f"  ({one['state']})"
+        who = f"{one['practitioner']}  {one['name']}".rstrip()
+        typer.echo(f"{one['username']:{width}}  {one['practice']:{places}}  {who}{state}")
+
+
+@staff_commands.command("remove")
+def remove(username: Username, *, practice: Where, as_json: AsJson = False) -> None:
+    """Take somebody off a practice's staff; what they let apps do there ends at once.
+
+    The account stays: it may be a patient's, or on another practice's staff.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [practice])
+        account = await _account(store, username)
+        ended = await remove_staff(store, account=account.key, practice=practice, now=time.time())
+        return {"username": account.username, "practice": practice, "ended": ended}
+
+    print_found(_run(work, username, practice), as_json=as_json)
+
+
+@staff_commands.command("disable")
+def disable(username: Username, *, as_json: AsJson = False) -> None:
+    """Shut a member of staff out everywhere: sessions and every access end at once.
+
+    That is the whole account, a patient's own records included.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        account = await _of_staff(store, username)
+        ended = await disable_account(store, account.key, now=time.time())
+        return {"username": account.username, "disabled": True, "ended": ended}
+
+    print_found(_run(work), as_json=as_json)
+
+
+@staff_commands.command("enable")
+def enable(username: Username, *, as_json: AsJson = False) -> None:
+    """Let a disabled member of staff sign in again; apps have to be connected anew."""
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        account = await _of_staff(store, username)
+        await enable_account(store, account.key)
+        return {"username": account.username, "disabled": False}
+
+    print_found(_run(work), as_json=as_json)
+
+
+def _run(work: Callable[[PortalStore], Awaitable[T]], username: str = "", practice: str = "") -> T:
+    """Do something in the store; every refusal is one line and exit status 2."""
+
+    async def refusing(store: PortalStore) -> T:
+        try:
+            return await work(store)
+        except NotStaff:
+            raise Refused(f"'{username}' is not on the staff of '{practice}'") from None
+        except DuplicateAccount as error:
+            raise Refused(f"there is an account '{error}' already") from None
+        except (AlreadyStaff, InvalidUsername, UnacceptablePassword) as error:
+            raise Refused(str(error)) from None
+        except FhirError as error:
+            if isinstance(error, Unavailable):
+                raise
+            raise Refused(f"no Practitioner can be made of this name: {error}") from None
+
+    return run_in_store(refusing)
+
+
+def _asked() -> str:
+    """Read a password: from whoever sits there, twice, or the first line of standard input."""
+    if sys.stdin.isatty():
+        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return password
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+async def _new_account(
+    store: PortalStore, username: str, password: str, practice_key: str
+) -> Account:
+    """Return the account that is to be stored, its name and password judged."""
+    practice = await store.get(Practice, practice_key)
+    passwords = Passwords()
+    try:
+        return new_account(
+            username=username,
+            password_hash=await passwords.hash(
+                password, username=username, names=[practice.name] if practice else []
+            ),
+            now=time.time(),
+            random=secrets.token_bytes,
+            role="staff",
+        )
+    finally:
+        passwords.close()
+
+
+async def _new_practitioner(store: PortalStore, practice: str, name: str) -> str:
+    """Make a Practitioner with this name, through the front door; return the reference to it."""
+    settings = load()
+    portal = Portal.over(
+        store,
+        store.log,
+        clock=time.time,
+        base=Issuer(settings.base_url, settings.aliases).fhir,
+        aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
+        page_key=secrets.token_bytes(32),
+    )
+    tree = {"resourceType": "Practitioner", "active": True, "name": [{"text": name.strip()}]}
+    made = await portal.perform(
+        FhirRequest("create", type="Practitioner", body=json.dumps(tree).encode()),
+        replace(operator(practice), client="operator"),
+    )
+    return str(ResourceKey("Practitioner", parse(made.body)["id"]))
+
+
+async def _require_not_on_staff(store: PortalStore, account: Account, practice: str) -> None:
+    if await store.get(StaffMember, staff_key(practice, account.key)) is not None:
+        raise Refused(f"'{account.username}' is on the staff of '{practice}' already")
+
+
+async def _require_practitioner(store: PortalStore, practice: str, practitioner: str) -> None:
+    key = local_target(practitioner)
+    if key is None or key.type != "Practitioner" or str(key) != practitioner:
+        raise Refused("--practitioner is written Practitioner/ID")
+    found = await _practitioner(store, practice, key)
+    if found is None:
+        raise Refused(f"'{practice}' has no {practitioner}; give --name instead, and one is made")
+    if found.get("active") is False:
+        raise Refused(f"{practitioner} of '{practice}' is not active")
+
+
+async def _practitioner(store: PortalStore, practice: str, key: ResourceKey) -> Any:
+    row = await store.read(key, Visibility.of_server(key.type, practice=practice))
+    return None if row is None or row.deleted else parse(row.body)
+
+
+async def _account(store: PortalStore, username: str) -> Account:
+    account = await account_named(store, username)
+    if account is None:
+        raise Refused(f"there is no account '{username}'")
+    return account
+
+
+async def _of_staff(store: PortalStore, username: str) -> Account:
+    """Return an account that staff sign in with: a patient's is not this command's business."""
+    account = await _account(store, username)
+    if account.role != "staff" and not await staff_of_account(store, account.key):
+        raise Refused(f"'{username}' is on no practice's staff")
+    return account
+
+
+async def _shown(store: PortalStore, member: StaffMember) -> dict[str, Any]:
+    account = await store.get(Account, member.account)
+    key = ResourceKey.parse(member.practitioner)
+    practitioner = await _practitioner(store, member.practice, key)
+    state = "active"
+    if account is None or account.disabled:
+        state = "account disabled"
+    elif member.level not in LEVELS:
+        state = "access level unknown"
+    elif await Relations(store, time.time).staff_at(account, member.practice) is None:
+        state = "Practitioner inactive or deleted"
+    return {
+        "username": account.username if account else member.account,
+        "practice": member.practice,
+        "practitioner": member.practitioner,
+        "name": name_of(practitioner) if practitioner else "",
+        "level": member.level,
+        "added": moment(member.added),
+        "state": state,
+    }
