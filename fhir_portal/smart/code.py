@@ -11,12 +11,14 @@ from fhir_portal.smart.issuer import DAY
 from fhir_portal.smart.launch_context import LaunchContext
 
 KEPT_SECONDS: Final = DAY
+SEVERAL: Final = "several"
 
 
 class AuthorizationCode(Record, frozen=True, kw_only=True):
     """What one code stands for; ``key`` is its hash.
 
-    ``records`` are those of a consent for several; the other fields then name the first of them.
+    ``records`` are those of a consent for several; the other fields then name the first of them,
+    and ``for_several`` is `SEVERAL` until it is used: whoever ends one of them has to find it.
     In the ``user`` context it is for what a member of staff may use, and ``patient`` is only told,
     or ``""``. ``launched`` is where the app was launched, if there is more to tell than that.
     ``until`` is the end the person chose for what it buys; the code is not good after it.
@@ -26,7 +28,13 @@ class AuthorizationCode(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "authorization-code"
-    indexed: ClassVar[tuple[str, ...]] = ("account", "client_id", "patient", "grant")
+    indexed: ClassVar[tuple[str, ...]] = (
+        "account",
+        "client_id",
+        "patient",
+        "grant",
+        "for_several",
+    )
 
     good_until: float
     client_id: str
@@ -43,6 +51,7 @@ class AuthorizationCode(Record, frozen=True, kw_only=True):
     until: float | None = None
     dpop_jkt: str | None = None
     records: tuple[ConsentedRecord, ...] = ()
+    for_several: str | None = None
     context: Literal["patient", "user"] = "patient"
     launched: LaunchContext | None = None
     family: str = ""

@@ -43,6 +43,10 @@ CAPABILITIES: Final = (
 )
 """Of SMART's capability strings, those that work here."""
 
+OPENID_CONFIGURATION: Final = "/.well-known/openid-configuration"
+AUTHORIZATION_SERVER: Final = "/.well-known/oauth-authorization-server"
+"""Where clients look that know RFC 8414 and not OpenID Connect: the same document."""
+
 GRANT_TYPES: Final = (
     "authorization_code",
     "refresh_token",
@@ -89,6 +93,7 @@ def smart_configuration(issuer: Issuer, scopes: Iterable[str]) -> dict[str, Any]
         "introspection_endpoint": issuer.at("/oauth/introspect"),
         "revocation_endpoint": issuer.at("/oauth/revoke"),
         "registration_endpoint": issuer.at("/oauth/register"),
+        "management_endpoint": issuer.at("/account/apps"),
         "pushed_authorization_request_endpoint": issuer.at(PAR_PATH),
         "require_pushed_authorization_requests": False,
         "grant_types_supported": list(GRANT_TYPES),
@@ -113,7 +118,7 @@ def smart_configuration(issuer: Issuer, scopes: Iterable[str]) -> dict[str, Any]
 
 
 def openid_configuration(issuer: Issuer, scopes: Iterable[str]) -> dict[str, Any]:
-    """The body of ``/.well-known/openid-configuration``."""
+    """The body of `OPENID_CONFIGURATION` and `AUTHORIZATION_SERVER`."""
     smart = smart_configuration(issuer, scopes)
     for of_smart_alone in ("capabilities", *brand_metadata(issuer)):
         del smart[of_smart_alone]

@@ -13,7 +13,12 @@ from typing import Any, Final
 
 from fhir_portal.smart import authorization_details, errors, launch, security_event
 from fhir_portal.smart.brands import BRANDS_PATH, DEVELOPERS_PATH
-from fhir_portal.smart.discovery import openid_configuration, smart_configuration
+from fhir_portal.smart.discovery import (
+    AUTHORIZATION_SERVER,
+    OPENID_CONFIGURATION,
+    openid_configuration,
+    smart_configuration,
+)
 from fhir_portal.smart.exchange import TOKEN_EXCHANGE
 from fhir_portal.smart.grants.token_exchange import ACCESS_TOKEN
 from fhir_portal.smart.issuer import Issuer
@@ -162,9 +167,14 @@ def _discovery(issuer: Issuer, scopes: Sequence[str]) -> Json:
             "SMART App Launch 2.2: where everything is, and what is supported",
             _as_described(smart_configuration(issuer, scopes)),
         ),
-        "/.well-known/openid-configuration": (
+        OPENID_CONFIGURATION: (
             "openidConfiguration",
             "The same for OpenID Connect clients",
+            _as_described(openid_configuration(issuer, scopes)),
+        ),
+        AUTHORIZATION_SERVER: (
+            "authorizationServerMetadata",
+            "The same for clients that know RFC 8414 alone",
             _as_described(openid_configuration(issuer, scopes)),
         ),
         "/oauth/jwks": (

@@ -17,7 +17,7 @@ from fhir_portal.accounts.sessions import end_sessions
 from fhir_portal.accounts.staff import take_off_staff
 from fhir_portal.notify import outbox
 from fhir_portal.records import Record, RecordStore, RecordTransaction
-from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.code import SEVERAL, AuthorizationCode
 from fhir_portal.smart.token import AccessToken, TokenFamily, grant_id
 
 BY_CLIENT: Final = "by-client"
@@ -104,9 +104,25 @@ async def revoke_where(
         # A code that was exchanged stays: its replay must be known as one.
         if not code.family and (practice is None or code.practice == practice):
             await transaction.delete(AuthorizationCode, code.key)
+    if field in _OF_A_PRACTICE:
+        await _take_from_codes(transaction, field, value, practice)
     if field == "client_id":
         await _delete_access_tokens(transaction, "client_id", value)
     return ended
+
+
+async def _take_from_codes(
+    transaction: RecordTransaction, field: str, value: str, practice: str | None
+) -> None:
+    """Take a record, or what a grant opens, out of codes for several that were not exchanged."""
+    for code in await transaction.find(AuthorizationCode, "for_several", SEVERAL, limit=_ALL):
+        left = tuple(
+            one for one in code.records if (one.practice, getattr(one, field)) != (practice, value)
+        )
+        if not left:
+            await transaction.delete(AuthorizationCode, code.key)
+        elif left != code.records:
+            await transaction.put(msgspec.structs.replace(code, records=left))
 
 
 def is_of_staff(one: AccessToken | TokenFamily | AuthorizationCode) -> bool:

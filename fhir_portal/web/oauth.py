@@ -16,6 +16,7 @@ from fhir_portal.fhir import errors as store_errors
 from fhir_portal.portal import fault
 from fhir_portal.records import RecordReader
 from fhir_portal.smart.authorization_details import TYPE_PATH
+from fhir_portal.smart.discovery import AUTHORIZATION_SERVER, OPENID_CONFIGURATION
 from fhir_portal.smart.errors import (
     InvalidDpopProof,
     InvalidRequest,
@@ -66,7 +67,8 @@ class OAuthEndpoints:
             "/oauth/jwks",
             TYPE_PATH,
             EVENT_PATH,
-            "/.well-known/openid-configuration",
+            OPENID_CONFIGURATION,
+            AUTHORIZATION_SERVER,
         }
     )
 
@@ -89,7 +91,8 @@ class OAuthEndpoints:
             "/oauth/jwks": server.jwks,
             TYPE_PATH: _fixed(server.authorization_details),
             EVENT_PATH: _fixed(server.revocation_event),
-            "/.well-known/openid-configuration": _fixed(server.openid_configuration),
+            OPENID_CONFIGURATION: _fixed(server.openid_configuration),
+            AUTHORIZATION_SERVER: _fixed(server.openid_configuration),
         }
         self._forms: Mapping[str, Callable[[FormRequest], Awaitable[Any]]] = {
             "/oauth/token": server.token,

@@ -844,6 +844,12 @@ ATTACKS: Final = (
             '"state": request.state}',
         ),
         (
+            "race on a launch",
+            "a launch is good for everybody who comes at once",
+            "way.launch is not None and not await transaction.delete(Launch, way.launch.key)",
+            "False",
+        ),
+        (
             "race on a pushed request",
             "a pushed request is good for everybody who comes at once",
             "pushed is not None and not await transaction.delete(PushedRequest, pushed.key)",

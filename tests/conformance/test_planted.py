@@ -36,6 +36,7 @@ ATTACKS = (
     "race on a code",
     "race on a refresh token",
     "race on a client assertion",
+    "race on a launch",
     "race on a pushed request",
     "race on a DPoP proof",
     "race on a registration token",

@@ -17,6 +17,9 @@ from authlib.deprecate import AuthlibDeprecationWarning
 from authlib.oauth2.rfc7523 import PrivateKeyJWT, private_key_jwt_sign
 from joserfc.jwk import import_key
 
+from fhir_portal.accounts.throttle import AttemptCount
+from fhir_portal.records import RecordTransaction
+from fhir_portal.resources.store import PortalStore
 from tests.end_to_end.running import Running, settings_of
 from tests.places import Place, environment
 
@@ -157,3 +160,13 @@ async def resources(client: httpx.AsyncClient, address: str) -> list[dict[str, A
 def ids(found: list[dict[str, Any]]) -> set[str]:
     """``Type/id`` of each."""
     return {f"{one['resourceType']}/{one['id']}" for one in found}
+
+
+async def forget_tries(store: PortalStore) -> None:
+    """Take back what the throttle has counted: a test signs in more often than people do."""
+
+    async def forget(transaction: RecordTransaction) -> None:
+        for count in await transaction.every(AttemptCount, limit=10_000):
+            await transaction.delete(AttemptCount, count.key)
+
+    await store.transact(forget)

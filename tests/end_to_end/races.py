@@ -34,10 +34,8 @@ from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.accounts.passkeys import Passkeys
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook
 from fhir_portal.accounts.sessions import Sessions
-from fhir_portal.accounts.throttle import AttemptCount
 from fhir_portal.accounts.totp import STEP_SECONDS, Totp, Totps
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import Client, add_client
 from fhir_portal.smart.connection import Receipt
@@ -46,7 +44,7 @@ from fhir_portal.smart.grants.token_exchange import ACCESS_TOKEN
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
 from fhir_portal.smart.token import RefreshToken, TokenFamily, base64url
 from tests.accounts.authenticator import Authenticator
-from tests.end_to_end.demo import CALLBACK, EHR, PUBLIC, Demo
+from tests.end_to_end.demo import CALLBACK, EHR, PUBLIC, Demo, forget_tries
 from tests.end_to_end.person import PASSWORD, Person, parameters_of
 from tests.end_to_end.processes import Connection, Reply, at_once, connections, request
 from tests.end_to_end.tab import Tab, form_of
@@ -423,7 +421,7 @@ async def race_totp_code(racers: Racers) -> Outcome:
         sent = [tab.asking("POST", form.action, form.filled(code=code)) for tab, form in forms]
         outcome, _ = await racers.race(sent)
         await door.store.transact(door.totps.removal(door.account.key))
-        await door.forget_tries()
+        await forget_tries(door.store)
     return outcome
 
 
@@ -506,15 +504,6 @@ class SigningIn:
         )
         proof = base64url(self.keys.derive("device", *(part.encode() for part in parts)))
         return f"{name}.{since}.{mark}.{proof}"
-
-    async def forget_tries(self) -> None:
-        """Take back what the throttle has counted, so that the next race begins afresh."""
-
-        async def forget(transaction: RecordTransaction) -> None:
-            for count in await transaction.every(AttemptCount, limit=10_000):
-                await transaction.delete(AttemptCount, count.key)
-
-        await self.store.transact(forget)
 
 
 @contextlib.asynccontextmanager

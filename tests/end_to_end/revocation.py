@@ -34,7 +34,7 @@ from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import add_client, disable_client, enable_client
 from fhir_portal.smart.revocation import disable_account, revoke_where
 from fhir_portal.smart.token import AccessToken, RefreshToken, TokenFamily
-from tests.end_to_end.demo import CALLBACK, EHR, Demo
+from tests.end_to_end.demo import CALLBACK, EHR, Demo, forget_tries
 from tests.end_to_end.person import PASSWORD, Person, parameters_of
 from tests.end_to_end.processes import Connection, Reply, connections, request
 from tests.end_to_end.tab import Tab, form_of
@@ -466,6 +466,7 @@ async def try_way(world: World, way: Way, rounds: int) -> Outcome:
     outcome = Outcome({process: Counter() for process in world.held})
     for number in range(rounds):
         world.turn = number
+        await forget_tries(world.operator)
         tokens = await world.tokens()
         asked = await world.warm(tokens)
         await way.end(world, tokens)
@@ -494,6 +495,7 @@ async def try_reading_only(world: World, rounds: int) -> Counter[tuple[str, int]
     found: Counter[tuple[str, int]] = Counter()
     for number in range(rounds):
         world.turn = number
+        await forget_tries(world.operator)
         username = WRITER.removeprefix("Patient/")
         tokens = await world.tokens(username, WRITER, WRITING)
         write = request("POST", "/fhir/QuestionnaireResponse", token=tokens.access, resource=answer)
@@ -518,6 +520,7 @@ async def end_during_batch(world: World, way: Way, rounds: int) -> Counter[str]:
     found: Counter[str] = Counter()
     for number in range(rounds):
         world.turn = number
+        await forget_tries(world.operator)
         tokens = await world.tokens()
         here, there = (one[1] for one in world.held.values())
         runs = there if number % len(world.held) == 0 else here

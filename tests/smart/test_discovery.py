@@ -65,11 +65,10 @@ async def test_every_scope_that_is_listed_can_be_granted(world: World) -> None:
     assert ScopeSet.parse(everything).covers(ScopeSet.parse("patient/Goal.rs patient/Patient.rs"))
 
 
-async def test_openid_configuration_is_served_to_everyone(world: World) -> None:
+@pytest.mark.parametrize("name", ["openid-configuration", "oauth-authorization-server"])
+async def test_its_metadata_is_served_to_everyone(world: World, name: str) -> None:
     async with world.http() as http:
-        response = await http.get(
-            "/.well-known/openid-configuration", headers={"Origin": "https://any.example"}
-        )
+        response = await http.get(f"/.well-known/{name}", headers={"Origin": "https://any.example"})
     body = response.json()
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"

@@ -423,6 +423,7 @@ async def test_a_launch_is_used_once(practice: Practice) -> None:
     assert_redirect_error((await practice.opened(launch)).page, "invalid_request")
 
 
+@pytest.mark.requirement("attacks", "race on a launch")
 async def test_of_two_answers_for_one_launch_one_gets_the_code(practice: Practice) -> None:
     """Planted fault: ``_approve`` does not look whether there was a launch to delete."""
     launch = await practice.launch()

@@ -72,8 +72,10 @@ async def test_a_consent_given_before_names_the_issuer(world: World) -> None:
     app = await world.confidential_app()
     await app.tokens(scope="launch/patient offline_access patient/Goal.rs")
     browser = world.browser()
-    await browser.authorize(app, scope="launch/patient offline_access patient/Goal.rs")
+    await browser.open("/signin")
     await browser.sign_in()
+    scope = "launch/patient offline_access patient/Goal.rs"
+    await browser.authorize(app, scope=scope, prompt="none")
     assert query_of(browser.page.headers["location"])["iss"] == BASE
 
 

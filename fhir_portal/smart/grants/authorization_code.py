@@ -10,7 +10,7 @@ from authlib.oauth2.rfc6749 import InvalidGrantError, grants
 from authlib.oidc.core import AuthorizationCodeMixin
 
 from fhir_portal.smart.authorization_details import ConsentedRecord
-from fhir_portal.smart.code import KEPT_SECONDS, AuthorizationCode
+from fhir_portal.smart.code import KEPT_SECONDS, SEVERAL, AuthorizationCode
 from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, Insert, LoadedClient, Replace
 from fhir_portal.smart.grants.issue import (
     access_token_of,
@@ -105,6 +105,7 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
                     until=approval.until,
                     dpop_jkt=request.payload.data.get("dpop_jkt"),
                     records=approval.records,
+                    for_several=SEVERAL if approval.records else None,
                     context="patient" if patient else "user",
                     launched=approval.launched,
                 )
@@ -215,7 +216,7 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
         ]
         access_token = access_token_of(exchange, family, handle, granted)
         exchange.writes += [
-            Replace(code, msgspec.structs.replace(code, family=family.key)),
+            Replace(code, msgspec.structs.replace(code, family=family.key, for_several=None)),
             Insert(family),
             *(Insert(one) for one, _ in below),
             Insert(access_token),

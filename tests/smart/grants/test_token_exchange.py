@@ -9,6 +9,7 @@ from joserfc import jwt
 
 from fhir_portal.smart import errors
 from fhir_portal.smart.authorization import AskConsent, ChooseRecord
+from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.grants.token_exchange import ACCESS_TOKEN
 from fhir_portal.smart.revocation import revoke_where
 from fhir_portal.smart.server import NothingTicked, RecordChanged
@@ -302,6 +303,61 @@ async def test_ending_one_record_leaves_the_others(world: World) -> None:
     assert_oauth_error(await swap(app, body["access_token"], PIP), "invalid_target")
     again = (await app.refresh(body["refresh_token"])).json()
     assert [one["identifier"] for one in again["authorization_details"]] == [OWN, KIT]
+
+
+async def test_a_grant_that_ends_is_taken_from_a_code_that_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also between the look at the code and the transaction that exchanges it.
+
+    Planted fault: codes are found by the first of their records only.
+    """
+    await a_family(world)
+    app = await world.public_app()
+    code = await consent(app, (OWN, PIP, KIT))
+    transact = world.store.transact
+
+    async def end(transaction: Any) -> int:
+        return await revoke_where(
+            transaction,
+            "grant",
+            "Consent/kit-to-mara",
+            practice="skin",
+            now=world.clock(),
+            because="grant-ended",
+        )
+
+    async def ended_first(work: Any) -> Any:
+        monkeypatch.setattr(world.store, "transact", transact)
+        await transact(end)
+        return await transact(work)
+
+    monkeypatch.setattr(world.store, "transact", ended_first)
+    body = (await app.exchange(code)).json()
+    assert [one["identifier"] for one in body["authorization_details"]] == [OWN, PIP]
+    families = await world.store.every(TokenFamily)
+    assert KIT not in {family.patient for family in families}
+    (used,) = await world.store.every(AuthorizationCode)
+    assert used.for_several is None
+
+
+async def test_a_code_of_which_nothing_is_left_goes(world: World) -> None:
+    await a_family(world)
+    app = await world.public_app()
+    await consent(app, (PIP,))
+
+    async def end(transaction: Any) -> int:
+        return await revoke_where(
+            transaction,
+            "patient",
+            PIP,
+            practice="family",
+            now=world.clock(),
+            because="record-ended",
+        )
+
+    await world.store.transact(end)
+    assert await world.store.every(AuthorizationCode) == []
 
 
 async def test_ending_the_list_ends_all_of_them(world: World) -> None:
