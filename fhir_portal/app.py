@@ -51,7 +51,7 @@ from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
-from fhir_portal.web.launch import EhrLaunches, visits_by
+from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.pages.apps import apps_router
@@ -184,6 +184,7 @@ class Application:
             dpop=DpopPolicy(required=settings.dpop_required, nonce=settings.dpop_nonce),
             notices=OutboxConnectionNotices(),
             visits=visits_by(self.portal, clock),
+            sees=sees_by(self.portal, clock),
             clock=clock,
         )
         self._unused_clients = UnusedClients(store)

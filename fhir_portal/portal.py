@@ -155,8 +155,12 @@ def _rows(
     detail: str,
     records: Sequence[tuple[str, bool]],
 ) -> Iterator[AccessRow]:
-    """One row for each record the access touched; for a person, always that of the context."""
-    touched = ((auth.patient, True),) if auth.patient else (tuple(records) or (("", True),))
+    """One row for each record the access touched; for a person, always that of the context.
+
+    What found nothing in the one record that staff may look into is written down there, untold.
+    """
+    touched = ((auth.patient, True),) if auth.patient else tuple(records)
+    touched = touched or ((auth.staff_patient or "", auth.staff_patient is None),)
     what = request.type or request.interaction
     if request.id is not None:
         what = f"{request.type}/{request.id}"

@@ -104,7 +104,7 @@ async def search(
         rows = await server.log.of_record(
             auth.practice,
             visible.record,
-            agent=None if auth.is_self or auth.record is None else auth.fhir_user,
+            agent=None if auth.is_self or auth.context == "system" else auth.fhir_user,
             told=auth.context != "system",
             low=low,
             high=high,

@@ -153,6 +153,9 @@ class Visit:
 FindVisits = Callable[[Account, RecordAccess, ScopeSet], Awaitable[Sequence[Visit]]]
 """Finds the latest visits of a record that its person may see by these scopes, newest first."""
 
+Sees = Callable[[Account, RecordAccess, ScopeSet, str], Awaitable[bool]]
+"""Whether a person may read what a reference leads to, in a record and by these scopes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChoosePractice:

@@ -444,7 +444,9 @@ def checked(client: Client, *, loopback: bool = False) -> Client:
             check_registrable(client.metadata[INITIATE_LOGIN])
         except InvalidRedirectUri as error:
             raise InvalidClientMetadata(f"{INITIATE_LOGIN}: {error.description}") from None
-        if LAUNCH in dict(parse_qsl(urlsplit(client.metadata[INITIATE_LOGIN]).query)):
+        if LAUNCH in dict(
+            parse_qsl(urlsplit(client.metadata[INITIATE_LOGIN]).query, keep_blank_values=True)
+        ):
             raise InvalidClientMetadata(f"{INITIATE_LOGIN} has no launch of its own")
     asks = client.may_ask_for
     if client.type == "backend":

@@ -8,7 +8,7 @@ and what may be read there is decided then, by the rights of whoever signs in: a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import quote
 
@@ -198,6 +198,8 @@ def _check(asked: Any, *, loopback: bool) -> None:
         if error.validator == "additionalProperties":
             raise InvalidRequest(f"{where} has members that are not known here")
         raise InvalidRequest(f"{where} is not as the launch context needs it")
+    if not all(text.isprintable() for text in _texts(asked)):
+        raise InvalidRequest("the launch holds text that cannot be shown")
     if "smart_style_url" in asked:
         try:
             check_address(asked["smart_style_url"], loopback=loopback)
@@ -205,6 +207,14 @@ def _check(asked: Any, *, loopback: bool) -> None:
             raise InvalidRequest(f"smart_style_url: {refused}") from None
     for number, item in enumerate(asked.get("fhirContext", ())):
         _check_item(f"fhirContext.{number}", item)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _check_item(where: str, item: Mapping[str, Any]) -> None:

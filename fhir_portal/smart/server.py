@@ -44,6 +44,7 @@ from fhir_portal.smart.authorization import (
     Finished,
     NoRecord,
     NotAllowed,
+    Sees,
     SignInFirst,
     Step,
     Visit,
@@ -182,6 +183,8 @@ class AuthorizationServer:
     address of their own, which without it are never read. With ``loopback``, for development, that
     may be on this machine. ``notices`` tells people of apps that others connected to their record.
     ``visits`` finds those to choose from; without it no app is told of one that was chosen.
+    ``sees`` says whether a person may read, within scopes, what an EHR refers to; without it they
+    are told nothing of it.
     ``clock`` gives seconds since 1970 UTC.
     """
 
@@ -201,12 +204,14 @@ class AuthorizationServer:
         dpop: DpopPolicy | None = None,
         notices: ConnectionNotices,
         visits: FindVisits | None = None,
+        sees: Sees | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.issuer = issuer
         self._notices = notices
         self._visits = visits
+        self._sees = sees
         self.keys = keys
         self._store = store
         self._directory = directory
@@ -993,6 +998,14 @@ class AuthorizationServer:
             or found.client_id not in (None, client.key)
         ):
             raise _launch_over()
+        ehr = await self._store.get(Client, found.made_by)
+        if (
+            ehr is None
+            or not ehr.is_open
+            or LAUNCH not in ehr.permissions
+            or ehr.practice != found.practice
+        ):
+            raise _launch_over()
         return found
 
     async def _launch_of(self, request: AuthorizationRequest) -> Launch | None:
@@ -1043,8 +1056,15 @@ class AuthorizationServer:
     async def _way_of_launch(
         self, request: AuthorizationRequest, client: Client, account: Account, launch: Launch
     ) -> Way | Step:
-        """Staff of the practice come first; then whoever may use this very record themselves."""
+        """Who they are as: the patient, staff of the practice, or by a grant for this very record.
+
+        For their own record staff are patients, unless they ask as staff or the EHR says so.
+        """
         practice, patient = launch.practice, launch.patient
+        if not request.is_for_staff:
+            own = await self._directory.record_of(account, practice, patient)
+            if own is not None and own.is_own and launch.fhir_user in (None, own.fhir_user):
+                return Way(own, own, launch=launch)
         staff = await self._directory.staff_at(account, practice)
         right: Right | None
         if staff is not None:
@@ -1163,6 +1183,10 @@ class AuthorizationServer:
         account = visitor.account
         assert account is not None  # noqa: S101 - every caller has asked
         grant = self._consent_grant(request.parameters, client)
+        launched = await self._launched(way, account, scope)
+        if LAUNCH_ENCOUNTER in scope.identity and (launched is None or launched.encounter is None):
+            words = tuple(word for word in scope.identity if word != LAUNCH_ENCOUNTER)
+            scope = replace(scope, identity=words)
         approval = Approval(
             account.key,
             way.right,
@@ -1170,7 +1194,7 @@ class AuthorizationServer:
             visitor.auth_time,
             until,
             patient=way.record.patient if way.record is not None else "",
-            launched=way.launched,
+            launched=launched,
         )
         records = (way.record, *way.others) if way.record is not None else ()
         if request.wants_several:
@@ -1210,6 +1234,34 @@ class AuthorizationServer:
             raise errors.LoginRequired("You were signed out meanwhile. Sign in again.") from None
         parameters = {"code": exchange.code, "state": request.state, "iss": self.issuer.base}
         return answer_at(request.redirect_uri, parameters)
+
+    async def _launched(self, way: Way, account: Account, scope: ScopeSet) -> LaunchContext | None:
+        """What an app is told of where it was launched.
+
+        An EHR sees more than a patient or a proxy: theirs is told what they may read themselves,
+        within what they allowed, and none of the EHR's own words.
+        """
+        context, record = way.launched, way.record
+        if way.launch is None or context is None or record is None or is_staffs(way.right):
+            return context
+        referred = [one for one in context.fhir_context if "reference" in one]
+        seen = {
+            reference
+            for reference in (context.encounter, *(one["reference"] for one in referred))
+            if reference is not None
+            and self._sees is not None
+            and await self._sees(account, record, scope, reference)
+        }
+        return msgspec.structs.replace(
+            context,
+            encounter=context.encounter if context.encounter in seen else None,
+            intent=None,
+            fhir_context=tuple(
+                {name: one[name] for name in ("reference", "type", "role") if name in one}
+                for one in referred
+                if one["reference"] in seen
+            ),
+        )
 
     def _for_several(self, approval: Approval, chosen: Sequence[RecordAccess]) -> Approval:
         """Share what was allowed out over the records: to each what it allows itself.

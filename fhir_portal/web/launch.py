@@ -7,7 +7,7 @@ like every other access.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -119,16 +119,7 @@ def visits_by(
 
     async def visits(account: Account, record: RecordAccess, scopes: ScopeSet) -> list[Visit]:
         """The latest visits that these scopes let that person see, newest first."""
-        auth = AuthContext(
-            client=PORTAL_CLIENT,
-            context="patient",
-            scopes=scopes,
-            practice=record.practice,
-            expires=clock() + _SECONDS,
-            token="",
-            record=record,
-            account=account.key,
-        )
+        auth = _person(account, record, scopes, clock())
         query = (("_sort", "-date"), ("_count", str(MOST_VISITS)))
         try:
             found = await portal.perform(FhirRequest("search-type", "Encounter", query=query), auth)
@@ -138,6 +129,40 @@ def visits_by(
         return [_visit(entry["resource"]) for entry in entries]
 
     return visits
+
+
+def sees_by(
+    portal: Portal, clock: Callable[[], float]
+) -> Callable[[Account, RecordAccess, ScopeSet, str], Awaitable[bool]]:
+    """Return what says whether a person may read, within scopes, what is referred to."""
+
+    async def sees(
+        account: Account, record: RecordAccess, scopes: ScopeSet, reference: str
+    ) -> bool:
+        """Whether a read by that person would be answered."""
+        name, _, own_id = reference.partition("/")
+        auth = _person(account, record, scopes, clock())
+        try:
+            await portal.perform(FhirRequest("read", name, own_id), auth)
+        except (NotFound, Gone, Forbidden, MethodNotAllowed):
+            return False
+        return True
+
+    return sees
+
+
+def _person(account: Account, record: RecordAccess, scopes: ScopeSet, now: float) -> AuthContext:
+    """The person who signed in, as an app with these scopes would read for them."""
+    return AuthContext(
+        client=PORTAL_CLIENT,
+        context="patient",
+        scopes=scopes,
+        practice=record.practice,
+        expires=now + _SECONDS,
+        token="",
+        record=record,
+        account=account.key,
+    )
 
 
 def _visit(encounter: Any) -> Visit:

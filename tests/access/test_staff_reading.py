@@ -528,6 +528,22 @@ async def test_a_line_about_what_is_hidden_from_the_person_is_hidden_too(
     assert len(logged) == 4
 
 
+@pytest.mark.parametrize("query", ["_summary=count", "_count=0"])
+async def test_a_total_alone_is_not_told_to_staff(staff: Caller, query: str) -> None:
+    """It touches no record, so nobody could read in theirs that it was asked for."""
+    answer = await staff.get(f"Observation?patient=kit&code=8867-4&{query}")
+    assert_outcome(answer, 400, "not-supported")
+
+
+async def test_a_search_that_finds_nothing_in_one_record_is_written_down_there(
+    staff: Caller, ehr: Caller
+) -> None:
+    caller = staff.who(**_identity("kit"))
+    await caller.get("Observation?_id=nothing")
+    (line,) = (await ehr.get("AuditEvent?patient=kit&agent=Practitioner/desk")).entries
+    assert line["resourceType"] == "AuditEvent"
+
+
 async def test_a_labelled_item_that_the_person_sees_is_told(staff: Caller) -> None:
     await staff.get("Observation/closed")
     assert len(await lines(staff.portal, "ada")) == 1

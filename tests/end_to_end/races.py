@@ -47,7 +47,7 @@ from tests.accounts.authenticator import Authenticator
 from tests.end_to_end.demo import CALLBACK, EHR, PUBLIC, Demo, forget_tries
 from tests.end_to_end.person import PASSWORD, Person, parameters_of
 from tests.end_to_end.processes import Connection, Reply, at_once, connections, request
-from tests.end_to_end.tab import Tab, form_of
+from tests.end_to_end.tab import Tab, form_of, forms_of
 from tests.places import Place, ask_for_place, asked_place
 from tests.smart.proofs import Holder
 
@@ -364,7 +364,7 @@ async def race_end_of_connection(racers: Racers) -> Outcome:
     await racers.tokens()
     tab, here = Tab(), racers.all[0]
     await tab.sign_in(here, "mara")
-    form = form_of(await tab.get(here, "/account/apps"), "/end")
+    form, *_ = forms_of(await tab.get(here, "/account/apps"), "/end")  # the newest is on top
     outcome, replies = await racers.race(tab.asking("POST", form.action, form.fields))
     receipts = {one.headers["location"] for one in replies}
     connection = form.action.split("/")[-2]

@@ -94,7 +94,16 @@ class Tab:
 
 def form_of(reply: Reply, action: str) -> Form:
     """The one form of a page whose address ends so."""
+    (form,) = forms_of(reply, action)
+    return form
+
+
+def forms_of(reply: Reply, action: str) -> list[Form]:
+    """The forms of a page whose addresses end so, from top to bottom."""
     assert reply.status == 200, (reply.status, reply.headers)
     document: Any = html.document_fromstring(reply.body.decode())
-    (form,) = (one for one in document.forms if one.action.endswith(action))
-    return Form(form.action, form.form_values())
+    return [
+        Form(form.action, form.form_values())
+        for form in document.forms
+        if form.action.endswith(action)
+    ]

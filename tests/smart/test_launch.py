@@ -21,6 +21,7 @@ from fhir_portal.smart.par import PushedRequest
 from fhir_portal.smart.proxy_context import role_uris
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import AccessToken, TokenFamily, token_hash
+from tests.builders import WITHHELD
 from tests.smart.launching import (
     AT_SKIN,
     KIT,
@@ -43,6 +44,7 @@ from tests.smart.world import (
     BASE,
     assert_oauth_error,
     assert_redirect_error,
+    own_record,
     query_of,
 )
 
@@ -377,8 +379,128 @@ async def test_somebody_opens_an_app_on_their_own_record_in_the_portal(practice:
     await browser.sign_in()
     assert browser.heading == "Allow Heart Diary to use your record?"
     tokens = (await app.exchange(await approved(browser))).json()
-    assert (tokens["patient"], tokens["encounter"]) == ("mara", "visit-1")
+    assert tokens["patient"] == "mara"
     assert tokens["fhirUser"] == f"{BASE}/fhir/{MARA}"
+
+
+OF_THE_EHR = {
+    "intent": "review-a-result",
+    "smart_style_url": STYLE,
+    "fhirContext": [
+        {
+            "reference": "Observation/told",
+            "role": "urn:a-role",
+            "type": "Observation",
+        },
+        {"reference": "Observation/held", "identifier": {"value": "words of the EHR"}},
+        {"identifier": {"value": "more words"}},
+    ],
+}
+LOOKING = "launch launch/encounter openid patient/Patient.rs patient/Encounter.rs"
+
+
+async def with_held_back(practice: Practice) -> None:
+    """A result that Mara sees, and a visit and a result that are held back from her."""
+    of_mara = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"text": "A result"},
+        "subject": {"reference": MARA},
+    }
+    await put(
+        practice.world,
+        "skin",
+        {**of_mara, "id": "told"},
+        {**of_mara, "id": "held", "meta": WITHHELD},
+        {**visit("held-visit", "2030-03-04", "Talk"), "meta": WITHHELD},
+    )
+
+
+async def told_to_mara(practice: Practice, scope: str, **launch: Any) -> dict[str, Any]:
+    await with_held_back(practice)
+    app = await patient_app(practice.world)
+    browser = practice.world.browser()
+    handle = await practice.launch(**{**OF_THE_EHR, **launch})
+    await browser.authorize(app, launch=handle, scope=scope)
+    await browser.sign_in()
+    tokens: dict[str, Any] = (await app.exchange(await approved(browser))).json()
+    return tokens
+
+
+async def test_a_patients_app_is_told_what_its_patient_may_read(practice: Practice) -> None:
+    """Planted fault: what an EHR says is told to whoever signs in."""
+    tokens = await told_to_mara(practice, f"{LOOKING} patient/Observation.rs")
+    assert tokens["encounter"] == "visit-1"
+    assert "launch/encounter" in tokens["scope"].split()
+    assert tokens["fhirContext"] == [
+        {"reference": "Observation/told", "role": "urn:a-role", "type": "Observation"}
+    ]
+    assert "intent" not in tokens
+    assert tokens["smart_style_url"] == STYLE
+
+
+async def test_what_is_held_back_from_a_patient_is_not_told_by_a_launch(
+    practice: Practice,
+) -> None:
+    tokens = await told_to_mara(practice, LOOKING, encounter="Encounter/held-visit")
+    assert "encounter" not in tokens
+    assert "launch/encounter" not in tokens["scope"].split()
+    assert "fhirContext" not in tokens
+
+
+async def test_nor_what_the_app_may_not_read(practice: Practice) -> None:
+    """Planted fault: it is read with all that the person may see, and not within the scopes."""
+    tokens = await told_to_mara(practice, "launch openid patient/Patient.rs")
+    assert not {"encounter", "fhirContext", "intent"} & tokens.keys()
+
+
+async def test_staff_are_told_all_of_it(practice: Practice) -> None:
+    await with_held_back(practice)
+    tokens = await practice.tokens(
+        await practice.launch(**OF_THE_EHR, encounter="Encounter/held-visit")
+    )
+    assert tokens["encounter"] == "held-visit"
+    assert tokens["intent"] == "review-a-result"
+    assert len(tokens["fhirContext"]) == len(OF_THE_EHR["fhirContext"])
+
+
+async def test_on_their_own_record_staff_are_patients(practice: Practice) -> None:
+    """Planted fault: staff come first, and their own app sees what is held back from them."""
+    world = practice.world
+    world.directory.access[practice.rowan.key] = (own_record(),)
+    unapproved = await patient_app(world, "own", approved_at=[])
+    tokens = await practice.tokens(await practice.launch(), app=unapproved, scope=PATIENT_SCOPE)
+    assert tokens["fhirUser"] == f"{BASE}/fhir/{MARA}"
+    app = await patient_app(world)
+    launch = await practice.launch(fhirUser="Practitioner/rowan")
+    tokens = await practice.tokens(launch, app=app, scope=PATIENT_SCOPE)
+    assert tokens["fhirUser"] == f"{BASE}/fhir/Practitioner/rowan"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"disabled": True}, {"permissions": ()}, {"practice": "family"}, {"awaits_review": True}],
+)
+async def test_a_launch_ends_with_the_rights_of_its_ehr(
+    practice: Practice, change: dict[str, Any]
+) -> None:
+    """Planted fault: who made a launch is not looked at again."""
+    launch = await practice.launch()
+    ehr = await practice.world.store.get(Client, "ehr")
+    assert ehr is not None
+    changed = msgspec.structs.replace(ehr, **change)
+    await practice.world.store.transact(lambda transaction: transaction.put(changed))
+    browser = practice.world.browser()
+    await browser.authorize(practice.app, launch=launch, scope=USER_SCOPE)
+    assert_redirect_error(browser.page, "invalid_request")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "left\u202eright", "one\u2028two"])
+async def test_a_launch_holds_text_that_can_be_shown(practice: Practice, text: str) -> None:
+    """Planted fault: any text is taken, and the store cannot write half a character."""
+    items = ({"intent": text}, {"fhirContext": [{"identifier": {"value": text}}]})
+    for change in items:
+        assert_oauth_error(await practice.post(**change), "invalid_request")
 
 
 async def test_pushed_and_posted_requests_bring_a_launch_too(practice: Practice) -> None:

@@ -40,7 +40,7 @@ from fhir_portal.smart.launch import Launch, Launches
 from fhir_portal.smart.outbound import Outbound
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.token import AccessToken, TokenFamily, authenticate
-from fhir_portal.web.launch import EhrLaunches, visits_by
+from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.site import site
@@ -228,6 +228,7 @@ class World:
             dpop=dpop,
             notices=OutboxConnectionNotices(),
             visits=visits_by(world.portal, world.clock),
+            sees=sees_by(world.portal, world.clock),
             clock=world.clock,
             random=world.random,
         )

@@ -554,7 +554,8 @@ async def test_what_somebody_connected_for_themselves_is_apart_from_their_work(
     world, app = practice.world, await patient_app(practice.world)
     world.directory.access[practice.rowan.key] = (own_record(),)
     own = await practice.tokens(None, app=app, scope="launch/patient patient/Patient.rs")
-    work = await practice.tokens(await practice.launch(), app=app, scope=PATIENT_SCOPE)
+    launch = await practice.launch(fhirUser="Practitioner/rowan")
+    work = await practice.tokens(launch, app=app, scope=PATIENT_SCOPE)
     browser = await at_apps(practice, ROWAN)
     sections = [one for one in browser.document.xpath("//section") if one.xpath(".//form")]
     assert len(sections) == 2

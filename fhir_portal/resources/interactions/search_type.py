@@ -7,7 +7,7 @@ from typing import Final
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.fhir.bundle import bundle, search_entries
-from fhir_portal.fhir.errors import Invalid, InvalidSearch
+from fhir_portal.fhir.errors import Invalid, InvalidSearch, NotSupported
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources import audit_event
@@ -29,6 +29,10 @@ async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -
     asked = understood(server, request)
     if request.type == "AuditEvent":
         return await audit_event.search(server, asked, visible, auth)
+    if auth.context == "user" and asked.request.only_total:
+        # A total touches no record that the access could be written down for.
+        message = "a total alone is not told to staff: leave out _summary=count and _count=0"
+        raise NotSupported(message)
     page = await server.reader.search(asked.request, visible, after=asked.after)
     matches = checked(page.rows, visible)
     included = await _included(server, auth, asked.request, matches)

@@ -8,8 +8,9 @@ import pytest
 from joserfc import jwt
 
 from fhir_portal.smart import errors
-from fhir_portal.smart.authorization import AskConsent, ChooseRecord
+from fhir_portal.smart.authorization import AskConsent, ChooseRecord, Finished
 from fhir_portal.smart.code import AuthorizationCode
+from fhir_portal.smart.errors import ConsentRequired
 from fhir_portal.smart.grants.token_exchange import ACCESS_TOKEN
 from fhir_portal.smart.revocation import revoke_where
 from fhir_portal.smart.server import NothingTicked, RecordChanged
@@ -397,7 +398,7 @@ async def test_consent_for_several_is_asked_each_time(world: World) -> None:
     await give(world, own_record())
     app = await world.confidential_app()
     await app.tokens()
-    _, _, step = await asked(world, app, authorization_details=None)
-    assert not isinstance(step, AskConsent)
-    _, _, step = await asked(world, app)
-    assert isinstance(step, AskConsent)
+    _, _, step = await asked(world, app, authorization_details=None, prompt="none")
+    assert isinstance(step, Finished)
+    with pytest.raises(ConsentRequired):
+        await asked(world, app, prompt="none")
