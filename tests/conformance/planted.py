@@ -146,9 +146,9 @@ DISCOVERY: Final = (
         (
             "S13",
             "the certificate of the run is somebody else's",
-            "    config = uvicorn.Config(\n        whole.app, ssl_certfile=file, ssl_keyfile=file,",
+            "    config = uvicorn.Config(\n        whole.app,\n",
             '    file = certificate(tmp_path, "elsewhere")\n'
-            "    config = uvicorn.Config(\n        whole.app, ssl_certfile=file, ssl_keyfile=file,",
+            "    config = uvicorn.Config(\n        whole.app,\n",
         ),
     ),
 )

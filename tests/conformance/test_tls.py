@@ -61,7 +61,11 @@ async def served(prepared: Path, tmp_path: Path) -> AsyncIterator[Served]:
     whole.browsers = []
     whole.trust = ssl.create_default_context(cafile=str(file))
     config = uvicorn.Config(
-        whole.app, ssl_certfile=file, ssl_keyfile=file, lifespan="off", log_level="critical"
+        whole.app,
+        ssl_certfile=file,
+        ssl_keyfile=file,
+        lifespan="off",
+        log_config=None,  # the loggers are everybody's
     )
     server = uvicorn.Server(config)
     listener.listen()

@@ -72,7 +72,7 @@ class FhirStandIn:
 
 @contextlib.asynccontextmanager
 async def served(world: World, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(FhirStandIn(world), log_level="warning", lifespan="off")
+    config = uvicorn.Config(FhirStandIn(world), log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     listener.listen()  # from here on connections wait until the server takes them
     task = asyncio.create_task(server.serve([listener]))
