@@ -52,7 +52,7 @@ from tests.search.corpus import BASE, Corpus, small_corpus
 from tests.search.matcher import NOW
 from tests.search.queries import LABELS, Label, Query, expected, generate
 from tests.stores.rows import KEY, a_row, asked, of_practice, of_record, write
-from tests.stores.test_log import lines
+from tests.stores.test_log import lines, of_app
 
 TYPES: Final = (
     "Condition",
@@ -904,6 +904,7 @@ LOOKUPS: Final = (
     ),
     Operation("log of a practice", lambda s: lines(s, None)),
     Operation("log of an agent", lambda s: lines(s, agent="Patient/ada")),
+    Operation("log of an app", of_app),
 )
 """Whatever the store does, but for searches that no record bounds."""
 
