@@ -53,6 +53,7 @@ async def test_a_duplicate_client_is_refused_and_the_first_stays(world: World) -
         ({"permissions": ["launch"], "practice": "skin"}, InvalidClientMetadata),
         ({"metadata": {"initiate_login_uri": "http://app.example/"}}, InvalidClientMetadata),
         ({"metadata": {"initiate_login_uri": f"{REDIRECT}?launch=x"}}, InvalidClientMetadata),
+        ({"metadata": {"initiate_login_uri": f"{REDIRECT}?launch="}}, InvalidClientMetadata),
         ({"metadata": {"initiate_login_uri": f"{REDIRECT}?iss=x"}}, InvalidClientMetadata),
         ({"auth_method": "client_secret_basic"}, InvalidClientMetadata),
         ({"jwks": KEYS}, InvalidClientMetadata),
