@@ -52,6 +52,7 @@ from fhir_portal.resources.store import PortalStore
 from fhir_portal.search.request import parse_search
 from fhir_portal.settings import load
 from fhir_portal.smart.client import Client
+from fhir_portal.smart.keys import derive
 from fhir_portal.smart.token import AccessToken, token_hash
 from tests.places import DRIVERS, NO_SERVER, SERVER, TRANSACTIONS, Database, File, Place
 
@@ -110,7 +111,12 @@ async def filled(place: Place, resources: int, token: str) -> None:
 
 def portal_over(store: PortalStore) -> Portal:
     return Portal.over(
-        store, store.log, clock=time.time, base=BASE, aliases=(), page_key=secrets.token_bytes(32)
+        store,
+        store.log,
+        clock=time.time,
+        base=BASE,
+        aliases=(),
+        derive=functools.partial(derive, secrets.token_bytes(32)),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import random
 import statistics
 import tempfile
@@ -27,6 +28,7 @@ from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.portal import Portal
 from fhir_portal.resources.writing import update_in
+from fhir_portal.smart.keys import derive
 from fhir_portal.smart.scope import ScopeSet
 
 PRACTICE = "scale"
@@ -162,7 +164,7 @@ async def run(sizes: list[int]) -> None:
             clock=time.time,
             base="http://127.0.0.1:8000/fhir",
             aliases=(),
-            page_key=b"0123456789abcdef" * 2,
+            derive=functools.partial(derive, b"0123456789abcdef" * 2),
         )
         figures: dict[int, dict[str, float]] = {}
         stored = 0

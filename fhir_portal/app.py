@@ -33,6 +33,7 @@ from fhir_portal.logs import configure
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.outbox import CHANNELS, Channel, FolderDelivery, deliver_channel
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
+from fhir_portal.operations.catalog import operations_of
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
@@ -158,7 +159,7 @@ class Application:
             clock=clock,
             base=issuer.fhir,
             aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
-            page_key=self.keys.derive("page-links"),
+            derive=self.keys.derive,
         )
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
@@ -329,6 +330,7 @@ class Application:
                 version=version("fhir-portal"),
                 date=datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%d"),
                 security=capability_security(issuer),
+                operations=operations_of,
             )
         )
 

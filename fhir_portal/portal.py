@@ -22,13 +22,15 @@ from fhir_portal.access.log import AccessLog, AccessRow
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.call import Collaborators
+from fhir_portal.operations.catalog import operate
 from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
 from fhir_portal.resources.interactions.bundle import bundle_interaction
 from fhir_portal.resources.server import PageLinks, Server
 from fhir_portal.resources.store import ResourceStore
 
 _log = structlog.get_logger()
-_WRITES: Final = frozenset({"create", "update", "delete", "bundle"})
+_WRITES: Final = frozenset({"create", "update", "delete", "bundle", "operation"})
 _SERVED: Final = frozenset(served_types())
 
 
@@ -52,6 +54,7 @@ class Portal:
 
     server: Server
     callers: Callers
+    collaborators: Collaborators
 
     @classmethod
     def over(
@@ -62,10 +65,14 @@ class Portal:
         clock: Callable[[], float],
         base: str,
         aliases: tuple[str, ...],
-        page_key: bytes,
+        derive: Callable[..., bytes],
         new_id: Callable[[], str] = random_id,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> Portal:
-        """Put a portal together. ``base`` is the FHIR base; ``page_key`` has 32 bytes."""
+        """Put a portal together. ``base`` is the FHIR base.
+
+        ``derive`` makes a key of 32 bytes for a purpose (`fhir_portal.smart.keys.ServerKeys`).
+        """
         callers = Callers(store, clock)
         server = Server(
             store=store,
@@ -74,12 +81,13 @@ class Portal:
             clock=clock,
             new_id=new_id,
             base=base,
-            pages=PageLinks(page_key),
+            pages=PageLinks(derive("page-links")),
             still=callers.still,
             served=_SERVED,
             aliases=aliases,
         )
-        return cls(server, callers)
+        site = base.removesuffix("/fhir")
+        return cls(server, callers, Collaborators(base=site, derive=derive, random=random))
 
     async def perform(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
         """Carry out one interaction for a caller and record the access.
@@ -125,6 +133,8 @@ class Portal:
     async def _interaction(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
         if request.interaction == "bundle":
             return await bundle_interaction(self.server, request, auth, self._entry)
+        if request.interaction == "operation":
+            return await operate(self.server, self.collaborators, request, auth)
         if request.type is not None:
             if request.type not in _SERVED:
                 message = f"{request.type} is not a resource type of this server"
@@ -166,12 +176,13 @@ def _rows(
         what = f"{request.type}/{request.id}"
     elif request.interaction == "create" and status < 300:  # noqa: PLR2004 - it was made
         what, detail = detail, ""
+    interaction = f"${request.operation}" if request.operation else request.interaction
     for record, told in touched:
         yield AccessRow(
             at=int(server.clock() * 1000),
             practice=auth.practice,
             record=record,
-            interaction=request.interaction,
+            interaction=interaction,
             what=what,
             status=status,
             client=auth.client,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from fhir_portal.portal import Portal
 from fhir_portal.records import Record, RecordStore
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import Client
+from fhir_portal.smart.keys import derive
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import AccessToken, token_hash
 
@@ -78,7 +80,7 @@ def a_portal(
         clock=clock,
         base=base,
         aliases=("http://localhost:8000/fhir",),
-        page_key=b"0123456789abcdef" * 2,
+        derive=functools.partial(derive, b"0123456789abcdef" * 2),
         new_id=ids or Ids(),
     )
 
@@ -246,6 +248,14 @@ def some_answers(
             "source": reference(source),
         }
         | more,
+    )
+
+
+def a_task(own_id: str | None = None, *, of: str = "ada", **more: Any) -> Json:
+    return resource(
+        "Task",
+        own_id,
+        **{"status": "requested", "intent": "order", "for": reference(f"Patient/{of}")} | more,
     )
 
 

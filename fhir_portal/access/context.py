@@ -55,6 +55,10 @@ class AuthContext:
             return self.staff.fhir_user
         return self.record.fhir_user if self.record else None
 
+    def may(self, permission: str) -> bool:
+        """Whether the caller is a member of staff whose access level has a permission."""
+        return self.staff is not None and permission in self.staff.permissions
+
     @property
     def is_self(self) -> bool:
         """Whether the person uses their own record."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fhir_portal.access.context import AuthContext
+from fhir_portal.access.operations import OPERATIONS, OperationRule
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OF_STAFF, OWNERS, Directory
 from fhir_portal.access.visibility import NO_SECTION, Visibility
 from fhir_portal.access.writes import writable
@@ -60,6 +61,47 @@ def decide(auth: AuthContext, ask: Ask) -> Permit | Deny:
         if reason:
             return Deny(reason)
     return _within(auth, ask.letter, ask.resource_type)
+
+
+def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | Deny:
+    """Decide whether a caller may carry out an operation now; what no rule permits is denied.
+
+    A permit's visibility is that of the resource the operation is called on: whoever may call it
+    there has to see that.
+    """
+    rule = OPERATIONS.get(operation)
+    if rule is None:
+        return Deny(f"${operation} is not offered")
+    if at >= auth.expires:
+        return Deny("the access token has expired")
+    record = auth.record
+    if record is not None and record.until is not None and at >= record.until:
+        return Deny("the grant has ended")
+    reason = _not_called_by(auth, rule)
+    if reason:
+        return Deny(reason)
+    for letter, name in rule.letters:
+        # Part of a type is not enough: what an operation writes is not held against criteria.
+        if _granted(auth, letter, name) is not None:
+            return Deny(f"no scope grants {letter} on all of {name}")
+    if rule.target in OPERATION_TARGETS:
+        if auth.staff_patient is not None:
+            return Deny(f"{rule.target} is not part of a patient's record")
+        practice = auth.practice
+        return Permit(Visibility.of_practice(rule.target, practice=practice, labels=None).own())
+    found = _within(auth, "r", rule.target)
+    return found if isinstance(found, Deny) else Permit(found.visible.own())
+
+
+def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
+    """Return why this kind of caller may not call an operation, or ``""`` when it may."""
+    if auth.context == "system":
+        return "" if rule.system else "this operation is for people"
+    if auth.staff is not None:
+        if rule.staff is None:
+            return "this operation is not for a practice's staff"
+        return "" if auth.may(rule.staff) else f"this access level does not hold '{rule.staff}'"
+    return "this operation is for a practice"
 
 
 def _within(auth: AuthContext, letter: str, resource_type: str) -> Permit | Deny:
@@ -212,6 +254,10 @@ def _granted(
         return ()
     return tuple(dict.fromkeys(found))
 
+
+OPERATION_TARGETS: Final = frozenset({"Person"})
+"""Types that operations are called on though nobody but an EHR may read them: no answer of these
+operations holds the resource."""
 
 _ANY_SECTION: Final = frozenset(section_displays()) | {NO_SECTION}
 

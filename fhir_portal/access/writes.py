@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
+from fhir_portal.access.operations import staff_letters
 from fhir_portal.access.owners import DIRECTORY, OF_STAFF, OWNERS
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import sections_of, types_in
@@ -104,11 +105,11 @@ class WriteTableScopes:
             return "cruds" if resource_type in SYSTEM_WRITES else "rs"
         of_staff = record is not None and record.is_staff
         if context == "user" and (record is None or of_staff):
-            return "rs" if resource_type in OF_STAFF else ""
+            return _of_staff(resource_type)
         if context != "patient" or resource_type not in OWNERS:
             return ""
         if of_staff:
-            return "rs" if resource_type in OF_STAFF else ""
+            return _of_staff(resource_type)
         rule = PERSON_WRITES.get(resource_type)
         letters = "rs" + (rule.letters if rule else "")
         if record is not None and not record.is_own:
@@ -117,6 +118,12 @@ class WriteTableScopes:
             if resource_type not in types_in(record.act):
                 letters = "rs"
         return "".join(letter for letter in "cruds" if letter in letters)
+
+
+def _of_staff(resource_type: str) -> str:
+    """What staff read, and what lets them call operations."""
+    found = set(staff_letters(resource_type)) | set("rs" if resource_type in OF_STAFF else "")
+    return "".join(letter for letter in "cruds" if letter in found)
 
 
 _SERVED: Final = frozenset(served_types())

@@ -62,6 +62,18 @@ class AccountName(Record, frozen=True, kw_only=True):
     account: str
 
 
+class AccountPerson(Record, frozen=True, kw_only=True):
+    """Whose a Person is: ``key`` is ``<practice>/Person/<id>``, so that one account has it."""
+
+    kind: ClassVar[str] = "account-person"
+
+    account: str
+
+
+class PersonTaken(Exception):
+    """The Person is another account's."""
+
+
 def folded(username: str) -> str:
     """Return the form in which user names are compared: case and width do not tell them apart.
 
@@ -133,12 +145,42 @@ def new_account(
 
 
 async def insert_account(transaction: RecordTransaction, account: Account) -> None:
-    """Store a new account under its user name. Raises `DuplicateAccount`."""
+    """Store a new account under its user name. Raises `DuplicateAccount` and `PersonTaken`."""
     try:
         await transaction.insert(AccountName(key=account.username, account=account.key))
     except DuplicateRecord:
         raise DuplicateAccount(account.username) from None
+    for person in account.persons:
+        await _insert_person(transaction, account, person)
     await transaction.insert(account)
+
+
+async def add_person(transaction: RecordTransaction, account: Account, person: str) -> Account:
+    """Let an account be a ``<practice>/Person/<id>`` too, and return it. Raises `PersonTaken`.
+
+    It is one of each practice at most: a practice knows a human once.
+    """
+    practice = person.partition("/")[0]
+    if any(one.partition("/")[0] == practice for one in account.persons):
+        raise PersonTaken(f"the account is known at '{practice}' already")
+    await _insert_person(transaction, account, person)
+    changed = msgspec.structs.replace(account, persons=(*account.persons, person))
+    if not await transaction.replace(account, changed):
+        raise UnknownAccount(account.key)
+    return changed
+
+
+async def _insert_person(transaction: RecordTransaction, account: Account, person: str) -> None:
+    try:
+        await transaction.insert(AccountPerson(key=person, account=account.key))
+    except DuplicateRecord:
+        raise PersonTaken(person) from None
+
+
+async def account_of_person(reader: RecordReader, person: str) -> Account | None:
+    """Return the account that is a ``<practice>/Person/<id>``."""
+    found = await reader.get(AccountPerson, person)
+    return await reader.get(Account, found.account) if found else None
 
 
 async def account_named(reader: RecordReader, username: str) -> Account | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import load
 from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.keys import derive
 
 REJECTED: Final = 1
 USAGE: Final = 2
@@ -166,7 +168,7 @@ def _server(store: PortalStore) -> Server:
         clock=time.time,
         base=issuer.fhir,
         aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
-        page_key=secrets.token_bytes(32),
+        derive=functools.partial(derive, secrets.token_bytes(32)),
     ).server
 
 

@@ -5,6 +5,7 @@ A password is never an argument: arguments are in the list of processes, and in 
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import sys
@@ -56,6 +57,7 @@ from fhir_portal.resources.importing import operator
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import load
 from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.keys import derive
 from fhir_portal.smart.revocation import disable_account, remove_staff
 
 staff_commands = typer.Typer(
@@ -279,7 +281,7 @@ async def _new_practitioner(store: PortalStore, practice: str, name: str) -> str
         clock=time.time,
         base=Issuer(settings.base_url, settings.aliases).fhir,
         aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
-        page_key=secrets.token_bytes(32),
+        derive=functools.partial(derive, secrets.token_bytes(32)),
     )
     tree = {"resourceType": "Practitioner", "active": True, "name": [{"text": name.strip()}]}
     made = await portal.perform(

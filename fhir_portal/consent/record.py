@@ -61,8 +61,8 @@ class StaffAccess:
     """What a member of a practice's staff may use right now, as staff: the whole practice.
 
     ``fhir_user`` is the ``Practitioner/<id>`` of this practice that they are. ``level`` is their
-    access level: what in the practice they may see and do. ``zone`` is the practice's time zone
-    (IANA).
+    access level and ``permissions`` what it lets them see and do in the practice. ``zone`` is the
+    practice's time zone (IANA).
     """
 
     practice: str
@@ -70,6 +70,7 @@ class StaffAccess:
     fhir_user: str
     name: str
     level: str = "read"
+    permissions: frozenset[str] = frozenset({"view"})
     zone: str = "UTC"
 
     @property

@@ -7,6 +7,7 @@ check and every rule applies to it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from fhir_portal.portal import Portal
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import LAUNCH, ClientType, NewClient, add_client
+from fhir_portal.smart.keys import derive
 from fhir_portal.smart.scope import ScopeSet
 
 CALLBACKS: Final = (
@@ -80,7 +82,15 @@ async def build_world(
     ``base`` is the FHIR base, by which links in what is written are recognised as our own. The
     day is the clock's, in UTC; charts of the same day are the same.
     """
-    portal = Portal.over(store, store.log, clock=clock, base=base, aliases=(), page_key=random(32))
+    portal = Portal.over(
+        store,
+        store.log,
+        clock=clock,
+        base=base,
+        aliases=(),
+        derive=functools.partial(derive, random(32)),
+        random=random,
+    )
     day = datetime.fromtimestamp(clock(), UTC).date()
     passwords = Passwords()
     # Hashing takes its time in threads, meanwhile the charts are written.

@@ -10,7 +10,8 @@ OperationOutcome. Source: FHIR R4 §3.1.0 (status codes) and the issue-type code
     ├── Unauthenticated         401 login
     ├── Forbidden               403 forbidden
     ├── NotFound                404 not-found        absent, or hidden from this caller
-    │   └── UnknownType         404 not-supported
+    │   ├── UnknownType         404 not-supported
+    │   └── UnknownOperation    404 not-supported
     ├── MethodNotAllowed        405 not-supported
     ├── NotAcceptable           406 not-supported
     ├── Conflict                409 conflict
@@ -87,6 +88,12 @@ class NotFound(FhirError):
 
 class UnknownType(NotFound):
     """Not a resource type this server serves."""
+
+    code = "not-supported"
+
+
+class UnknownOperation(NotFound):
+    """Not an operation this server offers at this address."""
 
     code = "not-supported"
 

@@ -2,7 +2,7 @@
 
 ``interaction`` is a code of the restful-interaction code systems: ``read``, ``vread``, ``update``,
 ``delete``, ``create``, ``search-type``, ``history-instance``, ``history-system``, ``batch``,
-``transaction``, ``capabilities``.
+``transaction``, ``operation``, ``capabilities``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class FhirRequest(msgspec.Struct, frozen=True):
     """One interaction, from HTTP or from an entry of a batch or transaction.
 
     ``query`` are the decoded name/value pairs in order. The conditional headers are as sent.
+    ``operation`` is the code of an operation, without its ``$`` (FHIR R4 §3.2); ``is_get`` says
+    that it was asked for by GET, which may change nothing.
     """
 
     interaction: str
@@ -36,6 +38,8 @@ class FhirRequest(msgspec.Struct, frozen=True):
     if_none_exist: str | None = None
     prefer: Prefer | None = None
     lenient: bool = False
+    operation: str | None = None
+    is_get: bool = False
 
 
 class FhirResponse(msgspec.Struct, frozen=True):
@@ -66,8 +70,14 @@ def interaction_at(method: str, path: str) -> FhirRequest | None:
     their form.
     """
     parts = path.split("/") if path else []
+    operation = parts.pop()[1:] if parts and parts[-1].startswith("$") else None
     shape = "/".join([_PLACES.get(part, "x") for part in parts])
-    interaction = _ADDRESSES.get((method, shape))
+    if operation is not None:
+        if (method, shape) not in _OPERATED or not _CODE.fullmatch(operation):
+            return None
+        interaction: str | None = "operation"
+    else:
+        interaction = _ADDRESSES.get((method, shape))
     if interaction is None:
         return None
     named = [part for part in parts if part not in _PLACES]
@@ -76,9 +86,15 @@ def interaction_at(method: str, path: str) -> FhirRequest | None:
     for part in named[1:]:
         if part in _DOTS or not is_id(part):
             return None
-    return FhirRequest(interaction, *named)  # type: ignore[arg-type]  # type, id, version at most
+    request = FhirRequest(interaction, *named)  # type: ignore[arg-type]  # type, id, version at most
+    if operation is None:
+        return request
+    return msgspec.structs.replace(request, operation=operation, is_get=method == "GET")
 
 
+_CODE = re.compile(r"[a-z][a-z0-9-]{0,63}")
+_OPERATED = frozenset((method, at) for method in ("GET", "POST") for at in ("x/x", "x", ""))
+"""Where operations are: on an instance, a type, the server."""
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 _DOTS = frozenset({".", ".."})
 """Ids by their form, but not addressable: clients and proxies resolve them (RFC 3986 §5.2.4)."""

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import LoggedAccess
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.consent.grant import IG
 from fhir_portal.fhir import json
 from fhir_portal.fhir.bundle import bundle, search_entries
 from fhir_portal.fhir.datetime import instant
@@ -51,6 +52,7 @@ _ACTIONS: Final = {
 _CHUNK: Final = 200
 _CHUNKS: Final = 25
 _DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
+_OPERATION: Final = f"{IG}/OperationDefinition"
 _REST: Final = "http://hl7.org/fhir/restful-interaction"
 
 
@@ -211,7 +213,7 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
         "id": logged.id,
         "meta": {"versionId": "1", "lastUpdated": recorded},
         "type": _code("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest"),
-        "subtype": [_code(_REST, row.interaction)],
+        "subtype": _subtype(row.interaction),
         "action": _ACTIONS.get(row.interaction, "E"),
         "recorded": recorded,
         "outcome": "0" if row.status < 400 else ("4" if row.status < 500 else "8"),  # noqa: PLR2004
@@ -223,6 +225,13 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
     if entities:
         tree["entity"] = entities
     return tree
+
+
+def _subtype(interaction: str) -> list[dict[str, str]]:
+    """The interaction; for an operation (``$code``) also which one, by its definition."""
+    if not interaction.startswith("$"):
+        return [_code(_REST, interaction)]
+    return [_code(_REST, "operation"), _code(_OPERATION, interaction[1:])]
 
 
 def _may_see(logged: LoggedAccess, visible: Visibility, auth: AuthContext) -> bool:

@@ -52,10 +52,18 @@ def parameters_of(resource_type: str) -> dict[str, SearchParameter]:
     return found
 
 
-def capability_statement(*, base: str, version: str, date: str, security: dict[str, Any]) -> Any:
+def capability_statement(
+    *,
+    base: str,
+    version: str,
+    date: str,
+    security: dict[str, Any],
+    operations: Callable[[str | None], list[dict[str, Any]]],
+) -> Any:
     """Return the CapabilityStatement (FHIR R4 §2.40), printed from the tables.
 
-    ``security`` is what the authorization server says of itself (the SMART ``oauth-uris``).
+    ``security`` is what the authorization server says of itself (the SMART ``oauth-uris``);
+    ``operations`` gives those of a type, and of the whole server for ``None``.
     """
     types = served_types()
     references = {
@@ -91,7 +99,13 @@ def capability_statement(*, base: str, version: str, date: str, security: dict[s
                     "are refused unless Prefer: handling=lenient is sent."
                 ),
                 "security": {"cors": True, **security},
-                "resource": [_resource(name, references[name], pointing[name]) for name in types],
+                "resource": [
+                    {
+                        **_resource(name, references[name], pointing[name]),
+                        **({"operation": found} if (found := operations(name)) else {}),
+                    }
+                    for name in types
+                ],
                 "interaction": [
                     {"code": "batch"},
                     {"code": "transaction"},
@@ -101,6 +115,7 @@ def capability_statement(*, base: str, version: str, date: str, security: dict[s
                     {"name": code, "type": kind}
                     for code, kind in (("_id", "token"), ("_lastUpdated", "date"))
                 ],
+                **({"operation": found} if (found := operations(None)) else {}),
             }
         ],
     }

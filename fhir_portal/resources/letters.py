@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from fhir_portal.access.operations import OPERATIONS
+
 
 @dataclass(frozen=True, slots=True)
 class Needed:
@@ -51,3 +53,9 @@ NEEDED: Final = (
     ),
     Needed("EHR launch", "POST /oauth/launch", "r", "each type that the launch refers to"),
 )
+NEEDED_BY_OPERATIONS: Final = tuple(
+    Needed(f"${code}", f"on {rule.target}", letters, name)
+    for code, rule in sorted(OPERATIONS.items())
+    for name, letters in rule.by_type
+)
+"""The same for operations, printed from their rules."""

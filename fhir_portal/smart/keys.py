@@ -69,6 +69,13 @@ class SigningKey(Record, frozen=True, kw_only=True):
     retired: float | None = None
 
 
+def derive(secret: bytes, purpose: str, *parts: bytes) -> bytes:
+    """32 bytes that only whoever has the secret can compute, for a purpose and its parts."""
+    key = hmac.digest(secret, purpose.encode(), "sha256")
+    framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return hmac.digest(key, framed, "sha256")
+
+
 @dataclass(frozen=True, slots=True)
 class ServerKeys:
     """The keys a server works with; ``others`` are published beside the one that signs."""
@@ -79,9 +86,7 @@ class ServerKeys:
 
     def derive(self, purpose: str, *parts: bytes) -> bytes:
         """32 bytes that only this server can compute, for a purpose and its parts."""
-        key = hmac.digest(self.secret, purpose.encode(), "sha256")
-        framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-        return hmac.digest(key, framed, "sha256")
+        return derive(self.secret, purpose, *parts)
 
     @property
     def kid(self) -> str:

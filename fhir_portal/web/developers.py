@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.records import RecordStore
-from fhir_portal.resources.letters import NEEDED
+from fhir_portal.resources.letters import NEEDED, NEEDED_BY_OPERATIONS
 from fhir_portal.smart.authorization_details import type_of
 from fhir_portal.smart.brands import BRANDS_PATH, DEVELOPERS_PATH
 from fhir_portal.smart.client import Client, DuplicateClient, add_client
@@ -106,7 +106,7 @@ def developers_router(
             openapi=issuer.at(OPENAPI_PATH),
             details=type_of(issuer),
             event=event_of(issuer),
-            letters=NEEDED,
+            letters=(*NEEDED, *NEEDED_BY_OPERATIONS),
             algorithms=ALGORITHMS,
             dpop_required=dpop_required,
             works=works,

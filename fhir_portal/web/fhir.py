@@ -29,6 +29,7 @@ from fhir_portal.fhir.errors import (
     UnsupportedMedia,
 )
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag, interaction_at
+from fhir_portal.operations.catalog import methods_at
 from fhir_portal.portal import Portal, fault
 from fhir_portal.resources.catalog import interactions_of
 from fhir_portal.smart.dpop import Shown
@@ -205,6 +206,10 @@ class FhirApi:
         if address.interaction in _WITH_BODY:
             _require_json(headers)
             body = await self._body(headers, receive, address)
+        elif address.operation is not None and method == "POST":
+            body = await self._body(headers, receive, address)
+            if body:  # an operation may be given nothing
+                _require_json(headers)
         elif method == "POST":
             pairs += await self._form(headers, receive)
         request, pretty, wants_json = _request(address, headers, pairs, body)
@@ -306,6 +311,9 @@ def _methods_at(path: str) -> tuple[str, ...]:
         at = interaction_at(method, path)
         if at is None:
             continue
+        if at.operation is not None:
+            found += [name for name in names if name in methods_at(at)]
+            continue
         if at.type in _SERVED and at.interaction not in interactions_of(at.type):
             continue
         found += names
@@ -379,7 +387,7 @@ def _request(
     """Return the request without what is about its representation, and that: pretty, JSON."""
     native = address.type == "Binary" and address.interaction in {"read", "vread"}
     query, pretty, wants_json = _representation(headers, pairs, native=native)
-    if query and address.interaction not in _QUERIED:
+    if query and address.interaction not in _QUERIED and not address.is_get:
         message = f"{query[0][0][:64]} is not supported here"
         raise Invalid(message)
     conditional = {

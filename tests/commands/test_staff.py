@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from fhir_portal.cli import cli
 from fhir_portal.commands.store import in_store
 from fhir_portal.portal import Portal
 from fhir_portal.resources.importing import operator
+from fhir_portal.smart.keys import derive
 from fhir_portal.smart.token import TokenFamily
 from tests.builders import BASE, Caller, Clock, Json, a_practitioner, an_account, keep
 
@@ -57,7 +59,12 @@ def inside(work: Callable[[Any], Awaitable[Any]]) -> Any:
 def given(practice: str, *trees: Json) -> None:
     async def work(store: Any) -> None:
         portal = Portal.over(
-            store, store.log, clock=Clock(), base=BASE, aliases=(), page_key=b"k" * 32
+            store,
+            store.log,
+            clock=Clock(),
+            base=BASE,
+            aliases=(),
+            derive=functools.partial(derive, b"k" * 32),
         )
         await Caller(portal, operator(practice)).store(*trees)
 
@@ -67,7 +74,12 @@ def given(practice: str, *trees: Json) -> None:
 def practitioners(practice: str = "elm") -> list[Json]:
     async def work(store: Any) -> list[Json]:
         portal = Portal.over(
-            store, store.log, clock=Clock(), base=BASE, aliases=(), page_key=b"k" * 32
+            store,
+            store.log,
+            clock=Clock(),
+            base=BASE,
+            aliases=(),
+            derive=functools.partial(derive, b"k" * 32),
         )
         answer = await Caller(portal, operator(practice)).get("Practitioner?_count=50")
         return answer.entries

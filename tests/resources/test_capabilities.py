@@ -6,6 +6,7 @@ import pytest
 
 from fhir_portal.access.writes import NEVER_WRITTEN, OPERATION_ONLY
 from fhir_portal.fhir.definitions import served_types
+from fhir_portal.operations.catalog import operations_of
 from fhir_portal.resources.catalog import (
     INTERACTIONS,
     capability_statement,
@@ -18,7 +19,9 @@ from tests.builders import BASE
 
 @pytest.fixture(scope="module")
 def rows():
-    statement = capability_statement(base=BASE, version="1", date="2030-01-01", security={})
+    statement = capability_statement(
+        base=BASE, version="1", date="2030-01-01", security={}, operations=operations_of
+    )
     return {row["type"]: row for row in statement["rest"][0]["resource"]}
 
 

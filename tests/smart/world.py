@@ -214,7 +214,7 @@ class World:
             clock=world.clock,
             base=issuer.fhir,
             aliases=tuple(f"{alias}/fhir" for alias in aliases),
-            page_key=world.keys.derive("page-links"),
+            derive=world.keys.derive,
         )
         world.server = AuthorizationServer(
             store=world.store,

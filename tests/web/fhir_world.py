@@ -20,12 +20,14 @@ from fhir_portal.accounts.practice import Practice
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.catalog import operations_of
 from fhir_portal.portal import Portal
 from fhir_portal.records import Record
 from fhir_portal.resources.catalog import capability_statement
 from fhir_portal.smart.client import Client, ClientOrigin
 from fhir_portal.smart.discovery import capability_security, scopes_supported, smart_configuration
 from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.keys import derive
 from fhir_portal.smart.token import AccessToken, token_hash
 from fhir_portal.web.fhir import FhirApi
 
@@ -87,7 +89,7 @@ class FhirWorld:
             clock=clock,
             base=BASE,
             aliases=("http://localhost:8000/fhir",),
-            page_key=b"k" * 32,
+            derive=functools.partial(derive, b"k" * 32),
         )
         api = FhirApi(
             portal,
@@ -281,6 +283,7 @@ def capabilities() -> bytes:
             version="0.1.0",
             date="2030-03-17",
             security=capability_security(Issuer(ORIGIN)),
+            operations=operations_of,
         )
     )
 

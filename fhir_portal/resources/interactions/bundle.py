@@ -206,10 +206,12 @@ def _entry(index: int, entry: Mapping[str, Any]) -> _Entry:
         if query and method in {"PUT", "PATCH", "DELETE"}:
             message = "conditional update and delete are not offered; name the resource by its id"
         raise NotSupported(message, expression=f"{place}.request")
-    if query and found.interaction not in _QUERIED:
+    if query and found.interaction not in _QUERIED and not found.is_get:
         message = "this request takes no parameters"
         raise NotSupported(message, expression=f"{place}.request.url")
     writes = found.interaction in {"create", "update"}
+    if found.operation is not None and not found.is_get:
+        writes = isinstance(resource, dict)  # Parameters, or nothing
     if writes != isinstance(resource, dict):
         message = "POST and PUT need a resource, GET and DELETE have none"
         raise Invalid(message, expression=f"{place}.resource")

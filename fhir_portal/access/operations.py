@@ -1,0 +1,63 @@
+"""Who may call which operation: one row for each, held against the caller before anything is read.
+
+The rows say what no OperationDefinition can: which letters of a scope an operation needs (SMART App
+Launch 2.2 has no scopes for operations), which permission of an access level, and whether an EHR
+may call it with a ``system/`` token. What nobody wrote a row for is offered to nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRule:
+    """``target`` is the type the operation is called on, ``letters`` are letter and type in pairs.
+
+    ``staff`` is the permission that a member of staff needs; ``None``: it is not for them.
+    ``system`` says whether an EHR may call it in its practice.
+    """
+
+    target: str
+    letters: tuple[tuple[str, str], ...]
+    staff: str | None = None
+    system: bool = True
+
+    @property
+    def by_type(self) -> tuple[tuple[str, str], ...]:
+        """Each type with all the letters needed on it, as a scope writes them."""
+        found: dict[str, str] = {}
+        for letter, name in self.letters:
+            found[name] = found.get(name, "") + letter
+        return tuple(
+            (name, "".join(one for one in "cruds" if one in letters))
+            for name, letters in found.items()
+        )
+
+
+OPERATIONS: Final[Mapping[str, OperationRule]] = {
+    "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
+}
+
+
+STAFF_PERMISSIONS: Final = frozenset(
+    rule.staff for rule in OPERATIONS.values() if rule.staff is not None
+)
+"""The permissions that operations ask for."""
+
+
+def staff_letters(resource_type: str) -> str:
+    """Return the letters on a type that operations for staff need (``cruds`` order).
+
+    They can be granted under ``user/`` for that alone: by a plain interaction staff change nothing.
+    """
+    found = {
+        letter
+        for rule in OPERATIONS.values()
+        if rule.staff is not None
+        for letter, name in rule.letters
+        if name == resource_type
+    }
+    return "".join(letter for letter in "cruds" if letter in found)

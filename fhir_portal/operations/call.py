@@ -1,0 +1,105 @@
+"""One call of an operation, and what operations work with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import NotFound
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.operations.definition import Arguments, OperationDefinition, parameters
+from fhir_portal.resources.interactions.read import key_of, unknown
+from fhir_portal.resources.permission import checked
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import ResourceReader, Row
+from fhir_portal.resources.writing import gone
+from fhir_portal.smart.scope import ScopeSet
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What operations work with beside the `Server` of the interactions.
+
+    ``base`` is the address of the site, without a slash at its end; ``derive`` makes a key of the
+    server's secret for a purpose; ``random`` gives that many unpredictable bytes.
+    """
+
+    base: str
+    derive: Callable[..., bytes]
+    random: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: who asks for what, what they gave, and what they may see of its target's type."""
+
+    server: Server
+    collaborators: Collaborators
+    definition: OperationDefinition
+    request: FhirRequest
+    auth: AuthContext
+    arguments: Arguments
+    visible: Visibility
+
+    async def target(self, reader: ResourceReader) -> Row:
+        """Return the resource the operation was called on, as the reader shows it.
+
+        Raises:
+            NotFound: absent, or hidden; the same words. Gone: its deletion may be known.
+        """
+        key = key_of(self.request)
+        row = await reader.read(key, self.visible)
+        if row is None:
+            raise unknown(key)
+        checked([row], self.visible)
+        if row.deleted:
+            raise gone(row)
+        return row
+
+    async def named(self, reader: ResourceReader, reference: Any, resource_type: str) -> Row:
+        """Return a resource of the target's practice that an argument refers to.
+
+        Only for a type that the target's visibility covers. Raises `NotFound`.
+        """
+        text = reference.get("reference", "") if isinstance(reference, Mapping) else ""
+        key = ResourceKey.parse(text) if text.count("/") == 1 else None
+        if key is None or key.type != resource_type or self.visible.resource_type != resource_type:
+            message = f"{text[:80]} is not known"
+            raise NotFound(message)
+        row = await reader.read(key, self.visible)
+        if row is None or row.deleted:
+            raise unknown(key)
+        return row
+
+    def answer(self, values: Mapping[str, Any], *rows: Row, status: int = 200) -> FhirResponse:
+        """Return the answer with these values; ``rows`` are what the call touched, for the log."""
+        return self.answered(parameters(self.definition, values), *rows, status=status)
+
+    def answered(self, tree: dict[str, Any], *rows: Row, status: int = 200) -> FhirResponse:
+        """Return a resource as the answer."""
+        touched = {record: None for row in rows for record in row.facts.touched}
+        return FhirResponse(status, json.dumps(tree), records=tuple(touched))
+
+    @property
+    def as_practice(self) -> AuthContext:
+        """The server acting for the practice, for what an operation writes and the caller may not.
+
+        Only what `decide_operation` has permitted is written under it; it never leaves the call.
+        """
+        return AuthContext(
+            client=self.auth.client,
+            context="system",
+            scopes=ScopeSet.parse("system/*.cruds"),
+            practice=self.auth.practice,
+            expires=self.auth.expires,
+            token="",
+            permissions=frozenset({GRANT_WRITING, LABEL}),
+        )
+
+
+Operation = Callable[[Call], Awaitable[FhirResponse]]

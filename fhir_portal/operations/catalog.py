@@ -1,0 +1,72 @@
+"""The table of operations, and how a call reaches one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fhir_portal.access.context import AuthContext
+from fhir_portal.access.policy import Deny, decide_operation
+from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, UnknownOperation
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.call import Call, Collaborators, Operation
+from fhir_portal.operations.definition import definition_of, posted, queried
+from fhir_portal.operations.portal_account import portal_account
+from fhir_portal.resources.server import Server
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "portal-account": portal_account,
+}
+
+
+def methods_at(request: FhirRequest) -> tuple[str, ...]:
+    """Return the methods an operation has at its address; none when there is no such operation."""
+    if not is_offered(request):
+        return ()
+    changes = definition_of(request.operation or "").affects_state
+    return ("POST",) if changes else ("GET", "HEAD", "POST")
+
+
+def is_offered(request: FhirRequest) -> bool:
+    """Whether the operation of a request exists at its address."""
+    code = request.operation
+    if code is None or code not in OPERATIONS:
+        return False
+    return definition_of(code).is_at(request.type, instance=request.id is not None)
+
+
+async def operate(
+    server: Server, collaborators: Collaborators, request: FhirRequest, auth: AuthContext
+) -> FhirResponse:
+    """Carry out an operation for a caller.
+
+    Raises:
+        UnknownOperation, MethodNotAllowed, Forbidden: before anything of the request is read.
+    """
+    code = request.operation or ""
+    if not is_offered(request):
+        message = "there is no such operation at this address"
+        raise UnknownOperation(message)
+    definition = definition_of(code)
+    if request.is_get and definition.affects_state:
+        message = f"${code} changes something: use POST"
+        raise MethodNotAllowed(message)
+    decision = decide_operation(auth, code, server.clock())
+    if isinstance(decision, Deny):
+        raise Forbidden(decision.reason)
+    if request.is_get:
+        arguments = queried(definition, request.query)
+    else:
+        arguments = posted(definition, request.body)
+    call = Call(server, collaborators, definition, request, auth, arguments, decision.visible)
+    return await OPERATIONS[code](call)
+
+
+def operations_of(resource_type: str | None) -> list[dict[str, Any]]:
+    """Return what the CapabilityStatement says of a type's operations (``None``: the server's)."""
+    found = [definition_of(code) for code in OPERATIONS]
+    return [
+        {"name": one.code, "definition": one.url}
+        for one in sorted(found, key=lambda one: one.code)
+        if one.is_at(resource_type, instance=True) or one.is_at(resource_type, instance=False)
+    ]

@@ -1,0 +1,146 @@
+"""What holds for each operation: defined, claimed, ruled on, and refused to everybody else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fhir_portal.access.operations import OPERATIONS as RULES
+from fhir_portal.access.operations import STAFF_PERMISSIONS
+from fhir_portal.access.policy import Deny, Permit, decide_operation
+from fhir_portal.access.writes import WriteTableScopes
+from fhir_portal.fhir.interaction import FhirRequest
+from fhir_portal.operations.catalog import OPERATIONS, operations_of
+from fhir_portal.operations.definition import definition_of
+from fhir_portal.smart.scope import ScopeSet
+from tests.builders import START, Caller, a_patient, a_person, a_proxy, a_task, an_ehr, oneself
+from tests.operations.examples import EXAMPLES
+from tests.staff import a_member_of_staff
+
+CODES = sorted(OPERATIONS)
+
+
+def scopes_of(context: str, code: str, *, without: tuple[str, str] | None = None) -> ScopeSet:
+    """The scopes that an operation needs, one of them left out."""
+    letters = [one for one in RULES[code].letters if one != without]
+    if ("r", RULES[code].target) not in letters and without != ("r", RULES[code].target):
+        letters.append(("r", RULES[code].target))
+    return ScopeSet.parse(" ".join(f"{context}/{name}.{letter}" for letter, name in letters))
+
+
+def caller_of(kind: str, code: str, **changes: Any) -> Any:
+    """Somebody who may call an operation: an EHR, or staff with the permission and no other."""
+    if kind == "system":
+        return replace(an_ehr(), scopes=scopes_of("system", code), **changes)
+    member = a_member_of_staff()
+    assert member.staff is not None
+    staff = replace(member.staff, permissions=frozenset({RULES[code].staff or ""}))
+    return replace(member, scopes=scopes_of("user", code), staff=staff, **changes)
+
+
+def callers(code: str) -> list[str]:
+    rule = RULES[code]
+    return [
+        kind for kind, may in (("system", rule.system), ("user", rule.staff is not None)) if may
+    ]
+
+
+PAIRS = [(code, kind) for code in CODES for kind in callers(code)]
+
+
+def test_each_has_a_rule_and_each_rule_has_an_operation() -> None:
+    assert set(RULES) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_is_defined_in_the_guide_and_claimed(code: str) -> None:
+    definition = definition_of(code)
+    assert definition.code == code
+    assert definition.url.endswith(f"/{code}")
+    assert RULES[code].target in definition.types
+    for name in definition.types:
+        assert {"name": code, "definition": definition.url} in operations_of(name)
+
+
+@pytest.mark.parametrize(("code", "kind"), PAIRS)
+def test_whoever_has_all_it_needs_may_call_it(code: str, kind: str) -> None:
+    assert isinstance(decide_operation(caller_of(kind, code), code, START), Permit)
+
+
+@pytest.mark.parametrize(("code", "kind"), PAIRS)
+def test_each_letter_is_needed_on_all_of_its_type(code: str, kind: str) -> None:
+    auth = caller_of(kind, code)
+    for letter, name in RULES[code].letters:
+        narrower = replace(auth, scopes=scopes_of(kind, code, without=(letter, name)))
+        assert isinstance(decide_operation(narrower, code, START), Deny), (letter, name)
+        part = ScopeSet.parse(f"{narrower.scopes} {kind}/{name}.{letter}?identifier=urn:x|1")
+        assert isinstance(decide_operation(replace(auth, scopes=part), code, START), Deny)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_staff_need_the_very_permission(code: str) -> None:
+    member = a_member_of_staff()
+    assert member.staff is not None
+    others = STAFF_PERMISSIONS - {RULES[code].staff}
+    staff = replace(member.staff, permissions=frozenset(others))
+    auth = replace(member, scopes=scopes_of("user", code), staff=staff)
+    assert isinstance(decide_operation(auth, code, START), Deny)
+
+
+@pytest.mark.parametrize(("code", "kind"), PAIRS)
+def test_an_expired_token_calls_nothing(code: str, kind: str) -> None:
+    auth = caller_of(kind, code, expires=START)
+    assert isinstance(decide_operation(auth, code, START), Deny)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_patients_and_proxies_may_not_do_what_a_practice_does(code: str) -> None:
+    scopes = scopes_of("patient", code)
+    for auth in (oneself(), a_proxy(sections=("results",), act=("results",))):
+        denied = decide_operation(replace(auth, scopes=scopes), code, START)
+        assert isinstance(denied, Deny)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_its_letters_can_be_granted_to_whoever_may_call_it(code: str) -> None:
+    policy, rule = WriteTableScopes(), RULES[code]
+    for letter, name in rule.letters:
+        if rule.staff is not None:
+            assert letter in policy.grantable("user", name, None)
+        if rule.system:
+            assert letter in policy.grantable("system", name, None)
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_what_is_not_there_and_what_is_another_practices_are_answered_alike(
+    accounts: object, ehr: Caller, other_ehr: Caller, code: str
+) -> None:
+    assert accounts is not None
+    target = RULES[code].target
+    elsewhere = {
+        "Patient": a_patient("elsewhere"),
+        "Person": a_person("elsewhere", links=["Patient/ada-f"]),
+        "Task": a_task("elsewhere", of="ada-f"),
+    }[target]
+    await other_ehr.store(elsewhere)
+    if not definition_of(code).on_instance:
+        pytest.skip("it is not called on a resource")
+    answers = []
+    for own_id in ("nobody", "elsewhere"):
+        tree = {"resourceType": "Parameters", "parameter": EXAMPLES.get(code, [])}
+        body = json.dumps(tree).encode() if EXAMPLES.get(code) else b""
+        asked = FhirRequest("operation", target, own_id, operation=code, body=body)
+        answer = await ehr.perform(asked)
+        answers.append((answer.status, answer.body.replace(own_id.encode(), b"X")))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 404
+
+
+async def test_an_unknown_operation_is_named_as_such(ehr: Caller) -> None:
+    for path in ("Person/ada/$nothing", "Observation/1/$portal-account", "$portal-account"):
+        answer = await ehr.ask("POST", path)
+        assert answer.status == 404
+        assert answer.json["issue"][0]["code"] == "not-supported"
