@@ -1,6 +1,6 @@
-"""Write docs/conformance.md from the tests' ``requirement`` markers.
+"""Write docs/conformance.md and docs/features.md from the tests' ``requirement`` markers.
 
-    python docs/conformance.py            write it
+    python docs/conformance.py            write them
     python docs/conformance.py --check    fail if what is checked in says something else
 
 A test says which statements it checks: ``@pytest.mark.requirement("hl7.fhir.r4", "3.1.0.1", ...)``,
@@ -27,6 +27,10 @@ from typing import Any
 import pytest
 
 PAGE = Path(__file__).with_name("conformance.md")
+FEATURES_PAGE = Path(__file__).with_name("features.md")
+FEATURES = Path(__file__).parents[1] / "tests" / "portal_features.toml"
+PORTAL = "portal"
+"""The set whose ids are rows of `FEATURES`."""
 TESTS = Path(__file__).parents[1] / "tests" / "conformance"
 SEEN, CHECKLIST = TESTS / "faults_seen.json", TESTS / "checklist.toml"
 HEAD = """\
@@ -39,6 +43,13 @@ skipped or expected to fail is a gap. A statement that no test names is not list
 Where a row has planted faults, each of them was put into the server by
 `python -m tests.conformance.faults`, and the tests whose numbers follow it were seen to fail on it;
 without a fault all of them passed.
+"""
+
+FEATURES_HEAD = """\
+# Features
+
+Printed by `make conformance` from the tests: what portals of today let people and practices do, row
+by row, and the tests that walk it here. A row without a test says so.
 """
 
 Requirement = tuple[str, str]
@@ -110,7 +121,8 @@ def page(markers: Markers, planted: Planted) -> str:
     """Return the whole page."""
     by_set: defaultdict[str, list[str]] = defaultdict(list)
     for requirements, one in sorted(markers.tests, key=natural):
-        by_set[requirements].append(one)
+        if requirements != PORTAL:
+            by_set[requirements].append(one)
     lines = [HEAD]
     for requirements, ids in by_set.items():
         lines.append(f"## {requirements}\n")
@@ -122,6 +134,22 @@ def page(markers: Markers, planted: Planted) -> str:
             lines += [_row(one, markers.tests[requirements, one]) for one in ids]
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def features_page(markers: Markers, rows: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the page of features; a test may name no row that is not there."""
+    named = {one for requirements, one in markers.tests if requirements == PORTAL}
+    unknown = sorted(named - rows["words"].keys())
+    if unknown:
+        sys.exit(f"no such row in {FEATURES.name}: {', '.join(unknown)}")
+    lines = [FEATURES_HEAD, "| row | status | tests |", "| --- | --- | --- |"]
+    for one, words in rows["words"].items():
+        tests = markers.tests.get((PORTAL, one), {})
+        names = "<br>".join(_named(test, gap) for test, gap in sorted(tests.items()))
+        status = _status(tests) if tests else "no test"
+        status += f"; open: {rows['open'][one]}" if one in rows["open"] else ""
+        lines.append(f"| {one}: {words} | {status} | {names} |")
+    return "\n".join(lines) + "\n"
 
 
 def _row(one: str, tests: Mapping[str, str]) -> str:
@@ -156,12 +184,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    now = page(collect(), Planted.read())
-    if not check:
-        PAGE.write_text(now, "utf-8")
-        print(now)
-    elif not PAGE.exists() or PAGE.read_text("utf-8") != now:
-        sys.exit(f"{PAGE.name} does not say what the tests say: run make conformance")
+    markers = collect()
+    rows = tomllib.loads(FEATURES.read_text("utf-8"))
+    pages = {PAGE: page(markers, Planted.read()), FEATURES_PAGE: features_page(markers, rows)}
+    for place, now in pages.items():
+        if not check:
+            place.write_text(now, "utf-8")
+            print(now)
+        elif not place.exists() or place.read_text("utf-8") != now:
+            sys.exit(f"{place.name} does not say what the tests say: run make conformance")
 
 
 if __name__ == "__main__":
