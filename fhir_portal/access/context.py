@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fhir_portal.accounts.levels import Permission
 from fhir_portal.consent.record import RecordAccess, StaffAccess
 from fhir_portal.smart.scope import ScopeSet
 
@@ -59,3 +60,7 @@ class AuthContext:
     def is_self(self) -> bool:
         """Whether the person uses their own record."""
         return self.record is not None and self.record.is_own
+
+    def may(self, permission: Permission) -> bool:
+        """Whether a member of staff uses it whose access level has a permission."""
+        return self.staff is not None and permission in self.staff.permissions
