@@ -198,20 +198,17 @@ def known(permissions: Collection[str]) -> frozenset[str]:
 def folded_name(name: str) -> str:
     """Return the form in which names of levels are compared; ``""`` for what is no level's name.
 
-    Case, width and runs of spaces do not tell them apart.
+    A name has 1 to 40 printable characters, folded as well as written. Case, width and runs of
+    spaces do not tell names apart.
     """
-    return " ".join(folded(name).split()) if is_name(name) else ""
-
-
-def is_name(name: str) -> bool:
-    """Whether a level can be called so: 1 to 40 printable characters."""
-    written = name.strip()
-    return 0 < len(written) <= MAX_NAME and written.isprintable() and folded(written) != ""
+    compared = " ".join(folded(name).split())
+    fits = len(name.strip()) <= MAX_NAME and len(compared) <= MAX_NAME
+    return compared if fits and name.strip().isprintable() and compared.isprintable() else ""
 
 
 def require_name(name: str) -> str:
     """Return a name as it is kept. Raises `InvalidLevel`, or `BuiltInLevel` for the built-in's."""
-    if not is_name(name):
+    if not folded_name(name):
         raise InvalidLevel(f"an access level's name has 1 to {MAX_NAME} printable characters")
     if folded_name(name) == READ:
         raise BuiltInLevel(f"the access level '{READ}' is built in and stays as it is")

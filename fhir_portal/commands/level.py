@@ -116,9 +116,9 @@ def show(name: Name, *, practice: Where, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"{found['name']}: {', '.join(found['people']) or 'nobody'}")
-    for title, words in (("may", found["may"]), ("may not", found["may_not"])):
-        for number, one in enumerate(words or ["do anything"] if title == "may not" else words):
-            typer.echo(f"  {'' if number else title:8}{one}")
+    for title, words in (("may", found["may"] or ["nothing"]), ("may not", found["may_not"])):
+        for number, one in enumerate(words):
+            typer.echo(f"  {'' if number else title:9}{one}")
     if found["changed"]:
         typer.echo(
             f"version {found['version']}, by {found['changed_by']} at {found['changed']}; "
