@@ -110,7 +110,7 @@ def test_without_view_no_type_is_read_whatever_else_the_level_has(
         answer = decide(auth, Ask(letter, name, START))
         if (letter, name) == ("r", "Practitioner"):  # their own, by the scope fhirUser
             assert isinstance(answer, Permit)
-            assert answer.visible.ids == {"desk"}
+            assert answer.visible.ids == frozenset({"desk"})
             continue
         assert isinstance(answer, Deny)
         if letter in "rs":
@@ -205,7 +205,7 @@ async def test_the_name_is_told_as_it_is_written(
     await change(practice, "Desk", "view", "invite")
     staff = (await come(workers)).staff
     assert staff is not None
-    assert (staff.level, staff.permissions) == ("Desk", {"view", "invite"})
+    assert (staff.level, staff.permissions) == ("Desk", frozenset({"view", "invite"}))
 
 
 @pytest.mark.parametrize("name", ["whole", "bound"])

@@ -139,7 +139,7 @@ def test_every_permission_says_what_it_lets_somebody_do() -> None:
 async def test_every_practice_has_a_level_to_read_without_a_record(store: EmbeddedStore) -> None:
     for practice in (DERM, FAMILY, "new"):
         (level,) = await levels_of(store, practice)
-        assert (level.name, level.conveys, level.is_built_in) == ("read", {"view"}, True)
+        assert (level.name, level.conveys, level.is_built_in) == ("read", to("view"), True)
         assert await level_of(store, practice, " READ ") == level
     assert await store.every(AccessLevel) == []
 
@@ -197,9 +197,9 @@ def test_a_folded_name_leads_to_itself(written: str) -> None:
 
 async def test_a_level_is_made_changed_and_every_version_kept(practice: EmbeddedStore) -> None:
     (made,) = await change(practice, Edit("Nurse", to("view", "forms"), 0), by=BOSS)
-    assert (made.before, made.added, made.taken) == (None, {"view", "forms"}, set())
+    assert (made.before, made.added, made.taken) == (None, to("view", "forms"), to())
     (then,) = await change(practice, Edit("nurse", to("view", "recover"), 1))
-    assert (then.added, then.taken) == ({"recover"}, {"forms"})
+    assert (then.added, then.taken) == (to("recover"), to("forms"))
     level = await level_of(practice, DERM, "NURSE")
     assert level is not None
     assert level.permissions == ("recover", "view")

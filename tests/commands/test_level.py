@@ -20,9 +20,12 @@ AT = ("--practice", "elm")
 DESK = ("level", "set", "Front desk", *AT, "--permission", "view", "--permission", "invite")
 
 
-@pytest.fixture(autouse=True)
-def _two_practices(own_store: Path) -> None:
-    assert own_store
+pytestmark = pytest.mark.usefixtures("own_store", "two_practices")
+
+
+@pytest.fixture
+def two_practices(own_store: Path) -> None:
+    assert not own_store.exists()
     for key, name in (("elm", "Elm Street"), ("oak", "Oak Street")):
         run("practice", "add", key, name)
 
