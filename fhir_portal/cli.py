@@ -9,6 +9,7 @@ from fhir_portal.commands.client import client_commands
 from fhir_portal.commands.demo import demo_command
 from fhir_portal.commands.import_ import import_command
 from fhir_portal.commands.keys import keys_commands
+from fhir_portal.commands.level import level_commands
 from fhir_portal.commands.practice import practice_commands
 from fhir_portal.commands.serve import serve_command
 from fhir_portal.commands.staff import staff_commands
@@ -35,6 +36,7 @@ cli.command("check")(check_command)
 cli.add_typer(client_commands)
 cli.add_typer(practice_commands)
 cli.add_typer(staff_commands)
+cli.add_typer(level_commands)
 cli.add_typer(keys_commands)
 cli.add_typer(token_commands)
 

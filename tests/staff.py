@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from fhir_portal.access.context import AuthContext
+from fhir_portal.accounts.levels import AccessLevel, level_key
 from fhir_portal.accounts.staff import StaffMember, staff_key
 from fhir_portal.consent.record import RecordAccess, StaffAccess
 from fhir_portal.records import Record
@@ -35,6 +37,8 @@ def a_member_of_staff(
     patient: str | None = None,
     scope: str | None = None,
     account: str | None = None,
+    level: str = "read",
+    permissions: Collection[str] = ("view",),
 ) -> AuthContext:
     """Somebody with a ``user/`` token, or with a ``patient/`` token bound to ``patient``."""
     return AuthContext(
@@ -50,6 +54,8 @@ def a_member_of_staff(
             practice_name=a_practice(practice).name,
             fhir_user=f"Practitioner/{practitioner}",
             name=practitioner,
+            level=level,
+            permissions=frozenset(permissions),
         ),
         staff_patient=patient,
     )
@@ -81,6 +87,18 @@ def a_membership(
         practitioner=f"Practitioner/{practitioner}",
         added=START,
         level=level,
+    )
+
+
+def a_level(name: str, *permissions: str, practice: str = DERM, version: int = 1) -> AccessLevel:
+    return AccessLevel(
+        key=level_key(practice, name),
+        practice=practice,
+        name=name,
+        permissions=tuple(sorted(permissions)),
+        version=version,
+        changed=START,
+        changed_by="operator",
     )
 
 

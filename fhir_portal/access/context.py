@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fhir_portal.accounts.levels import Permission
 from fhir_portal.consent.record import RecordAccess, StaffAccess
 from fhir_portal.smart.scope import ScopeSet
 
@@ -55,11 +56,11 @@ class AuthContext:
             return self.staff.fhir_user
         return self.record.fhir_user if self.record else None
 
-    def may(self, permission: str) -> bool:
-        """Whether the caller is a member of staff whose access level has a permission."""
-        return self.staff is not None and permission in self.staff.permissions
-
     @property
     def is_self(self) -> bool:
         """Whether the person uses their own record."""
         return self.record is not None and self.record.is_own
+
+    def may(self, permission: Permission) -> bool:
+        """Whether a member of staff uses it whose access level has a permission."""
+        return self.staff is not None and permission in self.staff.permissions

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from fhir_portal.accounts.levels import Permission
+
 
 @dataclass(frozen=True, slots=True)
 class OperationRule:
@@ -22,7 +24,7 @@ class OperationRule:
 
     target: str
     letters: tuple[tuple[str, str], ...]
-    staff: str | None = None
+    staff: Permission | None = None
     system: bool = True
 
     @property

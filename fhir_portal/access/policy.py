@@ -1,4 +1,4 @@
-"""The one decision: scopes, relation to the record, labels and the write table.
+"""The one decision: scopes, relation to the record, access level, labels and the write table.
 
 `decide` is asked once per resource type that a request touches: the searched type, each
 ``_include`` and ``_revinclude``, each entry of a batch. It answers with data: what may be seen,
@@ -16,6 +16,7 @@ from fhir_portal.access.owners import DERIVED, DIRECTORY, OF_STAFF, OWNERS, Dire
 from fhir_portal.access.visibility import NO_SECTION, Visibility
 from fhir_portal.access.writes import writable
 from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
+from fhir_portal.consent.record import StaffAccess
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError
@@ -123,7 +124,7 @@ def _decided(auth: AuthContext, letter: str, resource_type: str) -> Permit | Den
         # What all practices share is read by each, and written by none of them.
         return Permit(visible.own() if letter in "cud" else visible)
     if auth.staff is not None:
-        return _as_staff(auth, letter, resource_type, any_of)
+        return _as_staff(auth, auth.staff, letter, resource_type, any_of)
     if auth.context != "patient" or auth.record is None or auth.patient is None:
         return Deny("no patient in the launch context")
     own = _own_identity(auth, letter, resource_type) if any_of == () else None
@@ -172,14 +173,21 @@ def _of_record(
 
 def _as_staff(
     auth: AuthContext,
+    staff: StaffAccess,
     letter: str,
     resource_type: str,
     any_of: tuple[tuple[Criterion, ...], ...] | None,
 ) -> Permit | Deny:
-    """All records of the practice, or the one a ``patient/`` token is bound to; all labels."""
-    own = _own_practitioner(auth, letter, resource_type) if any_of == () else None
+    """All records of the practice, or the one a ``patient/`` token is bound to; all labels.
+
+    Without the permission to view there is nothing but the own Practitioner.
+    """
+    views = auth.may("view")
+    own = _own_practitioner(auth, letter, resource_type) if any_of == () or not views else None
     if own is not None:
         return Permit(own)
+    if not views:
+        return Deny(f"the access level '{staff.level}' does not let its holders read records")
     if any_of == ():
         return Deny(f"no scope grants {letter} on {resource_type}")
     if resource_type not in OF_STAFF:

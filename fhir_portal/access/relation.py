@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.levels import level_of
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.accounts.staff import LEVELS, StaffMember, staff_key
+from fhir_portal.accounts.staff import StaffMember, staff_key
 from fhir_portal.consent.grant import Grant, is_current
 from fhir_portal.consent.record import RecordAccess, StaffAccess, way_to
 from fhir_portal.consent.sections import section_displays
@@ -81,12 +82,14 @@ class Relations:
     async def staff_record_of(
         self, account: Account, practice: str, patient: str
     ) -> RecordAccess | None:
-        """Return how the account may use a record as staff of its practice, or ``None``."""
+        """Return how the account may use a record as staff of its practice, or ``None``.
+
+        What it returns has the patient's name, so that it is only for who may view.
+        """
         staff = await self.staff_at(account, practice)
-        key = local_target(patient)
-        if staff is None or key is None or str(key) != patient or key.type != "Patient":
+        if staff is None or "view" not in staff.permissions:
             return None
-        found = await self._resource(practice, key)
+        found = await self._patient(practice, patient)
         if found is None:
             return None
         return RecordAccess(
@@ -104,6 +107,16 @@ class Relations:
             zone=staff.zone,
         )
 
+    async def has_patient(self, practice: str, patient: str) -> bool:
+        """Whether a practice has this ``Patient/<id>``; nothing else about it is told."""
+        return await self._patient(practice, patient) is not None
+
+    async def _patient(self, practice: str, patient: str) -> Mapping[str, Any] | None:
+        key = local_target(patient)
+        if key is None or str(key) != patient or key.type != "Patient":
+            return None
+        return await self._resource(practice, key)
+
     async def _staff(self, member: StaffMember) -> StaffAccess | None:
         """A membership conveys nothing without its practice, an active Practitioner and a level."""
         practice = await self._reader.get(Practice, member.practice)
@@ -113,14 +126,16 @@ class Relations:
         practitioner = await self._resource(practice.key, key)
         if practitioner is None or practitioner.get("active") is False:
             return None
-        if member.level not in LEVELS:
+        level = await level_of(self._reader, practice.key, member.level)
+        if level is None:
             return None
         return StaffAccess(
             practice=practice.key,
             practice_name=practice.name,
             fhir_user=str(key),
             name=name_of(practitioner),
-            level=member.level,
+            level=level.name,
+            permissions=level.conveys,
             zone=practice.zone,
         )
 

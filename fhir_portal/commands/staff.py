@@ -29,13 +29,14 @@ from fhir_portal.accounts.account import (
     new_account,
 )
 from fhir_portal.accounts.credentials import Passwords, UnacceptablePassword
+from fhir_portal.accounts.levels import OPERATOR, READ, LevelRefused, level_of, levels_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import (
-    LEVELS,
     AlreadyStaff,
     NotStaff,
     StaffMember,
     add_staff,
+    set_level,
     staff_key,
     staff_of_account,
     staff_of_practice,
@@ -69,6 +70,7 @@ staff_commands = typer.Typer(
 T = TypeVar("T")
 Username = Annotated[str, typer.Argument(metavar="USERNAME", show_default=False)]
 Where = Annotated[str, typer.Option("--practice", show_default=False, help="Key of the practice.")]
+Level = Annotated[str, typer.Option(help="Their access level: see `fhir-portal level`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _GENERATED_BYTES = 15
 
@@ -88,6 +90,7 @@ def add(
     name: Annotated[
         str | None, typer.Option(help="Their name, to make a Practitioner of when there is none.")
     ] = None,
+    level: Level = READ,
     existing_account: Annotated[
         bool,
         typer.Option(
@@ -100,7 +103,7 @@ def add(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put somebody on a practice's staff: they sign in and let apps read the practice's records.
+    """Put somebody on a practice's staff: they sign in, and may what their access level says.
 
     A new account gets the password that is asked for, or that is sent on standard input.
     """
@@ -114,6 +117,7 @@ def add(
             )
         if existing_account and generate_password:
             raise Refused("an account that exists keeps its password")
+        await _require_level(store, practice, level)
         account = await account_named(store, username)
         if account is not None and not existing_account:
             raise Refused(
@@ -139,7 +143,12 @@ def add(
             if account is None:
                 await insert_account(transaction, added)
             return await add_staff(
-                transaction, account=added.key, practice=practice, practitioner=who, now=now
+                transaction,
+                account=added.key,
+                practice=practice,
+                practitioner=who,
+                now=now,
+                level=level,
             )
 
         member = await store.transact(keep)
@@ -175,10 +184,39 @@ def list_(
         return
     width = max((len(one["username"]) for one in staff), default=0)
     places = max((len(one["practice"]) for one in staff), default=0)
+    levels = max((len(one["level"]) for one in staff), default=0)
     for one in staff:
         state = "" if one["state"] == "active" else f"  ({one['state']})"
         who = f"{one['practitioner']}  {one['name']}".rstrip()
-        typer.echo(f"{one['username']:{width}}  {one['practice']:{places}}  {who}{state}")
+        level = f"{one['level']:{levels}}"
+        typer.echo(f"{one['username']:{width}}  {one['practice']:{places}}  {level}  {who}{state}")
+
+
+@staff_commands.command("set-level")
+def set_level_(
+    username: Username,
+    *,
+    practice: Where,
+    level: Annotated[
+        str, typer.Option(show_default=False, help="The access level they are to have.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Give a member of staff another access level; it holds from their next request on."""
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [practice])
+        account = await _account(store, username)
+        await _require_level(store, practice, level)
+
+        async def change(transaction: RecordTransaction) -> StaffMember:
+            return await set_level(
+                transaction, practice=practice, account=account.key, level=level, by=OPERATOR
+            )
+
+        return await _shown(store, await store.transact(change))
+
+    print_found(_run(work, username, practice), as_json=as_json)
 
 
 @staff_commands.command("remove")
@@ -234,7 +272,7 @@ def _run(work: Callable[[PortalStore], Awaitable[T]], username: str = "", practi
             raise Refused(f"'{username}' is not on the staff of '{practice}'") from None
         except DuplicateAccount as error:
             raise Refused(f"there is an account '{error}' already") from None
-        except (AlreadyStaff, InvalidUsername, UnacceptablePassword) as error:
+        except (AlreadyStaff, InvalidUsername, LevelRefused, UnacceptablePassword) as error:
             raise Refused(str(error)) from None
         except FhirError as error:
             if isinstance(error, Unavailable):
@@ -307,6 +345,12 @@ async def _require_practitioner(store: PortalStore, practice: str, practitioner:
         raise Refused(f"{practitioner} of '{practice}' is not active")
 
 
+async def _require_level(store: PortalStore, practice: str, level: str) -> None:
+    if await level_of(store, practice, level) is None:
+        known = ", ".join(one.name for one in await levels_of(store, practice))
+        raise Refused(f"there is no access level '{level}' in '{practice}' (there are: {known})")
+
+
 async def _practitioner(store: PortalStore, practice: str, key: ResourceKey) -> Any:
     row = await store.read(key, Visibility.of_server(key.type, practice=practice))
     return None if row is None or row.deleted else parse(row.body)
@@ -322,7 +366,7 @@ async def _account(store: PortalStore, username: str) -> Account:
 async def _of_staff(store: PortalStore, username: str) -> Account:
     """Return an account that staff sign in with: a patient's is not this command's business."""
     account = await _account(store, username)
-    if account.role != "staff" and not await staff_of_account(store, account.key):
+    if account.role not in {"staff", "admin"} and not await staff_of_account(store, account.key):
         raise Refused(f"'{username}' is on no practice's staff")
     return account
 
@@ -331,10 +375,11 @@ async def _shown(store: PortalStore, member: StaffMember) -> dict[str, Any]:
     account = await store.get(Account, member.account)
     key = ResourceKey.parse(member.practitioner)
     practitioner = await _practitioner(store, member.practice, key)
+    level = await level_of(store, member.practice, member.level)
     state = "active"
     if account is None or account.disabled:
         state = "account disabled"
-    elif member.level not in LEVELS:
+    elif level is None:
         state = "access level unknown"
     elif await Relations(store, time.time).staff_at(account, member.practice) is None:
         state = "Practitioner inactive or deleted"
@@ -343,7 +388,7 @@ async def _shown(store: PortalStore, member: StaffMember) -> dict[str, Any]:
         "practice": member.practice,
         "practitioner": member.practitioner,
         "name": name_of(practitioner) if practitioner else "",
-        "level": member.level,
+        "level": level.name if level else member.level,
         "added": moment(member.added),
         "state": state,
     }

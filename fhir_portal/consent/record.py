@@ -60,17 +60,17 @@ class RecordAccess:
 class StaffAccess:
     """What a member of a practice's staff may use right now, as staff: the whole practice.
 
-    ``fhir_user`` is the ``Practitioner/<id>`` of this practice that they are. ``level`` is their
-    access level and ``permissions`` what it lets them see and do in the practice. ``zone`` is the
-    practice's time zone (IANA).
+    ``fhir_user`` is the ``Practitioner/<id>`` of this practice that they are. ``level`` is the name
+    of their access level, for people to read; ``permissions`` are what it lets them do, out of
+    `fhir_portal.accounts.levels.Permission`. ``zone`` is the practice's time zone (IANA).
     """
 
     practice: str
     practice_name: str
     fhir_user: str
     name: str
-    level: str = "read"
-    permissions: frozenset[str] = frozenset({"view"})
+    level: str = ""
+    permissions: frozenset[str] = frozenset()
     zone: str = "UTC"
 
     @property
@@ -123,7 +123,7 @@ class RecordDirectory(Protocol):
         """Return how the account may use a record as staff of its practice, or ``None``.
 
         ``patient`` is ``Patient/<id>``. What it returns `is_staff`: everything may be read,
-        nothing written.
+        nothing written. Without the permission to view there is no record to use.
         """
         ...
 

@@ -54,6 +54,7 @@ def concept(*codes: Code, text: str | None = None) -> Json:
     return found | ({"text": words} if words else {})
 
 
+OFFICE_STAFF: Final = Code(SNOMED, "224608005", "Administrative healthcare staff")
 AMBULATORY: Final = Code(ACT_CODE, "AMB", "ambulatory")
 CHECK_UP: Final = Code(SNOMED, "185349003", "Encounter for check up")
 FOLLOW_UP: Final = Code(SNOMED, "390906007", "Follow-up encounter")

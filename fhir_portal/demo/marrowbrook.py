@@ -109,6 +109,8 @@ def _directory(chart: Chart) -> None:
     chart.practitioner("astrup", "Wilhelmina", "Astrup", _FAMILY_DOCTOR)
     chart.practitioner("ondaro", "Cyril", "Ondaro", _NURSE)
     chart.practitioner("saffrey", "Noor", "Saffrey", _FRONT_DESK)
+    chart.practitioner("vantongel", "Imke", "Vantongel", codes.OFFICE_STAFF)
+    chart.practitioner("thackmoor", "Rosalind", "Thackmoor", codes.OFFICE_STAFF)
     chart.practitioner("wexcombe", "Aurelio", "Wexcombe", _FAMILY_DOCTOR, listed=False)
     chart.add(
         "Medication",

@@ -5,10 +5,12 @@ The tests hold the server against this table; ``demo.json`` and the README print
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from fhir_portal.accounts.account import Role
+from fhir_portal.accounts.levels import PERMISSIONS, READ, Permission
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.sections import section_displays
 
@@ -52,6 +54,17 @@ TEENAGERS_MOTHER_SEES: Final = (
     "health-summary",
     "visits",
 )
+LEVELS: Final[Mapping[str, Mapping[str, tuple[Permission, ...]]]] = {
+    MARROWBROOK.key: {
+        "front desk": ("view", "invite", "forms", "messages", "documents"),
+        "nurse": ("view", "forms", "messages", "documents", "recover"),
+        "billing": ("view", "billing"),
+        "administrator": PERMISSIONS,
+    },
+    QUILLFERN.key: {"administrator": PERMISSIONS},
+}
+"""The access levels of each practice, beside the built-in one."""
+
 HELPERS_SECTIONS: Final = ("appointments", "medications")
 NEIGHBOURS_SECTIONS: Final = ("appointments", "messages")
 
@@ -69,7 +82,8 @@ class Sees:
 class DemoAccount:
     """Somebody who can sign in. ``persons`` are ``<practice>/Person/<id>``, one per practice.
 
-    ``works_as`` is ``<practice>/Practitioner/<id>`` of somebody on a practice's staff.
+    ``works_as`` is ``<practice>/Practitioner/<id>`` of somebody on a practice's staff, ``level``
+    their access level there.
     """
 
     username: str
@@ -79,6 +93,7 @@ class DemoAccount:
     records: tuple[Sees, ...]
     note: str
     works_as: str | None = None
+    level: str = READ
 
 
 ACCOUNTS: Final = (
@@ -144,8 +159,39 @@ ACCOUNTS: Final = (
         "staff",
         (),
         (),
-        "front desk of Marrowbrook: reads every record there",
+        "front desk of Marrowbrook: reads every record there, invites people",
         works_as="marrowbrook/Practitioner/saffrey",
+        level="front desk",
+    ),
+    DemoAccount(
+        "cyril",
+        "Cyril Ondaro",
+        "staff",
+        (),
+        (),
+        "nurse at Marrowbrook: reads every record there, helps with recovery",
+        works_as="marrowbrook/Practitioner/ondaro",
+        level="nurse",
+    ),
+    DemoAccount(
+        "imke",
+        "Imke Vantongel",
+        "staff",
+        (),
+        (),
+        "billing at Marrowbrook: reads every record there, works on bills",
+        works_as="marrowbrook/Practitioner/vantongel",
+        level="billing",
+    ),
+    DemoAccount(
+        "rosalind",
+        "Rosalind Thackmoor",
+        "admin",
+        (),
+        (),
+        "administrator of Marrowbrook: every permission there is",
+        works_as="marrowbrook/Practitioner/thackmoor",
+        level="administrator",
     ),
     DemoAccount(
         "femi",
@@ -155,5 +201,15 @@ ACCOUNTS: Final = (
         (),
         "physician assistant at Quillfern: reads every record there",
         works_as="quillfern/Practitioner/larkhill",
+    ),
+    DemoAccount(
+        "ignace",
+        "Ignace Dunmarrow",
+        "admin",
+        (),
+        (),
+        "administrator of Quillfern: every permission there is",
+        works_as="quillfern/Practitioner/dunmarrow",
+        level="administrator",
     ),
 )

@@ -35,6 +35,7 @@ def quillfern(day: date) -> Chart:
     chart.location("quillfern", QUILLFERN.name, "4 Candlewick Row")
     ottoline = chart.practitioner("brask", "Ottoline", "Brask", _DERMATOLOGIST)
     chart.practitioner("larkhill", "Femi", "Larkhill", _ASSISTANT)
+    chart.practitioner("dunmarrow", "Ignace", "Dunmarrow", codes.OFFICE_STAFF)
 
     teodor = chart.patient(
         "teodor-q", "Teodor", "Brandvik", "male", chart.years_ago(51, 40), "31 Gorse Hill"

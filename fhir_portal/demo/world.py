@@ -20,10 +20,19 @@ from joserfc.jwk import ECKey
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
 from fhir_portal.accounts.account import add_account
 from fhir_portal.accounts.credentials import Passwords
+from fhir_portal.accounts.level_changes import Edit, change_levels
+from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.staff import add_staff
 from fhir_portal.demo.codes import Json
 from fhir_portal.demo.marrowbrook import marrowbrook, taken_back
-from fhir_portal.demo.people import ACCOUNTS, MARROWBROOK, PASSWORD, PRACTICES, DemoAccount
+from fhir_portal.demo.people import (
+    ACCOUNTS,
+    LEVELS,
+    MARROWBROOK,
+    PASSWORD,
+    PRACTICES,
+    DemoAccount,
+)
 from fhir_portal.demo.quillfern import quillfern
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.portal import Portal
@@ -98,7 +107,7 @@ async def build_world(
         *(passwords.hash(PASSWORD, username=account.username) for account in ACCOUNTS)
     )
     try:
-        await _open_practices(store)
+        await _open_practices(store, now=clock())
         for chart in (marrowbrook(day), quillfern(day)):
             await _write(portal, chart.practice, chart.resources)
             if chart.practice == MARROWBROOK.key:
@@ -114,7 +123,9 @@ async def build_world(
                 role=account.role,
             )
             if account.works_as is not None:
-                await _put_on_staff(store, added.key, account.works_as, now=clock())
+                await _put_on_staff(
+                    store, added.key, account.works_as, level=account.level, now=clock()
+                )
     finally:
         hashes.cancel()
         passwords.close()
@@ -127,21 +138,33 @@ async def build_world(
     return World(day, ACCOUNTS, clients)
 
 
-async def _open_practices(store: PortalStore) -> None:
+async def _open_practices(store: PortalStore, *, now: float) -> None:
     async def insert(transaction: RecordTransaction) -> None:
         await transaction.insert(DemoBegun(key="demo"))
         for practice in PRACTICES:
             await transaction.insert(practice)
+            edits = [
+                Edit(name, frozenset(permissions), seen=0)
+                for name, permissions in LEVELS[practice.key].items()
+            ]
+            await change_levels(transaction, practice.key, edits, by=OPERATOR, now=now)
 
     await store.transact(insert)
 
 
-async def _put_on_staff(store: PortalStore, account: str, works_as: str, *, now: float) -> None:
+async def _put_on_staff(
+    store: PortalStore, account: str, works_as: str, *, level: str, now: float
+) -> None:
     practice, _, practitioner = works_as.partition("/")
 
     async def put(transaction: RecordTransaction) -> None:
         await add_staff(
-            transaction, account=account, practice=practice, practitioner=practitioner, now=now
+            transaction,
+            account=account,
+            practice=practice,
+            practitioner=practitioner,
+            now=now,
+            level=level,
         )
 
     await store.transact(put)

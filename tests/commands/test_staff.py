@@ -237,7 +237,7 @@ def test_one_account_is_on_two_staffs() -> None:
 def test_the_list_says_who_is_shut_out_and_why() -> None:
     assert told("list") == []
     told(*ADD, "--practitioner", "Practitioner/lark")
-    assert run("list").stdout.split() == ["noor", "elm", "Practitioner/lark", "Lark"]
+    assert run("list").stdout.split() == ["noor", "elm", "read", "Practitioner/lark", "Lark"]
     given("elm", a_practitioner("lark", active=False))
     assert told("list")[0]["state"] == "Practitioner inactive or deleted"
     given("elm", a_practitioner("lark"))

@@ -15,11 +15,12 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import account_named
 from fhir_portal.accounts.credentials import Passwords, SignIn, SignInRefused
+from fhir_portal.accounts.levels import PERMISSIONS
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.consent.grant import Grant
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.demo.marrowbrook import marrowbrook
-from fhir_portal.demo.people import ACCOUNTS, PASSWORD, PRACTICES, DemoAccount
+from fhir_portal.demo.people import ACCOUNTS, LEVELS, PASSWORD, PRACTICES, DemoAccount
 from fhir_portal.demo.quillfern import quillfern
 from fhir_portal.demo.world import World, build_world
 from fhir_portal.embedded.store import EmbeddedStore
@@ -336,7 +337,8 @@ async def test_one_grant_has_run_out_and_one_was_taken_back(built: Built) -> Non
 async def test_the_directory_lists_the_practice_and_not_those_it_works_with(built: Built) -> None:
     silas = await built.person("silas", "Patient/silas")
     listed = await silas.everything("Practitioner?_count=50")
-    assert {"Practitioner/astrup", "Practitioner/ondaro", "Practitioner/saffrey"} == set(listed)
+    works_there = ("astrup", "ondaro", "saffrey", "thackmoor", "vantongel")
+    assert set(listed) == {f"Practitioner/{one}" for one in works_there}
     mara = await built.person("mara", "Patient/mara")
     assert "Practitioner/wexcombe" in await mara.everything("Practitioner?_count=50")
     organizations = await mara.everything("Organization?_count=50")
@@ -364,9 +366,32 @@ async def test_each_practice_has_somebody_on_its_staff_and_there_alone(built: Bu
         assert known is not None
         staff = [f"{one.practice}/{one.fhir_user}" for one in await relations.staff_of(known)]
         assert staff == ([account.works_as] if account.works_as else [])
-        assert (account.role == "staff") is bool(staff)
+        assert (account.role in {"staff", "admin"}) is bool(staff)
         places += [one.partition("/")[0] for one in staff]
-    assert sorted(places) == sorted(practice.key for practice in PRACTICES)
+    assert set(places) == {practice.key for practice in PRACTICES}
+
+
+async def test_the_staff_have_four_access_levels_and_the_built_in_one(built: Built) -> None:
+    """What each person may is what the table of the demo says of their level."""
+    relations, may = Relations(built.store, Clock()), dict[str, tuple[str, frozenset[str]]]()
+    for account in ACCOUNTS:
+        known = await account_named(built.store, account.username)
+        assert known is not None
+        for staff in await relations.staff_of(known):
+            expected = LEVELS[staff.practice].get(account.level, ("view",))
+            assert staff.permissions == set(expected)
+            assert (account.role == "admin") is ("administer" in staff.permissions)
+            may[account.username] = (staff.level, staff.permissions)
+    assert {name: level for name, (level, _) in may.items()} == {
+        "noor": "front desk",
+        "cyril": "nurse",
+        "imke": "billing",
+        "rosalind": "administrator",
+        "femi": "read",
+        "ignace": "administrator",
+    }
+    assert len({permissions for _, permissions in may.values()}) == 5
+    assert may["rosalind"][1] == set(PERMISSIONS)
 
 
 async def test_the_staff_see_what_the_practice_holds_of_its_patients(built: Built) -> None:
