@@ -59,7 +59,7 @@ class Scenario:
 
     ``share`` is of the bare server's throughput; ``rate`` is per second on a core where the bare
     server manages `BARE_READS` reads, and is scaled by what it manages here. ``bodies`` are for
-    requests that may be sent once each; where they do not suffice, the round fails.
+    requests that may be sent once each; where they do not suffice, the round is `UsedUp`.
     """
 
     name: str
@@ -84,6 +84,10 @@ class Round:
 
 class Failed(Exception):
     """A server that did not start, or an answer that was not a success."""
+
+
+class UsedUp(Failed):
+    """More requests could have been made than there were bodies to send once each."""
 
 
 # --- the data ---------------------------------------------------------------------------------
@@ -431,7 +435,10 @@ def ask(scenario: Scenario, url: str, token: str, count: int) -> None:
 
 
 def drive(scenario: Scenario, url: str, token: str, seconds: float, folder: Path) -> Round:
-    """Run wrk against one server; raises `Failed` unless every request is a success."""
+    """Run wrk against one server; raises `Failed` unless every request is a success.
+
+    Raises `UsedUp` where the bodies that may be sent once did not last.
+    """
     targets, body = folder / "targets", folder / "body"
     targets.write_text("\n".join(scenario.targets))
     body.write_text("\n".join(scenario.bodies) or scenario.body or "")
@@ -448,6 +455,8 @@ def drive(scenario: Scenario, url: str, token: str, seconds: float, folder: Path
         text=True,
     ).stdout
     figures = json.loads(said.strip().splitlines()[-1])
+    if figures["used_up"]:
+        raise UsedUp(f"{scenario.name} at {url}: {len(scenario.bodies)} bodies are too few")
     if figures["refused"] or figures["broken"] or not figures["requests"]:
         raise Failed(f"{scenario.name} at {url}: {figures}")
     return Round(

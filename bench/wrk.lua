@@ -1,11 +1,11 @@
 -- wrk -s wrk.lua URL -- METHOD TARGETS [BODY [once]]
 -- Asks for the targets (one a line) in turn and prints what came of it as one line of JSON.
 -- With `once` each line of BODY is a body that is sent once, to the first target; whatever is
--- asked after the last of them is nothing that succeeds.
+-- asked after the last of them is nothing that succeeds, and `used_up` tells of it.
 
 local requests = {}
 local turn = 0
-local threads = 0
+local threads = {}
 local once = false
 
 local function content(path)
@@ -16,8 +16,8 @@ local function content(path)
 end
 
 function setup(thread)
-  thread:set("number", threads)
-  threads = threads + 1
+  thread:set("number", #threads)
+  threads[#threads + 1] = thread
 end
 
 function init(args)
@@ -42,6 +42,7 @@ end
 function request()
   if once then
     turn = math.min(turn + 1, #requests)
+    used_up = turn == #requests  -- a global: `done` reads it of each thread
   else
     turn = turn % #requests + 1
   end
@@ -49,9 +50,13 @@ function request()
 end
 
 function done(summary, latency)
-  local errors = summary.errors
+  local errors, out = summary.errors, false
+  for _, thread in ipairs(threads) do
+    out = out or thread:get("used_up") == true
+  end
   io.write(string.format(
-    '\n{"requests": %d, "seconds": %.6f, "p50": %d, "p99": %d, "refused": %d, "broken": %d}\n',
+    '\n{"requests": %d, "seconds": %.6f, "p50": %d, "p99": %d, "refused": %d, "broken": %d, ' ..
+    '"used_up": %s}\n',
     summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99),
-    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+    errors.status, errors.connect + errors.read + errors.write + errors.timeout, tostring(out)))
 end

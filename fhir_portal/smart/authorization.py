@@ -331,6 +331,14 @@ def check_parameters(
     return {name: value for name, value in parameters.items() if name in _KEPT}
 
 
+def needed(step: Step) -> errors.OAuthError:
+    """What an app is told that wanted nobody to be asked (OpenID Connect Core §3.1.2.6)."""
+    if isinstance(step, NotAllowed):
+        return errors.AccessDenied("the person cannot use this")
+    what = {ChoosePractice: "a practice", ChooseVisit: "a visit"}.get(type(step), "a record")
+    return errors.InteractionRequired(f"{what} must be chosen")
+
+
 def error_location(error: errors.OAuthError, issuer: Issuer) -> str:
     """The redirect that tells the app (RFC 6749 §4.1.2.1, RFC 9207); `redirect_uri` must be set."""
     if error.redirect_uri is None:

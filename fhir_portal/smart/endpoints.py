@@ -66,7 +66,7 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc] # Authlib has 
 
 
 class Revocation(RevocationEndpoint):  # type: ignore[misc] # Authlib has no type information
-    """Ends the whole family of the token; the exchange says which, ``server.py`` does it."""
+    """Ends the whole family of the token; the exchange says which, `outcome.commit` does it."""
 
     CLIENT_AUTH_METHODS: ClassVar = list(TOKEN_AUTH_METHODS)
 

@@ -2,12 +2,13 @@
 
 Authlib is synchronous. So for each request the client, code and tokens it can name are loaded
 first (`Loaded`), then Authlib's own validation and grants run over them in an `Exchange`, and
-what they want written comes out as a list of `Insert` and `Replace`, which ``server.py`` commits
+what they want written comes out as a list of `Insert` and `Replace`, which `outcome.commit` makes
 in one transaction. Whoever loses a compare-and-set there gets nothing.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -39,14 +40,15 @@ from fhir_portal.smart.right import Right
 from fhir_portal.smart.scope import MOST_REQUESTED, ScopeSet
 from fhir_portal.smart.token import AccessToken, RefreshToken, TokenFamily
 
+# At DEBUG, Authlib writes tokens into the log.
+logging.getLogger("authlib").setLevel(logging.INFO)
+
 TOKEN_AUTH_METHODS: Final = (
     "client_secret_basic",
     "client_secret_post",
     "private_key_jwt",
     "none",
 )
-
-
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 - an address
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
 

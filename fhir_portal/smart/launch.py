@@ -190,6 +190,32 @@ class Launches:
         return answer
 
 
+async def find_launch(store: RecordStore, key: str, client: Client, *, now: float) -> Launch:
+    """Return the launch of a key for this app, while the EHR that made it may make launches.
+
+    Raises `errors.InvalidRequest`.
+    """
+    found = await store.get(Launch, key)
+    if found is None or now >= found.expires or found.client_id not in (None, client.key):
+        raise launch_over()
+    ehr = await store.get(Client, found.made_by)
+    if (
+        ehr is None
+        or not ehr.is_open
+        or LAUNCH not in ehr.permissions
+        or ehr.practice != found.practice
+    ):
+        raise launch_over()
+    return found
+
+
+def launch_over() -> InvalidRequest:
+    """The refusal of a launch that is unknown, over, used or another app's: the same words."""
+    return InvalidRequest(
+        "This launch is over, was used before, or is not for this app. Launch it again from the EHR"
+    )
+
+
 def _check(asked: Any, *, loopback: bool) -> None:
     """Refuse what cannot be a launch context, whatever is stored."""
     error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(asked))

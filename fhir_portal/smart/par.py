@@ -6,11 +6,13 @@ that pushed, lives `LIFETIME_SECONDS`, and is used up by the authorization reque
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from authlib.oauth2.rfc6749.endpoint import Endpoint, EndpointRequest
 
-from fhir_portal.records import Record
+from fhir_portal.records import Record, RecordStore
+from fhir_portal.smart import errors
 from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS
 from fhir_portal.smart.token import token_hash
 
@@ -46,11 +48,35 @@ def key_of(request_uri: str) -> str:
     return token_hash(request_uri.removeprefix(_PREFIX))
 
 
+async def find_pushed(
+    store: RecordStore, parameters: Mapping[str, str], repeated: frozenset[str], *, now: float
+) -> PushedRequest | None:
+    """Return the request that was pushed before, when the browser refers to one.
+
+    Raises `errors.InvalidRequestUri` when there is none for this client.
+    """
+    request_uri = parameters.get("request_uri", "")
+    if not is_pushed(request_uri):
+        return None
+    if repeated & {"client_id", "request_uri"}:
+        raise errors.InvalidRequest("a parameter came more than once")
+    found = await store.get(PushedRequest, key_of(request_uri))
+    if found is None or found.client_id != parameters.get("client_id") or now >= found.expires:
+        raise pushed_over()
+    return found
+
+
+def pushed_over() -> errors.InvalidRequestUri:
+    """The refusal of a reference that is unknown, over, used or another app's: the same words."""
+    return errors.InvalidRequestUri(
+        "This request is over, was used before, or was not pushed by this app."
+    )
+
+
 class PushedRequests(Endpoint):  # type: ignore[misc] # Authlib has no type information
     """Authlib's frame of an endpoint: it authenticates the client as the token endpoint does.
 
-    The request itself is judged by `server.AuthorizationServer`, by the rules of the
-    authorization endpoint.
+    The request itself is judged by the rules of the authorization endpoint: `in_flight.judged`.
     """
 
     ENDPOINT_NAME = PUSHED_REQUEST

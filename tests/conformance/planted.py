@@ -194,28 +194,10 @@ AUTHORIZATION: Final = (
     *_at(
         f"{_SMART}/server.py",
         (
-            "S17, X11",
-            "the state is not sent back",
-            '"state": request.state, "iss"',
-            '"state": None, "iss"',
-        ),
-        (
             "S31",
             "there is no id_token",
             "(RequiredS256(required=True), IdToken())",
             "(RequiredS256(required=True),)",
-        ),
-        (
-            "S19, S42",
-            "an assertion does not name the client",
-            "names = (basic, signer.client_id if signer else None, form",
-            "names = (basic, None, form",
-        ),
-        (
-            "S19",
-            "the word Basic is expected in small letters",
-            'scheme.lower() != "basic"',
-            'scheme != "basic"',
         ),
         (
             "X2",
@@ -224,16 +206,10 @@ AUTHORIZATION: Final = (
             "",
         ),
         (
-            "X5",
-            "who failed by Basic is told nothing",
-            'error.headers["WWW-Authenticate"] = _BASIC',
-            "pass",
-        ),
-        (
             "X10",
             "an unknown token cannot be revoked",
-            "loaded = await self._load_token_shown(request, in_force_only=False)\n",
-            "loaded = await self._load_token_shown(request, in_force_only=False)\n"
+            "loaded = await self._loader.token_shown(request, in_force_only=False)\n",
+            "loaded = await self._loader.token_shown(request, in_force_only=False)\n"
             "        if loaded.token is None:\n"
             '            raise errors.InvalidRequest("no such token")\n',
         ),
@@ -243,6 +219,15 @@ AUTHORIZATION: Final = (
             "        return dict(response.body)\n\n    async def revoke",
             '        return {"client_id": None, **response.body}\n\n    async def revoke',
         ),
+    ),
+    *_at(
+        f"{_SMART}/loading.py",
+        (
+            "S19, S42",
+            "an assertion does not name the client",
+            "names = (basic, signer.client_id if signer else None, form",
+            "names = (basic, None, form",
+        ),
         (
             "S52",
             "a refresh token that was used is active",
@@ -250,20 +235,47 @@ AUTHORIZATION: Final = (
             "True",
         ),
         (
-            "S45",
-            "any kind of assertion will do",
-            '        uri = self.issuer.at("/oauth/token")\n',
-            '        uri = self.issuer.at("/oauth/token")\n'
-            '        if "client_assertion" in form:\n'
-            '            form["client_assertion_type"] = (\n'
-            '                "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"\n'
-            "            )\n",
-        ),
-        (
             "S48",
             "no keys are read at an address",
             "if client.jwks_uri is None or client.disabled:",
             "if client.jwks_uri is not None or client.disabled:",
+        ),
+    ),
+    *_at(
+        f"{_SMART}/outcome.py",
+        (
+            "X5",
+            "who failed by Basic is told nothing",
+            'error.headers["WWW-Authenticate"] = CHALLENGE',
+            "pass",
+        ),
+        (
+            "S45",
+            "any kind of assertion will do",
+            "    uri = exchange.setting.issuer.at(TOKEN_PATH)\n",
+            "    uri = exchange.setting.issuer.at(TOKEN_PATH)\n"
+            '    if "client_assertion" in form:\n'
+            '        form["client_assertion_type"] = (\n'
+            '            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"\n'
+            "        )\n",
+        ),
+    ),
+    *_at(
+        f"{_SMART}/client_auth/basic.py",
+        (
+            "S19",
+            "the word Basic is expected in small letters",
+            'scheme.lower() != "basic"',
+            'scheme != "basic"',
+        ),
+    ),
+    *_at(
+        f"{_SMART}/approval.py",
+        (
+            "S17, X11",
+            "the state is not sent back",
+            '"state": request.state, "iss"',
+            '"state": None, "iss"',
         ),
         (
             "G10",
@@ -723,19 +735,24 @@ EHR: Final = (
         ),
     ),
     *_at(
-        f"{_SMART}/server.py",
+        f"{_SMART}/grantable.py",
         (
             "S29, S30",
             "the scope launch is not granted",
             "            told = {LAUNCH, LAUNCH_PATIENT}\n",
             "            told = {LAUNCH_PATIENT}\n",
         ),
+    ),
+    *_at(
+        f"{_SMART}/in_flight.py",
         (
             "S29",
             "a launch that nobody made is none",
-            "            launch = await self._launch(kept[LAUNCH], client)\n",
+            "            launch = await find_launch(self._store, kept[LAUNCH], client, now=self._clock())\n",
             "            try:\n"
-            "                launch = await self._launch(kept[LAUNCH], client)\n"
+            "                launch = await find_launch(\n"
+            "                    self._store, kept[LAUNCH], client, now=self._clock()\n"
+            "                )\n"
             "            except errors.InvalidRequest:\n"
             "                del kept[LAUNCH]\n",
         ),
@@ -836,29 +853,11 @@ ATTACKS: Final = (
         ),
     ),
     *_at(
-        f"{_SMART}/server.py",
-        (
-            "mix-up",
-            "codes do not name the issuer",
-            '"state": request.state, "iss": self.issuer.base}',
-            '"state": request.state}',
-        ),
-        (
-            "race on a launch",
-            "a launch is good for everybody who comes at once",
-            "way.launch is not None and not await transaction.delete(Launch, way.launch.key)",
-            "False",
-        ),
-        (
-            "race on a pushed request",
-            "a pushed request is good for everybody who comes at once",
-            "pushed is not None and not await transaction.delete(PushedRequest, pushed.key)",
-            "False",
-        ),
+        f"{_SMART}/outcome.py",
         (
             "jti replay, race on a client assertion",
             "an assertion that was used is used again",
-            "            raise _assertion_used() from None\n",
+            "            raise assertion_used() from None\n",
             "            return\n",
         ),
         (
@@ -870,9 +869,33 @@ ATTACKS: Final = (
         (
             "race on a code",
             "who comes second is not noticed",
-            "                elif not await transaction.replace(change.old, change.new):\n"
-            "                    raise _Lost\n",
-            "                else:\n                    await transaction.put(change.new)\n",
+            "            elif not await transaction.replace(change.old, change.new):\n"
+            "                raise _Lost\n",
+            "            else:\n                await transaction.put(change.new)\n",
+        ),
+    ),
+    *_at(
+        f"{_SMART}/in_flight.py",
+        (
+            "race on a pushed request",
+            "a pushed request is good for everybody who comes at once",
+            "pushed is not None and not await transaction.delete(PushedRequest, pushed.key)",
+            "False",
+        ),
+    ),
+    *_at(
+        f"{_SMART}/approval.py",
+        (
+            "mix-up",
+            "codes do not name the issuer",
+            '"state": request.state, "iss": issuer.base}',
+            '"state": request.state}',
+        ),
+        (
+            "race on a launch",
+            "a launch is good for everybody who comes at once",
+            "way.launch is not None and not await transaction.delete(Launch, way.launch.key)",
+            "False",
         ),
         (
             "race on a consent",

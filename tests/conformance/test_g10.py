@@ -175,7 +175,12 @@ async def test_the_same_request_is_asked_about_again_once_access_was_ended(whole
     client = symmetric(whole)
     launched = await client.launch(V2)
     assert (await client.exchange(launched)).status_code == 200
+    silent = {**launched.sent, "prompt": "none"}
+    response = await launched.browser.open("/oauth/authorize", params=silent)
+    assert "code=" in response.headers["location"]  # nobody needs to be asked
     await end_access(launched.browser)
+    response = await launched.browser.open("/oauth/authorize", params=silent)
+    assert "error=consent_required" in response.headers["location"]
     body = await client.tokens(V2, tick=lambda box: box in {"patient/Patient.rs", "openid"})
     assert resource_scopes(body["scope"]) == ["patient/Patient.rs"]
 

@@ -16,6 +16,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from fhir_portal.smart.loading import Loader
 from tests.conformance.inferno import Client, bulk, public, symmetric
 from tests.conformance.whole import ANNA, BASE, REDIRECT, Whole
 from tests.smart.proofs import Holder
@@ -155,7 +156,7 @@ async def test_a_fault_of_ours_has_its_name(whole: Whole, monkeypatch: pytest.Mo
     async def broken(*_: Any) -> None:
         raise RuntimeError("of the inside")
 
-    monkeypatch.setattr(whole.app.authorization, "_load_clients", broken)
+    monkeypatch.setattr(Loader, "clients", broken)
     response = await public(whole).post({"grant_type": "refresh_token", "refresh_token": "x"})
     assert_oauth_error(response, "server_error", 500)
     assert "inside" not in response.text

@@ -547,7 +547,7 @@ async def test_a_launch_is_used_once(practice: Practice) -> None:
 
 @pytest.mark.requirement("attacks", "race on a launch")
 async def test_of_two_answers_for_one_launch_one_gets_the_code(practice: Practice) -> None:
-    """Planted fault: ``_approve`` does not look whether there was a launch to delete."""
+    """Planted fault: ``give`` does not look whether there was a launch to delete."""
     launch = await practice.launch()
     browsers = [await practice.opened(launch) for _ in range(3)]
     answers = await asyncio.gather(
@@ -583,7 +583,7 @@ async def test_a_launch_for_one_app_is_of_no_use_to_another(practice: Practice) 
 
 
 async def test_a_launch_needs_its_scope_and_the_scope_a_launch(practice: Practice) -> None:
-    """Planted faults: ``_askable`` keeps ``launch`` without one; its scope is not asked for."""
+    """Planted faults: ``askable`` keeps ``launch`` without one; its scope is not asked for."""
     launch = await practice.launch()
     without = USER_SCOPE.removeprefix("launch ")
     browser = await practice.opened(launch, scope=without)
@@ -702,7 +702,7 @@ async def test_a_launch_for_one_colleague_is_not_anothers(practice: Practice) ->
 
 
 async def test_an_app_that_the_practice_did_not_approve_is_not_opened(practice: Practice) -> None:
-    """Planted fault: ``serves_staff_of`` is not asked in ``_way_of_launch``."""
+    """Planted fault: ``serves_staff_of`` is not asked in ``_right_at_launch``."""
     user = await staff_app(practice.world, "elsewhere", approved_at=["family"])
     patient = await patient_app(practice.world, "unapproved", approved_at=[])
     for app, scope in ((user, USER_SCOPE), (patient, PATIENT_SCOPE)):
@@ -723,7 +723,7 @@ async def test_who_is_taken_off_the_staff_gets_nothing_for_the_code(practice: Pr
 async def test_what_was_given_ends_with_the_right_it_was_given_by(
     practice: Practice, what: str
 ) -> None:
-    """Planted faults: approval is not asked in ``_load_access``; rights are not compared."""
+    """Planted faults: approval is not asked in ``_access``; rights are not compared."""
     app = await patient_app(practice.world) if what == "patient" else practice.app
     scope = PATIENT_SCOPE if what == "patient" else USER_SCOPE
     tokens = await practice.tokens(await practice.launch(), app=app, scope=scope)
@@ -795,7 +795,7 @@ async def test_what_has_to_be_asked_is_told_to_the_app(practice: Practice) -> No
 
 
 async def test_one_patients_consent_is_not_anothers(practice: Practice) -> None:
-    """Planted fault: ``access`` is not compared in ``_was_approved``."""
+    """Planted fault: ``access`` is not compared in ``may_be_skipped``."""
     app = await patient_app(practice.world)
     browser = practice.world.browser()
     await browser.authorize(app, launch=await practice.launch(), scope=PATIENT_SCOPE)

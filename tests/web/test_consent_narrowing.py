@@ -301,7 +301,7 @@ async def test_no_end_reaches_beyond_the_grant(world: World, app: App) -> None:
 async def test_an_end_stays_where_it_was_put_when_the_app_asks_again(
     world: World, app: App
 ) -> None:
-    """Seen to fail without ``family.until is None`` in ``_was_approved``: the app asked again for
+    """Seen to fail without ``family.until is None`` in ``may_be_skipped``: the app asked again for
     the same, nobody was asked, and the new tokens lived for a year."""
     scope = f"openid offline_access {OBSERVATION}"
     browser = await asked(world, app, scope)
@@ -506,7 +506,7 @@ async def test_a_tick_that_comes_twice_counts_once(world: World, app: App) -> No
 
 
 async def test_the_form_cannot_be_sent_again_for_more(world: World, app: App) -> None:
-    """Seen to fail without the ``delete`` of the request in ``_approve``."""
+    """Seen to fail without the ``delete`` of the request in ``give``."""
     browser = await asked(world, app)
     page = browser.page
     await answer(browser, PATIENT, until="2030-03-18")
@@ -529,7 +529,7 @@ async def test_a_refusal_asks_nothing_of_the_limits(world: World, app: App) -> N
 
 
 async def test_a_grant_that_was_shortened_is_looked_at_again(world: World, app: App) -> None:
-    """Seen to fail without ``record.until`` in ``_about``."""
+    """Seen to fail without ``record.until`` in ``about``."""
     world.directory.access[world.mara.key] = (childs_record(START + 9 * DAY),)
     browser = await asked(world, app, f"offline_access {OBSERVATION}", "Patient/pip")
     world.directory.access[world.mara.key] = (childs_record(START + 2 * DAY),)
@@ -544,7 +544,7 @@ async def test_a_grant_that_ends_while_the_answer_is_kept_gives_nothing_beyond_i
 ) -> None:
     """The page, its check and the code come before the end of the grant; redemption after it.
 
-    Seen to fail with the record of the code row trusted at redemption (``_load_access`` not
+    Seen to fail with the record of the code row trusted at redemption (``_access`` not
     asked): the tokens lived for as long as the person had chosen.
     """
     world.directory.access[world.mara.key] = (childs_record(START + 9 * DAY),)

@@ -142,7 +142,7 @@ def hidden(browser: Browser) -> dict[str, str]:
 
 
 async def test_the_answer_is_about_what_the_page_showed(practice: Practice) -> None:
-    """Planted fault: the right is left out of ``_about``."""
+    """Planted fault: the right is left out of ``about``."""
     browser = await practice.opened(await practice.launch())
     fields = hidden(browser)
     practice.posts[practice.rowan.key] = (replace(AT_SKIN, fhir_user="Practitioner/other"),)
@@ -248,7 +248,7 @@ async def test_who_is_on_no_staff_is_told_so(practice: Practice) -> None:
 
 
 async def test_an_app_that_no_practice_of_theirs_approved_gets_nothing(practice: Practice) -> None:
-    """Planted fault: ``serves_staff_of`` is not asked in ``_way_of_staff``."""
+    """Planted fault: ``serves_staff_of`` is not asked in ``_right_of_staff``."""
     app = await staff_app(practice.world, "elsewhere", approved_at=["family"])
     browser = await standalone(practice, app=app)
     assert browser.page.status_code == 403
@@ -256,7 +256,7 @@ async def test_an_app_that_no_practice_of_theirs_approved_gets_nothing(practice:
 
 
 async def test_a_patient_is_not_chosen_with_user_scopes(practice: Practice) -> None:
-    """Planted fault: ``launch/patient`` is kept by ``_askable`` with ``user/`` scopes."""
+    """Planted fault: ``launch/patient`` is kept by ``askable`` with ``user/`` scopes."""
     browser = await standalone(practice, scope=f"launch/patient launch/encounter {STANDALONE}")
     tokens = await tokens_of(practice.app, browser)
     assert tokens["scope"] == STANDALONE
@@ -386,7 +386,7 @@ async def test_a_proxy_chooses_from_what_they_may_see(practice: Practice) -> Non
     ],
 )
 async def test_without_the_right_to_see_visits_none_is_told(practice: Practice, scope: str) -> None:
-    """Planted fault: neither ``_sees_visits`` nor ``decide`` asks."""
+    """Planted fault: neither ``sees_visits`` nor ``decide`` asks."""
     app = await patient_app(practice.world)
     browser = await at_visit(practice, app, scope)
     tokens = await tokens_of(app, browser)
@@ -463,7 +463,9 @@ async def test_the_token_reads_patient_visit_and_user(
 ) -> None:
     """Planted fault: a staff's ``patient/`` token gets the context ``user``."""
     world, rowan = practice.world, practice.rowan.key
-    monkeypatch.setattr(world.server, "_directory", Relations(world.store, world.clock))
+    relations = Relations(world.store, world.clock)
+    for name in ("records_of", "record_of", "staff_of", "staff_at", "staff_record_of"):
+        monkeypatch.setattr(world.directory, name, getattr(relations, name))
 
     async def begin(transaction: Any) -> None:
         await transaction.put(PracticeRow(key="skin", name="Hillside Dermatology"))

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.smart.loading import Loader
 from tests.smart.world import BASE, REDIRECT, World, assert_oauth_error
 
 ORIGIN = "https://app.example"
@@ -77,7 +78,7 @@ async def test_a_fault_of_ours_says_nothing_of_the_inside(
     async def broken(*_: Any) -> None:
         raise RuntimeError("table tokens at 10.0.0.7")
 
-    monkeypatch.setattr(world.server, "_load_clients", broken)
+    monkeypatch.setattr(Loader, "clients", broken)
     response = await app.post("/oauth/token", {"grant_type": "refresh_token"})
     assert_oauth_error(response, "server_error", 500)
     assert "10.0.0.7" not in response.text
@@ -91,7 +92,7 @@ async def test_a_store_that_is_too_busy_is_said_so(
     async def busy(*_: Any) -> None:
         raise Unavailable("the writer is busy")
 
-    monkeypatch.setattr(world.server, "_load_clients", busy)
+    monkeypatch.setattr(Loader, "clients", busy)
     response = await app.post("/oauth/token", {"grant_type": "refresh_token"})
     assert_oauth_error(response, "temporarily_unavailable", 503)
 

@@ -64,6 +64,11 @@ def asserted(assertion: str) -> Asserted:
     return Asserted(subject, kid if isinstance(kid, str) else None)
 
 
+def assertion_used() -> InvalidClient:
+    """The refusal of an assertion whose `UsedAssertion` is stored already."""
+    return InvalidClient("The assertion was used before.")
+
+
 class PrivateKeyJwt(JWTBearerClientAssertion):  # type: ignore[misc] # Authlib is untyped
     """Authlib's assertion check over our clients, clock and algorithms.
 

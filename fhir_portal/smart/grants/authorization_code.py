@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +11,18 @@ from authlib.oauth2.rfc6749 import InvalidGrantError, grants
 from authlib.oidc.core import AuthorizationCodeMixin
 
 from fhir_portal.smart.authorization_details import ConsentedRecord
+from fhir_portal.smart.client import Client
 from fhir_portal.smart.code import KEPT_SECONDS, SEVERAL, AuthorizationCode
-from fhir_portal.smart.exchange import TOKEN_AUTH_METHODS, Insert, LoadedClient, Replace
+from fhir_portal.smart.exchange import (
+    TOKEN_AUTH_METHODS,
+    Exchange,
+    Insert,
+    Loaded,
+    LoadedClient,
+    LoadedRequest,
+    Replace,
+    Setting,
+)
 from fhir_portal.smart.grants.issue import (
     access_token_of,
     family_expires,
@@ -21,6 +32,7 @@ from fhir_portal.smart.grants.issue import (
     token_response,
 )
 from fhir_portal.smart.launch_context import LaunchContext
+from fhir_portal.smart.pkce import RequiredS256
 from fhir_portal.smart.right import Right
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import HANDLE_BYTES, TokenFamily, base64url, family_key, token_hash
@@ -228,3 +240,21 @@ class AuthorizationCodeGrant(grants.AuthorizationCodeGrant):  # type: ignore[mis
 
     def delete_authorization_code(self, authorization_code: LoadedCode) -> None:
         """The code is marked as used, not deleted: a replay must be known as one."""
+
+
+def consent_grant(
+    setting: Setting, client: Client, parameters: Mapping[str, str], *, now: float
+) -> AuthorizationCodeGrant:
+    """Have Authlib validate an authorization request; return the grant that a yes completes.
+
+    Its ``server`` is the `Exchange`. Raises `errors.OAuthError`.
+    """
+    exchange = Exchange(
+        setting,
+        Loaded({client.key: client}),
+        now,
+        grants=((AuthorizationCodeGrant, (RequiredS256(required=True),)),),
+    )
+    request = LoadedRequest("GET", setting.issuer.at("/oauth/authorize"), parameters)
+    grant: AuthorizationCodeGrant = exchange.validated_grant(request)
+    return grant

@@ -21,6 +21,7 @@ from fhir_portal.accounts.credentials import SignIn
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.portal import fault
+from fhir_portal.smart.approval import NothingTicked, RecordChanged
 from fhir_portal.smart.authorization import (
     AskConsent,
     AuthorizationRequest,
@@ -49,7 +50,7 @@ from fhir_portal.smart.narrowing import (
     NarrowingRefused,
 )
 from fhir_portal.smart.redirect import origin_of
-from fhir_portal.smart.server import AuthorizationServer, NothingTicked, RecordChanged
+from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
 from fhir_portal.web.pages.render import ASSETS, page, redirect
@@ -285,6 +286,7 @@ class _Pages:
             several=step.several,
             problem=problem,
             handle=handle,
+            action=RECORD,
             form_token=self._cookies.form_token(browser, RECORD, handle),
         )
 
@@ -316,6 +318,7 @@ class _Pages:
             chosen=asked.practice,
             problem=problem,
             handle=handle,
+            action=PRACTICE,
             form_token=self._cookies.form_token(browser, PRACTICE, handle),
         )
 
@@ -348,6 +351,7 @@ class _Pages:
             chosen=asked.encounter,
             problem=problem,
             handle=handle,
+            action=VISIT,
             form_token=self._cookies.form_token(browser, VISIT, handle),
         )
 

@@ -8,12 +8,12 @@ import pytest
 from joserfc import jwt
 
 from fhir_portal.smart import errors
+from fhir_portal.smart.approval import NothingTicked, RecordChanged
 from fhir_portal.smart.authorization import AskConsent, ChooseRecord, Finished
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.errors import ConsentRequired
 from fhir_portal.smart.grants.token_exchange import ACCESS_TOKEN
 from fhir_portal.smart.revocation import revoke_where
-from fhir_portal.smart.server import NothingTicked, RecordChanged
 from fhir_portal.smart.token import AccessToken, TokenFamily, authenticate
 from tests.smart.several import (
     DETAILS,
