@@ -9,7 +9,6 @@ both wait until an operator approves them for that practice.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -54,6 +53,7 @@ INITIATE_LOGIN: Final = "initiate_login_uri"
 WITHDRAWN: Final = "approval-withdrawn"
 SECRET_METHODS: Final = frozenset({"client_secret_basic", "client_secret_post"})
 _ALL: Final = 1_000_000
+_ID_BYTES: Final = 18
 _CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,100}")
 _LEGIBLE: Final = re.compile(r"[^\W_\u115f\u1160\u3164\uffa0\U00013441\U00013442]")
 """A letter or digit; those named are letters by Unicode, and blank."""
@@ -205,7 +205,7 @@ async def add_client(
     secret = new_secret(random) if method in SECRET_METHODS else None
     client = checked(
         Client(
-            key=client_id or base64.urlsafe_b64encode(random(18)).decode(),
+            key=client_id or random(_ID_BYTES).hex(),
             name=name,
             type=type,
             auth_method=method,

@@ -27,6 +27,19 @@ from tests.smart.world import REDIRECT, START, World, assert_oauth_error, client
 KEYS = {"keys": [client_key("ES384", "k").as_dict(private=False)]}
 
 
+async def test_an_id_that_is_made_is_never_taken_for_an_option_of_a_command(world: World) -> None:
+    """An operator types it after ``fhir-portal client show``."""
+    added = await add_client(
+        world.store,
+        name="App",
+        type="public",
+        redirect_uris=[REDIRECT],
+        now=START,
+        random=lambda length: b"\xfb" * length,
+    )
+    assert added.client.key.isalnum()
+
+
 async def test_a_duplicate_client_is_refused_and_the_first_stays(world: World) -> None:
     await world.public_app("app")
     before = await world.rows()
