@@ -75,7 +75,8 @@ def list_(*, as_json: AsJson = False) -> None:
         typer.echo(f"{key['kid']}  {key['state']:9}  signs from {key['signs_from']}{until}")
 
 
-@keys_commands.command("retire")
+# A kid may begin with a dash (it is base64url), and is no option then.
+@keys_commands.command("retire", context_settings={"ignore_unknown_options": True})
 def retire(
     kid: Annotated[str, typer.Argument(metavar="KID", show_default=False)],
     *,

@@ -29,6 +29,12 @@ def test_a_new_key_is_published_before_it_signs() -> None:
     assert second["signs_from"] > first["signs_from"]
 
 
+@pytest.mark.parametrize("kid", ["-no-such-key", "--no-such-key"])
+def test_a_kid_may_begin_with_a_dash(kid: str) -> None:
+    assert "no such option" not in refused("keys", "retire", kid).lower()
+    assert kid in refused("keys", "retire", kid)
+
+
 def test_a_key_that_leaked_is_replaced_and_retired_at_once() -> None:
     """Planted fault: a key that signs, or whose tokens are good, is retired without a word."""
     leaked = told("keys", "rotate", "--now")["kid"]
