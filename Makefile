@@ -25,7 +25,7 @@ run: $(VENV)/.run
 	@$(BIN)/fhir-portal demo --port $(PORT) $(if $(filter-out 0 no false,$(RESET)),--reset)
 
 test: $(VENV)/.test
-	@$(BIN)/pytest -m "not browser and not mongo" $(ARGS)
+	@$(BIN)/pytest -n auto -m "not browser and not mongo" $(ARGS)
 
 lint: $(VENV)/.lint
 	@$(BIN)/ruff check
