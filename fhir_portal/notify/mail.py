@@ -131,7 +131,8 @@ def mail_of(
     """Return a message as mail. Its headers are built of parsed values; no text begins a header."""
     mail = EmailMessage(policy=email.policy.SMTP)
     mail["From"] = Address(display_name=letter.sender, addr_spec=server.sender)
-    mail["To"] = Address(addr_spec=_in_ascii(address) or address)
+    local, _, domain = (_in_ascii(address) or address).rpartition("@")
+    mail["To"] = Address(username=local, domain=domain)
     if server.reply_to is not None:
         mail["Reply-To"] = Address(addr_spec=server.reply_to)
     mail["Subject"] = letter.subject
