@@ -279,7 +279,12 @@ def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext
 
 async def test_starttls_and_sign_in(tmp_path: Path) -> None:
     server, client = certificate(tmp_path, "localhost")
-    given = {"security": "starttls", "sender": SENDER, "username": "portal", "tls": client}
+    given: dict[str, Any] = {
+        "security": "starttls",
+        "sender": SENDER,
+        "username": "portal",
+        "tls": client,
+    }
     with receiving(tls=server) as receiver:
         right = MailServer(host="localhost", port=receiver.port, password="right", **given)
         await MailDelivery(right, composed, 10)(a_message())

@@ -17,7 +17,7 @@ from fhir_portal.accounts.preferences import (
     preferences_of,
     set_preference,
 )
-from fhir_portal.notify import outbox, words
+from fhir_portal.notify import lease, outbox, words
 from fhir_portal.notify.faults import (
     DeliveryFault,
     RecordedFaults,
@@ -144,7 +144,7 @@ async def test_addressing_a_message_twice_sends_it_once(store: Any, post: Post) 
     assert await post.work() == ["mail:one@people.example"]
     (parent,) = [one for one in await store.every(OutboxMessage) if one.key == "m1"]
     again = msgspec.structs.replace(parent, state="waiting", due=START, expires=None)
-    await keep(store, again, outbox.lease.Turn.of(again))
+    await keep(store, again, lease.Turn.of(again))
     assert await post.work() == []
     assert len(await store.every(OutboxMessage)) == 2
 
@@ -163,16 +163,16 @@ async def test_addressing_is_all_or_nothing(
         store, a_contact("ada", "one@people.example"), a_contact("ada", "two@people.example")
     )
     await post.send()
-    enqueue, calls = outbox.lease.enqueue, []
+    enqueue, calls = lease.enqueue, []
 
     async def breaks(transaction: Any, message: Any) -> bool:
         calls.append(message.key)
         if len(calls) == 2:
             raise RuntimeError("the store went away")
-        return await enqueue(transaction, message)
+        return bool(await enqueue(transaction, message))
 
     with monkeypatch.context() as patch:
-        patch.setattr(outbox.lease, "enqueue", breaks)
+        patch.setattr(lease, "enqueue", breaks)
         assert await post.work() == []
     assert await post.states() == {"m1": ("waiting", "RuntimeError")}
     post.clock.advance(60)
