@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import msgspec
 import structlog
+from pydantic import SecretStr
 
 from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
@@ -68,6 +69,7 @@ from fhir_portal.web.developers import developers_router
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
 from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
+from fhir_portal.web.notify import notify_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.pages.apps import apps_router
@@ -266,6 +268,13 @@ class Application:
             random=secrets.token_bytes,
             dpop_required=settings.dpop_required,
         )
+        told = notify_router(
+            store=store,
+            given_up=self._given_up,
+            clock=clock,
+            sms_secret=_revealed(settings.sms_secret),
+            mail_secret=_revealed(settings.smtp_bounce_secret),
+        )
         demo = []
         if settings.shows_outbox:
             demo.append(demo_outbox_router(settings.outbox_folder, portal=settings.base_url))
@@ -290,6 +299,7 @@ class Application:
                     apps,
                     brands,
                     developers,
+                    told,
                     *demo,
                 ],
                 version=version("fhir-portal"),
@@ -305,7 +315,6 @@ class Application:
         folder = FolderDelivery(settings.outbox_folder, compose)
         deliveries: dict[Channel, Delivery] = {"mail": folder}
         if settings.smtp_host is not None and settings.smtp_from is not None:
-            password = settings.smtp_password
             server = MailServer(
                 host=settings.smtp_host,
                 port=settings.smtp_port,
@@ -313,13 +322,14 @@ class Application:
                 sender=settings.smtp_from,
                 reply_to=settings.smtp_reply_to,
                 username=settings.smtp_username,
-                password=None if password is None else password.get_secret_value(),
+                password=_revealed(settings.smtp_password),
             )
             deliveries["mail"] = MailDelivery(server, compose)
         else:
             deliveries["sms"] = folder
-        if settings.sms_url is not None and settings.sms_secret is not None:
-            gateway = SmsGateway(settings.sms_url, settings.sms_secret.get_secret_value())
+        secret = _revealed(settings.sms_secret)
+        if settings.sms_url is not None and secret is not None:
+            gateway = SmsGateway(settings.sms_url, secret)
             deliveries["sms"] = SmsDelivery(gateway, self._http, compose, self.clock)
         return deliveries
 
@@ -424,6 +434,10 @@ class Application:
                 operations=operations_of,
             )
         )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def create_app() -> Application:

@@ -37,7 +37,7 @@ TEST_PREFIX = f"{PREFIX}TEST_"
 """Variables that the test suite reads; a server that a test starts inherits them."""
 SECRET_KEY_BYTES = 32
 MIB = 1024 * 1024
-SHORTEST_SMS_SECRET = 32
+SHORTEST_SECRET = 32
 
 
 class InvalidSettings(Exception):
@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = None
     smtp_from: str | None = None
     smtp_reply_to: str | None = None
+    smtp_bounce_secret: SecretStr | None = None
     sms_url: str | None = None
     sms_secret: SecretStr | None = None
     worker: bool = True
@@ -170,11 +171,11 @@ class Settings(BaseSettings):
             raise ValueError("must be https, unless it is a loopback address")
         return url
 
-    @field_validator("sms_secret")
+    @field_validator("sms_secret", "smtp_bounce_secret")
     @classmethod
     def _is_long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SMS_SECRET:
-            raise ValueError(f"must have at least {SHORTEST_SMS_SECRET} characters")
+        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
         return secret
 
     @model_validator(mode="before")

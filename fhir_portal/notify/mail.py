@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.policy
-import hashlib
 import re
 import ssl
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from email_validator import validate_email
 
 from fhir_portal.accounts.contacts import mail_address
 from fhir_portal.notify.composition import Compose
-from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage
+from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage, mail_id_of
 from fhir_portal.notify.recipients import address_of
 from fhir_portal.notify.words import Letter
 
@@ -146,8 +145,7 @@ def mail_of(
 
 def message_id(message: OutboxMessage, sender: str) -> str:
     """Return the ``Message-ID``: the same for the same key, and telling nothing of what it says."""
-    name = hashlib.sha256(message.key.encode()).hexdigest()[:32]
-    return f"<{name}@{sender.rpartition('@')[2]}>"
+    return f"<{mail_id_of(message.key)}@{sender.rpartition('@')[2]}>"
 
 
 def _in_ascii(address: str) -> str | None:

@@ -12,6 +12,7 @@ the address and not its host, which may serve others, who must not suffer for on
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar, Final, Literal, Protocol, get_args
@@ -45,6 +46,7 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "outbox-message"
+    indexed: ClassVar[tuple[str, ...]] = (*Leased.indexed, "mail_id")
 
     channel: Channel
     to: str
@@ -59,9 +61,19 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
         return queue_of(self.channel)
 
     @property
+    def mail_id(self) -> str | None:
+        """The local part of a mail's ``Message-ID``: of its key, and telling nothing of it."""
+        return mail_id_of(self.key) if self.channel == "mail" else None
+
+    @property
     def pauses(self) -> bool:
         """Whether its address is left alone after it did not answer."""
         return self.channel == "webhook"
+
+
+def mail_id_of(key: str) -> str:
+    """Return `OutboxMessage.mail_id` of a key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def queue_of(channel: Channel) -> str:
@@ -96,6 +108,10 @@ class Superseded(UndeliverableMessage):
 
 class AddressDown(Exception):
     """The message's address does not answer: what else waits for it would not arrive either."""
+
+
+class NotSentYet(Exception):
+    """Nobody has written down yet that the message was sent."""
 
 
 class Delivery(Protocol):
@@ -340,6 +356,29 @@ async def _failed(
         await store.transact(put_back)
     except StaleLease:
         return
+
+
+async def came_back(
+    store: RecordStore, key: str, why: str, given_up: GivenUp, *, now: float
+) -> bool:
+    """Note that a message which was sent came back for good; false if that is known, or unknown.
+
+    ``why`` is for staff. Raises `NotSentYet` where the bounce has overtaken our own note.
+    """
+
+    async def note(transaction: RecordTransaction) -> bool:
+        message = await transaction.get(OutboxMessage, key)
+        if message is None or message.channel == "webhook":
+            return False
+        if message.state in ("taken", "waiting") and message.attempts:
+            raise NotSentYet
+        if message.state != "done":
+            return False
+        await transaction.put(msgspec.structs.replace(message, state="failed", fault=why))
+        await given_up(transaction, message, why, True, now)  # noqa: FBT003 - see `GivenUp`
+        return True
+
+    return await store.transact(note)
 
 
 async def _leave_alone(

@@ -3,18 +3,17 @@
     POST <FHIR_PORTAL_SMS_URL>
     Content-Type: application/json
     Idempotency-Key: <id>
-    Fhir-Portal-Signature: t=<seconds since 1970 UTC>,v1=<HMAC-SHA-256 of "<t>.<body>", hexadecimal>
+    Fhir-Portal-Signature: t=<seconds since 1970 UTC>,v1=<signature>
 
     {"id": "<id>", "to": "+13125550100", "text": "..."}
 
-An answer of 2xx says that the gateway has it. The same ``id`` again is the same message.
+See `fhir_portal.notify.signature`. An answer of 2xx says that the gateway has it. The same ``id``
+again is the same message.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,9 +24,9 @@ import msgspec
 from fhir_portal.notify.composition import Compose
 from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage
 from fhir_portal.notify.recipients import address_of
+from fhir_portal.notify.signature import SIGNATURE, signature
 
 SECONDS: Final = 20.0
-SIGNATURE: Final = "Fhir-Portal-Signature"
 _NUMBER_REFUSED: Final = frozenset({400, 410, 422})
 _LATER: Final = frozenset({401, 403, 404, 405, 407, 408, 425, 429})
 """Answers about the gateway or its settings, and not about the message."""
@@ -55,6 +54,10 @@ class SmsDelivery:
     clock: Callable[[], float]
     seconds: float = SECONDS
 
+    @property
+    def _path(self) -> str:
+        return httpx.URL(self.gateway.url).path
+
     async def __call__(self, message: OutboxMessage) -> None:
         """Hand one over.
 
@@ -71,7 +74,7 @@ class SmsDelivery:
             headers={
                 "Content-Type": "application/json",
                 "Idempotency-Key": message.key,
-                SIGNATURE: signature(self.gateway.secret, body, at=self.clock()),
+                SIGNATURE: signature(self.gateway.secret, self._path, body, at=self.clock()),
                 "User-Agent": "fhir-portal",
             },
             extensions={"timeout": httpx.Timeout(self.seconds).as_dict()},
@@ -87,10 +90,3 @@ class SmsDelivery:
         if answer.is_client_error and answer.status_code not in _LATER:
             raise UndeliverableMessage("the SMS gateway refused the message")
         raise GatewayRefused(str(answer.status_code))
-
-
-def signature(secret: str, body: bytes, *, at: float) -> str:
-    """Return the signature header of a body sent at a moment."""
-    seconds = f"{at:.0f}"
-    mac = hmac.new(secret.encode(), seconds.encode() + b"." + body, hashlib.sha256)
-    return f"t={seconds},v1={mac.hexdigest()}"

@@ -68,11 +68,11 @@ async def test_a_gateway_is_told_what_to_send_to_whom_once() -> None:
     assert request.headers["Content-Type"] == "application/json"
 
 
-async def test_the_signature_is_over_time_and_body() -> None:
+async def test_the_signature_is_over_time_path_and_body() -> None:
     gateway = Gateway()
     await gateway.take(a_message())
     (request,) = gateway.asked
-    signed = f"{START:.0f}.".encode() + request.content
+    signed = f"{START:.0f}./send.".encode() + request.content
     mac = hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
     assert request.headers["Fhir-Portal-Signature"] == f"t={START:.0f},v1={mac}"
     assert SECRET not in repr(SmsGateway(URL, SECRET))

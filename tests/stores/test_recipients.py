@@ -144,7 +144,9 @@ async def test_addressing_a_message_twice_sends_it_once(store: Any, post: Post) 
     assert await post.work() == ["mail:one@people.example"]
     (parent,) = [one for one in await store.every(OutboxMessage) if one.key == "m1"]
     again = msgspec.structs.replace(parent, state="waiting", due=START, expires=None)
-    await keep(store, again, lease.Turn.of(again))
+    turn = lease.Turn.of(again)
+    assert turn is not None
+    await keep(store, again, turn)
     assert await post.work() == []
     assert len(await store.every(OutboxMessage)) == 2
 
