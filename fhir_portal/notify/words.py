@@ -201,6 +201,19 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice} invites you to its patient portal: {link}",
             needs="link",
         ),
+        "invitation-code": Words(
+            subject="Your security code for the patient portal - {practice}",
+            body=(
+                "Hello,\n\n{practice} has invited you to its patient portal. This is the security "
+                "code that goes with the invitation:\n\n    {code}\n\nThe invitation itself comes "
+                "another way. Type the code on the page that it leads to. It is good as long as the "
+                "invitation is. Nobody who calls or writes to you needs it: do not tell it to "
+                "anybody.\n\nIf you expected no invitation, call the practice."
+            ),
+            sms="{practice}: {code} is the security code that goes with your invitation. "
+            "Do not tell it to anybody.",
+            needs="code",
+        ),
         "invitation-resent": Words(
             subject="Your new invitation to the patient portal - {practice}",
             body=(
