@@ -20,19 +20,35 @@ from typing import Any
 import httpx
 import msgspec
 import structlog
+from pydantic import SecretStr
 
 from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.credentials import Passwords, SignIn
+from fhir_portal.accounts.one_time_code import LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.sessions import SessionLimits, Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.logs import configure
+from fhir_portal.notify import jobs
+from fhir_portal.notify.composition import Compose, Composer
 from fhir_portal.notify.connection import OutboxConnectionNotices
-from fhir_portal.notify.outbox import CHANNELS, Channel, FolderDelivery, deliver_channel
+from fhir_portal.notify.content import MadeBy, Maker
+from fhir_portal.notify.faults import RecordedFaults, Undelivered
+from fhir_portal.notify.folder import FolderDelivery
+from fhir_portal.notify.mail import MailDelivery, MailServer
+from fhir_portal.notify.outbox import (
+    CHANNELS,
+    Channel,
+    Delivery,
+    deliver_channel,
+    deliver_due,
+)
+from fhir_portal.notify.recipients import AccountRecipients
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
+from fhir_portal.notify.sms import SmsDelivery, SmsGateway
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
@@ -53,9 +69,11 @@ from fhir_portal.web.developers import developers_router
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
 from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
+from fhir_portal.web.notify import notify_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.pages.apps import apps_router
+from fhir_portal.web.pages.demo_outbox import demo_outbox_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -67,6 +85,7 @@ _log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
 DELIVERY_SECONDS = 5.0
+JOB_SECONDS = 10.0
 MINUTE = 60.0
 HOUR = 60 * MINUTE
 ANSWER_SECONDS = 5.0
@@ -104,8 +123,10 @@ async def faults_of(store: PortalStore) -> list[str]:
 class Application:
     """The ASGI application over one store. `open` it, or let the ASGI lifespan do so.
 
-    While it is open, what has expired is removed every `HOUSEKEEPING_SECONDS` and what waits in
-    the outbox is sent every `DELIVERY_SECONDS`; ``pause`` waits for so long.
+    While it is open and has a ``background``, what has expired is removed every
+    `HOUSEKEEPING_SECONDS`, what waits in the outbox is sent every `DELIVERY_SECONDS`, and jobs are
+    done every `JOB_SECONDS`; ``pause`` waits for so long, and ``at_once`` begins with a round.
+    Without, somebody else does that: ``fhir-portal worker``, or `work_once`.
     """
 
     def __init__(
@@ -114,8 +135,16 @@ class Application:
         *,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        background: bool | None = None,
+        at_once: bool = False,
     ) -> None:
         self.settings = settings
+        self._background = settings.worker if background is None else background
+        self._at_once = at_once
+        self.makers: dict[str, Maker] = {}
+        """What makes the codes and links of messages, by the beginning of their ``link_for``."""
+        self.jobs: dict[str, jobs.Work] = {}
+        """The function of each kind of job."""
         self.clock = clock
         self._pause = pause
         self._worker = secrets.token_hex(8)
@@ -137,15 +166,18 @@ class Application:
             await self._http.aclose()
             await self.store.aclose()
             raise
+        self._is_open = True
+        if not self._background:
+            return
         rounds: list[tuple[float, str, Callable[[], Awaitable[object]]]] = [
-            (HOUSEKEEPING_SECONDS, "housekeeping", self._keep_house)
+            (HOUSEKEEPING_SECONDS, "housekeeping", self._keep_house),
+            (JOB_SECONDS, "jobs", self._do_jobs),
         ]
         rounds += [
             (DELIVERY_SECONDS, f"delivery of {one}", functools.partial(self._deliver, one))
             for one in CHANNELS
         ]
         self._tasks = [asyncio.create_task(self._every(*one)) for one in rounds]
-        self._is_open = True
 
     async def _put_together(self) -> None:
         settings, clock, store = self.settings, self.clock, self.store
@@ -189,12 +221,15 @@ class Application:
             clock=clock,
         )
         self._unused_clients = UnusedClients(store)
-        self._delivery = by_channel(
-            {
-                "webhook": RevocationEvents(asking(), self.authorization.signing_keys, issuer),
-                "mail": FolderDelivery(settings.outbox_folder, lambda _: None),
-            }
+        self.codes = OneTimeCodes(
+            key=self.keys.derive("one-time-codes"), clock=clock, random=secrets.token_bytes
         )
+        self.makers[LINK_PREFIX] = code_maker(self.codes)
+        deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
+        deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
+        self._delivery = by_channel(deliveries)
+        self._recipients = AccountRecipients(clock, frozenset(deliveries))
+        self._given_up = Undelivered(RecordedFaults())
         self._fhir = FhirApi(
             self.portal,
             capabilities=functools.cache(self._capabilities),
@@ -233,6 +268,16 @@ class Application:
             random=secrets.token_bytes,
             dpop_required=settings.dpop_required,
         )
+        told = notify_router(
+            store=store,
+            given_up=self._given_up,
+            clock=clock,
+            sms_secret=_revealed(settings.sms_secret),
+            mail_secret=_revealed(settings.smtp_bounce_secret),
+        )
+        demo = []
+        if settings.shows_outbox:
+            demo.append(demo_outbox_router(settings.outbox_folder, portal=settings.base_url))
         # Only the pages and the endpoints of the authorization server count by address.
         launches = Launches(
             store,
@@ -254,10 +299,39 @@ class Application:
                     apps,
                     brands,
                     developers,
+                    told,
+                    *demo,
                 ],
                 version=version("fhir-portal"),
             )
         )
+
+    def _deliveries(self, compose: Compose) -> dict[Channel, Delivery]:
+        """What sends mail and SMS; where nothing is set up to, they are left in a folder.
+
+        With mail set up and no SMS, nothing is said by SMS: nobody would look for it there.
+        """
+        settings = self.settings
+        folder = FolderDelivery(settings.outbox_folder, compose)
+        deliveries: dict[Channel, Delivery] = {"mail": folder}
+        if settings.smtp_host is not None and settings.smtp_from is not None:
+            server = MailServer(
+                host=settings.smtp_host,
+                port=settings.smtp_port,
+                security=settings.smtp_tls,
+                sender=settings.smtp_from,
+                reply_to=settings.smtp_reply_to,
+                username=settings.smtp_username,
+                password=_revealed(settings.smtp_password),
+            )
+            deliveries["mail"] = MailDelivery(server, compose)
+        else:
+            deliveries["sms"] = folder
+        secret = _revealed(settings.sms_secret)
+        if settings.sms_url is not None and secret is not None:
+            gateway = SmsGateway(settings.sms_url, secret)
+            deliveries["sms"] = SmsDelivery(gateway, self._http, compose, self.clock)
+        return deliveries
 
     async def close(self) -> None:
         """Close the store."""
@@ -306,12 +380,33 @@ class Application:
     async def _every(
         self, seconds: float, what: str, work: Callable[[], Awaitable[object]]
     ) -> None:
-        while True:
+        if not self._at_once:
             await self._pause(seconds)
+        while True:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round comes
                 _log.error(f"{what} failed", **fault(error))
+            await self._pause(seconds)
+
+    async def work_once(self) -> int:
+        """Remove what has expired, do the jobs and send what is due; return how much arrived."""
+        await self._keep_house()
+        await self._do_jobs()
+        arrived = 0
+        for _ in range(2):  # what is for an account becomes messages, maybe on another channel
+            arrived += await deliver_due(
+                self.store,
+                self._delivery,
+                worker=self._worker,
+                clock=self.clock,
+                recipients=self._recipients,
+                given_up=self._given_up,
+            )
+        return arrived
+
+    async def _do_jobs(self) -> None:
+        await jobs.work_off(self.store, self.jobs, worker=self._worker, clock=self.clock)
 
     async def _keep_house(self) -> None:
         await self._unused_clients.sweep(self.clock())
@@ -319,7 +414,13 @@ class Application:
 
     async def _deliver(self, channel: Channel) -> None:
         await deliver_channel(
-            self.store, channel, self._delivery, worker=self._worker, clock=self.clock
+            self.store,
+            channel,
+            self._delivery,
+            worker=self._worker,
+            clock=self.clock,
+            recipients=self._recipients,
+            given_up=self._given_up,
         )
 
     def _capabilities(self) -> bytes:
@@ -333,6 +434,10 @@ class Application:
                 operations=operations_of,
             )
         )
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def create_app() -> Application:

@@ -14,6 +14,7 @@ from fhir_portal.commands.practice import practice_commands
 from fhir_portal.commands.serve import serve_command
 from fhir_portal.commands.staff import staff_commands
 from fhir_portal.commands.token import token_commands
+from fhir_portal.commands.worker import worker_command
 
 cli = typer.Typer(
     name="fhir-portal",
@@ -30,6 +31,7 @@ def about() -> None:
 
 
 cli.command("serve")(serve_command)
+cli.command("worker")(worker_command)
 cli.command("demo")(demo_command)
 cli.command("import")(import_command)
 cli.command("check")(check_command)

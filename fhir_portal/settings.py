@@ -17,10 +17,11 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import jsonschema
+from email_validator import EmailNotValidError, validate_email
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -36,6 +37,7 @@ TEST_PREFIX = f"{PREFIX}TEST_"
 """Variables that the test suite reads; a server that a test starts inherits them."""
 SECRET_KEY_BYTES = 32
 MIB = 1024 * 1024
+SHORTEST_SECRET = 32
 
 
 class InvalidSettings(Exception):
@@ -58,6 +60,19 @@ class Settings(BaseSettings):
     mongodb_transactions: bool = True
     secret_key_file: Path | None = None
     outbox: Path | None = None
+
+    smtp_host: str | None = None
+    smtp_port: int = Field(587, ge=1, le=65535)
+    smtp_tls: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_from: str | None = None
+    smtp_reply_to: str | None = None
+    smtp_bounce_secret: SecretStr | None = None
+    sms_url: str | None = None
+    sms_secret: SecretStr | None = None
+    worker: bool = True
+    demo_outbox: bool = False
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -84,6 +99,11 @@ class Settings(BaseSettings):
     def outbox_folder(self) -> Path:
         """Where mail is left as files: `outbox`, by default beside the data."""
         return self.outbox or self.data.parent / "outbox"
+
+    @property
+    def shows_outbox(self) -> bool:
+        """Whether the demo shows its outbox on a page: on a person's own machine only."""
+        return self.demo_outbox and _is_loopback(urlsplit(self.base_url).hostname or "")
 
     def secret_key(self) -> bytes:
         """Return the server's key, made on first use and readable by its owner alone.
@@ -126,6 +146,38 @@ class Settings(BaseSettings):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return uri
 
+    @field_validator("smtp_from", "smtp_reply_to")
+    @classmethod
+    def _is_mail_address(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        try:
+            found = validate_email(address, check_deliverability=False, test_environment=True)
+        except EmailNotValidError:
+            raise ValueError("must be a mail address, and nothing else") from None
+        if found.ascii_email is None:
+            raise ValueError("must have ASCII letters before the @")
+        return found.ascii_email
+
+    @field_validator("sms_url")
+    @classmethod
+    def _is_gateway(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("must be an http or https address")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ValueError("must be https, unless it is a loopback address")
+        return url
+
+    @field_validator("sms_secret", "smtp_bounce_secret")
+    @classmethod
+    def _is_long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
+        return secret
+
     @model_validator(mode="before")
     @classmethod
     def _loopback_follows_the_port(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +194,19 @@ class Settings(BaseSettings):
             raise ValueError("max_transaction_bytes must not be less than max_body_bytes")
         return self
 
+    @model_validator(mode="after")
+    def _can_send(self) -> Self:
+        if self.smtp_host is not None:
+            if self.smtp_from is None:
+                raise ValueError("smtp_host needs smtp_from")
+            if self.smtp_tls == "none" and not _is_loopback(self.smtp_host):
+                raise ValueError("smtp_tls must not be none, unless smtp_host is on loopback")
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("smtp_username and smtp_password go together")
+        if (self.sms_url is None) != (self.sms_secret is None):
+            raise ValueError("sms_url and sms_secret go together")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -153,6 +218,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Name the places values come from, the first one that has it wins."""
         return init_settings, env_settings, _SettingsFile(settings_cls)
+
+
+SECRETS = {
+    name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)
+}
+"""The settings that are secrets, or hold one."""
 
 
 def load(**given: Any) -> Settings:
@@ -203,10 +274,10 @@ def _problems(values: Mapping[str, Any]) -> list[str]:
     errors = jsonschema.Draft202012Validator(schema).iter_errors(values)
     return [
         *(f"{key}: {_unknown(key, known)}" for key in values if key not in known),
-        # the address of the database holds its password: say what was wrong without repeating it
+        # a secret, or what holds one: say what was wrong without repeating it
         *(
             f"{'.'.join(map(str, error.path))}: "
-            + ("must be text" if error.path[0] == "mongodb_uri" else error.message)
+            + ("must be text" if error.path and error.path[0] in SECRETS else error.message)
             for error in errors
         ),
     ]
@@ -285,9 +356,11 @@ def _create_once(path: Path, text: str) -> None:
 
 def hand_down(settings: Settings) -> None:
     """Put the settings into the environment, where the worker processes to be started read them."""
-    given = settings.model_dump(mode="json", exclude={"mongodb_uri"}, exclude_none=True)
+    given = settings.model_dump(mode="json", exclude=SECRETS, exclude_none=True)
     for name, value in given.items():
         text = " ".join(value) if isinstance(value, list) else str(value)
         os.environ[f"{PREFIX}{name.upper()}"] = text
-    if settings.mongodb_uri is not None:
-        os.environ[f"{PREFIX}MONGODB_URI"] = settings.mongodb_uri.get_secret_value()
+    for name in SECRETS:
+        secret: SecretStr | None = getattr(settings, name)
+        if secret is not None:
+            os.environ[f"{PREFIX}{name.upper()}"] = secret.get_secret_value()

@@ -16,11 +16,19 @@ from typing import Any
 import httpx
 import pytest
 
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.sessions import Session
-from fhir_portal.app import DELIVERY_SECONDS, HOUSEKEEPING_SECONDS, Application, open_store
+from fhir_portal.app import (
+    DELIVERY_SECONDS,
+    HOUSEKEEPING_SECONDS,
+    JOB_SECONDS,
+    Application,
+    open_store,
+)
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
-from fhir_portal.notify import outbox
+from fhir_portal.notify import jobs, outbox
 from fhir_portal.notify.outbox import CHANNELS, OutboxMessage
 from fhir_portal.records import DROPPED_AT_ONCE, drop_expired
 from fhir_portal.settings import InvalidSettings, load
@@ -67,6 +75,30 @@ def a_session(key: str, expires: float) -> Session:
     return Session(key=key, expires=expires, browser="b", created=0.0, seen=0.0)
 
 
+async def told_somebody(transaction: Any) -> None:
+    """A notice to an account with one contact."""
+    await transaction.put(Account(key="somebody", username="somebody", created=1.0))
+    await transaction.put(
+        Contact(
+            key="key",
+            account="somebody",
+            medium="mail",
+            value="somebody@people.example",
+            added=1.0,
+            verified=1.0,
+        )
+    )
+    await outbox.enqueue(
+        transaction,
+        key="app.ended.1",
+        practice="quillfern",
+        channel="mail",
+        to="account:somebody",
+        template="app-ended",
+        now=1.0,
+    )
+
+
 async def keep(application: Application, *sessions: Session) -> None:
     async def insert(transaction: Any) -> None:
         for session in sessions:
@@ -91,23 +123,49 @@ async def test_what_has_expired_is_removed_while_the_server_runs(tmp_path: Path)
 async def test_what_waits_in_the_outbox_is_sent_while_the_server_runs(tmp_path: Path) -> None:
     pauses = Pauses()
     async with opened(tmp_path, pauses) as application:
+        await application.store.transact(told_somebody)
+        await pauses.round(DELIVERY_SECONDS, tasks=len(CHANNELS))
+        sent = application.settings.outbox_folder / "app.ended.1.key.json"
+        assert json.loads(sent.read_text())["to"] == "mail:somebody@people.example"
+        messages = await application.store.every(OutboxMessage)
+        assert [one.state for one in messages] == ["done", "done"]
+
+
+async def test_without_a_background_nothing_is_sent_until_somebody_works(tmp_path: Path) -> None:
+    """Two processes: a server that only serves, and what `fhir-portal worker --once` does."""
+    settings = load(data=tmp_path / "portal.db", worker=False)
+    server = Application(settings, pause=Pauses())
+    before = asyncio.all_tasks()
+    await server.open()
+    try:
+        assert asyncio.all_tasks() == before
+        await server.store.transact(told_somebody)
+        worker = Application(settings, background=False)
+        await worker.open()
+        try:
+            assert await worker.work_once() == 1
+            assert await worker.work_once() == 0
+        finally:
+            await worker.close()
+        assert {one.state for one in await server.store.every(OutboxMessage)} == {"done"}
+    finally:
+        await server.close()
+
+
+async def test_jobs_are_done_while_the_server_runs(tmp_path: Path) -> None:
+    pauses, done = Pauses(), []
+    async with opened(tmp_path, pauses) as application:
+
+        async def tidy(held: Any) -> None:
+            done.append(held.work.key)
 
         async def enqueue(transaction: Any) -> None:
-            await outbox.enqueue(
-                transaction,
-                key="app.ended.1",
-                practice="quillfern",
-                channel="mail",
-                to="account:somebody",
-                template="app-ended",
-                now=1.0,
-            )
+            await jobs.enqueue(transaction, key="j", practice="elm", name="tidy", now=1.0)
 
+        application.jobs["tidy"] = tidy
         await application.store.transact(enqueue)
-        await pauses.round(DELIVERY_SECONDS, tasks=len(CHANNELS))
-        sent = application.settings.outbox_folder / "app.ended.1.json"
-        assert json.loads(sent.read_text())["to"] == "account:somebody"
-        assert [one.state for one in await application.store.every(OutboxMessage)] == ["done"]
+        await pauses.round(JOB_SECONDS)
+        assert done == ["j"]
 
 
 async def test_a_round_that_fails_is_not_the_last(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from fhir_portal.settings import InvalidSettings, Settings, hand_down, load
 
@@ -224,3 +224,58 @@ def test_demo_file_and_outbox_lie_beside_the_data(tmp_path: Path) -> None:
     assert settings.demo_file == tmp_path / "demo.json"
     assert settings.outbox_folder == tmp_path / "outbox"
     assert load(outbox=tmp_path / "mail").outbox_folder == tmp_path / "mail"
+
+
+# ---------------------------------------------------------------- mail and SMS
+
+
+def test_mail_needs_a_sender_and_encryption_that_leaves_this_machine() -> None:
+    assert_refused("smtp_host needs smtp_from", smtp_host="mail.hill.example")
+    given = {"smtp_host": "mail.hill.example", "smtp_from": "portal@hill.example"}
+    assert load(**given).smtp_tls == "starttls"
+    assert_refused("smtp_tls", smtp_tls="none", **given)
+    assert load(**given | {"smtp_host": "127.0.0.1"}, smtp_tls="none").smtp_port == 587
+    assert_refused("go together", smtp_username="portal", **given)
+    assert_refused("go together", smtp_password=SecretStr("secret"), **given)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["portal", "Portal <portal@hill.example>", "a@hill.example, b@hill.example", "a@b\r\nBcc: x"],
+)
+def test_a_sender_is_an_address_alone(address: str) -> None:
+    assert_refused("smtp_from", "must be a mail address", smtp_from=address)
+    assert_refused("smtp_reply_to", "must be a mail address", smtp_reply_to=address)
+
+
+def test_a_gateway_has_an_address_and_a_secret() -> None:
+    secret = SecretStr("s" * 32)
+    assert load(sms_url="https://sms.hill.example/send", sms_secret=secret).sms_url is not None
+    assert_refused("must be https", sms_url="http://sms.hill.example/send", sms_secret=secret)
+    assert_refused("must be an http", sms_url="ftp://sms.hill.example/", sms_secret=secret)
+    assert_refused("go together", sms_url="https://sms.hill.example/send")
+    assert_refused(
+        "at least 32", sms_url="https://sms.hill.example/send", sms_secret=SecretStr("short")
+    )
+
+
+def test_secrets_are_never_shown_and_are_handed_down(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", dict(os.environ))
+        settings = load(smtp_username="portal", smtp_password=SecretStr("canary-of-mail"))
+        assert "canary" not in repr(settings)
+        hand_down(settings)
+        assert load() == settings
+    settings_file.write_text('smtp_password = ["canary-of-mail"]')
+    with pytest.raises(InvalidSettings) as refusal:
+        load()
+    assert "smtp_password: must be text" in str(refusal.value)
+    assert "canary" not in str(refusal.value)
+
+
+def test_the_demos_outbox_is_shown_on_a_persons_own_machine_only() -> None:
+    assert load(demo_outbox=True).shows_outbox
+    assert not load().shows_outbox
+    assert not load(demo_outbox=True, base_url="https://portal.example.org").shows_outbox

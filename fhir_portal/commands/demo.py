@@ -13,6 +13,7 @@ from fhir_portal.demo.people import ACCOUNTS, PASSWORD, PRACTICES
 from fhir_portal.demo.place import NotTheDemo, Placed, place_demo
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.settings import InvalidSettings, Settings, load
+from fhir_portal.web.pages.demo_outbox import DEMO_OUTBOX
 
 
 def demo_command(
@@ -32,7 +33,7 @@ def demo_command(
     anything else is left alone.
     """
     try:
-        settings = load(host=host, port=port)
+        settings = load(host=host, port=port, demo_outbox=True)
         if serve:
             _require_free(settings)
         placed = asyncio.run(place_demo(settings, reset=reset))
@@ -66,6 +67,11 @@ def in_words(settings: Settings, placed: Placed) -> str:
             "",
             f"  FHIR API      {settings.base_url}/fhir",
             f"  sign in       {settings.base_url}/signin",
+            *(
+                [f"  mail and SMS  {settings.base_url}{DEMO_OUTBOX}"]
+                if settings.shows_outbox and settings.smtp_host is None
+                else []
+            ),
             f"  store         {store}",
             f"  for scripts   {described}",
             "",

@@ -18,7 +18,8 @@ import msgspec
 from joserfc.jwk import ECKey
 
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
-from fhir_portal.accounts.account import add_account
+from fhir_portal.accounts.account import Account, add_account
+from fhir_portal.accounts.contacts import add_contact, new_contact, verify_contact
 from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.accounts.level_changes import Edit, change_levels
 from fhir_portal.accounts.levels import OPERATOR
@@ -122,6 +123,7 @@ async def build_world(
                 persons=account.persons,
                 role=account.role,
             )
+            await _give_contact(store, added, now=clock(), random=random)
             if account.works_as is not None:
                 await _put_on_staff(
                     store, added.key, account.works_as, level=account.level, now=clock()
@@ -150,6 +152,20 @@ async def _open_practices(store: PortalStore, *, now: float) -> None:
             await change_levels(transaction, practice.key, edits, by=OPERATOR, now=now)
 
     await store.transact(insert)
+
+
+async def _give_contact(
+    store: PortalStore, account: Account, *, now: float, random: Callable[[int], bytes]
+) -> None:
+    """Have mail for an account reach its owner, at an address that cannot exist (RFC 2606)."""
+    address = f"{account.username}@people.example"
+    contact = new_contact(account.key, "mail", address, now=now, random=random)
+
+    async def put(transaction: RecordTransaction) -> None:
+        await add_contact(transaction, contact)
+        await verify_contact(transaction, account.key, contact.key, now=now, is_first=True)
+
+    await store.transact(put)
 
 
 async def _put_on_staff(

@@ -12,12 +12,9 @@ the address and not its host, which may serve others, who must not suffer for on
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+import hashlib
 import re
-import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar, Final, Literal, Protocol, get_args
 
 import msgspec
@@ -32,11 +29,12 @@ CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 ATTEMPTS: Final = 10
 """After so many a message is given up, and staff see why."""
 LEASE_SECONDS: Final = 60.0
-AT_ONCE: Final[Mapping[Channel, int]] = {"mail": 1, "sms": 1, "webhook": 8}
+AT_ONCE: Final[Mapping[Channel, int]] = {"mail": 4, "sms": 4, "webhook": 8}
 """How many messages of a channel one process hands over at a time."""
 PUT_OFF_SECONDS: Final = 86_400.0
 """A message that waits for its address and is older than this is given up."""
 _SOON: Final = 1.0
+LONGEST_KEY: Final = 150
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 
 
@@ -48,6 +46,7 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "outbox-message"
+    indexed: ClassVar[tuple[str, ...]] = (*Leased.indexed, "mail_id")
 
     channel: Channel
     to: str
@@ -62,9 +61,19 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
         return queue_of(self.channel)
 
     @property
+    def mail_id(self) -> str | None:
+        """The local part of a mail's ``Message-ID``: of its key, and telling nothing of it."""
+        return mail_id_of(self.key) if self.channel == "mail" else None
+
+    @property
     def pauses(self) -> bool:
         """Whether its address is left alone after it did not answer."""
         return self.channel == "webhook"
+
+
+def mail_id_of(key: str) -> str:
+    """Return `OutboxMessage.mail_id` of a key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def queue_of(channel: Channel) -> str:
@@ -89,14 +98,48 @@ class UndeliverableMessage(Exception):
     """This message will never arrive; trying again is of no use. The words are for staff."""
 
 
+class Bounced(UndeliverableMessage):
+    """The address itself takes nothing: no such mailbox, no such number."""
+
+
+class Superseded(UndeliverableMessage):
+    """What the message is for is over: it is not sent, and nobody need see to it."""
+
+
 class AddressDown(Exception):
     """The message's address does not answer: what else waits for it would not arrive either."""
+
+
+class NotSentYet(Exception):
+    """Nobody has written down yet that the message was sent."""
 
 
 class Delivery(Protocol):
     """Hands one message over. Raises whatever went wrong; `UndeliverableMessage` for good."""
 
     async def __call__(self, message: OutboxMessage) -> None: ...
+
+
+class Recipients(Protocol):
+    """Knows whom a message is for that names no address, but an account or a record."""
+
+    def are_meant_by(self, to: str) -> bool:
+        """Whether ``to`` stands for others."""
+        ...
+
+    async def of(
+        self, transaction: RecordTransaction, message: OutboxMessage
+    ) -> Sequence[OutboxMessage]:
+        """Return the messages to be sent instead, due at once; none for nobody who wants it.
+
+        Their keys are made of the message's, so that they are the same ones each time. Raises
+        `UndeliverableMessage` where somebody should be told and cannot be.
+        """
+        ...
+
+
+GivenUp = Callable[[RecordTransaction, OutboxMessage, str, bool, float], Awaitable[None]]
+"""Notes a message that never arrived, why, whether its address bounced, and the time."""
 
 
 async def enqueue(
@@ -178,12 +221,28 @@ async def claim(
 
 
 async def deliver_due(
-    store: RecordStore, delivery: Delivery, *, worker: str, clock: Callable[[], float]
+    store: RecordStore,
+    delivery: Delivery,
+    *,
+    worker: str,
+    clock: Callable[[], float],
+    recipients: Recipients | None = None,
+    given_up: GivenUp | None = None,
 ) -> int:
     """Deliver what is due on every channel, once; returns how many messages arrived."""
     async with asyncio.TaskGroup() as tasks:
         going = [
-            tasks.create_task(deliver_channel(store, channel, delivery, worker=worker, clock=clock))
+            tasks.create_task(
+                deliver_channel(
+                    store,
+                    channel,
+                    delivery,
+                    worker=worker,
+                    clock=clock,
+                    recipients=recipients,
+                    given_up=given_up,
+                )
+            )
             for channel in CHANNELS
         ]
     return sum(one.result() for one in going)
@@ -196,16 +255,22 @@ async def deliver_channel(
     *,
     worker: str,
     clock: Callable[[], float],
+    recipients: Recipients | None = None,
+    given_up: GivenUp | None = None,
 ) -> int:
     """Deliver what is due on a channel, `AT_ONCE` of it at a time; returns how many arrived.
 
-    A failure puts the message back with a growing delay, the tenth gives it up.
+    A failure puts the message back with a growing delay, the tenth gives it up. What ``recipients``
+    know is replaced by messages to them. ``given_up`` is told in the transaction that gives up.
     """
 
     async def one_after_the_other() -> int:
         arrived = 0
         while (held := await claim(store, channel, worker, clock())) is not None:
-            arrived += await _deliver(store, held, delivery, clock)
+            if recipients is not None and recipients.are_meant_by(held.work.to):
+                await _address(store, held, recipients, given_up, clock())
+            else:
+                arrived += await _deliver(store, held, delivery, given_up, clock)
         return arrived
 
     async with asyncio.TaskGroup() as tasks:
@@ -213,17 +278,40 @@ async def deliver_channel(
     return sum(one.result() for one in going)
 
 
+async def _address(
+    store: RecordStore,
+    held: Lease[OutboxMessage],
+    recipients: Recipients,
+    given_up: GivenUp | None,
+    now: float,
+) -> None:
+    """Replace a message by those to each of its recipients, all or nothing."""
+
+    async def replace(transaction: RecordTransaction) -> None:
+        for message in await recipients.of(transaction, held.work):
+            await lease.enqueue(transaction, message)
+        await finish_in(transaction, held, now=now)
+
+    try:
+        await store.transact(replace)
+    except StaleLease:
+        return
+    except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be lost
+        await _failed(store, held, error, given_up, began=now, now=now)
+
+
 async def _deliver(
     store: RecordStore,
     held: Lease[OutboxMessage],
     delivery: Delivery,
+    given_up: GivenUp | None,
     clock: Callable[[], float],
 ) -> bool:
     began = clock()
     try:
         await delivery(held.work)
     except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be lost
-        await _failed(store, held, error, began=began, now=clock())
+        await _failed(store, held, error, given_up, began=began, now=clock())
         return False
 
     now = clock()
@@ -241,7 +329,13 @@ async def _deliver(
 
 
 async def _failed(
-    store: RecordStore, held: Lease[OutboxMessage], error: Exception, *, began: float, now: float
+    store: RecordStore,
+    held: Lease[OutboxMessage],
+    error: Exception,
+    given_up: GivenUp | None,
+    *,
+    began: float,
+    now: float,
 ) -> None:
     message = held.work
     for_good = isinstance(error, UndeliverableMessage) or message.attempts >= ATTEMPTS
@@ -255,11 +349,36 @@ async def _failed(
             await _leave_alone(transaction, message.to, began=began, now=now)
         elif message.pauses:
             await transaction.delete(Pause, message.to)
+        if for_good and given_up is not None and not isinstance(error, Superseded):
+            await given_up(transaction, message, fault, isinstance(error, Bounced), now)
 
     try:
         await store.transact(put_back)
     except StaleLease:
         return
+
+
+async def came_back(
+    store: RecordStore, key: str, why: str, given_up: GivenUp, *, now: float
+) -> bool:
+    """Note that a message which was sent came back for good; false if that is known, or unknown.
+
+    ``why`` is for staff. Raises `NotSentYet` where the bounce has overtaken our own note.
+    """
+
+    async def note(transaction: RecordTransaction) -> bool:
+        message = await transaction.get(OutboxMessage, key)
+        if message is None or message.channel == "webhook":
+            return False
+        if message.state in ("taken", "waiting") and message.attempts:
+            raise NotSentYet
+        if message.state != "done":
+            return False
+        await transaction.put(msgspec.structs.replace(message, state="failed", fault=why))
+        await given_up(transaction, message, why, True, now)  # noqa: FBT003 - see `GivenUp`
+        return True
+
+    return await store.transact(note)
 
 
 async def _leave_alone(
@@ -280,41 +399,3 @@ async def _leave_alone(
             expires=until + PUT_OFF_SECONDS,
         )
     )
-
-
-class FolderDelivery:
-    """Leaves each message as one file, named by its key: a repetition is the same file.
-
-    For the demo. ``link`` makes the link of a message when it is sent, or ``None``; the file
-    holds what the addressee would get, so it is readable by its owner alone.
-    """
-
-    def __init__(self, folder: Path, link: Callable[[OutboxMessage], str | None]) -> None:
-        self._folder = folder
-        self._link = link
-
-    async def __call__(self, message: OutboxMessage) -> None:
-        """Write the file, whole or not at all."""
-        self._write(message)
-
-    def _write(self, message: OutboxMessage) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = {
-            "key": message.key,
-            "channel": message.channel,
-            "to": message.to,
-            "template": message.template,
-            "values": message.values,
-            "link": self._link(message) if message.link_for is not None else None,
-        }
-        descriptor, draft = tempfile.mkstemp(dir=self._folder, prefix=".")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=False, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(draft).replace(self._folder / f"{message.key}.json")
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise

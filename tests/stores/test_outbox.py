@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fhir_portal.notify import jobs, outbox
+from fhir_portal.notify.folder import FolderDelivery
 from fhir_portal.notify.jobs import Job
 from fhir_portal.notify.lease import (
     LONGEST_BACK_OFF,
@@ -26,13 +27,13 @@ from fhir_portal.notify.outbox import (
     AT_ONCE,
     PUT_OFF_SECONDS,
     AddressDown,
-    FolderDelivery,
     OutboxMessage,
     Pause,
     UndeliverableMessage,
     deliver_channel,
     deliver_due,
 )
+from fhir_portal.notify.words import Letter
 from tests.builders import DERM, START, Clock, an_account, keep
 
 
@@ -211,6 +212,27 @@ async def test_two_processes_share_the_work(store: Any, second: Any) -> None:
     assert await claim(second) is None
 
 
+async def test_two_workers_send_nothing_twice_while_the_leases_hold(
+    store: Any, second: Any
+) -> None:
+    """Each hands over slowly, several at a time, while the other looks for work."""
+    sent: list[str] = []
+
+    async def slow(message: OutboxMessage) -> None:
+        sent.append(message.key)
+        await asyncio.sleep(0)
+
+    for n in range(30):
+        await send(store, f"m{n:02}", channel="mail" if n % 2 else "sms")
+    arrived = await asyncio.gather(
+        deliver_due(store, slow, worker="one", clock=Clock()),
+        deliver_due(second, slow, worker="two", clock=Clock()),
+    )
+    assert sorted(sent) == [f"m{n:02}" for n in range(30)]
+    assert sum(arrived) == 30
+    assert {one.state for one in await store.every(OutboxMessage)} == {"done"}
+
+
 async def test_a_removed_message_takes_its_turn_with_it(store: Any) -> None:
     await send(store, "gone")
     await send(store, "here")
@@ -233,13 +255,14 @@ def test_the_wait_doubles_up_to_a_limit() -> None:
 # ---------------------------------------------------------------- delivery
 
 
-def derived(message: OutboxMessage) -> str:
-    return f"https://portal.example/activate/{message.link_for}-{message.link_attempt}-proof"
+async def derived(message: OutboxMessage) -> Letter:
+    link = f"https://portal.example/activate/{message.link_for}-{message.link_attempt}-proof"
+    return Letter("Hillside", "Welcome", "Text", "Short", link=link if message.link_for else None)
 
 
 async def test_delivery_leaves_one_file_per_message(store: Any, tmp_path: Path) -> None:
     folder = tmp_path / "outbox"
-    await send(store, "m1", values={"practice": "Hillside"}, link_for="Task/7", link_attempt=2)
+    await send(store, "m1", link_for="Task/7", link_attempt=2)
     await send(store, "m2", channel="sms")
     delivered = await deliver_due(
         store, FolderDelivery(folder, derived), worker="one", clock=Clock()
@@ -248,8 +271,9 @@ async def test_delivery_leaves_one_file_per_message(store: Any, tmp_path: Path) 
     assert sorted(path.name for path in folder.iterdir()) == ["m1.json", "m2.json"]
     message = json.loads((folder / "m1.json").read_text("utf-8"))
     assert message["link"] == "https://portal.example/activate/Task/7-2-proof"
-    assert message["values"] == {"practice": "Hillside"}
-    assert json.loads((folder / "m2.json").read_text("utf-8"))["link"] is None
+    assert (message["subject"], message["text"]) == ("Welcome", "Text")
+    sms = json.loads((folder / "m2.json").read_text("utf-8"))
+    assert (sms["subject"], sms["text"], sms["link"]) == (None, "Short", None)
     assert stat.S_IMODE((folder / "m1.json").stat().st_mode) == 0o600
 
 

@@ -1,0 +1,46 @@
+"""Putting a letter together at the moment it is sent: words, letterhead, and its code or link."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fhir_portal.access.relation import IdentityReader
+from fhir_portal.notify.content import Content
+from fhir_portal.notify.letterhead import letterhead_of
+from fhir_portal.notify.outbox import OutboxMessage, Superseded, UndeliverableMessage
+from fhir_portal.notify.words import Letter, UnfitValue, UnknownTemplate, render, words_of
+
+Compose = Callable[[OutboxMessage], Awaitable[Letter]]
+"""Raises `UndeliverableMessage`, `Superseded`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """`Compose` over a store; ``portal`` is the base URL, under which every link has to be."""
+
+    reader: IdentityReader
+    content: Content
+    portal: str
+
+    async def __call__(self, message: OutboxMessage) -> Letter:
+        """Return the letter of a message. It is the same at every attempt to send it.
+
+        Raises `UndeliverableMessage` where there are no words for it or nothing to put into them,
+        and `Superseded` where what it was for is over.
+        """
+        try:
+            words = await words_of(self.reader, message.practice, message.template)
+        except UnknownTemplate as error:
+            raise UndeliverableMessage(str(error)) from None
+        letterhead = await letterhead_of(self.reader, message.practice, portal=self.portal)
+        fields: dict[str, str] = {}
+        if message.link_for is not None:
+            made = await self.content(self.reader, message.link_for, message.link_attempt)
+            if made is None:
+                raise Superseded("what it was for is over")
+            fields.update(made)
+        try:
+            return render(words, letterhead, fields)
+        except UnfitValue as error:
+            raise UndeliverableMessage(str(error)) from None

@@ -1,0 +1,477 @@
+"""The words of every message: what the server brings, and what a practice says instead.
+
+They name the practice and say what to do next. No person is named, nothing is said about
+anybody's health, and nothing in them is secret but the one code or link that a message is made to
+carry. Values are put in once and never read again, so what looks like a placeholder in one stays
+as it is; they cannot begin a line, and so no header either.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal
+
+from fhir_portal.accounts.preferences import Topic
+from fhir_portal.records import Record, RecordReader, RecordTransaction
+
+Secret = Literal["code", "link"]
+
+LONGEST_SUBJECT: Final = 150
+LONGEST_BODY: Final = 4000
+LONGEST_SMS: Final = 300
+"""Of what is stored; an SMS of 160 signs of the GSM alphabet is one part, longer ones are more."""
+_LONGEST_VALUE: Final = 200
+_LONGEST_NAME_IN_SMS: Final = 40
+_LONGEST_LINK: Final = 1000
+_COMMON: Final = frozenset({"practice", "portal"})
+_PLACEHOLDER: Final = re.compile(r"\{([a-z]+)\}")
+_CODE: Final = re.compile(r"[0-9A-Za-z]+(?:[ -][0-9A-Za-z]+)*")
+_LINK: Final = re.compile(r"https?://[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+
+
+class InvalidTemplate(Exception):
+    """A practice's words cannot be used. The words are for whoever wrote them."""
+
+
+class ChangedMeanwhile(Exception):
+    """Somebody else has stored other words since."""
+
+
+class UnknownTemplate(Exception):
+    """There is no message of this name."""
+
+
+class UnfitValue(Exception):
+    """A code or link is missing, or is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A message as a pattern. ``needs`` is the secret that it carries, and nothing else may."""
+
+    subject: str
+    body: str
+    sms: str
+    needs: Secret | None = None
+    topic: Topic = "security"
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """Who writes: the practice's name, the telephone for questions (or ``""``), the portal."""
+
+    practice: str
+    phone: str
+    portal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message with everything filled in, from ``sender``; ``repr`` shows none of it."""
+
+    sender: str = field(repr=False)
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    sms: str = field(repr=False)
+    code: str | None = field(default=None, repr=False)
+    link: str | None = field(default=None, repr=False)
+
+
+_NOT_YOU: Final = (
+    "If this was you, there is nothing to do. If it was not, sign in at {portal}, change your "
+    "password under Security, and call the practice."
+)
+
+
+def _security(subject: str, what: str, sms: str) -> Words:
+    return Words(
+        subject=f"{subject} - {{practice}}",
+        body=f"Hello,\n\n{what}\n\n{_NOT_YOU}",
+        sms=f"{{practice}}: {sms} Not you? Sign in to the portal or call us.",
+    )
+
+
+def _app(subject: str, what: str, sms: str) -> Words:
+    return Words(
+        subject=f"{subject} - {{practice}}",
+        body=(
+            f"Hello,\n\n{what}\n\nTo see which app it is and what it may read, sign in at "
+            "{portal} and open Apps. If you did not expect this, end its access there and call the "
+            "practice."
+        ),
+        sms=f"{{practice}}: {sms} Sign in to the portal and open Apps.",
+    )
+
+
+BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
+    {
+        "security-password-changed": _security(
+            "Your password was changed",
+            "The password of your patient portal account was changed.",
+            "your portal password was changed.",
+        ),
+        "security-totp-added": _security(
+            "An authenticator app was added",
+            "An authenticator app was added to your patient portal account. From now on you are "
+            "asked for its code when you sign in.",
+            "an authenticator app was added to your portal account.",
+        ),
+        "security-totp-removed": _security(
+            "The authenticator app was removed",
+            "The authenticator app was removed from your patient portal account. You are no longer "
+            "asked for its code.",
+            "the authenticator app was removed from your portal account.",
+        ),
+        "security-recovery-codes-made": _security(
+            "New recovery codes were made",
+            "New recovery codes were made for your patient portal account. The ones you had before "
+            "are no longer good.",
+            "new recovery codes were made for your portal account.",
+        ),
+        "security-recovery-code-used": _security(
+            "A recovery code was used",
+            "Somebody signed in to your patient portal account with one of your recovery codes. "
+            "That code is used up; the others are still good.",
+            "a recovery code was used to sign in to your portal account.",
+        ),
+        "security-passkey-added": _security(
+            "A passkey was added",
+            "A passkey was added to your patient portal account. It can be used to sign in.",
+            "a passkey was added to your portal account.",
+        ),
+        "security-passkey-removed": _security(
+            "A passkey was removed",
+            "A passkey was removed from your patient portal account. It can no longer be used.",
+            "a passkey was removed from your portal account.",
+        ),
+        "security-codes-guessed": _security(
+            "Wrong codes were entered",
+            "Several wrong codes were entered for your patient portal account today. Whoever did "
+            "that knows your password.",
+            "several wrong codes were entered for your portal account.",
+        ),
+        "app-ended": _app(
+            "An app can no longer use a record",
+            "The access of an app to a record was ended. The app was told, and can read nothing "
+            "more.",
+            "an app's access to a record was ended.",
+        ),
+        "app-ended-by-record": _app(
+            "An app you had connected was disconnected",
+            "The person whose record it is ended the access of an app that you had connected.",
+            "an app that you had connected was disconnected.",
+        ),
+        "app-narrowed": _app(
+            "An app may use less of a record",
+            "An app may use less of a record from now on.",
+            "an app may use less of a record from now on.",
+        ),
+        "app-made-by-proxy": _app(
+            "An app was connected to your record",
+            "Somebody who may use your record has connected an app to it.",
+            "somebody who may use your record connected an app to it.",
+        ),
+        "one-time-code": Words(
+            # Not in the subject: that is shown on locked screens.
+            subject="Your code for the patient portal - {practice}",
+            body=(
+                "Hello,\n\nYour code for the patient portal is:\n\n    {code}\n\nType it on the "
+                "page that asked for it. It is good for ten minutes, and once. Nobody who calls or "
+                "writes to you needs it: do not tell it to anybody.\n\nIf you did not ask for a "
+                "code, there is nothing to do."
+            ),
+            sms="{practice}: {code} is your portal code, good for 10 minutes. "
+            "Do not tell it to anybody.",
+            needs="code",
+        ),
+        "invitation-link": Words(
+            subject="Your invitation to the patient portal - {practice}",
+            body=(
+                "Hello,\n\n{practice} invites you to its patient portal. To begin, open this "
+                "address, or copy it into your browser:\n\n{link}\n\nYou will be asked for "
+                "something else that only you have, such as the security code the practice gave "
+                "you or sends you another way. If you have an account here already, you can sign "
+                "in with it there.\n\nThe address is good for a limited time. If it is over, or "
+                "if you expected no invitation, call the practice."
+            ),
+            sms="{practice} invites you to its patient portal: {link}",
+            needs="link",
+        ),
+        "invitation-code": Words(
+            subject="Your security code for the patient portal - {practice}",
+            body=(
+                "Hello,\n\n{practice} has invited you to its patient portal. This is the security "
+                "code that goes with the invitation:\n\n    {code}\n\nThe invitation itself comes "
+                "another way. Type the code on the page that it leads to. It is good as long as the "
+                "invitation is. Nobody who calls or writes to you needs it: do not tell it to "
+                "anybody.\n\nIf you expected no invitation, call the practice."
+            ),
+            sms="{practice}: {code} is the security code that goes with your invitation. "
+            "Do not tell it to anybody.",
+            needs="code",
+        ),
+        "invitation-resent": Words(
+            subject="Your new invitation to the patient portal - {practice}",
+            body=(
+                "Hello,\n\nHere is your new invitation to the patient portal of {practice}. The "
+                "one before is no longer good. To begin, open this address, or copy it into your "
+                "browser:\n\n{link}\n\nYou will be asked for something else that only you have, "
+                "such as the security code the practice gave you or sends you another way.\n\n"
+                "The address is good for a limited time. If it is over, call the practice."
+            ),
+            sms="{practice}: your new invitation to the patient portal: {link}",
+            needs="link",
+        ),
+        "recovery-help": Words(
+            subject="Getting back into your account - {practice}",
+            body=(
+                "Hello,\n\nThe practice has begun to help you get back into your patient portal "
+                "account. Open this address, or copy it into your browser, and follow the "
+                "steps there:\n\n{link}\n\nNobody at the practice sees or chooses your password. "
+                "If you did not ask for help, do not open the address, and call the practice."
+            ),
+            sms="{practice}: to get back into your portal account, open {link} "
+            "Did not ask? Call us.",
+            needs="link",
+        ),
+        "contact-added": _security(
+            "A way to reach you was added",
+            "Another mail address or telephone number was added to your patient portal account. "
+            "It cannot be used to recover the account before 24 hours have passed.",
+            "another address or number was added to your portal account.",
+        ),
+        "contact-removed": _security(
+            "A way to reach you was removed",
+            "A mail address or telephone number was removed from your patient portal account. "
+            "Nothing will be sent there any more.",
+            "an address or number was removed from your portal account.",
+        ),
+        "account-created": _security(
+            "Your patient portal account is ready",
+            "Your patient portal account was made. You can sign in at {portal} from now on.",
+            "your portal account was made.",
+        ),
+        "account-disabled": Words(
+            subject="Your patient portal account was switched off - {practice}",
+            body=(
+                "Hello,\n\nYour patient portal account was switched off. Nobody can sign in to it, "
+                "and apps that were connected can read nothing more.\n\nIf you did not expect "
+                "this, call the practice: it can switch the account on again."
+            ),
+            sms="{practice}: your portal account was switched off. Not expected? Call us.",
+        ),
+        "account-enabled": Words(
+            subject="Your patient portal account is on again - {practice}",
+            body=(
+                "Hello,\n\nYour patient portal account was switched on again. You can sign in at "
+                "{portal}. Apps have to be connected anew.\n\nIf you did not expect this, call the "
+                "practice."
+            ),
+            sms="{practice}: your portal account is on again. Not expected? Call us.",
+        ),
+        "renewal-required": Words(
+            subject="Please choose a new password - {practice}",
+            body=(
+                "Hello,\n\nThe practice asks you to renew how you sign in to your patient portal "
+                "account. The next time you sign in at {portal}, you will be asked to choose a new "
+                "password. Nobody will ask you for it by mail or telephone.\n\nIf you have "
+                "questions, call the practice."
+            ),
+            sms="{practice}: at your next sign-in to the portal you will choose a new password.",
+        ),
+        "terms-changed": Words(
+            subject="The terms of use have changed - {practice}",
+            body=(
+                "Hello,\n\nThe terms of use of the patient portal have changed. The next time you "
+                "sign in at {portal}, you can read them and are asked to accept them."
+            ),
+            sms="{practice}: the terms of the patient portal changed. "
+            "You will see them at your next sign-in.",
+        ),
+        "test": Words(
+            subject="A test message - {practice}",
+            body=(
+                "Hello,\n\nThis is a test message of the patient portal. It arrived, and there is "
+                "nothing to do."
+            ),
+            sms="{practice}: a test message of the patient portal. There is nothing to do.",
+        ),
+    }
+)
+"""By the name that an outbox message has as its ``template``."""
+
+
+class MessageTemplate(Record, frozen=True, kw_only=True):
+    """A practice's own words; ``key`` is ``<practice>/<template>``, ``version`` counts from 1."""
+
+    kind: ClassVar[str] = "message-template"
+    indexed: ClassVar[tuple[str, ...]] = ("practice",)
+
+    practice: str
+    subject: str
+    body: str
+    sms: str
+    version: int
+    changed: float
+    changed_by: str = ""
+
+
+def built_in(template: str) -> Words:
+    """Return the server's own words. Raises `UnknownTemplate`."""
+    words = BUILT_IN.get(template)
+    if words is None:
+        raise UnknownTemplate(f"there is no message '{template[:60]}'")
+    return words
+
+
+async def words_of(reader: RecordReader, practice: str, template: str) -> Words:
+    """Return a practice's words for a message, or the server's. Raises `UnknownTemplate`."""
+    words = built_in(template)
+    own = await reader.get(MessageTemplate, f"{practice}/{template}")
+    if own is None:
+        return words
+    return Words(own.subject, own.body, own.sms, words.needs, words.topic)
+
+
+async def store_template(
+    transaction: RecordTransaction,
+    practice: str,
+    template: str,
+    *,
+    subject: str,
+    body: str,
+    sms: str,
+    version: int,
+    now: float,
+    by: str = "",
+) -> MessageTemplate:
+    """Store a practice's words and return them; ``version`` is what they replace, 0 for none.
+
+    Raises `UnknownTemplate`, `InvalidTemplate` or `ChangedMeanwhile`; nothing is stored then.
+    """
+    words = checked(template, subject=subject, body=body, sms=sms)
+    key = f"{practice}/{template}"
+    before = await transaction.get(MessageTemplate, key)
+    if (before.version if before is not None else 0) != version:
+        raise ChangedMeanwhile
+    stored = MessageTemplate(
+        key=key,
+        practice=practice,
+        subject=words.subject,
+        body=words.body,
+        sms=words.sms,
+        version=version + 1,
+        changed=now,
+        changed_by=by,
+    )
+    await transaction.put(stored)
+    return stored
+
+
+async def drop_template(transaction: RecordTransaction, practice: str, template: str) -> bool:
+    """Go back to the server's words; false where a practice had none of its own."""
+    return await transaction.delete(MessageTemplate, f"{practice}/{template}")
+
+
+def checked(template: str, *, subject: str, body: str, sms: str) -> Words:
+    """Return a practice's words as they may be stored. Raises `UnknownTemplate`, `InvalidTemplate`.
+
+    The secret of a message has to be in the body and in the SMS, and must not be in the subject,
+    which is shown on locked screens and in lists.
+    """
+    needs = built_in(template).needs
+    secret = frozenset() if needs is None else frozenset({needs})
+    subject, sms = subject.strip(), sms.strip()
+    body = body.replace("\r\n", "\n").strip()
+    _check("subject", subject, LONGEST_SUBJECT, may=_COMMON, must=frozenset())
+    _check("text", body, LONGEST_BODY, may=_COMMON | secret, must=secret, lines=True)
+    _check("SMS", sms, LONGEST_SMS, may=_COMMON | secret, must=secret)
+    return Words(subject, body, sms, needs, built_in(template).topic)
+
+
+def _check(
+    what: str,
+    text: str,
+    longest: int,
+    *,
+    may: frozenset[str],
+    must: frozenset[str],
+    lines: bool = False,
+) -> None:
+    if not text:
+        raise InvalidTemplate(f"The {what} is empty.")
+    if len(text) > longest:
+        raise InvalidTemplate(f"The {what} is longer than {longest} characters.")
+    if any(_is_control(sign) and not (lines and sign == "\n") for sign in text):
+        lead = "control characters" if lines else "line breaks or control characters"
+        raise InvalidTemplate(f"The {what} must not have {lead}.")
+    used = set(_PLACEHOLDER.findall(text))
+    rest = _PLACEHOLDER.sub("", text)
+    if "{" in rest or "}" in rest:
+        raise InvalidTemplate(f"The {what} has a brace that belongs to no placeholder.")
+    for name in sorted(used - may):
+        known = ", ".join(f"{{{one}}}" for one in sorted(may))
+        raise InvalidTemplate(f"The {what} cannot have {{{name}}}. It can have {known}.")
+    for name in sorted(must - used):
+        raise InvalidTemplate(f"The {what} has to have {{{name}}}: without it nobody can go on.")
+
+
+def render(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> Letter:
+    """Return the letter; ``fields`` may hold its code or link, and what else they hold is left out.
+
+    Raises `UnfitValue` when what the message is made to carry is missing or malformed.
+    """
+    secret = _secret(words, letterhead, fields)
+    common = {"practice": _value(letterhead.practice), "portal": letterhead.portal}
+    values = common | secret
+    call = f" at {_value(letterhead.phone)}" if letterhead.phone else ""
+    footer = (
+        "Please do not reply to this message: nobody reads the answers. "
+        f"If you have questions, call {common['practice']}{call}."
+    )
+    short = common["practice"]
+    if len(short) > _LONGEST_NAME_IN_SMS:
+        short = short[: _LONGEST_NAME_IN_SMS - 3].rstrip() + "..."
+    return Letter(
+        sender=common["practice"],
+        subject=_filled(words.subject, common),
+        text=f"{_filled(words.body, values)}\n\n{footer}\n",
+        sms=_filled(words.sms, values | {"practice": short}),
+        code=secret.get("code"),
+        link=secret.get("link"),
+    )
+
+
+def _secret(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> dict[str, str]:
+    if words.needs is None:
+        return {}
+    value = fields.get(words.needs, "")
+    if words.needs == "code":
+        if len(value) > _LONGEST_VALUE or not _CODE.fullmatch(value):
+            raise UnfitValue("the message has no code")
+    elif (
+        len(value) > _LONGEST_LINK
+        or not _LINK.fullmatch(value)
+        or not value.startswith(f"{letterhead.portal}/")
+    ):
+        raise UnfitValue("the message has no link to this portal")
+    return {words.needs: value}
+
+
+def _filled(pattern: str, values: Mapping[str, str]) -> str:
+    """Fill a pattern in one pass: what stands in a value is not looked at again."""
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], ""), pattern)
+
+
+def _value(text: str) -> str:
+    """A value in one line, without what could steer a header, a terminal or the reading order."""
+    plain = "".join(" " if _is_control(sign) else sign for sign in text[: 4 * _LONGEST_VALUE])
+    return " ".join(plain.split())[:_LONGEST_VALUE]
+
+
+def _is_control(sign: str) -> bool:
+    return unicodedata.category(sign) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
