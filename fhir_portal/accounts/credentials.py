@@ -142,8 +142,10 @@ class SignIn:
         `SignInRefused` or `fhir_portal.accounts.throttle.TooManyAttempts`, both the same whether
         or not the account exists.
         """
-        attempt = await self.throttle.attempt(folded(username), address=address, device=device)
         account = await account_named(self.store, username)
+        # All the names of an account are counted as one: none of them gives further tries.
+        named = account.username if account is not None else folded(username)
+        attempt = await self.throttle.attempt(named, address=address, device=device)
         return await self._checked(attempt, account, password, is_known=device is not None)
 
     async def again(self, account: Account, password: str, *, address: str, device: str) -> Account:
