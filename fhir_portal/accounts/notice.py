@@ -24,6 +24,7 @@ Event = Literal[
     "codes-guessed",
     "contact-added",
     "contact-removed",
+    "account-recovered",
 ]
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.devices import forget_devices
 from fhir_portal.accounts.proof import PASSWORD, SECOND, Factor, Proof, Write
 from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
 
@@ -166,18 +167,20 @@ class Sessions:
         device: str = "",
         also: Sequence[Write] = (),
         is_awaited: bool = False,
+        changed: Account | None = None,
     ) -> Opened:
         """Give the browser of ``before`` a signed-in session under a new cookie.
 
         The proofs are used up in the same transaction; ``also`` is written in it. With
-        ``is_awaited``, ``before`` waits for this account's second factor, and is used up. Raises
-        `SignedOutMeanwhile` when the account is not what its password was checked against, and
-        `fhir_portal.accounts.proof.Spent`.
+        ``is_awaited``, ``before`` waits for this account's second factor, and is used up.
+        ``changed`` is the account as it is from now on, with another password: all its sessions
+        and remembered browsers end. Raises `SignedOutMeanwhile` when the account is not what its
+        password was checked against, and `fhir_portal.accounts.proof.Spent`.
         """
         now = self.clock()
         opened = self._rotated(
             before,
-            account,
+            changed or account,
             created=now,
             expires=now + min(self._limits.idle, self._limits.absolute),
             auth_time=now,
@@ -195,6 +198,11 @@ class Sessions:
                 raise SignedOutMeanwhile
             await transaction.delete(Session, before.key)
             await _write(transaction, proofs, also)
+            if changed is not None:
+                if not await transaction.replace(account, changed):
+                    raise SignedOutMeanwhile
+                await end_sessions(transaction, account.key)
+                await forget_devices(transaction, account.key)
             await _make_room(transaction, account)
             await transaction.insert(opened.visitor.session)
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from fhir_portal.access.visibility import SHARED
+from fhir_portal.accounts.contacts import InvalidContact, telephone_number
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.commands.store import Refused, run_in_store
 from fhir_portal.records import DuplicateRecord, RecordTransaction
@@ -33,6 +34,10 @@ def add(
     zone: Annotated[
         str, typer.Option(help="Its time zone, in which a grant's last day ends.")
     ] = "UTC",
+    phone: Annotated[
+        str | None,
+        typer.Option(help="Where people call who cannot sign in: + and the country code."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a practice."""
@@ -49,7 +54,11 @@ def add(
             ZoneInfo(zone)
         except (KeyError, ValueError, OSError):
             raise Refused(f"'{zone}' is no time zone such as America/Chicago") from None
-        practice = Practice(key=key, name=name.strip(), zone=zone)
+        try:
+            number = telephone_number(phone) if phone is not None else None
+        except InvalidContact as error:
+            raise Refused(str(error)) from None
+        practice = Practice(key=key, name=name.strip(), zone=zone, phone=number)
 
         async def insert(transaction: RecordTransaction) -> None:
             await transaction.insert(practice)
@@ -82,7 +91,8 @@ def list_(*, as_json: AsJson = False) -> None:
 
 
 def _shown(practice: Practice) -> dict[str, Any]:
-    return {"key": practice.key, "name": practice.name, "zone": practice.zone}
+    shown = {"key": practice.key, "name": practice.name, "zone": practice.zone}
+    return shown if practice.phone is None else {**shown, "phone": practice.phone}
 
 
 def _line(practice: dict[str, Any]) -> str:

@@ -22,12 +22,14 @@ MARROWBROOK: Final = Practice(
     name="Marrowbrook Family Medicine",
     zone=ZONE,
     organization="Organization/marrowbrook",
+    phone="+1 312 555 0110",
 )
 QUILLFERN: Final = Practice(
     key="quillfern",
     name="Quillfern Dermatology",
     zone=ZONE,
     organization="Organization/quillfern",
+    phone="+1 312 555 0120",
 )
 PRACTICES: Final = (MARROWBROOK, QUILLFERN)
 

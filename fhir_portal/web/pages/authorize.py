@@ -20,9 +20,11 @@ from starlette.responses import Response
 from fhir_portal.accounts.credentials import SignIn
 from fhir_portal.accounts.one_time_code import OneTimeCodes
 from fhir_portal.accounts.own_contacts import OwnContacts
+from fhir_portal.accounts.recovery import Recoveries
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify.one_time_codes import OutboxCodes
+from fhir_portal.notify.recovery import OutboxRecoveries
 from fhir_portal.portal import fault
 from fhir_portal.smart.approval import NothingTicked, RecordChanged
 from fhir_portal.smart.authorization import (
@@ -57,6 +59,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
 from fhir_portal.web.pages.contacts import ContactPages
+from fhir_portal.web.pages.recover import RecoveryPages
 from fhir_portal.web.pages.render import ASSETS, page, redirect
 from fhir_portal.web.pages.security import security_routes
 from fhir_portal.web.pages.signin import CONTINUE, SIGN_IN, Requests, SignInPages, front_door
@@ -118,6 +121,7 @@ def pages_router(
     contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, throttle)
     for path, method, handler in (
         *security_routes(server, door, cookies),
+        *RecoveryPages(Recoveries(door, codes, OutboxRecoveries()), cookies, home).routes(),
         *ContactPages(contacts, cookies, StepUp(door, cookies)).routes(),
     ):
         router.add_route(path, handler, methods=[method])

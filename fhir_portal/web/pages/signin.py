@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import urlencode, urlsplit
 
 import structlog
@@ -23,6 +23,7 @@ from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.notice import Notices
 from fhir_portal.accounts.passkeys import PasskeyRefused, Passkeys
 from fhir_portal.accounts.proof import Spent
+from fhir_portal.accounts.recovery import Want
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook
 from fhir_portal.accounts.second_factor import CODES_ANYWHERE, CODES_KNOWN, SecondFactor
 from fhir_portal.accounts.sessions import Opened, Sessions, SignedOutMeanwhile
@@ -44,6 +45,7 @@ PASSKEY: Final = "/signin/passkey"
 PASSKEY_OPTIONS: Final = "/signin/passkey/options"
 SIGN_OUT: Final = "/signout"
 CONTINUE: Final = "/oauth/continue"
+RECOVER: Final = "/recover"
 
 WRONG: Final = "The user name or the password is wrong."
 WRONG_CODE: Final = "That code is wrong, or was used before. Wait for the next one and try again."
@@ -81,9 +83,9 @@ class Onward:
     def of(cls, fields: Mapping[str, str]) -> Onward:
         return cls(fields.get("request", ""), local(fields.get("then", "")))
 
-    def at(self, path: str) -> str:
+    def at(self, path: str, **more: str) -> str:
         """A page of the sign-in that leads on to the same."""
-        fields = {"request": self.handle, "then": self.then}
+        fields = {**more, "request": self.handle, "then": self.then}
         query = urlencode({name: value for name, value in fields.items() if value}, safe="/")
         return f"{path}?{query}" if query else path
 
@@ -238,6 +240,7 @@ class SignInPages:
             must_wait=status == _WAIT,
             invalid=bool(problem) and status != _WAIT,
             other_ways=onward.at(RECOVERY_CODE),
+            forgotten={want: onward.at(RECOVER, want=want) for want in get_args(Want)},
             form_token=self._cookies.form_token(browser, SIGN_IN, onward.handle),
             **onward.hidden(),
         )

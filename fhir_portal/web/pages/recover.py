@@ -1,0 +1,310 @@
+"""``/recover``: forgotten user name, password, or both.
+
+No answer here tells whether there is an account, until something of its owner's was proved. A
+recovery is known by a random handle in the address and belongs to one browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, cast, get_args
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fhir_portal.accounts.credentials import MAX_LENGTH, MIN_LENGTH, UnacceptablePassword
+from fhir_portal.accounts.front_door import Place
+from fhir_portal.accounts.passkeys import PasskeyRefused
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.proof import Spent
+from fhir_portal.accounts.recovery import (
+    Recoveries,
+    Recovery,
+    RecoveryLocked,
+    RecoveryOver,
+    Want,
+)
+from fhir_portal.accounts.sessions import SignedOutMeanwhile
+from fhir_portal.accounts.throttle import TooManyAttempts
+from fhir_portal.accounts.totp import WrongCode
+from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
+from fhir_portal.web.form import once_each, parse_pairs
+from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
+from fhir_portal.web.pages.refusals import Handler, refusing
+from fhir_portal.web.pages.render import json_text, page, redirect
+from fhir_portal.web.pages.signin import (
+    CONTINUE,
+    RECOVER,
+    SIGN_IN,
+    WRONG_PASSKEY,
+    Onward,
+    Route,
+    local,
+    wait_words,
+)
+
+CODE: Final = f"{RECOVER}/code"
+PASSKEY: Final = f"{RECOVER}/passkey"
+PASSKEY_OPTIONS: Final = f"{RECOVER}/passkey/options"
+PASSWORD: Final = f"{RECOVER}/password"
+HELP: Final = f"{RECOVER}/help"
+
+_WRONG: Final = (
+    "That code is wrong, or it is over: a code that we sent is good for ten minutes. "
+    "Each recovery code works once."
+)
+_NOT_SAME: Final = "The new password was not typed the same way twice."
+_EMPTY: Final = "Fill this in."
+_LONGEST: Final = 254
+
+_log = structlog.get_logger(__name__)
+
+
+class RecoveryPages:
+    """The pages of a recovery; ``home`` is where one leads that is for nothing else."""
+
+    def __init__(self, recoveries: Recoveries, cookies: Cookies, home: str) -> None:
+        self._recoveries = recoveries
+        self._door = recoveries.door
+        self._cookies = cookies
+        self._home = home
+
+    def routes(self) -> Sequence[Route]:
+        """Path, method and handler of each page."""
+        routes: Sequence[Route] = (
+            (RECOVER, "GET", self.show),
+            (RECOVER, "POST", self.begin),
+            (CODE, "GET", self.show_next),
+            (CODE, "POST", self.give_code),
+            (PASSKEY_OPTIONS, "POST", self.offer_passkey),
+            (PASSKEY, "POST", self.give_passkey),
+            (PASSWORD, "GET", self.show_next),
+            (PASSWORD, "POST", self.finish),
+            (HELP, "POST", self.help),
+        )
+        return [
+            (path, method, refusing(self._leading(handler), back=RECOVER, signed_out=SIGN_IN))
+            for path, method, handler in routes
+        ]
+
+    # --- the beginning -------------------------------------------------------------------------
+
+    async def show(self, request: Request) -> Response:
+        browser = await self._cookies.browser(request, to_sign_in=True)
+        query = dict(reversed(parse_pairs(request.scope["query_string"])))
+        shown = self._page(browser, Onward.of(query), _want(query.get("want", "")))
+        return self._cookies.keep(shown, browser)
+
+    async def begin(self, request: Request) -> Response:
+        browser = await self._cookies.browser(request, to_sign_in=True)
+        form = once_each(await posted(request))
+        onward, want = Onward.of(form), _want(form.get("want", ""))
+        self._cookies.check_form(request, browser, RECOVER, "", form.get(FORM_TOKEN, ""))
+        typed = form.get("name", "").strip()
+        if not 0 < len(typed) <= _LONGEST:
+            return self._page(browser, onward, want, status=400, problem=_EMPTY)
+        browser = await self._cookies.store(browser)
+        try:
+            recovery = await self._recoveries.begin(
+                browser.visitor.browser,
+                typed,
+                want,
+                Place(address_of(request)),
+                handle=onward.handle,
+                then=onward.then,
+            )
+        except TooManyAttempts as error:
+            _log.warning("recovery throttled")
+            raise _slower(error) from None
+        return self._cookies.keep(redirect(f"{CODE}?recovery={recovery.key}"), browser)
+
+    def _page(
+        self,
+        browser: Browser,
+        onward: Onward,
+        want: Want,
+        *,
+        status: int = 200,
+        problem: str = "",
+    ) -> Response:
+        return page(
+            "recover.html",
+            status=status,
+            want=want,
+            problem=problem,
+            back=onward.at(SIGN_IN),
+            longest=_LONGEST,
+            form_token=self._cookies.form_token(browser, RECOVER, ""),
+            **onward.hidden(),
+        )
+
+    # --- what is proved ------------------------------------------------------------------------
+
+    async def show_next(self, request: Request) -> Response:
+        """Whatever page of a recovery is opened: it is the one that is next."""
+        browser = await self._cookies.browser(request)
+        query = dict(reversed(parse_pairs(request.scope["query_string"])))
+        recovery = await self._recoveries.find(query.get("recovery", ""), browser.visitor.browser)
+        return await self._next(request, browser, recovery)
+
+    async def give_code(self, request: Request) -> Response:
+        browser, recovery, form = await self._posted(request, CODE)
+        place = await self._place(request)
+        try:
+            await self._recoveries.give_code(recovery, form.get("code", ""), place)
+        except (WrongCode, Spent):
+            _log.info("code of a recovery refused")
+            return await self._next(request, browser, recovery, status=403, problem=_WRONG)
+        except TooManyAttempts as error:
+            _log.warning("codes of a recovery throttled")
+            again = await self._next(
+                request, browser, recovery, status=429, problem=wait_words(error)
+            )
+            again.headers["Retry-After"] = str(error.retry_after)
+            return again
+        return redirect(f"{CODE}?recovery={recovery.key}")
+
+    async def offer_passkey(self, request: Request) -> Response:
+        """Answer the page's script with what the browser is to ask its passkeys."""
+        form = once_each(await posted(request))
+        browser = await self._cookies.browser(request)
+        key = form.get("recovery", "")
+        self._cookies.check_form(request, browser, CODE, key, form.get(FORM_TOKEN, ""))
+        recovery = await self._recoveries.find(key, browser.visitor.browser)
+        options = await self._recoveries.begin_passkey(
+            recovery, browser.visitor.session, request.headers.get("host", "")
+        )
+        if options is None:
+            raise InvalidRequest("There are no passkeys to ask here.")
+        return json_text(options)
+
+    async def give_passkey(self, request: Request) -> Response:
+        browser, recovery, form = await self._posted(request, CODE)
+        try:
+            await self._recoveries.give_passkey(
+                recovery, browser.visitor.session, form.get("credential", "")
+            )
+        except (PasskeyRefused, Spent):
+            _log.info("passkey of a recovery refused")
+            return await self._next(request, browser, recovery, status=403, problem=WRONG_PASSKEY)
+        return redirect(f"{CODE}?recovery={recovery.key}")
+
+    async def _next(
+        self,
+        request: Request,
+        browser: Browser,
+        recovery: Recovery,
+        *,
+        status: int = 200,
+        problem: str = "",
+        wrong: str = "",
+    ) -> Response:
+        step = await self._recoveries.step(recovery)
+        if step == "password":
+            return page(
+                "recover_password.html",
+                status=status,
+                scripted=True,
+                problem=problem,
+                wrong=wrong,
+                least=MIN_LENGTH,
+                most=MAX_LENGTH,
+                recovery=recovery.key,
+                form_token=self._cookies.form_token(browser, PASSWORD, recovery.key),
+            )
+        site = self._door.passkeys.site(request.headers.get("host", ""))
+        return page(
+            "recover_code.html",
+            status=status,
+            scripted=True,
+            want=recovery.want,
+            sent=recovery.sent,
+            is_second=step == "second",
+            given=recovery.proved,
+            has_passkeys=site is not None and await self._recoveries.has_passkeys(recovery),
+            passkey_options=PASSKEY_OPTIONS,
+            passkey_action=PASSKEY,
+            problem=problem,
+            recovery=recovery.key,
+            form_token=self._cookies.form_token(browser, CODE, recovery.key),
+            help_token=self._cookies.form_token(browser, HELP, recovery.key),
+        )
+
+    # --- the end -------------------------------------------------------------------------------
+
+    async def finish(self, request: Request) -> Response:
+        browser, recovery, form = await self._posted(request, PASSWORD)
+        new = form.get("new_password", "")
+        if form.get("repeated", new) != new:
+            return await self._next(
+                request, browser, recovery, status=400, problem=_NOT_SAME, wrong="repeated"
+            )
+        try:
+            opened = await self._recoveries.finish(
+                recovery, browser.visitor.session, new, await self._place(request)
+            )
+        except UnacceptablePassword as error:
+            return await self._next(
+                request, browser, recovery, status=400, problem=str(error), wrong="new_password"
+            )
+        onward = Onward(recovery.handle, local(recovery.then))
+        to = Onward(onward.handle).at(CONTINUE) if onward.handle else onward.then or self._home
+        return await self._cookies.signed_in(redirect(to), opened)
+
+    async def help(self, request: Request) -> Response:
+        _, recovery, _ = await self._posted(request, HELP)
+        await self._recoveries.ask_for_help(recovery)
+        return await self._help_page()
+
+    async def _help_page(self, *, status: int = 200, locked: bool = False) -> Response:
+        """Whom to call: all practices, because whose patient somebody is tells something."""
+        practices = await self._door.sessions.store.every(Practice)
+        return page(
+            "recover_help.html",
+            status=status,
+            locked=locked,
+            practices=sorted((one.name, one.phone or "") for one in practices),
+        )
+
+    # --- what all of them do -------------------------------------------------------------------
+
+    def _leading(self, handler: Handler) -> Handler:
+        """Lead whoever is at no step of a recovery to where one begins, or to help."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RecoveryLocked:
+                _log.warning("recovery locked")
+                return await self._help_page(status=403, locked=True)
+            except (RecoveryOver, SignedOutMeanwhile, Spent):
+                return page(
+                    "problem.html",
+                    status=403,
+                    message="This recovery is over, or was begun in another browser. Begin again.",
+                    back=RECOVER,
+                )
+
+        return answer
+
+    async def _posted(
+        self, request: Request, action: str
+    ) -> tuple[Browser, Recovery, dict[str, str]]:
+        form = once_each(await posted(request))
+        browser = await self._cookies.browser(request)
+        key = form.get("recovery", "")
+        self._cookies.check_form(request, browser, action, key, form.get(FORM_TOKEN, ""))
+        return browser, await self._recoveries.find(key, browser.visitor.browser), form
+
+    async def _place(self, request: Request) -> Place:
+        place = await self._cookies.place(request, "")
+        return Place(place.address, device=place.device)
+
+
+def _want(text: str) -> Want:
+    return cast("Want", text) if text in get_args(Want) else "both"
+
+
+def _slower(error: TooManyAttempts) -> TooManyRequests:
+    return TooManyRequests(wait_words(error), headers={"Retry-After": str(error.retry_after)})
