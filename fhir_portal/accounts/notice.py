@@ -25,6 +25,7 @@ Event = Literal[
     "contact-added",
     "contact-removed",
     "account-recovered",
+    "password-removed",
 ]
 
 

@@ -307,7 +307,7 @@ class Recoveries:
             proofs=[Proof(factor) for factor in recovery.proved],
             device=place.device,
             also=[close],
-            changed=msgspec.structs.replace(account, password_hash=password_hash),
+            changed=msgspec.structs.replace(account, password_hash=password_hash, renewal=None),
         )
 
     async def ask_for_help(self, recovery: Recovery) -> None:

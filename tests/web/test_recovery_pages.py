@@ -18,7 +18,7 @@ from fhir_portal.accounts.devices import RememberedDevice
 from fhir_portal.accounts.front_door import Place
 from fhir_portal.accounts.one_time_code import Challenge
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.accounts.recovery import Recoveries, Recovery, RecoveryHelp, RecoveryOver
+from fhir_portal.accounts.recovery import MESSAGES, Recoveries, Recovery, RecoveryHelp, RecoveryOver
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.embedded.store import EmbeddedStore, EmbeddedTransaction
 from fhir_portal.notify.outbox import OutboxMessage
@@ -308,6 +308,8 @@ async def test_known_and_unknown_cost_the_same_work(world: World, mara: Resident
             assert browser.heading == "Your practice can help"
         counts.append(count)
     assert counts[0] == counts[1]
+    assert counts[0]["insert outbox-message"] == MESSAGES
+    assert counts[0].total() > 50
 
 
 async def test_homoglyphs_of_a_name_are_another_name(world: World) -> None:

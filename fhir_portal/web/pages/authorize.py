@@ -59,6 +59,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
 from fhir_portal.web.pages.contacts import ContactPages
+from fhir_portal.web.pages.first import FirstPages
 from fhir_portal.web.pages.recover import RecoveryPages
 from fhir_portal.web.pages.render import ASSETS, page, redirect
 from fhir_portal.web.pages.security import security_routes
@@ -121,7 +122,10 @@ def pages_router(
     contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, throttle)
     for path, method, handler in (
         *security_routes(server, door, cookies),
-        *RecoveryPages(Recoveries(door, codes, OutboxRecoveries()), cookies, home).routes(),
+        *RecoveryPages(
+            Recoveries(door, codes, OutboxRecoveries()), cookies, requests, home
+        ).routes(),
+        *FirstPages(door, cookies, requests, home).routes(),
         *ContactPages(contacts, cookies, StepUp(door, cookies)).routes(),
     ):
         router.add_route(path, handler, methods=[method])

@@ -34,11 +34,11 @@ from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_
 from fhir_portal.web.pages.refusals import Handler, refusing
 from fhir_portal.web.pages.render import json_text, page, redirect
 from fhir_portal.web.pages.signin import (
-    CONTINUE,
     RECOVER,
     SIGN_IN,
     WRONG_PASSKEY,
     Onward,
+    Requests,
     Route,
     local,
     wait_words,
@@ -64,10 +64,13 @@ _log = structlog.get_logger(__name__)
 class RecoveryPages:
     """The pages of a recovery; ``home`` is where one leads that is for nothing else."""
 
-    def __init__(self, recoveries: Recoveries, cookies: Cookies, home: str) -> None:
+    def __init__(
+        self, recoveries: Recoveries, cookies: Cookies, requests: Requests, home: str
+    ) -> None:
         self._recoveries = recoveries
         self._door = recoveries.door
         self._cookies = cookies
+        self._requests = requests
         self._home = home
 
     def routes(self) -> Sequence[Route]:
@@ -205,6 +208,7 @@ class RecoveryPages:
             return page(
                 "recover_password.html",
                 status=status,
+                then=await self._requests.app_of(browser, _onward(recovery)),
                 scripted=True,
                 problem=problem,
                 wrong=wrong,
@@ -248,9 +252,8 @@ class RecoveryPages:
             return await self._next(
                 request, browser, recovery, status=400, problem=str(error), wrong="new_password"
             )
-        onward = Onward(recovery.handle, local(recovery.then))
-        to = Onward(onward.handle).at(CONTINUE) if onward.handle else onward.then or self._home
-        return await self._cookies.signed_in(redirect(to), opened)
+        to = await self._requests.on(browser, _onward(recovery), self._home)
+        return await self._cookies.signed_in(to, opened)
 
     async def help(self, request: Request) -> Response:
         _, recovery, _ = await self._posted(request, HELP)
@@ -300,6 +303,10 @@ class RecoveryPages:
     async def _place(self, request: Request) -> Place:
         place = await self._cookies.place(request, "")
         return Place(place.address, device=place.device)
+
+
+def _onward(recovery: Recovery) -> Onward:
+    return Onward(recovery.handle, local(recovery.then))
 
 
 def _want(text: str) -> Want:

@@ -26,12 +26,12 @@ from fhir_portal.accounts.proof import Spent
 from fhir_portal.accounts.recovery import Want
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook
 from fhir_portal.accounts.second_factor import CODES_ANYWHERE, CODES_KNOWN, SecondFactor
-from fhir_portal.accounts.sessions import Opened, Sessions, SignedOutMeanwhile
+from fhir_portal.accounts.sessions import Duty, Opened, Sessions, SignedOutMeanwhile
 from fhir_portal.accounts.throttle import Throttle, TooManyAttempts, network_of
 from fhir_portal.accounts.totp import Totps, WrongCode
 from fhir_portal.notify.security import OutboxNotices
 from fhir_portal.smart.authorization import AuthorizationRequest, SignInFirst, Step
-from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
+from fhir_portal.smart.errors import InvalidRequest, OAuthError, TooManyRequests
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
@@ -46,6 +46,8 @@ PASSKEY_OPTIONS: Final = "/signin/passkey/options"
 SIGN_OUT: Final = "/signout"
 CONTINUE: Final = "/oauth/continue"
 RECOVER: Final = "/recover"
+FIRST: Final[Mapping[Duty, str]] = {"renewal": "/account/renew", "terms": "/account/terms"}
+"""Where people do what they have to do before anything else."""
 
 WRONG: Final = "The user name or the password is wrong."
 WRONG_CODE: Final = "That code is wrong, or was used before. Wait for the next one and try again."
@@ -70,6 +72,25 @@ class Requests:
     asked: Callable[[Browser, Pairs], Awaitable[tuple[str, AuthorizationRequest]]]
     resumed: Callable[[Browser, str], Awaitable[AuthorizationRequest]]
     towards: Callable[[Step, Browser, str, AuthorizationRequest], Response]
+
+    async def app_of(self, browser: Browser, onward: Onward) -> str | None:
+        """The redirect URI that a page's form may lead to in the end (`render.page`).
+
+        ``None`` if the page is for no app, or for a request that is over: nobody is kept from their
+        account by that.
+        """
+        if not onward.handle:
+            return None
+        try:
+            return (await self.resumed(browser, onward.handle)).redirect_uri
+        except OAuthError:
+            return None
+
+    async def on(self, browser: Browser, onward: Onward, home: str) -> Response:
+        """Lead on: to the app's request if that is not over, to a page of ours, or home."""
+        if await self.app_of(browser, onward) is not None:
+            return redirect(Onward(onward.handle).at(CONTINUE))
+        return redirect(onward.then or home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +152,8 @@ class SignInPages:
         browser = await self._cookies.browser(request, to_sign_in=True)
         pairs = parse_pairs(request.scope["query_string"])
         onward = Onward.of(_first(pairs))
+        if browser.visitor.duty is not None:
+            return redirect(onward.at(FIRST[browser.visitor.duty]))
         if not any(name == "request" for name, _ in pairs):
             if onward.then and browser.visitor.account is not None:
                 return redirect(onward.then)
