@@ -26,6 +26,7 @@ Event = Literal[
     "contact-removed",
     "account-recovered",
     "password-removed",
+    "security-questions-changed",
 ]
 
 

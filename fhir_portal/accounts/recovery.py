@@ -12,9 +12,9 @@ passkey, or the other one of the first two. So no way around the second factor l
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
 
@@ -32,13 +32,15 @@ from fhir_portal.accounts.one_time_code import Challenge, OneTimeCodes, WrongOne
 from fhir_portal.accounts.practice import practice_names
 from fhir_portal.accounts.proof import Factor, Proof, Spent, Write
 from fhir_portal.accounts.recovery_codes import is_recovery_code
+from fhir_portal.accounts.security_questions import TRIES as QUESTION_TRIES
+from fhir_portal.accounts.security_questions import SecurityQuestions, WrongAnswers
 from fhir_portal.accounts.sessions import Opened, Session
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import WrongCode
 from fhir_portal.records import Record, RecordTransaction
 
 Want = Literal["username", "password", "both"]
-Step = Literal["code", "second", "password"]
+Step = Literal["code", "second", "questions", "password"]
 Reason = Literal["locked", "unverified-contact", "no-recovery-contact", "no-account"]
 
 RECOVERY_SECONDS: Final = 1800.0
@@ -64,8 +66,9 @@ class RecoveryLocked(Exception):
 class Recovery(Record, frozen=True, kw_only=True):
     """One attempt to get back into an account; ``key`` is random, ``browser`` the one it is for.
 
-    ``account`` is ``None`` where there is none. ``proved`` is what was given so far. ``reason`` is
-    what staff are told if it comes to nothing. ``sent`` is false if no code was sent because of
+    ``account`` is ``None`` where there is none. ``proved`` is what was given so far; ``answered``
+    says that the security questions were, which prove nothing on their own. ``reason`` is what
+    staff are told if it comes to nothing. ``sent`` is false if no code was sent because of
     `SENDINGS`. ``handle`` and ``then`` say where the sign-in leads that follows.
     """
 
@@ -82,6 +85,7 @@ class Recovery(Record, frozen=True, kw_only=True):
     sent: bool = True
     tries: int = 0
     proved: tuple[Factor, ...] = ()
+    answered: bool = False
     handle: str = ""
     then: str = ""
 
@@ -137,6 +141,7 @@ class Recoveries:
     door: FrontDoor
     codes: OneTimeCodes
     messages: RecoveryMessages
+    questions: SecurityQuestions
 
     async def begin(
         self,
@@ -225,9 +230,18 @@ class Recoveries:
         """Say what is asked next."""
         if not recovery.proved or recovery.account is None:
             return "code"
-        if len(recovery.proved) > 1 or not await self._asks_second(recovery.account):
-            return "password"
-        return "second"
+        if len(recovery.proved) == 1 and await self._asks_second(recovery.account):
+            return "second"
+        if not recovery.answered and await self.asked(recovery):
+            return "questions"
+        return "password"
+
+    async def asked(self, recovery: Recovery) -> list[str]:
+        """Return the codes of the security questions that are asked, once the rest is proved."""
+        if not recovery.proved:
+            return []
+        account = await self._account(recovery)
+        return await self.questions.asked_of(account, self.door.sessions.clock())
 
     async def has_passkeys(self, recovery: Recovery) -> bool:
         """Whether a passkey may be the second proof; only once there is a first."""
@@ -241,15 +255,15 @@ class Recoveries:
         Raises `WrongCode`, `RecoveryLocked`, `RecoveryOver` and `TooManyAttempts`.
         """
         step = await self.step(recovery)
-        if step == "password":
-            return recovery
+        if step not in ("code", "second"):
+            raise RecoveryOver
         counted = await self._counted(recovery)
         try:
             proof = await self._proof(counted, typed, place, is_second=step == "second")
         except (WrongCode, WrongOneTimeCode):
             await self._failed(counted)
             raise WrongCode from None
-        return await self._advanced(counted, proof)
+        return await self._proved(counted, proof)
 
     async def begin_passkey(self, recovery: Recovery, session: Session, host: str) -> str | None:
         """Return what the browser is to ask its passkeys, as JSON; ``None`` where it cannot."""
@@ -267,7 +281,27 @@ class Recoveries:
             raise RecoveryOver
         account = await self._account(recovery)
         _, proof = await self.door.passkeys.prove(session, answer, account)
-        return await self._advanced(recovery, proof)
+        return await self._proved(recovery, proof)
+
+    async def give_answers(self, recovery: Recovery, given: Mapping[str, str]) -> Recovery:
+        """Take the answers of security questions, by code.
+
+        Raises `fhir_portal.accounts.security_questions.WrongAnswers`, `RecoveryLocked`,
+        `RecoveryOver` and `TooManyAttempts`.
+        """
+        if await self.step(recovery) != "questions":
+            raise RecoveryOver
+        account, now = await self._account(recovery), self.door.sessions.clock()
+        await self.door.password.throttle.limit(
+            QUESTION_TRIES, f"security questions of {account.key}"
+        )
+        counted = await self._counted(recovery)
+        try:
+            unchanged = await self.questions.check(account.key, given, at=now)
+        except WrongAnswers:
+            await self._failed(counted)
+            raise
+        return await self._advanced(counted, unchanged, answered=True, tries=0)
 
     async def finish(
         self, recovery: Recovery, before: Session, password: str, place: Place
@@ -404,17 +438,24 @@ class Recoveries:
         await self.ask_for_help(recovery)
         raise RecoveryLocked
 
-    async def _advanced(self, recovery: Recovery, proof: Proof) -> Recovery:
+    async def _proved(self, recovery: Recovery, proof: Proof) -> Recovery:
         """Note a proof and use it up. Raises `RecoveryOver` and `Spent`."""
+        # A right code is no failure; whoever got so far has tries of their own for the next.
+        return await self._advanced(
+            recovery, proof.spend, proved=(*recovery.proved, proof.factor), tries=0
+        )
 
+    async def _advanced(self, recovery: Recovery, write: Write | None, **changes: Any) -> Recovery:
         async def advance(transaction: RecordTransaction) -> Recovery:
             found = await transaction.get(Recovery, recovery.key)
-            if found is None or found.proved != recovery.proved:
+            if found is None or (found.proved, found.answered) != (
+                recovery.proved,
+                recovery.answered,
+            ):
                 raise RecoveryOver
-            if proof.spend is not None:
-                await proof.spend(transaction)
-            # A right code is no failure; whoever got so far has tries of their own for the next.
-            advanced = msgspec.structs.replace(found, proved=(*found.proved, proof.factor), tries=0)
+            if write is not None:
+                await write(transaction)
+            advanced = msgspec.structs.replace(found, **changes)
             await transaction.put(advanced)
             return advanced
 

@@ -12,6 +12,7 @@ import typer
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.contacts import InvalidContact, telephone_number
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.commands.store import Refused, run_in_store
 from fhir_portal.records import DuplicateRecord, RecordTransaction
 from fhir_portal.resources.store import PortalStore
@@ -88,6 +89,32 @@ def list_(*, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(practices, indent=2))
     for practice in practices if not as_json else ():
         typer.echo(_line(practice))
+
+
+@practice_commands.command("recovery")
+def recovery(
+    key: Annotated[str, typer.Argument(help="The practice's key.")],
+    *,
+    security_questions: Annotated[
+        bool, typer.Option(help="Ask security questions beside a code, of people who chose some.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is asked of people who recover their accounts."""
+    policy = RecoveryPolicy(key=key, security_questions=security_questions)
+
+    async def work(store: PortalStore) -> None:
+        async def put(transaction: RecordTransaction) -> None:
+            if await transaction.get(Practice, key) is None:
+                raise Refused(f"there is no practice '{key}'")
+            await transaction.put(policy)
+
+        await store.transact(put)
+
+    run_in_store(work)
+    shown = {"key": key, "security_questions": security_questions}
+    asked = "asked" if security_questions else "not asked"
+    typer.echo(json.dumps(shown, indent=2) if as_json else f"security questions are {asked}")
 
 
 def _shown(practice: Practice) -> dict[str, Any]:

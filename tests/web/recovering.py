@@ -8,9 +8,10 @@ from fhir_portal.accounts.account import Account, add_alias
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.one_time_code import LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.recovery import Recovery
+from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.records import RecordTransaction
-from tests.smart.world import BASE, Browser, World
+from tests.smart.world import BASE, Browser, World, passwords
 from tests.web.signing_in import submit
 
 NEW = "seven quiet otters"
@@ -44,6 +45,10 @@ async def contact(
 def codes_of(world: World) -> OneTimeCodes:
     key = world.keys.derive("one-time-code")
     return OneTimeCodes(key, clock=world.clock, random=world.random)
+
+
+def questions_of(world: World) -> SecurityQuestions:
+    return SecurityQuestions(world.store, passwords(), world.keys.derive("security-answers"))
 
 
 async def received(world: World) -> list[tuple[str, str]]:

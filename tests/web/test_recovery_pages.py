@@ -36,6 +36,7 @@ from tests.web.recovering import (
     contact,
     gives,
     names_received,
+    questions_of,
     received,
 )
 from tests.web.signing_in import (
@@ -235,7 +236,7 @@ async def test_the_domain_refuses_to_finish_without_the_proofs(
     await contact(world, world.mara)
     await begins(world)
     (recovery,) = await world.store.every(Recovery)
-    recoveries = Recoveries(mara.door, codes_of(world), OutboxRecoveries())
+    recoveries = Recoveries(mara.door, codes_of(world), OutboxRecoveries(), questions_of(world))
     before = world.sessions.drafted().visitor.session
     with pytest.raises(RecoveryOver):
         await recoveries.finish(recovery, before, NEW, Place("192.0.2.1"))
@@ -427,7 +428,7 @@ async def test_a_password_changed_meanwhile_ends_a_recovery(world: World) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/code", "/password", "/passkey", "/passkey/options", "/help"]
+    "path", ["", "/code", "/questions", "/password", "/passkey", "/passkey/options", "/help"]
 )
 async def test_a_form_that_is_not_ours_does_nothing(world: World, path: str) -> None:
     await contact(world, world.mara)

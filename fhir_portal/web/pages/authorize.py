@@ -21,6 +21,7 @@ from fhir_portal.accounts.credentials import SignIn
 from fhir_portal.accounts.one_time_code import OneTimeCodes
 from fhir_portal.accounts.own_contacts import OwnContacts
 from fhir_portal.accounts.recovery import Recoveries
+from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify.one_time_codes import OutboxCodes
@@ -60,6 +61,7 @@ from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
 from fhir_portal.web.pages.contacts import ContactPages
 from fhir_portal.web.pages.first import FirstPages
+from fhir_portal.web.pages.questions import QuestionPages
 from fhir_portal.web.pages.recover import RecoveryPages
 from fhir_portal.web.pages.render import ASSETS, page, redirect
 from fhir_portal.web.pages.security import security_routes
@@ -118,13 +120,15 @@ def pages_router(
     codes = OneTimeCodes(
         server.keys.derive("one-time-code"), clock=sessions.clock, random=sessions.random
     )
-    throttle = sign_in.throttle
-    contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, throttle)
+    questions = SecurityQuestions(
+        sessions.store, sign_in.passwords, server.keys.derive("security-answers")
+    )
+    recoveries = Recoveries(door, codes, OutboxRecoveries(), questions)
+    contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, sign_in.throttle)
     for path, method, handler in (
         *security_routes(server, door, cookies),
-        *RecoveryPages(
-            Recoveries(door, codes, OutboxRecoveries()), cookies, requests, home
-        ).routes(),
+        *RecoveryPages(recoveries, cookies, requests, home).routes(),
+        *QuestionPages(questions, door, cookies, StepUp(door, cookies)).routes(),
         *FirstPages(door, cookies, requests, home).routes(),
         *ContactPages(contacts, cookies, StepUp(door, cookies)).routes(),
     ):

@@ -25,6 +25,7 @@ from fhir_portal.accounts.recovery import (
     RecoveryOver,
     Want,
 )
+from fhir_portal.accounts.security_questions import QUESTIONS, WrongAnswers
 from fhir_portal.accounts.sessions import SignedOutMeanwhile
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import WrongCode
@@ -47,6 +48,7 @@ from fhir_portal.web.pages.signin import (
 CODE: Final = f"{RECOVER}/code"
 PASSKEY: Final = f"{RECOVER}/passkey"
 PASSKEY_OPTIONS: Final = f"{RECOVER}/passkey/options"
+ANSWERS: Final = f"{RECOVER}/questions"
 PASSWORD: Final = f"{RECOVER}/password"
 HELP: Final = f"{RECOVER}/help"
 
@@ -55,6 +57,7 @@ _WRONG: Final = (
     "Each recovery code works once."
 )
 _NOT_SAME: Final = "The new password was not typed the same way twice."
+_WRONG_ANSWERS: Final = "Not all of these answers are right."
 _EMPTY: Final = "Fill this in."
 _LONGEST: Final = 254
 
@@ -82,6 +85,7 @@ class RecoveryPages:
             (CODE, "POST", self.give_code),
             (PASSKEY_OPTIONS, "POST", self.offer_passkey),
             (PASSKEY, "POST", self.give_passkey),
+            (ANSWERS, "POST", self.give_answers),
             (PASSWORD, "GET", self.show_next),
             (PASSWORD, "POST", self.finish),
             (HELP, "POST", self.help),
@@ -193,6 +197,17 @@ class RecoveryPages:
             return await self._next(request, browser, recovery, status=403, problem=WRONG_PASSKEY)
         return redirect(f"{CODE}?recovery={recovery.key}")
 
+    async def give_answers(self, request: Request) -> Response:
+        browser, recovery, form = await self._posted(request, ANSWERS)
+        try:
+            await self._recoveries.give_answers(recovery, form)
+        except WrongAnswers:
+            _log.info("answers of a recovery refused")
+            return await self._next(request, browser, recovery, status=403, problem=_WRONG_ANSWERS)
+        except TooManyAttempts as error:
+            raise _slower(error) from None
+        return redirect(f"{CODE}?recovery={recovery.key}")
+
     async def _next(
         self,
         request: Request,
@@ -216,6 +231,18 @@ class RecoveryPages:
                 most=MAX_LENGTH,
                 recovery=recovery.key,
                 form_token=self._cookies.form_token(browser, PASSWORD, recovery.key),
+            )
+        if step == "questions":
+            return page(
+                "recover_questions.html",
+                status=status,
+                problem=problem,
+                questions=[
+                    (code, QUESTIONS[code]) for code in await self._recoveries.asked(recovery)
+                ],
+                recovery=recovery.key,
+                form_token=self._cookies.form_token(browser, ANSWERS, recovery.key),
+                help_token=self._cookies.form_token(browser, HELP, recovery.key),
             )
         site = self._door.passkeys.site(request.headers.get("host", ""))
         return page(
