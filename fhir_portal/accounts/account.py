@@ -42,6 +42,8 @@ class Account(Record, frozen=True, kw_only=True):
     ``persons`` are ``<practice>/Person/<id>``, one for each practice that knows this human.
     Without a ``password_hash`` nobody can sign in by password. ``renewal`` is why the owner has to
     renew what they sign in with (`fhir_portal.accounts.renewal`), ``None`` if they need not.
+    ``closed_at`` are practices whose records are closed since another one helped to recover the
+    account, until their own proof is repeated (`fhir_portal.accounts.assisted_recovery.reopen`).
     """
 
     kind: ClassVar[str] = "account"
@@ -54,6 +56,7 @@ class Account(Record, frozen=True, kw_only=True):
     role: Role = "patient"
     disabled: bool = False
     renewal: str | None = None
+    closed_at: tuple[str, ...] = ()
 
 
 class AccountName(Record, frozen=True, kw_only=True):

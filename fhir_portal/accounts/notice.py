@@ -27,6 +27,7 @@ Event = Literal[
     "account-recovered",
     "password-removed",
     "security-questions-changed",
+    "recovery-started",
 ]
 
 

@@ -9,7 +9,14 @@ from typing import Final, Literal
 from fhir_portal.records import RecordTransaction
 
 Factor = Literal[
-    "password", "remembered-device", "totp", "recovery-code", "passkey", "contact-code"
+    "password",
+    "remembered-device",
+    "totp",
+    "recovery-code",
+    "passkey",
+    "contact-code",
+    "desk-code",
+    "birth-date",
 ]
 
 SECOND: Final[frozenset[Factor]] = frozenset({"totp", "recovery-code", "passkey"})

@@ -19,6 +19,14 @@ from typing import Any, ClassVar, Final, Literal, Protocol
 import msgspec
 
 from fhir_portal.accounts.account import Account, account_named, folded, home_of
+from fhir_portal.accounts.assisted_recovery import (
+    AssistedRecoveries,
+    AssistedRecovery,
+    NoSuchRecovery,
+    NotYetOpen,
+    closed_after,
+    end_assisted,
+)
 from fhir_portal.accounts.contacts import (
     Contact,
     InvalidContact,
@@ -29,18 +37,19 @@ from fhir_portal.accounts.contacts import (
 from fhir_portal.accounts.credentials import UnacceptablePassword
 from fhir_portal.accounts.front_door import FrontDoor, Place
 from fhir_portal.accounts.one_time_code import Challenge, OneTimeCodes, WrongOneTimeCode
+from fhir_portal.accounts.passkeys import Passkey
 from fhir_portal.accounts.practice import practice_names
 from fhir_portal.accounts.proof import Factor, Proof, Spent, Write
-from fhir_portal.accounts.recovery_codes import is_recovery_code
+from fhir_portal.accounts.recovery_codes import RecoveryCodes, is_recovery_code
 from fhir_portal.accounts.security_questions import TRIES as QUESTION_TRIES
 from fhir_portal.accounts.security_questions import SecurityQuestions, WrongAnswers
 from fhir_portal.accounts.sessions import Opened, Session
 from fhir_portal.accounts.throttle import TooManyAttempts
-from fhir_portal.accounts.totp import WrongCode
-from fhir_portal.records import Record, RecordTransaction
+from fhir_portal.accounts.totp import Totp, WrongCode
+from fhir_portal.records import Record, RecordReader, RecordTransaction
 
 Want = Literal["username", "password", "both"]
-Step = Literal["code", "second", "questions", "password"]
+Step = Literal["code", "second", "questions", "birth-date", "password"]
 Reason = Literal["locked", "unverified-contact", "no-recovery-contact", "no-account"]
 
 RECOVERY_SECONDS: Final = 1800.0
@@ -69,7 +78,8 @@ class Recovery(Record, frozen=True, kw_only=True):
     ``account`` is ``None`` where there is none. ``proved`` is what was given so far; ``answered``
     says that the security questions were, which prove nothing on their own. ``reason`` is what
     staff are told if it comes to nothing. ``sent`` is false if no code was sent because of
-    `SENDINGS`. ``handle`` and ``then`` say where the sign-in leads that follows.
+    `SENDINGS`. ``assisted`` is one that staff started, which this finishes. ``handle`` and ``then``
+    say where the sign-in leads that follows.
     """
 
     kind: ClassVar[str] = "account-recovery"
@@ -86,6 +96,7 @@ class Recovery(Record, frozen=True, kw_only=True):
     tries: int = 0
     proved: tuple[Factor, ...] = ()
     answered: bool = False
+    assisted: str | None = None
     handle: str = ""
     then: str = ""
 
@@ -115,6 +126,14 @@ class UserNameOf:
     contact: Contact
 
 
+class BirthDates(Protocol):
+    """Knows when people were born, as a practice's record says."""
+
+    async def __call__(self, account: Account, practice: str) -> str | None:
+        """Return the birth date in an account's own record at a practice, ``YYYY-MM-DD``."""
+        ...
+
+
 class RecoveryMessages(Protocol):
     """Writes down what a recovery sends."""
 
@@ -142,6 +161,8 @@ class Recoveries:
     codes: OneTimeCodes
     messages: RecoveryMessages
     questions: SecurityQuestions
+    desk: AssistedRecoveries
+    birth_dates: BirthDates
 
     async def begin(
         self,
@@ -215,6 +236,75 @@ class Recoveries:
         await store.transact(begin)
         return recovery
 
+    async def begin_at_desk(self, browser: str, typed: str, place: Place) -> Recovery:
+        """Begin to finish a recovery that staff started, by the desk code that they handed over.
+
+        Raises `fhir_portal.accounts.assisted_recovery.NoSuchRecovery` and ``NotYetOpen``, and
+        `TooManyAttempts`.
+        """
+        store, now = self.door.sessions.store, self.door.sessions.clock()
+        attempt = await self.door.password.throttle.attempt(
+            "desk code", address=place.address, device=None, guessable=False
+        )
+        key = self.door.sessions.random(_ID_BYTES).hex()
+
+        async def begin(transaction: RecordTransaction) -> Recovery:
+            assisted = await self.desk.begun(transaction, typed)
+            account = await transaction.get(Account, assisted.account)
+            if account is None or account.disabled:
+                raise NoSuchRecovery
+            there = await contacts_of(transaction, account.key)
+            codes_to = [one for one in there if one.recovers(now) and one.bounced is None]
+            if assisted.half == "birth-date":
+                codes_to = []
+            challenge = self.codes.challenge(
+                "recovery",
+                subject=account.key,
+                browser=browser,
+                medium="mail",
+                to="",
+                for_nobody=not codes_to,
+            )
+            recovery = Recovery(
+                key=key,
+                expires=now + RECOVERY_SECONDS,
+                browser=browser,
+                want="password",
+                account=account.key,
+                challenge=challenge.key,
+                practice=assisted.practice,
+                reason=_reason(account, there, now),
+                proved=("desk-code",),
+                assisted=assisted.key,
+            )
+            await transaction.insert(recovery)
+            await transaction.insert(challenge)
+            messages = self.messages.begin(
+                recovery, codes_to=codes_to[:MESSAGES], names_to=(), now=now
+            )
+            await messages(transaction)
+            return recovery
+
+        recovery = await store.transact(begin)
+        await self.door.password.throttle.succeeded(attempt)
+        return recovery
+
+    async def give_birth_date(self, recovery: Recovery, born: str, word: str) -> Recovery:
+        """Take birth date and activation word as the other half beside a desk code.
+
+        ``born`` is ``YYYY-MM-DD``. Raises `WrongCode`, `RecoveryLocked` and `RecoveryOver`.
+        """
+        if await self.step(recovery) != "birth-date":
+            raise RecoveryOver
+        counted = await self._counted(recovery)
+        genuine = await self.birth_dates(await self._account(recovery), recovery.practice)
+        said = self.desk.is_word(recovery.assisted or "", word)
+        matches = hmac.compare_digest((genuine or "").encode(), born.strip().encode())
+        if not (genuine and matches and said):
+            await self._failed(counted)
+            raise WrongCode
+        return await self._proved(counted, Proof("birth-date"))
+
     async def find(self, key: str, browser: str) -> Recovery:
         """Return a recovery that is under way in this browser. Raises `RecoveryOver`."""
         found = await self.door.sessions.store.get(Recovery, key)
@@ -230,6 +320,11 @@ class Recoveries:
         """Say what is asked next."""
         if not recovery.proved or recovery.account is None:
             return "code"
+        if recovery.assisted is not None:
+            if len(recovery.proved) > 1:
+                return "password"
+            assisted = await self._assisted(self.door.sessions.store, recovery)
+            return "code" if assisted.half == "contact" else "birth-date"
         if len(recovery.proved) == 1 and await self._asks_second(recovery.account):
             return "second"
         if not recovery.answered and await self.asked(recovery):
@@ -323,12 +418,21 @@ class Recoveries:
             names=await practice_names(sessions.store, account.persons),
         )
         now = sessions.clock()
+        changed = msgspec.structs.replace(account, password_hash=password_hash, renewal=None)
+        if recovery.assisted is not None:
+            changed = msgspec.structs.replace(
+                changed, closed_at=closed_after(account, recovery.practice)
+            )
         tell = self.door.notices.about(account, "account-recovered", now=now)
         remind = self.messages.username(account, once=recovery.key, now=now)
 
         async def close(transaction: RecordTransaction) -> None:
             if await transaction.get(Recovery, recovery.key) != recovery:
                 raise Spent
+            if recovery.assisted is not None:
+                assisted = await self._assisted(transaction, recovery)
+                if assisted.removes_second:
+                    await _remove_second(transaction, account.key)
             await end_recoveries(transaction, account.key)
             await transaction.delete(RecoveryHelp, account.key)
             await tell(transaction)
@@ -341,7 +445,7 @@ class Recoveries:
             proofs=[Proof(factor) for factor in recovery.proved],
             device=place.device,
             also=[close],
-            changed=msgspec.structs.replace(account, password_hash=password_hash, renewal=None),
+            changed=changed,
         )
 
     async def ask_for_help(self, recovery: Recovery) -> None:
@@ -394,6 +498,17 @@ class Recoveries:
             raise RecoveryOver
         return found
 
+    async def _assisted(self, reader: RecordReader, recovery: Recovery) -> AssistedRecovery:
+        """What staff started, while it may be used. Raises `RecoveryOver`."""
+        found = await reader.get(AssistedRecovery, recovery.assisted or "")
+        if found is None:
+            raise RecoveryOver
+        try:
+            found.check(self.door.sessions.clock())
+        except (NoSuchRecovery, NotYetOpen):
+            raise RecoveryOver from None
+        return found
+
     async def _asks_second(self, account: str) -> bool:
         app = await self.door.second_factor.is_asked_of(account)
         return app or bool(await self.door.passkeys.of(account))
@@ -403,7 +518,7 @@ class Recoveries:
     ) -> Proof:
         """Look at a code. Raises `WrongCode`, `WrongOneTimeCode` and `TooManyAttempts`."""
         store = self.door.sessions.store
-        if is_recovery_code(typed):
+        if is_recovery_code(typed) and recovery.assisted is None:
             if "recovery-code" in recovery.proved:
                 raise WrongCode  # the same sheet of paper is no second proof
             return await self.door.second_factor.codes.prove(recovery.account, typed)
@@ -467,6 +582,15 @@ async def end_recoveries(transaction: RecordTransaction, account: str) -> None:
     for found in await transaction.find(Recovery, "account", account):
         await transaction.delete(Recovery, found.key)
         await transaction.delete(Challenge, found.challenge)
+    await end_assisted(transaction, account)
+
+
+async def _remove_second(transaction: RecordTransaction, account: str) -> None:
+    """Take away all that an account asks beside a password: its owner has it no more."""
+    await transaction.delete(Totp, account)
+    await transaction.delete(RecoveryCodes, account)
+    for passkey in await transaction.find(Passkey, "account", account):
+        await transaction.delete(Passkey, passkey.key)
 
 
 def _as_contact(typed: str) -> str:

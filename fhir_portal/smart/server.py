@@ -155,6 +155,11 @@ class AuthorizationServer:
             clock=clock,
         )
 
+    @property
+    def directory(self) -> RecordDirectory:
+        """What resolves an account to records."""
+        return self._directory
+
     # --- documents -----------------------------------------------------------------------------
 
     def smart_configuration(self) -> dict[str, Any]:

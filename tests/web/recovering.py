@@ -5,12 +5,17 @@ from __future__ import annotations
 import httpx
 
 from fhir_portal.accounts.account import Account, add_alias
+from fhir_portal.accounts.assisted_recovery import AssistedRecoveries
 from fhir_portal.accounts.contacts import Contact
+from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.one_time_code import LINK_PREFIX, OneTimeCodes, code_maker
-from fhir_portal.accounts.recovery import Recovery
+from fhir_portal.accounts.recovery import Recoveries, Recovery
 from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.notify.recovery import OutboxRecoveries
+from fhir_portal.notify.security import OutboxNotices
 from fhir_portal.records import RecordTransaction
+from fhir_portal.web.pages.recover import birth_dates
 from tests.smart.world import BASE, Browser, World, passwords
 from tests.web.signing_in import submit
 
@@ -49,6 +54,23 @@ def codes_of(world: World) -> OneTimeCodes:
 
 def questions_of(world: World) -> SecurityQuestions:
     return SecurityQuestions(world.store, passwords(), world.keys.derive("security-answers"))
+
+
+def desk_of(world: World) -> AssistedRecoveries:
+    return AssistedRecoveries(
+        world.keys.derive("desk-code"), OutboxNotices(world.random), world.clock, world.random
+    )
+
+
+def recoveries_of(world: World, door: FrontDoor) -> Recoveries:
+    return Recoveries(
+        door,
+        codes_of(world),
+        OutboxRecoveries(),
+        questions_of(world),
+        desk_of(world),
+        birth_dates(world.directory),
+    )
 
 
 async def received(world: World) -> list[tuple[str, str]]:

@@ -18,11 +18,10 @@ from fhir_portal.accounts.devices import RememberedDevice
 from fhir_portal.accounts.front_door import Place
 from fhir_portal.accounts.one_time_code import Challenge
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.accounts.recovery import MESSAGES, Recoveries, Recovery, RecoveryHelp, RecoveryOver
+from fhir_portal.accounts.recovery import MESSAGES, Recovery, RecoveryHelp, RecoveryOver
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.embedded.store import EmbeddedStore, EmbeddedTransaction
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.notify.recovery import OutboxRecoveries
 from tests.accounts.authenticator import Authenticator
 from tests.smart.world import PASSWORD, World
 from tests.web.recovering import (
@@ -32,12 +31,11 @@ from tests.web.recovering import (
     begins,
     chooses,
     code_for,
-    codes_of,
     contact,
     gives,
     names_received,
-    questions_of,
     received,
+    recoveries_of,
 )
 from tests.web.signing_in import (
     Resident,
@@ -236,7 +234,7 @@ async def test_the_domain_refuses_to_finish_without_the_proofs(
     await contact(world, world.mara)
     await begins(world)
     (recovery,) = await world.store.every(Recovery)
-    recoveries = Recoveries(mara.door, codes_of(world), OutboxRecoveries(), questions_of(world))
+    recoveries = recoveries_of(world, mara.door)
     before = world.sessions.drafted().visitor.session
     with pytest.raises(RecoveryOver):
         await recoveries.finish(recovery, before, NEW, Place("192.0.2.1"))
@@ -428,7 +426,18 @@ async def test_a_password_changed_meanwhile_ends_a_recovery(world: World) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/code", "/questions", "/password", "/passkey", "/passkey/options", "/help"]
+    "path",
+    [
+        "",
+        "/code",
+        "/desk",
+        "/birth-date",
+        "/questions",
+        "/password",
+        "/passkey",
+        "/passkey/options",
+        "/help",
+    ],
 )
 async def test_a_form_that_is_not_ours_does_nothing(world: World, path: str) -> None:
     await contact(world, world.mara)

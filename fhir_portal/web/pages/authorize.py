@@ -17,6 +17,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fhir_portal.accounts.assisted_recovery import AssistedRecoveries
 from fhir_portal.accounts.credentials import SignIn
 from fhir_portal.accounts.one_time_code import OneTimeCodes
 from fhir_portal.accounts.own_contacts import OwnContacts
@@ -62,7 +63,7 @@ from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_
 from fhir_portal.web.pages.contacts import ContactPages
 from fhir_portal.web.pages.first import FirstPages
 from fhir_portal.web.pages.questions import QuestionPages
-from fhir_portal.web.pages.recover import RecoveryPages
+from fhir_portal.web.pages.recover import RecoveryPages, birth_dates
 from fhir_portal.web.pages.render import ASSETS, page, redirect
 from fhir_portal.web.pages.security import security_routes
 from fhir_portal.web.pages.signin import CONTINUE, SIGN_IN, Requests, SignInPages, front_door
@@ -123,7 +124,12 @@ def pages_router(
     questions = SecurityQuestions(
         sessions.store, sign_in.passwords, server.keys.derive("security-answers")
     )
-    recoveries = Recoveries(door, codes, OutboxRecoveries(), questions)
+    desk = AssistedRecoveries(
+        server.keys.derive("desk-code"), door.notices, sessions.clock, sessions.random
+    )
+    recoveries = Recoveries(
+        door, codes, OutboxRecoveries(), questions, desk, birth_dates(server.directory)
+    )
     contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, sign_in.throttle)
     for path, method, handler in (
         *security_routes(server, door, cookies),

@@ -13,12 +13,15 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.assisted_recovery import NoSuchRecovery, NotYetOpen
 from fhir_portal.accounts.credentials import MAX_LENGTH, MIN_LENGTH, UnacceptablePassword
 from fhir_portal.accounts.front_door import Place
 from fhir_portal.accounts.passkeys import PasskeyRefused
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.proof import Spent
 from fhir_portal.accounts.recovery import (
+    BirthDates,
     Recoveries,
     Recovery,
     RecoveryLocked,
@@ -29,6 +32,7 @@ from fhir_portal.accounts.security_questions import QUESTIONS, WrongAnswers
 from fhir_portal.accounts.sessions import SignedOutMeanwhile
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import WrongCode
+from fhir_portal.consent.record import RecordDirectory
 from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
@@ -44,8 +48,11 @@ from fhir_portal.web.pages.signin import (
     local,
     wait_words,
 )
+from fhir_portal.web.pages.words import moment
 
 CODE: Final = f"{RECOVER}/code"
+DESK: Final = f"{RECOVER}/desk"
+BIRTH_DATE: Final = f"{RECOVER}/birth-date"
 PASSKEY: Final = f"{RECOVER}/passkey"
 PASSKEY_OPTIONS: Final = f"{RECOVER}/passkey/options"
 ANSWERS: Final = f"{RECOVER}/questions"
@@ -58,10 +65,25 @@ _WRONG: Final = (
 )
 _NOT_SAME: Final = "The new password was not typed the same way twice."
 _WRONG_ANSWERS: Final = "Not all of these answers are right."
+_WRONG_DESK: Final = "There is no such code, or it is over. Ask your practice for a new one."
+_WRONG_HALF: Final = "The birth date or the word is wrong."
+_AWAITS_STAFF: Final = "Another member of your practice's staff has to approve of it first."
 _EMPTY: Final = "Fill this in."
 _LONGEST: Final = 254
 
 _log = structlog.get_logger(__name__)
+
+
+def birth_dates(directory: RecordDirectory) -> BirthDates:
+    """Read birth dates where records are resolved for sign-in."""
+
+    async def find(account: Account, practice: str) -> str | None:
+        for record in await directory.records_of(account):
+            if record.practice == practice and record.is_own:
+                return record.birth_date
+        return None
+
+    return find
 
 
 class RecoveryPages:
@@ -83,6 +105,9 @@ class RecoveryPages:
             (RECOVER, "POST", self.begin),
             (CODE, "GET", self.show_next),
             (CODE, "POST", self.give_code),
+            (DESK, "GET", self.show_desk),
+            (DESK, "POST", self.begin_at_desk),
+            (BIRTH_DATE, "POST", self.give_birth_date),
             (PASSKEY_OPTIONS, "POST", self.offer_passkey),
             (PASSKEY, "POST", self.give_passkey),
             (ANSWERS, "POST", self.give_answers),
@@ -144,6 +169,53 @@ class RecoveryPages:
             longest=_LONGEST,
             form_token=self._cookies.form_token(browser, RECOVER, ""),
             **onward.hidden(),
+        )
+
+    # --- with a code from the desk -------------------------------------------------------------
+
+    async def show_desk(self, request: Request) -> Response:
+        browser = await self._cookies.browser(request, to_sign_in=True)
+        return self._cookies.keep(self._desk_page(browser), browser)
+
+    async def begin_at_desk(self, request: Request) -> Response:
+        browser = await self._cookies.browser(request, to_sign_in=True)
+        form = once_each(await posted(request))
+        self._cookies.check_form(request, browser, DESK, "", form.get(FORM_TOKEN, ""))
+        browser = await self._cookies.store(browser)
+        try:
+            recovery = await self._recoveries.begin_at_desk(
+                browser.visitor.browser, form.get("code", ""), await self._place(request)
+            )
+        except NoSuchRecovery:
+            _log.info("desk code refused")
+            shown = self._desk_page(browser, status=403, problem=_WRONG_DESK)
+        except NotYetOpen as error:
+            when = _AWAITS_STAFF
+            if error.opens_at is not None:
+                when = f"This code works from {moment(error.opens_at)} on."
+            shown = self._desk_page(browser, status=403, problem=when)
+        except TooManyAttempts as error:
+            raise _slower(error) from None
+        else:
+            shown = redirect(f"{CODE}?recovery={recovery.key}")
+        return self._cookies.keep(shown, browser)
+
+    async def give_birth_date(self, request: Request) -> Response:
+        browser, recovery, form = await self._posted(request, BIRTH_DATE)
+        born, word = form.get("birth_date", ""), form.get("word", "")
+        try:
+            await self._recoveries.give_birth_date(recovery, born, word)
+        except WrongCode:
+            _log.info("birth date or word of a recovery refused")
+            return await self._next(request, browser, recovery, status=403, problem=_WRONG_HALF)
+        return redirect(f"{CODE}?recovery={recovery.key}")
+
+    def _desk_page(self, browser: Browser, *, status: int = 200, problem: str = "") -> Response:
+        return page(
+            "recover_desk.html",
+            status=status,
+            problem=problem,
+            form_token=self._cookies.form_token(browser, DESK, ""),
         )
 
     # --- what is proved ------------------------------------------------------------------------
@@ -232,6 +304,14 @@ class RecoveryPages:
                 recovery=recovery.key,
                 form_token=self._cookies.form_token(browser, PASSWORD, recovery.key),
             )
+        if step == "birth-date":
+            return page(
+                "recover_birth_date.html",
+                status=status,
+                problem=problem,
+                recovery=recovery.key,
+                form_token=self._cookies.form_token(browser, BIRTH_DATE, recovery.key),
+            )
         if step == "questions":
             return page(
                 "recover_questions.html",
@@ -252,6 +332,7 @@ class RecoveryPages:
             want=recovery.want,
             sent=recovery.sent,
             is_second=step == "second",
+            at_desk=recovery.assisted is not None,
             given=recovery.proved,
             has_passkeys=site is not None and await self._recoveries.has_passkeys(recovery),
             passkey_options=PASSKEY_OPTIONS,
