@@ -25,6 +25,7 @@ from fhir_portal.accounts.recovery_codes import RecoveryCodes
 from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.accounts.totp import Totp
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.records import RecordTransaction
 from tests.smart.world import PASSWORD, Browser, World
 from tests.web.recovering import NEW, chooses, code_for, contact, desk_of, gives, received
 from tests.web.signing_in import Resident, at_security, fields_of, forms, problem, submit
@@ -191,16 +192,17 @@ async def test_staff_of_another_practice_and_the_owner_themselves_start_nothing(
         await start(world, practice="elsewhere")
     with pytest.raises(NotByThem):
         await start(world, by=world.mara.key)
-    started, desk = await start(world), desk_of(world)
-    for refused in (desk.approve, desk.withdraw):
-        how: dict[str, Any] = {"practice": "family"}
-        how |= {"by": "staff-9"} if refused == desk.approve else {}
+    key, desk = (await start(world)).recovery.key, desk_of(world)
+
+    async def approve_elsewhere(transaction: RecordTransaction) -> None:
+        await desk.approve(transaction, key, practice="family", by="staff-9")
+
+    async def withdraw_elsewhere(transaction: RecordTransaction) -> None:
+        await desk.withdraw(transaction, key, practice="family")
+
+    for refused in (approve_elsewhere, withdraw_elsewhere):
         with pytest.raises(NoSuchRecovery):
-            await world.store.transact(
-                lambda transaction, refused=refused, how=how: refused(
-                    transaction, started.recovery.key, **how
-                )
-            )
+            await world.store.transact(refused)
 
 
 @pytest.mark.parametrize("end", ["expired", "withdrawn", "superseded", "typed too often"])

@@ -27,7 +27,6 @@ from tests.web.signing_in import (
     forms,
     post,
     problem,
-    submit,
 )
 
 PAGE, ASKED = "/account/security/questions", "/recover/questions"
@@ -49,18 +48,24 @@ async def world() -> AsyncIterator[World]:
     world.close()
 
 
-def form_of(answers: dict[str, str]) -> dict[str, str]:
-    fields = {}
-    for number, (question, text) in enumerate(answers.items(), 1):
+async def answers(browser: Browser, action: str, fields: dict[str, str]) -> None:
+    """Fill in the page's form and send it off."""
+    (form,) = forms(browser, action)
+    await post(browser, action, {**fields_of(form), **fields})
+
+
+def form_of(given: dict[str, str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for number, (question, text) in enumerate(given.items(), 1):
         fields |= {f"question{number}": question, f"answer{number}": text}
     return fields
 
 
-async def chose(world: World, answers: dict[str, str] = ANSWERS) -> None:
+async def chose(world: World, given: dict[str, str] = ANSWERS) -> None:
     """Mara's answers, which count already."""
     await world.store.transact(
         await questions_of(world).answered(
-            world.mara.key, list(answers.items()), now=world.clock(), is_first=True
+            world.mara.key, list(given.items()), now=world.clock(), is_first=True
         )
     )
 
@@ -78,9 +83,9 @@ async def test_answers_are_asked_beside_a_code(world: World) -> None:
     browser = await at_questions(world)
     assert QUESTIONS["first-pet"] in browser.text
     assert QUESTIONS["first-job-town"] not in browser.text
-    await submit(browser, ASKED, **{**ANSWERS, "first-pet": "Rex"})
+    await answers(browser, ASKED, {**ANSWERS, "first-pet": "Rex"})
     assert problem(browser) == "Not all of these answers are right."
-    await submit(browser, ASKED, **ANSWERS)
+    await answers(browser, ASKED, ANSWERS)
     await chooses(browser)
     assert browser.heading == "You are signed in"
 
@@ -93,7 +98,7 @@ async def test_case_spaces_and_punctuation_make_no_difference(world: World) -> N
         "first-dish": "pan cakes",
         "far-journey": "CO\u0301RDOBA",
     }
-    await submit(browser, ASKED, **typed)
+    await answers(browser, ASKED, typed)
     assert browser.heading == "Choose a new password"
 
 
@@ -133,7 +138,7 @@ async def test_five_tries_then_locked_for_the_window(world: World) -> None:
     await chose(world)
     browser = await at_questions(world)
     for _ in range(5):
-        await submit(browser, ASKED, **{**ANSWERS, "first-pet": "Rex"})
+        await answers(browser, ASKED, {**ANSWERS, "first-pet": "Rex"})
     assert browser.heading == "Your practice can help"
     assert len(await world.store.every(RecoveryHelp)) == 1
     again = await begins(world)
@@ -144,7 +149,7 @@ async def test_five_tries_then_locked_for_the_window(world: World) -> None:
     world.clock.advance(int(locked.headers["retry-after"]) + 1)
     later = await begins(world)
     await gives(later, await code_for(world, later))
-    await submit(later, ASKED, **ANSWERS)
+    await answers(later, ASKED, ANSWERS)
     assert later.heading == "Choose a new password"
 
 
@@ -153,7 +158,7 @@ async def test_new_answers_count_after_a_day_and_the_old_until_then(world: World
     browser = await at_security(world)
     await browser.open(PAGE)
     new = {"first-job-town": "Elmhurst", "first-teacher": "Quince", "parents-met": "Oakfield"}
-    await submit(browser, PAGE, **form_of(new))
+    await answers(browser, PAGE, form_of(new))
     assert done(browser)
     assert (await Resident(world).told())[-1] == "security-security-questions-changed"
     questions = questions_of(world)
@@ -163,7 +168,7 @@ async def test_new_answers_count_after_a_day_and_the_old_until_then(world: World
 
 
 @pytest.mark.parametrize(
-    "answers",
+    "given",
     [
         {},
         {"first-pet": "Rex the dog", "first-dish": "Pancakes"},
@@ -173,10 +178,10 @@ async def test_new_answers_count_after_a_day_and_the_old_until_then(world: World
         {"first-pet": "Rex the dog", "first-dish": "Pancakes", "mothers-name": "Quill"},
     ],
 )
-async def test_what_are_no_three_answers_is_refused(world: World, answers: dict[str, str]) -> None:
+async def test_what_are_no_three_answers_is_refused(world: World, given: dict[str, str]) -> None:
     browser = await at_security(world)
     await browser.open(PAGE)
-    await submit(browser, PAGE, **form_of(answers))
+    await answers(browser, PAGE, form_of(given))
     assert browser.page.status_code == 400
     assert problem(browser)
     assert await world.store.every(SecurityAnswers) == []
@@ -187,7 +192,7 @@ async def test_the_same_question_thrice_is_refused(world: World) -> None:
     await browser.open(PAGE)
     fields = {f"question{n}": "first-pet" for n in (1, 2, 3)}
     fields |= {f"answer{n}": f"Rex {n}00" for n in (1, 2, 3)}
-    await submit(browser, PAGE, **fields)
+    await answers(browser, PAGE, fields)
     assert browser.page.status_code == 400
 
 

@@ -22,6 +22,7 @@ from fhir_portal.accounts.recovery import MESSAGES, Recovery, RecoveryHelp, Reco
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.embedded.store import EmbeddedStore, EmbeddedTransaction
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.records import RecordTransaction
 from tests.accounts.authenticator import Authenticator
 from tests.smart.world import PASSWORD, World
 from tests.web.recovering import (
@@ -500,10 +501,13 @@ async def test_staff_see_why_and_no_secret(world: World, recovers_from: Any, rea
         Practice(key="skin", name="Hillside Dermatology", phone="+1 312 555 0199"),
         Practice(key="family", name="Brook Family Medicine"),
     ]
-    for one in practices:
-        await world.store.transact(lambda transaction, one=one: transaction.put(one))
     person = msgspec.structs.replace(world.mara, persons=("skin/Person/mara",))
-    await world.store.transact(lambda transaction: transaction.put(person))
+
+    async def keep(transaction: RecordTransaction) -> None:
+        for one in (*practices, person):
+            await transaction.put(one)
+
+    await world.store.transact(keep)
     if recovers_from != "none":
         await contact(world, world.mara, recovers_from=recovers_from)
     browser = await begins(world)
