@@ -118,6 +118,7 @@ class AuthorizationServer:
     ) -> None:
         self.issuer = issuer
         self.keys = keys
+        self.directory = directory
         self.lifetimes = lifetimes or Lifetimes()
         self._store = store
         self._loopback = loopback
@@ -154,11 +155,6 @@ class AuthorizationServer:
             sees=sees,
             clock=clock,
         )
-
-    @property
-    def directory(self) -> RecordDirectory:
-        """What resolves an account to records."""
-        return self._directory
 
     # --- documents -----------------------------------------------------------------------------
 
