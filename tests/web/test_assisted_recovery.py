@@ -75,6 +75,7 @@ async def account(world: World) -> Account:
     return found
 
 
+@pytest.mark.requirement("portal", "S2-34")
 async def test_a_desk_code_and_a_code_to_the_contact_let_the_owner_in(world: World) -> None:
     await contact(world, world.mara)
     started = await start(world)
@@ -114,6 +115,7 @@ async def test_the_desk_code_alone_opens_nothing(world: World) -> None:
     assert await account(world) == world.mara
 
 
+@pytest.mark.requirement("portal", "S2-34")
 async def test_without_a_contact_two_members_of_staff_have_a_half_each(world: World) -> None:
     started = await start(world)
     assert (started.recovery.half, started.recovery.needs_approval) == ("birth-date", True)
@@ -146,6 +148,7 @@ async def test_without_a_birth_date_on_file_nothing_meets_it(world: World) -> No
     assert problem(browser)
 
 
+@pytest.mark.requirement("portal", "S2-34")
 @pytest.mark.parametrize("why", ["staff", "proxy", "second factor"])
 async def test_high_risk_takes_a_second_member_of_staff_and_a_days_notice(
     world: World, why: str

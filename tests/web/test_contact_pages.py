@@ -61,6 +61,7 @@ async def proves(world: World, browser: Browser, value: str) -> None:
     await submit(browser, f"{CONTACTS}/prove", code=await code_sent(world))
 
 
+@pytest.mark.requirement("portal", "S4-09", "S1-12")
 async def test_a_proved_mail_address_is_a_name_to_sign_in_with(world: World) -> None:
     browser = await at_contacts(world)
     await adds(browser, NEW)
@@ -86,6 +87,7 @@ async def test_a_telephone_number_is_proved_by_sms_and_signs_nobody_in(world: Wo
     assert await account_named(world.store, NUMBER) is None
 
 
+@pytest.mark.requirement("portal", "S1-12", "S1-16")
 async def test_a_new_contact_does_not_help_to_recover_for_a_day(world: World) -> None:
     browser = await at_contacts(world)
     await proves(world, browser, NEW)
@@ -94,6 +96,7 @@ async def test_a_new_contact_does_not_help_to_recover_for_a_day(world: World) ->
     assert contact.recovers(world.clock() + RECOVERY_AFTER_SECONDS)
 
 
+@pytest.mark.requirement("portal", "S4-09", "S1-16")
 async def test_removing_a_contact_takes_its_name_away_and_tells_it(world: World) -> None:
     browser = await at_contacts(world)
     await proves(world, browser, NEW)

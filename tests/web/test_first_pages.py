@@ -77,6 +77,7 @@ async def account(world: World) -> Account:
 # --- renewal -------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("portal", "S4-13")
 async def test_renewal_ends_sessions_and_is_the_first_thing(world: World, mara: Resident) -> None:
     before = await at_security(world)
     _, keep = mara.door.devices.remember(world.mara.key, "Here")
@@ -133,6 +134,7 @@ def routes(world: World, mara: Resident) -> list[tuple[str, set[str]]]:
     return [(one.path, one.methods or set()) for one in pages.routes if isinstance(one, Route)]
 
 
+@pytest.mark.requirement("portal", "S4-13")
 @pytest.mark.parametrize("duty", ["renewal", "terms", "both"])
 async def test_an_app_that_waits_goes_on_after_it(world: World, duty: str) -> None:
     """Regression: a redirect that leads nowhere would lock people out for good."""
@@ -199,6 +201,7 @@ async def test_the_second_factor_is_asked_before(world: World, mara: Resident) -
     assert browser.heading == "Renew your sign-in"
 
 
+@pytest.mark.requirement("portal", "S4-13")
 async def test_a_passkey_renews_and_the_old_password_is_dropped(
     world: World, mara: Resident
 ) -> None:
@@ -278,6 +281,7 @@ async def test_an_old_row_without_the_field_is_read(world: World) -> None:
 # --- terms of use --------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("portal", "S0-28", "S1-11")
 async def test_terms_are_asked_once_for_each_version(world: World) -> None:
     await publish(world, "Be kind.\n\nPay your bills.")
     browser = await signs_in(world)
@@ -333,6 +337,7 @@ async def test_terms_are_text_and_no_markup(world: World) -> None:
     assert browser.document.xpath("//main//b") == []
 
 
+@pytest.mark.requirement("portal", "S1-11")
 async def test_what_is_current_can_be_read_again(world: World) -> None:
     await publish(world, "Be kind.")
     browser = await signs_in(world)

@@ -78,6 +78,7 @@ async def at_questions(world: World) -> Browser:
     return browser
 
 
+@pytest.mark.requirement("portal", "S0-30", "S0-31", "S2-33")
 async def test_answers_are_asked_beside_a_code(world: World) -> None:
     await chose(world)
     browser = await at_questions(world)
@@ -115,6 +116,7 @@ async def test_the_second_factor_is_asked_before_them(world: World) -> None:
     assert browser.heading == "Your security questions"
 
 
+@pytest.mark.requirement("portal", "S0-30")
 async def test_they_are_never_enough_alone(world: World) -> None:
     await chose(world)
     await contact(world, world.mara)
@@ -134,6 +136,7 @@ async def test_no_address_leads_past_them(world: World) -> None:
     assert await world.store.get(Account, world.mara.key) == world.mara
 
 
+@pytest.mark.requirement("portal", "S0-30")
 async def test_five_tries_then_locked_for_the_window(world: World) -> None:
     await chose(world)
     browser = await at_questions(world)
@@ -153,6 +156,7 @@ async def test_five_tries_then_locked_for_the_window(world: World) -> None:
     assert later.heading == "Choose a new password"
 
 
+@pytest.mark.requirement("portal", "S1-16")
 async def test_new_answers_count_after_a_day_and_the_old_until_then(world: World) -> None:
     await chose(world)
     browser = await at_security(world)
@@ -196,6 +200,7 @@ async def test_the_same_question_thrice_is_refused(world: World) -> None:
     assert browser.page.status_code == 400
 
 
+@pytest.mark.requirement("portal", "S0-30")
 async def test_a_practice_that_does_not_ask_never_shows_them(world: World) -> None:
     await chose(world)
     off = RecoveryPolicy(key="skin", security_questions=False)
@@ -210,6 +215,7 @@ async def test_a_practice_that_does_not_ask_never_shows_them(world: World) -> No
     assert recovering.heading == "Choose a new password"
 
 
+@pytest.mark.requirement("portal", "S0-30", "S1-16")
 async def test_changing_them_needs_a_fresh_proof_and_our_form(world: World) -> None:
     browser = await at_security(world)
     await browser.open(PAGE)

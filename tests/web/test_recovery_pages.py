@@ -75,6 +75,7 @@ async def recovered(world: World) -> bool:
 # --- getting back in -----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("portal", "S0-31", "S0-51", "S0-52", "S2-32")
 @pytest.mark.parametrize("want", ["password", "both"])
 async def test_a_code_and_a_new_password_let_the_owner_in(world: World, want: str) -> None:
     await contact(world, world.mara)
@@ -99,6 +100,7 @@ async def test_a_code_and_a_new_password_let_the_owner_in(world: World, want: st
     assert again.heading == "You are signed in"
 
 
+@pytest.mark.requirement("portal", "S0-52")
 async def test_a_recovery_code_and_a_new_password_let_the_owner_in(
     world: World, mara: Resident
 ) -> None:
@@ -112,6 +114,7 @@ async def test_a_recovery_code_and_a_new_password_let_the_owner_in(
     assert problem(again)
 
 
+@pytest.mark.requirement("portal", "S0-31")
 async def test_all_sessions_and_remembered_browsers_end(world: World, mara: Resident) -> None:
     await contact(world, world.mara)
     thief = await at_security(world)
@@ -144,6 +147,7 @@ async def test_an_app_that_waits_goes_on_after_the_recovery(world: World) -> Non
     assert browser.boxes()
 
 
+@pytest.mark.requirement("portal", "S0-50")
 async def test_a_user_name_goes_to_the_contact_and_not_to_the_screen(world: World) -> None:
     tess = await world.account("tess-the-skipper")
     await contact(world, tess, "tess@example.net")
@@ -169,6 +173,7 @@ async def test_a_shared_contact_gets_both_user_names_and_no_code(world: World) -
 # --- the second factor ---------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("portal", "S0-31", "S0-51")
 async def test_an_authenticator_app_is_asked_for_too(world: World, mara: Resident) -> None:
     await contact(world, world.mara)
     app = await mara.app()
@@ -270,6 +275,7 @@ def plain(text: str) -> str:
     return re.sub(r"[A-Za-z0-9_-]{32,}", "X", text)
 
 
+@pytest.mark.requirement("portal", "S0-50", "S0-54")
 @pytest.mark.parametrize("want", ["username", "password", "both"])
 async def test_known_and_unknown_get_the_same_answers(world: World, want: str) -> None:
     await contact(world, world.mara)
@@ -337,6 +343,7 @@ async def test_whatever_is_typed_sends_nothing_to_anybody_else(world: World, nam
 # --- what does not help to recover ----------------------------------------------------------------
 
 
+@pytest.mark.requirement("portal", "S1-12", "S1-16")
 @pytest.mark.parametrize("ago", [3600, None])
 async def test_a_contact_of_an_hour_ago_or_unproved_gets_no_code(
     world: World, ago: float | None
@@ -492,6 +499,7 @@ async def test_beginning_over_and_over_is_throttled_alike(world: World) -> None:
 # --- help ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("portal", "S0-53")
 @pytest.mark.parametrize(
     ("recovers_from", "reason"),
     [(0.0, "locked"), (None, "unverified-contact"), ("none", "no-recovery-contact")],
