@@ -113,11 +113,13 @@ class FrontDoor:
         and `TooManyAttempts`.
         """
         store, throttle = self.sessions.store, self.password.throttle
-        found = await account_named(store, username)
-        named = found.username if found is not None else folded(username)
         attempt = await throttle.attempt(
-            f"recovery {named}", address=place.address, device=place.known, guessable=False
+            f"recovery {folded(username)}",
+            address=place.address,
+            device=place.known,
+            guessable=False,
         )
+        found = await account_named(store, username)
         account = None if found is None or found.disabled else found
         codes = self.second_factor.codes
         try:
@@ -127,7 +129,7 @@ class FrontDoor:
             raise SignInRefused from None
         assert account is not None  # noqa: S101 - a code was right
         holder = await throttle.attempt(
-            named, address=place.address, device=f"recovery code of {account.key}"
+            folded(username), address=place.address, device=f"recovery code of {account.key}"
         )
         async with throttle.looking_at(attempt), throttle.looking_at(holder):
             matches = await self.password.passwords.verify(account.password_hash, password)

@@ -58,7 +58,7 @@ TRIES: Final = 5
 MESSAGES: Final = 3
 """Messages that each beginning writes: to so many contacts a code goes, the rest is dropped."""
 SENDINGS: Final = "6 per hour"
-"""Codes sent for one account, whoever asks. A recovery code works meanwhile."""
+"""Codes sent for one name, and for one account. A recovery code works meanwhile."""
 HELP_SECONDS: Final = 30 * 86_400.0
 _ID_BYTES: Final = 16
 _SENT_DIGITS: Final = 8
@@ -189,16 +189,20 @@ class Recoveries:
         elif owners:
             account = None  # each of them is told its user name, and begins again with that
         there = await contacts_of(store, account.key if account is not None else "")
-        identity = account.username if account is not None else folded(typed)
         await throttle.attempt(
-            f"recover {identity}", address=place.address, device=None, guessable=False
+            f"recover {folded(typed)}", address=place.address, device=None, guessable=False
         )
-        sent = await self._may_send(identity)
+        sent = await self._may_send(f"name {folded(typed)}")
+        # By another of its names an account gets no further codes. Nobody is told that: it would
+        # tell that two names are one account's.
+        is_silent = not await self._may_send(
+            f"account {account.key if account is not None else folded(typed)}"
+        )
         tells_names = want == "username" or len(owners) > 1
         codes_to = [one for one in there if one.recovers(now) and one.bounced is None]
         # What was typed comes first: that is where the person looks.
         codes_to.sort(key=lambda one: not any(one.key == owner.contact.key for owner in owners))
-        if tells_names or not sent:
+        if tells_names or is_silent or not sent:
             codes_to = []
         challenge = self.codes.challenge(
             "recovery",
@@ -224,7 +228,7 @@ class Recoveries:
         write = self.messages.begin(
             recovery,
             codes_to=codes_to[:MESSAGES],
-            names_to=owners[:MESSAGES] if tells_names and sent else (),
+            names_to=owners[:MESSAGES] if tells_names and sent and not is_silent else (),
             now=now,
         )
 

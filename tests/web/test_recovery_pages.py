@@ -488,6 +488,25 @@ async def test_a_mailbox_is_not_filled_and_a_recovery_code_still_works(
     assert browsers[-1].heading == "You are signed in"
 
 
+async def test_two_names_of_one_account_are_not_told_from_names_of_two(world: World) -> None:
+    """What was used up by one name is not felt on another, and still no more codes are sent."""
+    await contact(world, world.mara)
+    await contact(world, world.mara, PHONE)
+    for _ in range(7):
+        await begins(world, MAIL)
+    other = await begins(world, PHONE)
+    assert "none was sent" not in other.text
+    assert len({code for _, code in await received(world)}) == 6
+
+
+async def test_a_form_sent_twice_at_once_begins_twice(world: World) -> None:
+    browser = world.browser()
+    await browser.open("/recover")
+    data = {**fields_of(forms(browser, "/recover")[0]), "name": MAIL}
+    answers = await asyncio.gather(*(browser.http.post("/recover", data=data) for _ in range(5)))
+    assert {one.status_code for one in answers} == {303}
+
+
 async def test_beginning_over_and_over_is_throttled_alike(world: World) -> None:
     await contact(world, world.mara)
     for name in (MAIL, UNKNOWN):
