@@ -13,6 +13,7 @@ from fhir_portal.commands.level import level_commands
 from fhir_portal.commands.practice import practice_commands
 from fhir_portal.commands.serve import serve_command
 from fhir_portal.commands.staff import staff_commands
+from fhir_portal.commands.terms import terms_commands
 from fhir_portal.commands.token import token_commands
 from fhir_portal.commands.worker import worker_command
 
@@ -41,6 +42,7 @@ cli.add_typer(staff_commands)
 cli.add_typer(level_commands)
 cli.add_typer(keys_commands)
 cli.add_typer(token_commands)
+cli.add_typer(terms_commands)
 
 
 def main() -> None:

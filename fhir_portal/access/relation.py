@@ -69,12 +69,13 @@ class Relations:
         if account.disabled:
             return ()
         members = await self._reader.find(StaffMember, "account", account.key)
+        members = [one for one in members if one.practice not in account.closed_at]
         found = [await self._staff(member) for member in members]
         return tuple(one for one in found if one is not None)
 
     async def staff_at(self, account: Account, practice: str) -> StaffAccess | None:
         """Return the one of `staff_of` for a practice."""
-        if account.disabled:
+        if account.disabled or practice in account.closed_at:
             return None
         member = await self._reader.get(StaffMember, staff_key(practice, account.key))
         return None if member is None else await self._staff(member)
@@ -146,6 +147,8 @@ class Relations:
             practice_key, _, key = entry.partition("/")
             if practice_only is not None and practice_key != practice_only:
                 continue
+            if practice_key in account.closed_at:
+                continue  # another practice helped to recover the account (DESIGN §3.6)
             practice = await self._reader.get(Practice, practice_key)
             if practice is None:
                 continue

@@ -40,7 +40,10 @@ class Account(Record, frozen=True, kw_only=True):
     """One person's account; ``key`` is its random id, the ``sub`` of every id_token.
 
     ``persons`` are ``<practice>/Person/<id>``, one for each practice that knows this human.
-    Without a ``password_hash`` nobody can sign in.
+    Without a ``password_hash`` nobody can sign in by password. ``renewal`` is why the owner has to
+    renew what they sign in with (`fhir_portal.accounts.renewal`), ``None`` if they need not.
+    ``closed_at`` are practices whose records are closed since another one helped to recover the
+    account, until their own proof is repeated (`fhir_portal.accounts.assisted_recovery.reopen`).
     """
 
     kind: ClassVar[str] = "account"
@@ -52,6 +55,8 @@ class Account(Record, frozen=True, kw_only=True):
     persons: tuple[str, ...] = ()
     role: Role = "patient"
     disabled: bool = False
+    renewal: str | None = None
+    closed_at: tuple[str, ...] = ()
 
 
 class AccountName(Record, frozen=True, kw_only=True):
@@ -72,6 +77,11 @@ class AccountPerson(Record, frozen=True, kw_only=True):
 
 class PersonTaken(Exception):
     """The Person is another account's."""
+
+
+def home_of(account: Account) -> str:
+    """Return the key of the practice that speaks to an account's owner; ``""`` for none."""
+    return account.persons[0].partition("/")[0] if account.persons else ""
 
 
 def folded(username: str) -> str:
@@ -186,7 +196,28 @@ async def account_of_person(reader: RecordReader, person: str) -> Account | None
 async def account_named(reader: RecordReader, username: str) -> Account | None:
     """Return the account with this user name, however it is written."""
     name = await reader.get(AccountName, folded(username))
-    return await reader.get(Account, name.account) if name else None
+    # Nobody's name is looked up as often: how long it takes tells nothing.
+    return await reader.get(Account, name.account if name else "")
+
+
+async def add_alias(transaction: RecordTransaction, account: str, name: str) -> bool:
+    """Let an account be signed in to by one more name; false if that leads to another account."""
+    alias = AccountName(key=folded(name), account=account)
+    if not alias.key:
+        return False
+    there = await transaction.get(AccountName, alias.key)
+    if there is None:
+        await transaction.insert(alias)
+        return True
+    return there.account == account
+
+
+async def remove_alias(transaction: RecordTransaction, account: Account, name: str) -> None:
+    """Take a further name of an account away. Its own user name stays."""
+    key = folded(name)
+    there = await transaction.get(AccountName, key)
+    if there is not None and there.account == account.key and key != account.username:
+        await transaction.delete(AccountName, key)
 
 
 async def enable_account(store: RecordStore, account_id: str) -> None:

@@ -20,7 +20,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from fhir_portal.accounts.account import Account, account_named, folded
 from fhir_portal.accounts.guessable import is_leaked, is_of_the_place
-from fhir_portal.accounts.throttle import Attempt, Throttle
+from fhir_portal.accounts.throttle import Attempt, Throttle, TooManyAttempts
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.records import RecordStore, RecordTransaction
 
@@ -30,6 +30,8 @@ MOST_WAITING: Final = 64
 """Hashes under way and waiting, some two seconds of work: who comes then is to come back later."""
 SIGN_INS: Final = "100 per hour"
 """Right passwords of one account, from browsers that nobody knows; as many from known ones."""
+BY_ALL_NAMES: Final = "150 per hour"
+"""Sign-ins to one account by all its names together, from browsers that nobody knows."""
 _AT_ONCE: Final = 2
 _UNTYPABLE: Final = frozenset({"Cc", "Cs"})  # RFC 8264 §9.11, and half a character
 
@@ -131,6 +133,7 @@ class SignIn:
     passwords: Passwords
     throttle: Throttle
     successes: str = SIGN_INS
+    by_all_names: str = BY_ALL_NAMES
 
     async def __call__(
         self, username: str, password: str, *, address: str, device: str | None = None
@@ -144,7 +147,23 @@ class SignIn:
         """
         attempt = await self.throttle.attempt(folded(username), address=address, device=device)
         account = await account_named(self.store, username)
-        return await self._checked(attempt, account, password, is_known=device is not None)
+        usable = device is not None or await self._may_guess(account, username)
+        return await self._checked(
+            attempt, account if usable else None, password, is_known=device is not None
+        )
+
+    async def _may_guess(self, account: Account | None, username: str) -> bool:
+        """Whether an account may be tried once more, by whichever of its names.
+
+        Who may not is told that the password is wrong: to be told to wait would tell that two names
+        are one account's.
+        """
+        key = account.key if account is not None else folded(username)
+        try:
+            await self.throttle.limit(self.by_all_names, f"all names of {key}")
+        except TooManyAttempts:
+            return False
+        return True
 
     async def again(self, account: Account, password: str, *, address: str, device: str) -> Account:
         """Return an account whose password somebody gives who is signed in to it already.

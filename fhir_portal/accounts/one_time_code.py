@@ -166,7 +166,9 @@ def code_maker(
 
     async def make(reader: RecordReader, challenge: str, attempt: int) -> dict[str, str] | None:
         found = await reader.get(Challenge, challenge)
-        if found is None or found.attempt != attempt or codes.clock() >= found.expires:
+        if found is None or found.for_nobody:
+            return None
+        if found.attempt != attempt or codes.clock() >= found.expires:
             return None
         return {"code": codes.code(challenge, attempt)}
 

@@ -17,8 +17,9 @@ from fhir_portal.accounts.devices import forget_devices
 from fhir_portal.accounts.front_door import FrontDoor, Place
 from fhir_portal.accounts.notice import Event
 from fhir_portal.accounts.passkeys import Passkey
-from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.practice import practice_names
 from fhir_portal.accounts.proof import PASSWORD, Write
+from fhir_portal.accounts.recovery import end_recoveries
 from fhir_portal.accounts.sessions import (
     Opened,
     SignedOutMeanwhile,
@@ -63,7 +64,9 @@ class OwnSignIn:
         if await passwords.verify(account.password_hash, new):
             raise UnacceptablePassword("That is the password you have now. Choose another.")
         password_hash = await passwords.hash(
-            new, username=account.username, names=await self._names(account)
+            new,
+            username=account.username,
+            names=await practice_names(sessions.store, account.persons),
         )
         changed = msgspec.structs.replace(account, password_hash=password_hash)
         opened, rotate = sessions.confirmed(Visitor(visitor.session, changed), [PASSWORD])
@@ -75,6 +78,7 @@ class OwnSignIn:
             await rotate(transaction)
             await end_sessions(transaction, account.key, but=opened.visitor.session.key)
             await forget_devices(transaction, account.key)
+            await end_recoveries(transaction, account.key)
             await tell(transaction)
 
         await sessions.store.transact(change)
@@ -167,12 +171,6 @@ class OwnSignIn:
             await tell(transaction)
 
         await self.door.sessions.store.transact(both)
-
-    async def _names(self, account: Account) -> list[str]:
-        """What the practices that know this person are called."""
-        keys = {person.partition("/")[0] for person in account.persons}
-        found = [await self.door.sessions.store.get(Practice, key) for key in sorted(keys)]
-        return [practice.name for practice in found if practice is not None]
 
 
 def _signed_in(visitor: Visitor) -> Account:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from fhir_portal.records import Record
+from fhir_portal.records import Record, RecordReader
 
 
 class Practice(Record, frozen=True, kw_only=True):
-    """``key`` is the practice key, ``zone`` an IANA time zone, ``organization`` its own."""
+    """``key`` is the practice key, ``zone`` an IANA time zone, ``organization`` its own.
+
+    ``phone`` is where people ask for help who cannot sign in.
+    """
 
     kind: ClassVar[str] = "practice"
 
     name: str
     zone: str = "UTC"
     organization: str | None = None
+    phone: str | None = None
+
+
+async def practice_names(reader: RecordReader, persons: Sequence[str]) -> list[str]:
+    """Return what the practices are called that know an account's ``persons``."""
+    keys = {person.partition("/")[0] for person in persons}
+    found = [await reader.get(Practice, key) for key in sorted(keys)]
+    return [practice.name for practice in found if practice is not None]

@@ -8,7 +8,16 @@ from typing import Final, Literal
 
 from fhir_portal.records import RecordTransaction
 
-Factor = Literal["password", "remembered-device", "totp", "recovery-code", "passkey"]
+Factor = Literal[
+    "password",
+    "remembered-device",
+    "totp",
+    "recovery-code",
+    "passkey",
+    "contact-code",
+    "desk-code",
+    "birth-date",
+]
 
 SECOND: Final[frozenset[Factor]] = frozenset({"totp", "recovery-code", "passkey"})
 """What counts beside a password. A remembered device spares the question, and proves nothing."""

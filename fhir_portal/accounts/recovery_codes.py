@@ -77,7 +77,7 @@ class RecoveryCodeBook:
         Without an account, or without such a code, the same work is done.
         """
         code = _read(typed)
-        found = await self._store.get(RecoveryCodes, account) if account is not None else None
+        found = await self._store.get(RecoveryCodes, account or "")
         stored = found.hashes.get(code[:1]) if found is not None else None
         if not await self._passwords.verify(stored, code) or account is None:
             raise WrongCode

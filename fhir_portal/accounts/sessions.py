@@ -11,13 +11,18 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from fhir_portal.accounts import terms
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.devices import forget_devices
 from fhir_portal.accounts.proof import PASSWORD, SECOND, Factor, Proof, Write
 from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
+
+Duty = Literal["renewal", "terms"]
+"""What a person may have to do before anything else: renew a credential, accept terms of use."""
 
 MOST = 50
 """Sessions of one account; a further one ends the one that was not used for longest."""
@@ -53,7 +58,8 @@ class Session(Record, frozen=True, kw_only=True):
     without the cookie. ``account`` is ``None`` until somebody signed in, at ``auth_time``, by
     ``factors``; ``second_factor_at`` is when a second factor was last proved (0: never).
     ``pending`` is an account whose password was given here and whose second factor is awaited.
-    ``device`` are the words for browser and system.
+    ``device`` are the words for browser and system. With ``owes_terms`` there were terms of use to
+    be accepted when somebody signed in.
     """
 
     kind: ClassVar[str] = "session"
@@ -69,14 +75,27 @@ class Session(Record, frozen=True, kw_only=True):
     second_factor_at: float = 0.0
     pending: str | None = None
     device: str = ""
+    owes_terms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is at a browser: the session, and the account if somebody is signed in."""
+    """Who is at a browser: the session, and the account if somebody is signed in.
+
+    ``held`` is an account whose owner signed in here and has something to do before anything else:
+    its `duty`. For everything but that nobody is signed in.
+    """
 
     session: Session
     account: Account | None
+    held: Account | None = None
+
+    @property
+    def duty(self) -> Duty | None:
+        """What has to be done first, one after the other."""
+        if self.held is None:
+            return None
+        return "renewal" if self.held.renewal is not None else "terms"
 
     @property
     def browser(self) -> str:
@@ -125,6 +144,12 @@ class Sessions:
             if account is None or account.disabled:
                 return None
             session = await self._touched(session, now)
+            if account.renewal is not None or session.owes_terms:
+                # Whoever looks at the session alone finds nobody in it, either.
+                nobodys = msgspec.structs.replace(
+                    session, account=None, auth_time=0.0, factors=(), second_factor_at=0.0
+                )
+                return Visitor(nobodys, None, held=account)
         return Visitor(session, account)
 
     def drafted(self, cookie: str | None = None) -> Opened:
@@ -166,18 +191,22 @@ class Sessions:
         device: str = "",
         also: Sequence[Write] = (),
         is_awaited: bool = False,
+        is_held: bool = False,
+        changed: Account | None = None,
     ) -> Opened:
         """Give the browser of ``before`` a signed-in session under a new cookie.
 
         The proofs are used up in the same transaction; ``also`` is written in it. With
-        ``is_awaited``, ``before`` waits for this account's second factor, and is used up. Raises
-        `SignedOutMeanwhile` when the account is not what its password was checked against, and
-        `fhir_portal.accounts.proof.Spent`.
+        ``is_awaited``, ``before`` waits for this account's second factor, and is used up; with
+        ``is_held``, this account's owner is signed in to ``before`` and had a `Duty`.
+        ``changed`` is the account as it is from now on, with another password: all its sessions
+        and remembered browsers end. Raises `SignedOutMeanwhile` when the account is not what its
+        password was checked against, and `fhir_portal.accounts.proof.Spent`.
         """
         now = self.clock()
         opened = self._rotated(
             before,
-            account,
+            changed or account,
             created=now,
             expires=now + min(self._limits.idle, self._limits.absolute),
             auth_time=now,
@@ -186,20 +215,53 @@ class Sessions:
             device=device,
         )
 
-        async def rotate(transaction: RecordTransaction) -> None:
+        async def rotate(transaction: RecordTransaction) -> Opened:
             await _unchanged(transaction, account)
             there = await transaction.get(Session, before.key)
-            if is_awaited and (
-                there is None or now >= there.expires or there.pending != account.key
-            ):
+            alive = there if there is not None and now < there.expires else None
+            if is_awaited and (alive is None or alive.pending != account.key):
+                raise SignedOutMeanwhile
+            if is_held and (alive is None or alive.account != account.key):
                 raise SignedOutMeanwhile
             await transaction.delete(Session, before.key)
             await _write(transaction, proofs, also)
+            if changed is not None:
+                if not await transaction.replace(account, changed):
+                    raise SignedOutMeanwhile
+                await end_sessions(transaction, account.key)
+                await forget_devices(transaction, account.key)
             await _make_room(transaction, account)
-            await transaction.insert(opened.visitor.session)
+            session = msgspec.structs.replace(
+                opened.visitor.session, owes_terms=bool(await terms.due(transaction, account))
+            )
+            await transaction.insert(session)
+            return Opened(opened.cookie, Visitor(session, opened.visitor.account))
 
-        await self.store.transact(rotate)
-        return opened
+        return await self.store.transact(rotate)
+
+    async def accept_terms(self, visitor: Visitor, shown: Sequence[str]) -> Opened:
+        """Accept the terms of use that were shown; the session goes on under a new cookie.
+
+        ``shown`` are the keys of their versions. Raises
+        `fhir_portal.accounts.terms.TermsChanged` and `SignedOutMeanwhile`.
+        """
+        now, before, account = self.clock(), visitor.session, visitor.held
+        if account is None:
+            raise SignedOutMeanwhile
+        cookie = self._token()
+
+        async def accept(transaction: RecordTransaction) -> Session:
+            there = await transaction.get(Session, before.key)
+            if there is None or now >= there.expires or there.account != account.key:
+                raise SignedOutMeanwhile
+            await _unchanged(transaction, account)
+            await terms.accept(transaction, account, shown, now=now)
+            await transaction.delete(Session, before.key)
+            session = msgspec.structs.replace(there, key=_hash(cookie), owes_terms=False)
+            await transaction.insert(session)
+            return session
+
+        return Opened(cookie, Visitor(await self.store.transact(accept), account))
 
     async def await_second_factor(
         self, before: Session, account: Account, *, device: str = ""

@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 import typer
 
 from fhir_portal.access.visibility import SHARED
+from fhir_portal.accounts.contacts import InvalidContact, telephone_number
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.commands.store import Refused, run_in_store
 from fhir_portal.records import DuplicateRecord, RecordTransaction
 from fhir_portal.resources.store import PortalStore
@@ -33,6 +35,10 @@ def add(
     zone: Annotated[
         str, typer.Option(help="Its time zone, in which a grant's last day ends.")
     ] = "UTC",
+    phone: Annotated[
+        str | None,
+        typer.Option(help="Where people call who cannot sign in: + and the country code."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a practice."""
@@ -49,7 +55,11 @@ def add(
             ZoneInfo(zone)
         except (KeyError, ValueError, OSError):
             raise Refused(f"'{zone}' is no time zone such as America/Chicago") from None
-        practice = Practice(key=key, name=name.strip(), zone=zone)
+        try:
+            number = telephone_number(phone) if phone is not None else None
+        except InvalidContact as error:
+            raise Refused(str(error)) from None
+        practice = Practice(key=key, name=name.strip(), zone=zone, phone=number)
 
         async def insert(transaction: RecordTransaction) -> None:
             await transaction.insert(practice)
@@ -81,8 +91,35 @@ def list_(*, as_json: AsJson = False) -> None:
         typer.echo(_line(practice))
 
 
+@practice_commands.command("recovery")
+def recovery(
+    key: Annotated[str, typer.Argument(help="The practice's key.")],
+    *,
+    security_questions: Annotated[
+        bool, typer.Option(help="Ask security questions beside a code, of people who chose some.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is asked of people who recover their accounts."""
+    policy = RecoveryPolicy(key=key, security_questions=security_questions)
+
+    async def work(store: PortalStore) -> None:
+        async def put(transaction: RecordTransaction) -> None:
+            if await transaction.get(Practice, key) is None:
+                raise Refused(f"there is no practice '{key}'")
+            await transaction.put(policy)
+
+        await store.transact(put)
+
+    run_in_store(work)
+    shown = {"key": key, "security_questions": security_questions}
+    asked = "asked" if security_questions else "not asked"
+    typer.echo(json.dumps(shown, indent=2) if as_json else f"security questions are {asked}")
+
+
 def _shown(practice: Practice) -> dict[str, Any]:
-    return {"key": practice.key, "name": practice.name, "zone": practice.zone}
+    shown = {"key": practice.key, "name": practice.name, "zone": practice.zone}
+    return shown if practice.phone is None else {**shown, "phone": practice.phone}
 
 
 def _line(practice: dict[str, Any]) -> str:

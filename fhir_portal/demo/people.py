@@ -12,6 +12,7 @@ from typing import Final
 from fhir_portal.accounts.account import Role
 from fhir_portal.accounts.levels import PERMISSIONS, READ, Permission
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.consent.sections import section_displays
 
 PASSWORD: Final = "demo-password"  # noqa: S105 - everybody in the demo world has this one
@@ -22,14 +23,17 @@ MARROWBROOK: Final = Practice(
     name="Marrowbrook Family Medicine",
     zone=ZONE,
     organization="Organization/marrowbrook",
+    phone="+1 312 555 0110",
 )
 QUILLFERN: Final = Practice(
     key="quillfern",
     name="Quillfern Dermatology",
     zone=ZONE,
     organization="Organization/quillfern",
+    phone="+1 312 555 0120",
 )
 PRACTICES: Final = (MARROWBROOK, QUILLFERN)
+POLICIES: Final = (RecoveryPolicy(key=QUILLFERN.key, security_questions=True),)
 
 MOTHER_SEES: Final = (
     "demographics",

@@ -31,6 +31,7 @@ from fhir_portal.demo.people import (
     LEVELS,
     MARROWBROOK,
     PASSWORD,
+    POLICIES,
     PRACTICES,
     DemoAccount,
 )
@@ -150,6 +151,8 @@ async def _open_practices(store: PortalStore, *, now: float) -> None:
                 for name, permissions in LEVELS[practice.key].items()
             ]
             await change_levels(transaction, practice.key, edits, by=OPERATOR, now=now)
+        for policy in POLICIES:
+            await transaction.insert(policy)
 
     await store.transact(insert)
 

@@ -118,6 +118,7 @@ class AuthorizationServer:
     ) -> None:
         self.issuer = issuer
         self.keys = keys
+        self.directory = directory
         self.lifetimes = lifetimes or Lifetimes()
         self._store = store
         self._loopback = loopback

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from fhir_portal.access.relation import Relations
@@ -274,3 +275,18 @@ async def test_a_proxy_who_is_also_the_patient_uses_their_own_record(
 
 def test_the_clock_of_these_tests_stands_on_the_17th_of_march_2030() -> None:
     assert START == 1_900_000_000.0
+
+
+async def test_a_practice_that_is_closed_shows_no_record_and_no_staff_access(
+    family: EmbeddedStore, clock: Clock
+) -> None:
+    """Another practice helped to recover the account; this one's own proof is not repeated yet."""
+    account = await family.get(Account, "ada")
+    assert account is not None
+    closed = msgspec.structs.replace(account, closed_at=(DERM,))
+    await family.transact(lambda transaction: transaction.put(closed))
+    assert await records(family, clock) == ("Patient/ada-f",)
+    assert await kit_of(family, clock) is None
+    relations = Relations(family, clock)
+    assert await relations.staff_at(closed, DERM) is None
+    assert [one.practice for one in await relations.staff_of(closed)] == []

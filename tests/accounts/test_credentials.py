@@ -74,6 +74,26 @@ async def test_the_right_password_opens(door: Door) -> None:
     assert await door("Mara") == door.account
 
 
+async def test_further_names_of_an_account_are_no_further_guesses(door: Door) -> None:
+    """Over all names there is one limit, of which nobody is told; a known browser has its own."""
+    sign_in = replace(door.sign_in, by_all_names="4 per hour")
+    await door.store.transact(
+        lambda transaction: account.add_alias(transaction, door.account.key, "m")
+    )
+    for number in range(4):
+        with pytest.raises(SignInRefused):
+            await sign_in("mara" if number % 2 else "m", "wrong", address="192.0.2.1")
+    for name in ("mara", "m"):
+        with pytest.raises(SignInRefused):
+            await sign_in(name, PASSWORD, address="192.0.2.2")
+    assert await sign_in("m", PASSWORD, address="192.0.2.1", device="known") == door.account
+    for _ in range(5):  # the same for a name that is nobody's
+        with pytest.raises(SignInRefused):
+            await sign_in("nobody", "wrong", address="192.0.2.3")
+    door.clock.advance(3600)
+    assert await sign_in("m", PASSWORD, address="192.0.2.2") == door.account
+
+
 async def test_passwords_are_compared_as_people_type_them(door: Door) -> None:
     hashed = await passwords().hash("Ångström cafe\u0301")
     assert await passwords().verify(hashed, "A\u030angström café")

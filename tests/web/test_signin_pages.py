@@ -683,8 +683,13 @@ async def test_a_wrong_field_is_marked_and_has_the_focus(world: World, mara: Res
 async def test_the_other_ways_in_are_shown_from_the_start(world: World, heart_diary: App) -> None:
     browser = world.browser()
     await browser.authorize(heart_diary)
-    assert "Forgotten your password?" in browser.text
-    (link,) = browser.document.xpath("//main//details//a")
+    assert "Forgotten your user name or password?" in browser.text
+    *forgotten, link = browser.document.xpath("//main//details//a")
+    assert [one.text_content() for one in forgotten] == [
+        "I forgot my user name",
+        "I forgot my password",
+        "I forgot both",
+    ]
     await browser.open(link.get("href"))
     assert browser.heading == "Sign in with a recovery code"
     (form,) = forms(browser, "/signin/recovery-code")

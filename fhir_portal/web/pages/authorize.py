@@ -17,9 +17,16 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fhir_portal.accounts.assisted_recovery import AssistedRecoveries
 from fhir_portal.accounts.credentials import SignIn
+from fhir_portal.accounts.one_time_code import OneTimeCodes
+from fhir_portal.accounts.own_contacts import OwnContacts
+from fhir_portal.accounts.recovery import Recoveries
+from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.notify.one_time_codes import OutboxCodes
+from fhir_portal.notify.recovery import OutboxRecoveries
 from fhir_portal.portal import fault
 from fhir_portal.smart.approval import NothingTicked, RecordChanged
 from fhir_portal.smart.authorization import (
@@ -53,9 +60,14 @@ from fhir_portal.smart.redirect import origin_of
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
+from fhir_portal.web.pages.contacts import ContactPages
+from fhir_portal.web.pages.first import FirstPages
+from fhir_portal.web.pages.questions import QuestionPages
+from fhir_portal.web.pages.recover import RecoveryPages, birth_dates
 from fhir_portal.web.pages.render import ASSETS, page, redirect
 from fhir_portal.web.pages.security import security_routes
 from fhir_portal.web.pages.signin import CONTINUE, SIGN_IN, Requests, SignInPages, front_door
+from fhir_portal.web.pages.step_up import StepUp
 from fhir_portal.web.pages.words import (
     IDENTITY_WORDS,
     day,
@@ -106,7 +118,26 @@ def pages_router(
         (CONSENT, "POST", pages.decide),
     ):
         router.add_route(path, pages.refusing(handler), methods=[method])
-    for path, method, handler in security_routes(server, door, cookies):
+    codes = OneTimeCodes(
+        server.keys.derive("one-time-code"), clock=sessions.clock, random=sessions.random
+    )
+    questions = SecurityQuestions(
+        sessions.store, sign_in.passwords, server.keys.derive("security-answers")
+    )
+    desk = AssistedRecoveries(
+        server.keys.derive("desk-code"), door.notices, sessions.clock, sessions.random
+    )
+    recoveries = Recoveries(
+        door, codes, OutboxRecoveries(), questions, desk, birth_dates(server.directory)
+    )
+    contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, sign_in.throttle)
+    for path, method, handler in (
+        *security_routes(server, door, cookies),
+        *RecoveryPages(recoveries, cookies, requests, home).routes(),
+        *QuestionPages(questions, door, cookies, StepUp(door, cookies)).routes(),
+        *FirstPages(door, cookies, requests, home).routes(),
+        *ContactPages(contacts, cookies, StepUp(door, cookies)).routes(),
+    ):
         router.add_route(path, handler, methods=[method])
     for path, asset in ASSETS.items():
         router.add_route(path, asset, methods=["GET"])

@@ -15,6 +15,7 @@ from fhir_portal.accounts.devices import REMEMBERED_SECONDS, device_words
 from fhir_portal.accounts.front_door import Place
 from fhir_portal.accounts.sessions import Opened, Sessions, Visitor
 from fhir_portal.accounts.totp import Totp
+from fhir_portal.records import DuplicateRecord
 from fhir_portal.smart.errors import AccessDenied
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.keys import ServerKeys
@@ -82,7 +83,13 @@ class Cookies:
         """Store a drafted session: something is bound to it from now on."""
         if browser.is_stored:
             return browser
-        await self._sessions.keep(Opened(browser.cookie, browser.visitor))
+        try:
+            await self._sessions.keep(Opened(browser.cookie, browser.visitor))
+        except DuplicateRecord:  # the same form was sent twice at once
+            visitor = await self._sessions.find(browser.cookie)
+            if visitor is None:
+                raise
+            return replace(browser, visitor=visitor, is_stored=True)
         return replace(browser, is_stored=True)
 
     def keep(self, response: Response, browser: Browser) -> Response:

@@ -28,6 +28,7 @@ from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.own import LastWayIn, OwnSignIn
 from fhir_portal.accounts.passkeys import MAX_NAME, Passkey, PasskeyRefused, TooManyPasskeys
 from fhir_portal.accounts.proof import Spent
+from fhir_portal.accounts.security_questions import is_asked_by_practice
 from fhir_portal.accounts.sessions import Session, SignedOutMeanwhile
 from fhir_portal.accounts.step_up import FRESH, Need
 from fhir_portal.accounts.throttle import TooManyAttempts
@@ -144,6 +145,7 @@ class SecurityPages:
             done=_DONE.get(done, ""),
             has_password=account.password_hash is not None,
             app_since=day(app.added) if app else None,
+            has_questions=await is_asked_by_practice(door.sessions.store, account),
             codes_left=await door.second_factor.codes.left(account.key),
             passkeys=[
                 (passkey, day(passkey.added), ago(now - passkey.used), label)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import urlencode, urlsplit
 
 import structlog
@@ -23,14 +23,15 @@ from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.notice import Notices
 from fhir_portal.accounts.passkeys import PasskeyRefused, Passkeys
 from fhir_portal.accounts.proof import Spent
+from fhir_portal.accounts.recovery import Want
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook
 from fhir_portal.accounts.second_factor import CODES_ANYWHERE, CODES_KNOWN, SecondFactor
-from fhir_portal.accounts.sessions import Opened, Sessions, SignedOutMeanwhile
+from fhir_portal.accounts.sessions import Duty, Opened, Sessions, SignedOutMeanwhile
 from fhir_portal.accounts.throttle import Throttle, TooManyAttempts, network_of
 from fhir_portal.accounts.totp import Totps, WrongCode
 from fhir_portal.notify.security import OutboxNotices
 from fhir_portal.smart.authorization import AuthorizationRequest, SignInFirst, Step
-from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
+from fhir_portal.smart.errors import InvalidRequest, OAuthError, TooManyRequests
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
@@ -44,6 +45,9 @@ PASSKEY: Final = "/signin/passkey"
 PASSKEY_OPTIONS: Final = "/signin/passkey/options"
 SIGN_OUT: Final = "/signout"
 CONTINUE: Final = "/oauth/continue"
+RECOVER: Final = "/recover"
+FIRST: Final[Mapping[Duty, str]] = {"renewal": "/account/renew", "terms": "/account/terms"}
+"""Where people do what they have to do before anything else."""
 
 WRONG: Final = "The user name or the password is wrong."
 WRONG_CODE: Final = "That code is wrong, or was used before. Wait for the next one and try again."
@@ -69,6 +73,25 @@ class Requests:
     resumed: Callable[[Browser, str], Awaitable[AuthorizationRequest]]
     towards: Callable[[Step, Browser, str, AuthorizationRequest], Response]
 
+    async def app_of(self, browser: Browser, onward: Onward) -> str | None:
+        """The redirect URI that a page's form may lead to in the end (`render.page`).
+
+        ``None`` if the page is for no app, or for a request that is over: nobody is kept from their
+        account by that.
+        """
+        if not onward.handle:
+            return None
+        try:
+            return (await self.resumed(browser, onward.handle)).redirect_uri
+        except OAuthError:
+            return None
+
+    async def on(self, browser: Browser, onward: Onward, home: str) -> Response:
+        """Lead on: to the app's request if that is not over, to a page of ours, or home."""
+        if await self.app_of(browser, onward) is not None:
+            return redirect(Onward(onward.handle).at(CONTINUE))
+        return redirect(onward.then or home)
+
 
 @dataclass(frozen=True, slots=True)
 class Onward:
@@ -81,9 +104,9 @@ class Onward:
     def of(cls, fields: Mapping[str, str]) -> Onward:
         return cls(fields.get("request", ""), local(fields.get("then", "")))
 
-    def at(self, path: str) -> str:
+    def at(self, path: str, **more: str) -> str:
         """A page of the sign-in that leads on to the same."""
-        fields = {"request": self.handle, "then": self.then}
+        fields = {**more, "request": self.handle, "then": self.then}
         query = urlencode({name: value for name, value in fields.items() if value}, safe="/")
         return f"{path}?{query}" if query else path
 
@@ -129,6 +152,8 @@ class SignInPages:
         browser = await self._cookies.browser(request, to_sign_in=True)
         pairs = parse_pairs(request.scope["query_string"])
         onward = Onward.of(_first(pairs))
+        if browser.visitor.duty is not None:
+            return redirect(onward.at(FIRST[browser.visitor.duty]))
         if not any(name == "request" for name, _ in pairs):
             if onward.then and browser.visitor.account is not None:
                 return redirect(onward.then)
@@ -238,6 +263,7 @@ class SignInPages:
             must_wait=status == _WAIT,
             invalid=bool(problem) and status != _WAIT,
             other_ways=onward.at(RECOVERY_CODE),
+            forgotten={want: onward.at(RECOVER, want=want) for want in get_args(Want)},
             form_token=self._cookies.form_token(browser, SIGN_IN, onward.handle),
             **onward.hidden(),
         )

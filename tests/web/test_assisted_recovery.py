@@ -1,0 +1,244 @@
+"""Recovery with the help of staff, who never hold what opens an account alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.assisted_recovery import (
+    NOTICE_SECONDS,
+    USABLE_SECONDS,
+    Approved,
+    AssistedRecovery,
+    NoSuchRecovery,
+    NotByThem,
+    NotOfThisPractice,
+    Started,
+    reopen,
+)
+from fhir_portal.accounts.passkeys import Passkey
+from fhir_portal.accounts.recovery_codes import RecoveryCodes
+from fhir_portal.accounts.staff import StaffMember
+from fhir_portal.accounts.totp import Totp
+from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.records import RecordTransaction
+from tests.smart.world import PASSWORD, Browser, World
+from tests.web.recovering import NEW, chooses, code_for, contact, desk_of, gives, received
+from tests.web.signing_in import Resident, at_security, fields_of, forms, problem, submit
+
+DESK, BORN = "/recover/desk", "1984-05-12"
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = await World.begin()
+    person = msgspec.structs.replace(world.mara, persons=("skin/Person/mara", "family/Person/mara"))
+    await world.store.transact(lambda transaction: transaction.put(person))
+    world.mara = person
+    yield world
+    world.close()
+
+
+async def start(world: World, *, by: str = "staff-1", **how: Any) -> Started:
+    desk = desk_of(world)
+    return await world.store.transact(
+        lambda transaction: desk.start(
+            transaction,
+            world.mara,
+            by=by,
+            **{"practice": "skin", "basis": "photo-id", **how},
+        )
+    )
+
+
+async def approve(world: World, started: Started, *, by: str = "staff-2") -> Approved:
+    desk, key = desk_of(world), started.recovery.key
+    return await world.store.transact(
+        lambda transaction: desk.approve(transaction, key, practice="skin", by=by)
+    )
+
+
+async def at_desk(world: World, code: str) -> Browser:
+    browser = world.browser()
+    await browser.open(DESK)
+    await submit(browser, DESK, code=code)
+    return browser
+
+
+async def account(world: World) -> Account:
+    found = await world.store.get(Account, world.mara.key)
+    assert found is not None
+    return found
+
+
+@pytest.mark.requirement("portal", "S2-34")
+async def test_a_desk_code_and_a_code_to_the_contact_let_the_owner_in(world: World) -> None:
+    await contact(world, world.mara)
+    started = await start(world)
+    assert not started.recovery.needs_approval
+    browser = await at_desk(world, started.code.upper())
+    assert browser.heading == "Type the code"
+    ((_, code),) = await received(world)
+    await gives(browser, code)
+    await chooses(browser)
+    assert browser.heading == "You are signed in"
+    assert await world.store.every(AssistedRecovery) == []
+    told = [one.template for one in await world.store.every(OutboxMessage)]
+    assert "security-recovery-started" in told
+    assert "security-account-recovered" in told
+
+
+async def test_records_of_other_practices_are_closed_until_those_reopen_them(world: World) -> None:
+    await contact(world, world.mara)
+    browser = await at_desk(world, (await start(world)).code)
+    await gives(browser, await code_for(world, browser))
+    await chooses(browser)
+    now = await account(world)
+    assert now.closed_at == ("family",)
+    opened = await world.store.transact(lambda transaction: reopen(transaction, now, "family"))
+    assert opened.closed_at == ()
+
+
+async def test_the_desk_code_alone_opens_nothing(world: World) -> None:
+    await contact(world, world.mara)
+    browser = await at_desk(world, (await start(world)).code)
+    form = fields_of(forms(browser, "/recover/code")[0])
+    for path in ("/recover/password", "/recover/birth-date", "/recover/questions"):
+        await browser.http.post(path, data={**form, "new_password": NEW})
+    for _ in range(5):
+        await gives(browser, "0000 0000")
+    assert browser.heading == "Your practice can help"
+    assert await account(world) == world.mara
+
+
+@pytest.mark.requirement("portal", "S2-34")
+async def test_without_a_contact_two_members_of_staff_have_a_half_each(world: World) -> None:
+    started = await start(world)
+    assert (started.recovery.half, started.recovery.needs_approval) == ("birth-date", True)
+    browser = await at_desk(world, started.code)
+    assert "Another member" in problem(browser)
+    with pytest.raises(NotByThem):
+        await approve(world, started, by="staff-1")
+    with pytest.raises(NotByThem):
+        await approve(world, started, by=world.mara.key)
+    approved = await approve(world, started)
+    assert approved.word is not None
+    with pytest.raises(NotByThem):
+        await approve(world, started, by="staff-3")
+    browser = await at_desk(world, started.code)
+    wrong = [(BORN, "no word"), ("1984-05-13", approved.word), ("", ""), ("", approved.word)]
+    for born, word in wrong:
+        await submit(browser, "/recover/birth-date", birth_date=born, word=word)
+        assert problem(browser) == "The birth date or the word is wrong."
+    await submit(browser, "/recover/birth-date", birth_date=BORN, word=approved.word)
+    await chooses(browser)
+    assert browser.heading == "You are signed in"
+
+
+async def test_without_a_birth_date_on_file_nothing_meets_it(world: World) -> None:
+    world.directory.access[world.mara.key] = ()
+    started = await start(world)
+    approved = await approve(world, started)
+    browser = await at_desk(world, started.code)
+    await submit(browser, "/recover/birth-date", birth_date="", word=approved.word or "")
+    assert problem(browser)
+
+
+@pytest.mark.requirement("portal", "S2-34")
+@pytest.mark.parametrize("why", ["staff", "proxy", "second factor"])
+async def test_high_risk_takes_a_second_member_of_staff_and_a_days_notice(
+    world: World, why: str
+) -> None:
+    await contact(world, world.mara)
+    resident = Resident(world)
+    if why == "staff":
+        member = StaffMember(
+            key="family x", account=world.mara.key, practice="family", practitioner="x", added=0
+        )
+        await world.store.transact(lambda transaction: transaction.insert(member))
+    if why == "second factor":
+        await resident.app()
+        await resident.recovery_codes()
+    started = await start(world, is_proxy=why == "proxy")
+    assert "Another member" in problem(await at_desk(world, started.code))
+    assert (await approve(world, started)).word is None
+    assert "works from" in problem(await at_desk(world, started.code))
+    world.clock.advance(NOTICE_SECONDS)
+    browser = await at_desk(world, started.code)
+    await gives(browser, await code_for(world, browser))
+    await chooses(browser)
+    assert browser.heading == "You are signed in"
+    for kind in (Totp, RecoveryCodes, Passkey):
+        assert await world.store.every(kind) == []
+
+
+async def test_the_owner_who_is_told_ends_it_by_a_new_password(world: World) -> None:
+    await contact(world, world.mara)
+    started = await start(world)
+    thief = await at_desk(world, started.code)
+    owner = await at_security(world)
+    await owner.open("/account/security/password")
+    await submit(owner, "/account/security/password", password=PASSWORD, new_password=NEW)
+    assert await world.store.every(AssistedRecovery) == []
+    await submit(thief, "/recover/code", code="0000 0000")
+    assert thief.heading == "This did not work"
+
+
+async def test_staff_of_another_practice_and_the_owner_themselves_start_nothing(
+    world: World,
+) -> None:
+    with pytest.raises(NotOfThisPractice):
+        await start(world, practice="elsewhere")
+    with pytest.raises(NotByThem):
+        await start(world, by=world.mara.key)
+    key, desk = (await start(world)).recovery.key, desk_of(world)
+
+    async def approve_elsewhere(transaction: RecordTransaction) -> None:
+        await desk.approve(transaction, key, practice="family", by="staff-9")
+
+    async def withdraw_elsewhere(transaction: RecordTransaction) -> None:
+        await desk.withdraw(transaction, key, practice="family")
+
+    for refused in (approve_elsewhere, withdraw_elsewhere):
+        with pytest.raises(NoSuchRecovery):
+            await world.store.transact(refused)
+
+
+@pytest.mark.parametrize("end", ["expired", "withdrawn", "superseded", "typed too often"])
+async def test_a_desk_code_that_is_over_opens_nothing(world: World, end: str) -> None:
+    await contact(world, world.mara)
+    started, desk = await start(world), desk_of(world)
+    if end == "expired":
+        world.clock.advance(USABLE_SECONDS)
+    if end == "withdrawn":
+        await world.store.transact(
+            lambda transaction: desk.withdraw(transaction, started.recovery.key, practice="skin")
+        )
+    if end == "superseded":
+        assert (await start(world)).code != started.code
+    if end == "typed too often":
+        for _ in range(5):
+            assert (await at_desk(world, started.code)).heading == "Type the code"
+    browser = await at_desk(world, started.code)
+    assert "There is no such code" in problem(browser)
+
+
+async def test_no_store_holds_the_code_or_the_word(world: World) -> None:
+    started = await start(world)
+    approved = await approve(world, started)
+    stored = msgspec.json.encode(
+        [await world.store.every(AssistedRecovery), await world.store.every(OutboxMessage)]
+    ).decode()
+    assert started.code.replace("-", "") not in stored
+    assert (approved.word or "-") not in stored
+
+
+async def test_desk_codes_are_throttled(world: World) -> None:
+    for _ in range(10):
+        browser = await at_desk(world, "2222-2222-2222")
+        assert browser.page.status_code == 403
+    assert (await at_desk(world, "2222-2222-2222")).page.status_code == 429
