@@ -47,6 +47,7 @@ from fhir_portal.notify.outbox import (
     deliver_due,
 )
 from fhir_portal.notify.recipients import AccountRecipients
+from fhir_portal.notify.recovery import USERNAME_PREFIX, username_fields
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.notify.sms import SmsDelivery, SmsGateway
 from fhir_portal.operations.catalog import operations_of
@@ -225,6 +226,7 @@ class Application:
             key=self.keys.derive("one-time-codes"), clock=clock, random=secrets.token_bytes
         )
         self.makers[LINK_PREFIX] = code_maker(self.codes)
+        self.makers[USERNAME_PREFIX] = username_fields
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
@@ -250,6 +252,7 @@ class Application:
             server=self.authorization,
             sessions=sessions,
             sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
+            codes=self.codes,
         )
         apps = apps_router(
             server=self.authorization,

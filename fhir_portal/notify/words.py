@@ -18,7 +18,7 @@ from typing import ClassVar, Final, Literal
 from fhir_portal.accounts.preferences import Topic
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
-Secret = Literal["code", "link"]
+Secret = Literal["code", "link", "username"]
 
 LONGEST_SUBJECT: Final = 150
 LONGEST_BODY: Final = 4000
@@ -154,6 +154,49 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "that knows your password.",
             "several wrong codes were entered for your portal account.",
         ),
+        "security-contact-added": _security(
+            "A contact was added",
+            "A mail address or telephone number was added to your patient portal account.",
+            "a contact was added to your portal account.",
+        ),
+        "security-contact-removed": _security(
+            "A contact was removed",
+            "A mail address or telephone number was removed from your patient portal account.",
+            "a contact was removed from your portal account.",
+        ),
+        "security-account-recovered": _security(
+            "Somebody got back into your account",
+            "Somebody proved who they are without your password and signed in to your patient "
+            "portal account. Everybody else who was signed in to it was signed out.",
+            "somebody got back into your portal account without the password.",
+        ),
+        "security-password-removed": _security(
+            "Your account has no password any more",
+            "The password of your patient portal account was removed. Sign in with your passkey.",
+            "the password was removed from your portal account.",
+        ),
+        "security-security-questions-changed": _security(
+            "Your security questions were changed",
+            "The security questions of your patient portal account were changed. The new answers "
+            "count from tomorrow on.",
+            "the security questions of your portal account were changed.",
+        ),
+        "security-recovery-started": _security(
+            "Your practice began to restore your access",
+            "A practice began to help somebody back into your patient portal account. Nobody gets "
+            "in without what you have or know.",
+            "a practice began to restore access to your portal account.",
+        ),
+        "username-reminder": Words(
+            subject="Your user name for the patient portal - {practice}",
+            body=(
+                "Hello,\n\nYou asked for the user name of your patient portal account. It is:\n\n"
+                "    {username}\n\nSign in at {portal}. If you did not ask, there is nothing to "
+                "do: nobody can sign in with a user name alone."
+            ),
+            sms="{practice}: your user name for the portal is {username}",
+            needs="username",
+        ),
         "app-ended": _app(
             "An app can no longer use a record",
             "The access of an app to a record was ended. The app was told, and can read nothing "
@@ -206,8 +249,8 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             body=(
                 "Hello,\n\n{practice} has invited you to its patient portal. This is the security "
                 "code that goes with the invitation:\n\n    {code}\n\nThe invitation itself comes "
-                "another way. Type the code on the page that it leads to. It is good as long as the "
-                "invitation is. Nobody who calls or writes to you needs it: do not tell it to "
+                "another way. Type the code on the page that it leads to. It is good as long as "
+                "the invitation is. Nobody who calls or writes to you needs it: do not tell it to "
                 "anybody.\n\nIf you expected no invitation, call the practice."
             ),
             sms="{practice}: {code} is the security code that goes with your invitation. "
@@ -450,7 +493,10 @@ def _secret(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> 
     if words.needs is None:
         return {}
     value = fields.get(words.needs, "")
-    if words.needs == "code":
+    if words.needs == "username":
+        if not value or len(value) > _LONGEST_VALUE or _value(value) != value:
+            raise UnfitValue("the message has no user name")
+    elif words.needs == "code":
         if len(value) > _LONGEST_VALUE or not _CODE.fullmatch(value):
             raise UnfitValue("the message has no code")
     elif (

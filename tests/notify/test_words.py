@@ -31,7 +31,7 @@ from tests.builders import DERM, FAMILY, START
 
 PORTAL = "https://portal.example.org"
 LINK = f"{PORTAL}/activate/cG9ydGFsLWxpbmstb2YtZm9ydHktdGhyZWUtc2lnbnM"
-FIELDS = {"code": "1234 5678", "link": LINK}
+FIELDS = {"code": "1234 5678", "link": LINK, "username": "ada.quill"}
 HEAD = Letterhead("Hill Street Dermatology", "+1 312 555 0100", PORTAL)
 # GSM 03.38, the basic set: what a phone shows of an SMS with seven bits for each sign.
 GSM = set(
@@ -56,6 +56,7 @@ def test_every_message_that_is_written_has_words() -> None:
         for path in Path(__file__).parents[2].joinpath("fhir_portal").rglob("*.py")
     )
     named = set(re.findall(r'template="([a-z-]+)"', sources))
+    named |= set(re.findall(r'TEMPLATE: Final = "([a-z-]+)"', sources))
     named |= {f"security-{event}" for event in get_args(SecurityEvent)}
     named |= {f"app-{event}" for event in get_args(AppEvent)}
     assert named <= set(BUILT_IN)

@@ -21,6 +21,7 @@ from fhir_portal.access.policy import understands
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.credentials import Passwords, SignIn
+from fhir_portal.accounts.one_time_code import OneTimeCodes
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.consent.record import RecordAccess, StaffAccess, way_to
@@ -186,6 +187,7 @@ class World:
     portal: Portal
     server: AuthorizationServer
     sessions: Sessions
+    codes: OneTimeCodes
     app: FastAPI
     asgi: Any
     mara: Account
@@ -234,7 +236,12 @@ class World:
         )
         world.sessions = Sessions(world.store, clock=world.clock, random=world.random)
         sign_in = SignIn(world.store, passwords(), Throttle(world.store, world.clock))
-        pages = pages_router(server=world.server, sessions=world.sessions, sign_in=sign_in)
+        world.codes = OneTimeCodes(
+            world.keys.derive("one-time-codes"), clock=world.clock, random=world.random
+        )
+        pages = pages_router(
+            server=world.server, sessions=world.sessions, sign_in=sign_in, codes=world.codes
+        )
         world.app = site([pages], version="test")
         launches = Launches(
             world.store, issuer=issuer, loopback=True, clock=world.clock, random=world.random

@@ -8,7 +8,7 @@ from fhir_portal.accounts.account import Account, add_alias
 from fhir_portal.accounts.assisted_recovery import AssistedRecoveries
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.front_door import FrontDoor
-from fhir_portal.accounts.one_time_code import LINK_PREFIX, OneTimeCodes, code_maker
+from fhir_portal.accounts.one_time_code import LINK_PREFIX, code_maker
 from fhir_portal.accounts.recovery import Recoveries, Recovery
 from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.notify.outbox import OutboxMessage
@@ -47,11 +47,6 @@ async def contact(
     return made
 
 
-def codes_of(world: World) -> OneTimeCodes:
-    key = world.keys.derive("one-time-code")
-    return OneTimeCodes(key, clock=world.clock, random=world.random)
-
-
 def questions_of(world: World) -> SecurityQuestions:
     return SecurityQuestions(world.store, passwords(), world.keys.derive("security-answers"))
 
@@ -65,7 +60,7 @@ def desk_of(world: World) -> AssistedRecoveries:
 def recoveries_of(world: World, door: FrontDoor) -> Recoveries:
     return Recoveries(
         door,
-        codes_of(world),
+        world.codes,
         OutboxRecoveries(),
         questions_of(world),
         desk_of(world),
@@ -75,7 +70,7 @@ def recoveries_of(world: World, door: FrontDoor) -> Recoveries:
 
 async def received(world: World) -> list[tuple[str, str]]:
     """The codes that arrive, with where: what is for nobody is dropped at sending."""
-    make, found = code_maker(codes_of(world)), []
+    make, found = code_maker(world.codes), []
     for one in await world.store.every(OutboxMessage):
         prefix, slash, rest = (one.link_for or "").partition("/")
         if prefix + slash == LINK_PREFIX:
@@ -95,7 +90,7 @@ async def code_for(world: World, browser: Browser) -> str:
     key = str(browser.page.url).rpartition("recovery=")[2]
     found = await world.store.get(Recovery, key)
     assert found is not None
-    return codes_of(world).code(found.challenge, 1)
+    return world.codes.code(found.challenge, 1)
 
 
 async def begins(

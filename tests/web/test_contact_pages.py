@@ -10,7 +10,7 @@ import pytest
 
 from fhir_portal.accounts.account import AccountName, account_named
 from fhir_portal.accounts.contacts import RECOVERY_AFTER_SECONDS, Contact
-from fhir_portal.accounts.one_time_code import Challenge, OneTimeCodes
+from fhir_portal.accounts.one_time_code import Challenge
 from fhir_portal.notify.outbox import OutboxMessage
 from tests.smart.world import Browser, World
 from tests.web.signing_in import at_security, done, fields_of, forms, post, problem, submit
@@ -28,11 +28,6 @@ async def world() -> AsyncIterator[World]:
     world.close()
 
 
-def codes_of(world: World) -> OneTimeCodes:
-    key = world.keys.derive("one-time-code")
-    return OneTimeCodes(key, clock=world.clock, random=world.random)
-
-
 async def messages(world: World, template: str = "one-time-code") -> list[OutboxMessage]:
     return [one for one in await world.store.every(OutboxMessage) if one.template == template]
 
@@ -41,7 +36,7 @@ async def code_sent(world: World) -> str:
     """The code in the message that was written last, as its receiver reads it."""
     found = await world.store.every(Challenge)
     last = max(found, key=lambda one: (one.expires, one.attempt))
-    return codes_of(world).code(last.key, last.attempt)
+    return world.codes.code(last.key, last.attempt)
 
 
 async def at_contacts(world: World, username: str = "mara@example.org") -> Browser:

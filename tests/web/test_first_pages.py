@@ -130,7 +130,12 @@ async def test_no_other_page_takes_them_for_signed_in(
 
 def routes(world: World, mara: Resident) -> list[tuple[str, set[str]]]:
     """Every page there is, those that are added later too."""
-    pages = pages_router(server=world.server, sessions=world.sessions, sign_in=mara.door.password)
+    pages = pages_router(
+        server=world.server,
+        sessions=world.sessions,
+        sign_in=mara.door.password,
+        codes=world.codes,
+    )
     return [(one.path, one.methods or set()) for one in pages.routes if isinstance(one, Route)]
 
 

@@ -94,9 +94,17 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def pages_router(
-    *, server: AuthorizationServer, sessions: Sessions, sign_in: SignIn, home: str = SIGN_IN
+    *,
+    server: AuthorizationServer,
+    sessions: Sessions,
+    sign_in: SignIn,
+    codes: OneTimeCodes,
+    home: str = SIGN_IN,
 ) -> APIRouter:
-    """The pages as routes for FastAPI; ``home`` is where a sign-in without an app leads."""
+    """The pages as routes for FastAPI; ``home`` is where a sign-in without an app leads.
+
+    ``codes`` are the same that fill messages when they are sent.
+    """
     cookies = Cookies(server.issuer, server.keys, sessions)
     door = front_door(server, sessions, sign_in)
     pages = _Pages(server, cookies)
@@ -118,9 +126,6 @@ def pages_router(
         (CONSENT, "POST", pages.decide),
     ):
         router.add_route(path, pages.refusing(handler), methods=[method])
-    codes = OneTimeCodes(
-        server.keys.derive("one-time-code"), clock=sessions.clock, random=sessions.random
-    )
     questions = SecurityQuestions(
         sessions.store, sign_in.passwords, server.keys.derive("security-answers")
     )
