@@ -809,7 +809,7 @@ EHR: Final = (
         (
             "G12",
             "patient scopes of staff are not granted",
-            '        if of_staff:\n            return "rs" if resource_type in OF_STAFF else ""\n',
+            "        if of_staff:\n            return _of_staff(resource_type)\n",
             '        if of_staff:\n            return ""\n',
         ),
     ),
