@@ -961,13 +961,8 @@ ATTACKS: Final = (
         (
             "session fixation",
             "a sign-in keeps the session it began in",
-            "            await transaction.delete(Session, before.key)\n"
-            "            await _write(transaction, proofs, also)\n"
-            "            await _make_room(transaction, account)\n",
-            "            await _write(transaction, proofs, also)\n"
-            "            await transaction.put(\n"
-            "                msgspec.structs.replace(opened.visitor.session, key=before.key)\n"
-            "            )\n",
+            "                opened.visitor.session, owes_terms=bool(",
+            "                opened.visitor.session, key=before.key, owes_terms=bool(",
         ),
     ),
     *_at(
