@@ -255,7 +255,9 @@ class InvitationSecrets:
         return f"code {hmac.digest(self.key, b'code-key ' + text, hashlib.sha256).hex()}"
 
     def _portal_id_key(self, practice: str, portal_id: str) -> str:
-        return f"portal-id {practice} {portal_id}"
+        # Keyed: of six digits a plain hash would hide nothing.
+        text = f"portal-id-key {practice} {portal_id}".encode()
+        return f"portal-id {hmac.digest(self.key, text, hashlib.sha256).hex()}"
 
 
 _PORTAL_IDS_TRIED: Final = 50
@@ -270,7 +272,10 @@ def read_code(typed: str) -> str | None:
 
 
 def _check_sign(signs: str) -> str:
-    """Luhn's algorithm over our signs: finds one wrong sign, and two that changed places."""
+    """Luhn's algorithm over our signs: finds one wrong sign, and two that changed places.
+
+    Of neighbours it does not see the first and the last of our signs, ``2`` and ``Z``.
+    """
     base, total, factor = len(_SIGNS), 0, 2
     for sign in reversed(signs):
         product = factor * _SIGNS.index(sign)
@@ -334,6 +339,7 @@ async def issue_again(
         channel=channel,
         to=to,
         changed=now,
+        expires=None,
     )
     again = await secrets.keep(transaction, again)
     if not await transaction.replace(invitation, again):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.policy import Deny, decide_operation
-from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, UnknownOperation
+from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, UnknownOperation
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.definition import definition_of, posted, queried
@@ -41,7 +41,8 @@ async def operate(
     """Carry out an operation for a caller.
 
     Raises:
-        UnknownOperation, MethodNotAllowed, Forbidden: before anything of the request is read.
+        UnknownOperation, MethodNotAllowed, NotSupported, Forbidden: before anything of the
+            parameters is read. A condition would be ignored, so it is refused.
     """
     code = request.operation or ""
     if not is_offered(request):
@@ -51,6 +52,9 @@ async def operate(
     if request.is_get and definition.affects_state:
         message = f"${code} changes something: use POST"
         raise MethodNotAllowed(message)
+    if request.if_match is not None or request.if_none_exist is not None:
+        message = "an operation takes no condition: send it without If-Match and If-None-Exist"
+        raise NotSupported(message)
     decision = decide_operation(auth, code, server.clock())
     if isinstance(decision, Deny):
         raise Forbidden(decision.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,8 @@ from fhir_portal.resources.validation import status_for, validate
 _IN_A_QUERY: Final = frozenset(
     {"boolean", "code", "date", "dateTime", "id", "instant", "integer", "string", "uri"}
 )
+
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,9 @@ def posted(definition: OperationDefinition, body: bytes) -> Arguments:
     if tree.get("resourceType") != "Parameters":
         message = "the body must hold Parameters"
         raise Invalid(message, expression="resourceType")
+    if "implicitRules" in tree:
+        message = "rules that change what the parameters mean are not followed here"
+        raise Invalid(message, expression="Parameters.implicitRules")
     issues = [issue for issue in validate(tree, body) if issue.severity in {"error", "fatal"}]
     if issues:
         raise (Invalid if status_for(issues) == Invalid.status else Unprocessable)(issues=issues)
@@ -132,7 +138,7 @@ def queried(definition: OperationDefinition, query: Sequence[tuple[str, str]]) -
         if parameter.type == "boolean":
             value = {"true": True, "false": False}.get(text, text)
         elif parameter.type == "integer":
-            value = int(text) if text.removeprefix("-").isdecimal() and len(text) < 10 else text  # noqa: PLR2004
+            value = int(text) if _INTEGER.fullmatch(text) else text
         listed.append({"name": name, parameter.member: value})
     if not listed:
         return _counted({}, definition.takes, "Parameters.parameter")

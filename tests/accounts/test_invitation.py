@@ -29,6 +29,7 @@ from fhir_portal.accounts.invitation import (
     read_code,
 )
 from fhir_portal.notify.content import MadeBy
+from fhir_portal.records import drop_expired
 from tests.accounts.house import House
 
 SECRETS = InvitationSecrets(b"i" * 32)
@@ -83,7 +84,8 @@ async def test_the_store_holds_none_of_its_secrets(house: House) -> None:
     secrets = SECRETS.of(invitation)
     kept = [invitation, *await house.store.every(InvitationSecret)]
     text = b"".join(msgspec.json.encode(one) for one in kept)
-    for secret in (secrets.link, secrets.code, read_code(secrets.code) or "?", secrets.word):
+    code = read_code(secrets.code) or "?"
+    for secret in (secrets.link, secrets.code, code, secrets.portal_id, secrets.word):
         assert secret.encode() not in text
 
 
@@ -139,6 +141,25 @@ async def test_another_attempt_makes_the_one_before_void_and_tries_begin_anew(ho
     assert again.is_usable(now)
     with pytest.raises(NotUsable):
         await do(house, room.count_try, first.key, attempt=first.attempt)
+
+
+async def test_one_that_is_issued_again_is_no_longer_going_to_be_dropped(house: House) -> None:
+    first = await issued(house)
+    over = await do(house, room.end, SECRETS, first, "expired", now=house.clock())
+    assert over.expires is not None
+    now = over.expires - 1
+    again = await do(
+        house,
+        room.issue_again,
+        SECRETS,
+        over,
+        ends=now + LIFETIME,
+        channel="mail",
+        to="ada@mail.example",
+        now=now,
+    )
+    await drop_expired(house.store, now + 2)
+    assert await SECRETS.by_link(house.store, SECRETS.of(again).link) == again
 
 
 async def test_there_is_an_end_to_attempts(house: House) -> None:
@@ -241,13 +262,19 @@ async def test_a_message_holds_the_link_or_the_code_and_never_both(house: House)
     assert await content(house.store, LINK_PREFIX + invitation.key, 1) is None
 
 
-def test_a_code_with_one_wrong_sign_or_two_in_each_others_place_is_seen_as_mistyped() -> None:
-    code = (read_code(SECRETS.of_attempt("derm/Task/x", 1).code) or "").upper()
+@pytest.mark.parametrize("number", range(20))
+def test_a_code_with_one_wrong_sign_or_two_in_each_others_place_is_seen_as_mistyped(
+    number: int,
+) -> None:
+    code = read_code(SECRETS.of_attempt(f"derm/Task/{number}", 1).code) or ""
     assert len(code) == 12
     for at in range(12):
         for sign in "23456789ABCDEFGHJKMNPQRSTVWXYZ":
             if sign != code[at]:
                 assert read_code(code[:at] + sign + code[at + 1 :]) is None
+        one, other = code[at], code[at + 1 : at + 2]
+        if other and one != other and {one, other} != {"2", "Z"}:
+            assert read_code(code[:at] + other + one + code[at + 2 :]) is None
 
 
 @given(st.text(max_size=100))

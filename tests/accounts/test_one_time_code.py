@@ -135,6 +135,8 @@ async def test_there_is_an_end_to_sending_again(house: House) -> None:
 async def test_a_challenge_for_nobody_is_met_by_no_code(house: House) -> None:
     challenge = await sent(house, for_nobody=True)
     assert await tried(house, challenge.key, codes_of(house).code(challenge.key, 1)) == "wrong"
+    content = MadeBy({"one-time-code/": code_maker(codes_of(house))})
+    assert await content(house.store, link_for(challenge), 1) is None
 
 
 async def test_the_store_holds_no_code_and_a_message_gets_it_when_it_is_sent(house: House) -> None:

@@ -809,7 +809,7 @@ EHR: Final = (
         (
             "G12",
             "patient scopes of staff are not granted",
-            '        if of_staff:\n            return "rs" if resource_type in OF_STAFF else ""\n',
+            "        if of_staff:\n            return _of_staff(resource_type)\n",
             '        if of_staff:\n            return ""\n',
         ),
     ),
@@ -961,13 +961,8 @@ ATTACKS: Final = (
         (
             "session fixation",
             "a sign-in keeps the session it began in",
-            "            await transaction.delete(Session, before.key)\n"
-            "            await _write(transaction, proofs, also)\n"
-            "            await _make_room(transaction, account)\n",
-            "            await _write(transaction, proofs, also)\n"
-            "            await transaction.put(\n"
-            "                msgspec.structs.replace(opened.visitor.session, key=before.key)\n"
-            "            )\n",
+            "                opened.visitor.session, owes_terms=bool(",
+            "                opened.visitor.session, key=before.key, owes_terms=bool(",
         ),
     ),
     *_at(

@@ -98,6 +98,7 @@ def test_values_parts_and_resources_are_read_by_name() -> None:
         body(KIND | {"extension": [{"url": "http://x.example", "valueCode": "x"}]}),
         body(KIND, id="x" * 70),
         body(KIND, surprise=True),
+        body(KIND, implicitRules="https://rules.example/other"),
     ],
 )
 def test_what_the_definition_does_not_have_is_refused(sent: bytes) -> None:
@@ -109,7 +110,13 @@ def test_what_the_definition_does_not_have_is_refused(sent: bytes) -> None:
 def test_a_query_holds_simple_parameters() -> None:
     found = queried(DEFINITION, [("kind", "self"), ("count", "3"), ("sure", "true")])
     assert (found.one("kind"), found.one("count"), found.one("sure")) == ("self", 3, True)
-    for wrong in ([("kind", "self"), ("count", "three")], [("kind", "self"), ("sure", "yes")], []):
+    for wrong in (
+        [("kind", "self"), ("count", "three")],
+        [("kind", "self"), ("count", "٣")],
+        [("kind", "self"), ("count", "03")],
+        [("kind", "self"), ("sure", "yes")],
+        [],
+    ):
         with pytest.raises(Invalid):
             queried(DEFINITION, wrong)
     for unknown in ("section", "of", "surprise", "_count"):

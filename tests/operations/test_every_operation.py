@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fhir_portal.access.operations import OPERATIONS as RULES
-from fhir_portal.access.operations import STAFF_PERMISSIONS
 from fhir_portal.access.policy import Deny, Permit, decide_operation
 from fhir_portal.access.writes import WriteTableScopes
+from fhir_portal.accounts.levels import PERMISSIONS
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.operations.catalog import OPERATIONS, operations_of
 from fhir_portal.operations.definition import definition_of
@@ -84,8 +84,8 @@ def test_each_letter_is_needed_on_all_of_its_type(code: str, kind: str) -> None:
 def test_staff_need_the_very_permission(code: str) -> None:
     member = a_member_of_staff()
     assert member.staff is not None
-    others = STAFF_PERMISSIONS - {RULES[code].staff}
-    staff = replace(member.staff, permissions=frozenset(others))
+    others = frozenset(PERMISSIONS) - {RULES[code].staff}
+    staff = replace(member.staff, permissions=others)
     auth = replace(member, scopes=scopes_of("user", code), staff=staff)
     assert isinstance(decide_operation(auth, code, START), Deny)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.embedded.store import EmbeddedStore
@@ -99,3 +101,16 @@ async def test_a_batch_may_call_it_and_a_transaction_may_not(
         assert answer.status == status
         if kind == "batch":
             assert answer.json["entry"][0]["response"]["status"].startswith("200")
+
+
+@pytest.mark.parametrize("sent", [[], "Parameters", None, 0])
+async def test_what_stands_for_parameters_in_a_batch_and_is_no_resource_is_refused(
+    accounts: EmbeddedStore, ehr: Caller, sent: Any
+) -> None:
+    assert accounts is not None
+    entry = {
+        "request": {"method": "POST", "url": "Person/ada/$portal-account"},
+        "resource": sent,
+    }
+    answer = await ehr.bundle({"resourceType": "Bundle", "type": "batch", "entry": [entry]})
+    assert answer.json["entry"][0]["response"]["status"].startswith("400")

@@ -35,8 +35,6 @@ from tests.web.fhir_world import FhirWorld, assert_outcome, patient
         "/fhir/Patient/" + "a" * 65,
         "/fhir/Patient/" + "a" * 20_000,
         "/fhir/" + "/".join("a" * 500),
-        "/fhir/Patient/$everything",
-        "/fhir/$export",
         "/fhir/Patient/_history",
         "/fhir/_search",
         "/fhir/.well-known",
@@ -45,6 +43,14 @@ from tests.web.fhir_world import FhirWorld, assert_outcome, patient
 )
 async def test_an_address_that_means_nothing_is_404(fhir: FhirWorld, target):
     assert_outcome(await fhir.raw("GET", target), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "target", ["/fhir/Patient/$nothing", "/fhir/Nonsense/x/$nothing", "/fhir/$nothing"]
+)
+async def test_an_operation_that_is_not_offered_is_404(fhir: FhirWorld, target):
+    for method in ("GET", "POST"):
+        assert_outcome(await fhir.raw(method, target), 404, "not-supported")
 
 
 async def test_an_address_that_means_nothing_takes_no_write(fhir: FhirWorld):

@@ -209,10 +209,13 @@ def _entry(index: int, entry: Mapping[str, Any]) -> _Entry:
     if query and found.interaction not in _QUERIED and not found.is_get:
         message = "this request takes no parameters"
         raise NotSupported(message, expression=f"{place}.request.url")
+    if "resource" in entry and not isinstance(resource, dict):
+        message = "a resource is an object"
+        raise Invalid(message, expression=f"{place}.resource")
     writes = found.interaction in {"create", "update"}
     if found.operation is not None and not found.is_get:
-        writes = isinstance(resource, dict)  # Parameters, or nothing
-    if writes != isinstance(resource, dict):
+        writes = resource is not None  # Parameters, or nothing
+    if writes != (resource is not None):
         message = "POST and PUT need a resource, GET and DELETE have none"
         raise Invalid(message, expression=f"{place}.resource")
     full_url = entry.get("fullUrl")
@@ -223,7 +226,7 @@ def _entry(index: int, entry: Mapping[str, Any]) -> _Entry:
         index,
         msgspec.structs.replace(found, query=tuple(pairs_of(query)), **_conditions(asked, place)),
         full_url,
-        resource if isinstance(resource, dict) else None,
+        resource,
     )
 
 
