@@ -267,3 +267,17 @@ async def test_a_contact_that_bounced_is_proved_anew(world: World) -> None:
     await submit(browser, f"{CONTACTS}/prove", code=await code_sent(world))
     (contact,) = await world.store.every(Contact)
     assert contact.bounced is None
+
+
+@pytest.mark.requirement("portal", "S3-19")
+async def test_who_has_one_way_back_at_most_is_asked_to_add_another(world: World) -> None:
+    browser = await at_contacts(world)
+    await browser.open("/signin")
+    assert "no way to get back in" in browser.text
+    await proves(world, browser, NEW)
+    await browser.open("/signin")
+    assert "Add a second one" in browser.text
+    await proves(world, browser, PHONE)
+    await browser.open("/signin")
+    assert browser.heading == "You are signed in"
+    assert "get back in" not in browser.text
