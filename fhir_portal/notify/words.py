@@ -18,7 +18,7 @@ from typing import ClassVar, Final, Literal
 from fhir_portal.accounts.preferences import Topic
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
-Secret = Literal["code", "link"]
+Secret = Literal["code", "link", "username"]
 
 LONGEST_SUBJECT: Final = 150
 LONGEST_BODY: Final = 4000
@@ -154,6 +154,51 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "that knows your password.",
             "several wrong codes were entered for your portal account.",
         ),
+        "security-contact-added": _security(
+            "A way to reach you was added",
+            "A mail address or telephone number was added to your patient portal account and "
+            "proved. It helps to get back into the account from tomorrow on.",
+            "a mail address or number was added to your portal account.",
+        ),
+        "security-contact-removed": _security(
+            "A way to reach you was removed",
+            "A mail address or telephone number was removed from your patient portal account.",
+            "a mail address or number was removed from your portal account.",
+        ),
+        "security-account-recovered": _security(
+            "Your account has a new password",
+            "Somebody got back into your patient portal account and chose a new password. All "
+            "other browsers are signed out.",
+            "somebody got back into your portal account with a new password.",
+        ),
+        "security-password-removed": _security(
+            "Your password was removed",
+            "The password of your patient portal account was removed. A passkey lets you in.",
+            "the password of your portal account was removed.",
+        ),
+        "security-security-questions-changed": _security(
+            "Your security questions were changed",
+            "The security questions of your patient portal account were changed. The new ones are "
+            "asked from tomorrow on.",
+            "the security questions of your portal account were changed.",
+        ),
+        "security-recovery-started": _security(
+            "Your practice helps somebody into your account",
+            "Somebody asked the practice for help to get back into your patient portal account. A "
+            "new password ends that.",
+            "somebody asked us for help to get into your portal account.",
+        ),
+        "username-reminder": Words(
+            subject="What you asked for - {practice}",
+            body=(
+                "Hello,\n\nsomebody, probably you, asked for the user name of your account at the "
+                "patient portal. It is:\n\n    {username}\n\nIf you forgot your password as well, "
+                "go to {portal}/recover and begin with this user name.\n\nIf you did not ask for "
+                "it, there is nothing to do."
+            ),
+            sms="{practice}: your portal user name is {username}",
+            needs="username",
+        ),
         "app-ended": _app(
             "An app can no longer use a record",
             "The access of an app to a record was ended. The app was told, and can read nothing "
@@ -206,8 +251,8 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             body=(
                 "Hello,\n\n{practice} has invited you to its patient portal. This is the security "
                 "code that goes with the invitation:\n\n    {code}\n\nThe invitation itself comes "
-                "another way. Type the code on the page that it leads to. It is good as long as the "
-                "invitation is. Nobody who calls or writes to you needs it: do not tell it to "
+                "another way. Type the code on the page that it leads to. It is good as long as "
+                "the invitation is. Nobody who calls or writes to you needs it: do not tell it to "
                 "anybody.\n\nIf you expected no invitation, call the practice."
             ),
             sms="{practice}: {code} is the security code that goes with your invitation. "
@@ -453,6 +498,9 @@ def _secret(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> 
     if words.needs == "code":
         if len(value) > _LONGEST_VALUE or not _CODE.fullmatch(value):
             raise UnfitValue("the message has no code")
+    elif words.needs == "username":
+        if not 0 < len(value) <= _LONGEST_VALUE or not value.isprintable():
+            raise UnfitValue("the message has no user name")
     elif (
         len(value) > _LONGEST_LINK
         or not _LINK.fullmatch(value)

@@ -31,7 +31,7 @@ from tests.builders import DERM, FAMILY, START
 
 PORTAL = "https://portal.example.org"
 LINK = f"{PORTAL}/activate/cG9ydGFsLWxpbmstb2YtZm9ydHktdGhyZWUtc2lnbnM"
-FIELDS = {"code": "1234 5678", "link": LINK}
+FIELDS = {"code": "1234 5678", "link": LINK, "username": "mara.quill@home.example"}
 HEAD = Letterhead("Hill Street Dermatology", "+1 312 555 0100", PORTAL)
 # GSM 03.38, the basic set: what a phone shows of an SMS with seven bits for each sign.
 GSM = set(

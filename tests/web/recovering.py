@@ -8,7 +8,7 @@ from fhir_portal.accounts.account import Account, add_alias
 from fhir_portal.accounts.assisted_recovery import AssistedRecoveries
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.front_door import FrontDoor
-from fhir_portal.accounts.one_time_code import LINK_PREFIX, OneTimeCodes, code_maker
+from fhir_portal.accounts.one_time_code import KEY_PURPOSE, LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.recovery import Recoveries, Recovery
 from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.notify.outbox import OutboxMessage
@@ -48,7 +48,7 @@ async def contact(
 
 
 def codes_of(world: World) -> OneTimeCodes:
-    key = world.keys.derive("one-time-code")
+    key = world.keys.derive(KEY_PURPOSE)
     return OneTimeCodes(key, clock=world.clock, random=world.random)
 
 

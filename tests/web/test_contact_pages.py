@@ -10,7 +10,7 @@ import pytest
 
 from fhir_portal.accounts.account import AccountName, account_named
 from fhir_portal.accounts.contacts import RECOVERY_AFTER_SECONDS, Contact
-from fhir_portal.accounts.one_time_code import Challenge, OneTimeCodes
+from fhir_portal.accounts.one_time_code import KEY_PURPOSE, Challenge, OneTimeCodes
 from fhir_portal.notify.outbox import OutboxMessage
 from tests.smart.world import Browser, World
 from tests.web.signing_in import at_security, done, fields_of, forms, post, problem, submit
@@ -29,7 +29,7 @@ async def world() -> AsyncIterator[World]:
 
 
 def codes_of(world: World) -> OneTimeCodes:
-    key = world.keys.derive("one-time-code")
+    key = world.keys.derive(KEY_PURPOSE)
     return OneTimeCodes(key, clock=world.clock, random=world.random)
 
 
