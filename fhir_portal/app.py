@@ -26,7 +26,7 @@ from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.credentials import Passwords, SignIn
-from fhir_portal.accounts.one_time_code import LINK_PREFIX, OneTimeCodes, code_maker
+from fhir_portal.accounts.one_time_code import KEY_PURPOSE, LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.sessions import SessionLimits, Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.embedded.store import EmbeddedStore
@@ -223,7 +223,7 @@ class Application:
         )
         self._unused_clients = UnusedClients(store)
         self.codes = OneTimeCodes(
-            key=self.keys.derive("one-time-codes"), clock=clock, random=secrets.token_bytes
+            key=self.keys.derive(KEY_PURPOSE), clock=clock, random=secrets.token_bytes
         )
         self.makers[LINK_PREFIX] = code_maker(self.codes)
         self.makers[USERNAME_PREFIX] = username_fields

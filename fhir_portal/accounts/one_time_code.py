@@ -22,6 +22,8 @@ from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransac
 
 Purpose = Literal["activation", "recovery", "contact"]
 
+KEY_PURPOSE: Final = "one-time-codes"
+"""What the key is derived for: whoever sends codes and whoever checks them has the same."""
 CODE_SECONDS: Final = 600.0
 TRIES: Final = 5
 MOST_SENT: Final = 3

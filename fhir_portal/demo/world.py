@@ -18,7 +18,7 @@ import msgspec
 from joserfc.jwk import ECKey
 
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
-from fhir_portal.accounts.account import Account, add_account
+from fhir_portal.accounts.account import Account, add_account, add_alias
 from fhir_portal.accounts.contacts import add_contact, new_contact, verify_contact
 from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.accounts.level_changes import Edit, change_levels
@@ -167,6 +167,7 @@ async def _give_contact(
     async def put(transaction: RecordTransaction) -> None:
         await add_contact(transaction, contact)
         await verify_contact(transaction, account.key, contact.key, now=now, is_first=True)
+        await add_alias(transaction, account.key, address)
 
     await store.transact(put)
 

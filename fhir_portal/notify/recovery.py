@@ -13,7 +13,6 @@ from typing import Final
 from fhir_portal.accounts.account import Account, home_of
 from fhir_portal.accounts.contacts import Contact, Medium
 from fhir_portal.accounts.one_time_code import LINK_PREFIX
-from fhir_portal.accounts.practice import practice_names
 from fhir_portal.accounts.proof import Write
 from fhir_portal.accounts.recovery import MESSAGES, Recovery, UserNameOf
 from fhir_portal.notify import outbox
@@ -92,15 +91,14 @@ async def username_fields(
     account: str,
     attempt: int,  # noqa: ARG001 - the signature of `fhir_portal.notify.content.Maker`
 ) -> Mapping[str, str] | None:
-    """Return the user name and the practices of an account, when its message is sent.
+    """Return the user name of an account, when its message is sent.
 
     The maker of `USERNAME_PREFIX`; ``None`` when there is no such account any more.
     """
     found = await reader.get(Account, account)
     if found is None or found.disabled:
         return None
-    practices = ", ".join(await practice_names(reader, found.persons))
-    return {"username": found.username, "practices": practices}
+    return {"username": found.username}
 
 
 async def _enqueue(transaction: RecordTransaction, key: str, draft: _Draft, now: float) -> None:

@@ -155,46 +155,48 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "several wrong codes were entered for your portal account.",
         ),
         "security-contact-added": _security(
-            "A contact was added",
-            "A mail address or telephone number was added to your patient portal account.",
-            "a contact was added to your portal account.",
+            "A way to reach you was added",
+            "A mail address or telephone number was added to your patient portal account and "
+            "proved. It helps to get back into the account from tomorrow on.",
+            "a mail address or number was added to your portal account.",
         ),
         "security-contact-removed": _security(
-            "A contact was removed",
+            "A way to reach you was removed",
             "A mail address or telephone number was removed from your patient portal account.",
-            "a contact was removed from your portal account.",
+            "a mail address or number was removed from your portal account.",
         ),
         "security-account-recovered": _security(
-            "Somebody got back into your account",
-            "Somebody proved who they are without your password and signed in to your patient "
-            "portal account. Everybody else who was signed in to it was signed out.",
-            "somebody got back into your portal account without the password.",
+            "Your account has a new password",
+            "Somebody got back into your patient portal account and chose a new password. All "
+            "other browsers are signed out.",
+            "somebody got back into your portal account with a new password.",
         ),
         "security-password-removed": _security(
-            "Your account has no password any more",
-            "The password of your patient portal account was removed. Sign in with your passkey.",
-            "the password was removed from your portal account.",
+            "Your password was removed",
+            "The password of your patient portal account was removed. A passkey lets you in.",
+            "the password of your portal account was removed.",
         ),
         "security-security-questions-changed": _security(
             "Your security questions were changed",
-            "The security questions of your patient portal account were changed. The new answers "
-            "count from tomorrow on.",
+            "The security questions of your patient portal account were changed. The new ones are "
+            "asked from tomorrow on.",
             "the security questions of your portal account were changed.",
         ),
         "security-recovery-started": _security(
-            "Your practice began to restore your access",
-            "A practice began to help somebody back into your patient portal account. Nobody gets "
-            "in without what you have or know.",
-            "a practice began to restore access to your portal account.",
+            "Your practice helps somebody into your account",
+            "Somebody asked the practice for help to get back into your patient portal account. A "
+            "new password ends that.",
+            "somebody asked us for help to get into your portal account.",
         ),
         "username-reminder": Words(
-            subject="Your user name for the patient portal - {practice}",
+            subject="What you asked for - {practice}",
             body=(
-                "Hello,\n\nYou asked for the user name of your patient portal account. It is:\n\n"
-                "    {username}\n\nSign in at {portal}. If you did not ask, there is nothing to "
-                "do: nobody can sign in with a user name alone."
+                "Hello,\n\nsomebody, probably you, asked for the user name of your account at the "
+                "patient portal. It is:\n\n    {username}\n\nIf you forgot your password as well, "
+                "go to {portal}/recover and begin with this user name.\n\nIf you did not ask for "
+                "it, there is nothing to do."
             ),
-            sms="{practice}: your user name for the portal is {username}",
+            sms="{practice}: your portal user name is {username}",
             needs="username",
         ),
         "app-ended": _app(
@@ -493,12 +495,12 @@ def _secret(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> 
     if words.needs is None:
         return {}
     value = fields.get(words.needs, "")
-    if words.needs == "username":
-        if not value or len(value) > _LONGEST_VALUE or _value(value) != value:
-            raise UnfitValue("the message has no user name")
-    elif words.needs == "code":
+    if words.needs == "code":
         if len(value) > _LONGEST_VALUE or not _CODE.fullmatch(value):
             raise UnfitValue("the message has no code")
+    elif words.needs == "username":
+        if not 0 < len(value) <= _LONGEST_VALUE or not value.isprintable():
+            raise UnfitValue("the message has no user name")
     elif (
         len(value) > _LONGEST_LINK
         or not _LINK.fullmatch(value)

@@ -21,7 +21,7 @@ from fhir_portal.access.policy import understands
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.credentials import Passwords, SignIn
-from fhir_portal.accounts.one_time_code import OneTimeCodes
+from fhir_portal.accounts.one_time_code import KEY_PURPOSE, OneTimeCodes
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.consent.record import RecordAccess, StaffAccess, way_to
@@ -237,7 +237,7 @@ class World:
         world.sessions = Sessions(world.store, clock=world.clock, random=world.random)
         sign_in = SignIn(world.store, passwords(), Throttle(world.store, world.clock))
         world.codes = OneTimeCodes(
-            world.keys.derive("one-time-codes"), clock=world.clock, random=world.random
+            world.keys.derive(KEY_PURPOSE), clock=world.clock, random=world.random
         )
         pages = pages_router(
             server=world.server, sessions=world.sessions, sign_in=sign_in, codes=world.codes

@@ -17,6 +17,8 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.contacts import verified_contacts
 from fhir_portal.accounts.credentials import SignIn, SignInRefused
 from fhir_portal.accounts.devices import RememberedDevices
 from fhir_portal.accounts.front_door import FrontDoor
@@ -157,6 +159,8 @@ class SignInPages:
         if not any(name == "request" for name, _ in pairs):
             if onward.then and browser.visitor.account is not None:
                 return redirect(onward.then)
+            if browser.visitor.account is not None:
+                return await self._signed_in(browser, browser.visitor.account)
             return self._cookies.keep(self._page(request, browser, onward), browser)
         handle, asked = await self._requests.asked(browser, pairs)
         step = await self._server.step(asked, browser.visitor)
@@ -164,6 +168,17 @@ class SignInPages:
             return self._requests.towards(step, browser, handle, asked)
         shown = self._page(request, browser, onward, asked=asked, step=step)
         return self._cookies.keep(shown, browser)
+
+    async def _signed_in(self, browser: Browser, account: Account) -> Response:
+        """The page of somebody who is signed in, and for nothing else."""
+        contacts = await verified_contacts(self._door.sessions.store, account.key)
+        codes = await self._door.second_factor.codes.left(account.key)
+        return page(
+            "signed_in.html",
+            username=account.username,
+            ways_back=len(contacts) + (codes > 0),
+            form_token=self._cookies.form_token(browser, SIGN_OUT, ""),
+        )
 
     async def sign_in(self, request: Request) -> Response:
         browser = await self._cookies.browser(request, to_sign_in=True)
@@ -240,13 +255,6 @@ class SignInPages:
         status: int = 200,
         problem: str = "",
     ) -> Response:
-        account = browser.visitor.account
-        if account is not None and step is None and not problem:
-            return page(
-                "signed_in.html",
-                username=account.username,
-                form_token=self._cookies.form_token(browser, SIGN_OUT, ""),
-            )
         if username is None:
             username = step.login_hint if step else ""
         return page(
