@@ -206,8 +206,8 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             body=(
                 "Hello,\n\n{practice} has invited you to its patient portal. This is the security "
                 "code that goes with the invitation:\n\n    {code}\n\nThe invitation itself comes "
-                "another way. Type the code on the page that it leads to. It is good as long as the "
-                "invitation is. Nobody who calls or writes to you needs it: do not tell it to "
+                "another way. Type the code on the page that it leads to. It is good as long as "
+                "the invitation is. Nobody who calls or writes to you needs it: do not tell it to "
                 "anybody.\n\nIf you expected no invitation, call the practice."
             ),
             sms="{practice}: {code} is the security code that goes with your invitation. "
