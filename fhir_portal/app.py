@@ -26,7 +26,7 @@ from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.credentials import Passwords, SignIn
-from fhir_portal.accounts.one_time_code import LINK_PREFIX, OneTimeCodes, code_maker
+from fhir_portal.accounts.one_time_code import KEY_PURPOSE, LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.sessions import SessionLimits, Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.embedded.store import EmbeddedStore
@@ -47,6 +47,7 @@ from fhir_portal.notify.outbox import (
     deliver_due,
 )
 from fhir_portal.notify.recipients import AccountRecipients
+from fhir_portal.notify.recovery import USERNAME_PREFIX, username_fields
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.notify.sms import SmsDelivery, SmsGateway
 from fhir_portal.operations.catalog import operations_of
@@ -222,9 +223,10 @@ class Application:
         )
         self._unused_clients = UnusedClients(store)
         self.codes = OneTimeCodes(
-            key=self.keys.derive("one-time-codes"), clock=clock, random=secrets.token_bytes
+            key=self.keys.derive(KEY_PURPOSE), clock=clock, random=secrets.token_bytes
         )
         self.makers[LINK_PREFIX] = code_maker(self.codes)
+        self.makers[USERNAME_PREFIX] = username_fields
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)

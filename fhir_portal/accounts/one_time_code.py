@@ -22,6 +22,8 @@ from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransac
 
 Purpose = Literal["activation", "recovery", "contact"]
 
+KEY_PURPOSE: Final = "one-time-code"
+"""What the server's key is derived for: where codes are sent and where they are typed."""
 CODE_SECONDS: Final = 600.0
 TRIES: Final = 5
 MOST_SENT: Final = 3

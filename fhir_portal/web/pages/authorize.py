@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from fhir_portal.accounts.assisted_recovery import AssistedRecoveries
 from fhir_portal.accounts.credentials import SignIn
-from fhir_portal.accounts.one_time_code import OneTimeCodes
+from fhir_portal.accounts.one_time_code import KEY_PURPOSE, OneTimeCodes
 from fhir_portal.accounts.own_contacts import OwnContacts
 from fhir_portal.accounts.recovery import Recoveries
 from fhir_portal.accounts.security_questions import SecurityQuestions
@@ -119,7 +119,7 @@ def pages_router(
     ):
         router.add_route(path, pages.refusing(handler), methods=[method])
     codes = OneTimeCodes(
-        server.keys.derive("one-time-code"), clock=sessions.clock, random=sessions.random
+        server.keys.derive(KEY_PURPOSE), clock=sessions.clock, random=sessions.random
     )
     questions = SecurityQuestions(
         sessions.store, sign_in.passwords, server.keys.derive("security-answers")
