@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal
 
 from fhir_portal.accounts.preferences import Topic
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
-Secret = Literal["code", "link", "username"]
+Secret = Literal["code", "link"]
 
 LONGEST_SUBJECT: Final = 150
 LONGEST_BODY: Final = 4000
@@ -51,13 +51,17 @@ class UnfitValue(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A message as a pattern. ``needs`` is the secret that it carries, and nothing else may."""
+    """A message as a pattern. ``needs`` is the secret that it carries, and nothing else may.
+
+    ``values`` are what else it is filled with when it is sent; the first one cannot be left out.
+    """
 
     subject: str
     body: str
     sms: str
     needs: Secret | None = None
     topic: Topic = "security"
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,51 +158,6 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "that knows your password.",
             "several wrong codes were entered for your portal account.",
         ),
-        "security-contact-added": _security(
-            "A way to reach you was added",
-            "A mail address or telephone number was added to your patient portal account and "
-            "proved. It helps to get back into the account from tomorrow on.",
-            "a mail address or number was added to your portal account.",
-        ),
-        "security-contact-removed": _security(
-            "A way to reach you was removed",
-            "A mail address or telephone number was removed from your patient portal account.",
-            "a mail address or number was removed from your portal account.",
-        ),
-        "security-account-recovered": _security(
-            "Your account has a new password",
-            "Somebody got back into your patient portal account and chose a new password. All "
-            "other browsers are signed out.",
-            "somebody got back into your portal account with a new password.",
-        ),
-        "security-password-removed": _security(
-            "Your password was removed",
-            "The password of your patient portal account was removed. A passkey lets you in.",
-            "the password of your portal account was removed.",
-        ),
-        "security-security-questions-changed": _security(
-            "Your security questions were changed",
-            "The security questions of your patient portal account were changed. The new ones are "
-            "asked from tomorrow on.",
-            "the security questions of your portal account were changed.",
-        ),
-        "security-recovery-started": _security(
-            "Your practice helps somebody into your account",
-            "Somebody asked the practice for help to get back into your patient portal account. A "
-            "new password ends that.",
-            "somebody asked us for help to get into your portal account.",
-        ),
-        "username-reminder": Words(
-            subject="What you asked for - {practice}",
-            body=(
-                "Hello,\n\nsomebody, probably you, asked for the user name of your account at the "
-                "patient portal. It is:\n\n    {username}\n\nIf you forgot your password as well, "
-                "go to {portal}/recover and begin with this user name.\n\nIf you did not ask for "
-                "it, there is nothing to do."
-            ),
-            sms="{practice}: your portal user name is {username}",
-            needs="username",
-        ),
         "app-ended": _app(
             "An app can no longer use a record",
             "The access of an app to a record was ended. The app was told, and can read nothing "
@@ -283,17 +242,48 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "Did not ask? Call us.",
             needs="link",
         ),
-        "contact-added": _security(
+        "security-contact-added": _security(
             "A way to reach you was added",
             "Another mail address or telephone number was added to your patient portal account. "
             "It cannot be used to recover the account before 24 hours have passed.",
             "another address or number was added to your portal account.",
         ),
-        "contact-removed": _security(
+        "security-contact-removed": _security(
             "A way to reach you was removed",
             "A mail address or telephone number was removed from your patient portal account. "
             "Nothing will be sent there any more.",
             "an address or number was removed from your portal account.",
+        ),
+        "security-account-recovered": _security(
+            "Your account was recovered",
+            "Somebody got back into your patient portal account with codes that were sent to you, "
+            "or with the help of the practice, and chose how to sign in from now on.",
+            "your portal account was recovered.",
+        ),
+        "security-password-removed": _security(
+            "Your password was removed",
+            "The password of your patient portal account was removed. It is no longer good.",
+            "the password of your portal account was removed.",
+        ),
+        "security-security-questions-changed": _security(
+            "Your security questions were changed",
+            "The security questions of your patient portal account were changed.",
+            "the security questions of your portal account were changed.",
+        ),
+        "security-recovery-started": _security(
+            "The practice helps with your account",
+            "The practice has begun to help somebody back into your patient portal account.",
+            "the practice has begun to help somebody back into your portal account.",
+        ),
+        "username-reminder": Words(
+            subject="Your user name for the patient portal - {practice}",
+            body=(
+                "Hello,\n\nYou asked for the user name of your patient portal account. It is:\n\n"
+                "    {username}\n\nIt is good at {practices}. You can sign in with it at {portal}."
+                "\n\nIf you did not ask for it, there is nothing to do."
+            ),
+            sms="{practice}: your user name for the patient portal is {username}",
+            values=("username", "practices"),
         ),
         "account-created": _security(
             "Your patient portal account is ready",
@@ -379,7 +369,7 @@ async def words_of(reader: RecordReader, practice: str, template: str) -> Words:
     own = await reader.get(MessageTemplate, f"{practice}/{template}")
     if own is None:
         return words
-    return Words(own.subject, own.body, own.sms, words.needs, words.topic)
+    return replace(words, subject=own.subject, body=own.body, sms=own.sms)
 
 
 async def store_template(
@@ -428,14 +418,15 @@ def checked(template: str, *, subject: str, body: str, sms: str) -> Words:
     The secret of a message has to be in the body and in the SMS, and must not be in the subject,
     which is shown on locked screens and in lists.
     """
-    needs = built_in(template).needs
-    secret = frozenset() if needs is None else frozenset({needs})
+    own = built_in(template)
+    must = frozenset((*([own.needs] if own.needs else []), *own.values[:1]))
+    may = _COMMON | must | frozenset(own.values)
     subject, sms = subject.strip(), sms.strip()
     body = body.replace("\r\n", "\n").strip()
     _check("subject", subject, LONGEST_SUBJECT, may=_COMMON, must=frozenset())
-    _check("text", body, LONGEST_BODY, may=_COMMON | secret, must=secret, lines=True)
-    _check("SMS", sms, LONGEST_SMS, may=_COMMON | secret, must=secret)
-    return Words(subject, body, sms, needs, built_in(template).topic)
+    _check("text", body, LONGEST_BODY, may=may, must=must, lines=True)
+    _check("SMS", sms, LONGEST_SMS, may=may, must=must)
+    return replace(own, subject=subject, body=body, sms=sms)
 
 
 def _check(
@@ -472,7 +463,7 @@ def render(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> L
     """
     secret = _secret(words, letterhead, fields)
     common = {"practice": _value(letterhead.practice), "portal": letterhead.portal}
-    values = common | secret
+    values = common | secret | _others(words, fields)
     call = f" at {_value(letterhead.phone)}" if letterhead.phone else ""
     footer = (
         "Please do not reply to this message: nobody reads the answers. "
@@ -491,6 +482,13 @@ def render(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> L
     )
 
 
+def _others(words: Words, fields: Mapping[str, str]) -> dict[str, str]:
+    found = {name: _value(fields.get(name, "")) for name in words.values}
+    if not all(found[name] for name in words.values[:1]):
+        raise UnfitValue(f"the message has no {words.values[0]}")
+    return found
+
+
 def _secret(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> dict[str, str]:
     if words.needs is None:
         return {}
@@ -498,9 +496,6 @@ def _secret(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> 
     if words.needs == "code":
         if len(value) > _LONGEST_VALUE or not _CODE.fullmatch(value):
             raise UnfitValue("the message has no code")
-    elif words.needs == "username":
-        if not 0 < len(value) <= _LONGEST_VALUE or not value.isprintable():
-            raise UnfitValue("the message has no user name")
     elif (
         len(value) > _LONGEST_LINK
         or not _LINK.fullmatch(value)

@@ -31,7 +31,8 @@ from tests.builders import DERM, FAMILY, START
 
 PORTAL = "https://portal.example.org"
 LINK = f"{PORTAL}/activate/cG9ydGFsLWxpbmstb2YtZm9ydHktdGhyZWUtc2lnbnM"
-FIELDS = {"code": "1234 5678", "link": LINK, "username": "ada.quill"}
+FIELDS = {"code": "1234 5678", "link": LINK}
+OTHERS = {"username": "mara", "practices": "Hill Street Dermatology"}
 HEAD = Letterhead("Hill Street Dermatology", "+1 312 555 0100", PORTAL)
 # GSM 03.38, the basic set: what a phone shows of an SMS with seven bits for each sign.
 GSM = set(
@@ -56,7 +57,6 @@ def test_every_message_that_is_written_has_words() -> None:
         for path in Path(__file__).parents[2].joinpath("fhir_portal").rglob("*.py")
     )
     named = set(re.findall(r'template="([a-z-]+)"', sources))
-    named |= set(re.findall(r'TEMPLATE: Final = "([a-z-]+)"', sources))
     named |= {f"security-{event}" for event in get_args(SecurityEvent)}
     named |= {f"app-{event}" for event in get_args(AppEvent)}
     assert named <= set(BUILT_IN)
@@ -72,7 +72,7 @@ def test_the_servers_own_words_would_be_taken_from_a_practice(template: str) -> 
 def test_each_message_names_the_practice_and_whom_to_call_and_leaves_nothing_open(
     template: str,
 ) -> None:
-    letter = render(BUILT_IN[template], HEAD, FIELDS)
+    letter = render(BUILT_IN[template], HEAD, FIELDS | OTHERS)
     for text in (letter.subject, letter.text, letter.sms):
         assert HEAD.practice in text
         assert "{" not in text
@@ -87,14 +87,14 @@ def test_each_message_names_the_practice_and_whom_to_call_and_leaves_nothing_ope
 @pytest.mark.parametrize("template", BUILT_IN)
 def test_each_sms_is_one_part_of_the_gsm_alphabet(template: str) -> None:
     """But for one with a link as long as ours are: then it is two."""
-    letter = render(BUILT_IN[template], HEAD, FIELDS)
+    letter = render(BUILT_IN[template], HEAD, FIELDS | OTHERS)
     assert set(letter.sms) <= GSM
     assert len(letter.sms) <= (160 if letter.link is None else 306)
 
 
 @pytest.mark.parametrize("template", BUILT_IN)
 def test_a_secret_is_in_the_text_once_and_never_in_the_subject(template: str) -> None:
-    letter = render(BUILT_IN[template], HEAD, FIELDS)
+    letter = render(BUILT_IN[template], HEAD, FIELDS | OTHERS)
     needs = BUILT_IN[template].needs
     for name, value in FIELDS.items():
         assert value not in letter.subject
@@ -167,6 +167,16 @@ def test_a_link_that_leads_elsewhere_is_not_sent(link: str) -> None:
 def test_a_message_that_needs_a_code_is_not_sent_without_one() -> None:
     with pytest.raises(UnfitValue):
         render(built_in("one-time-code"), HEAD, {})
+
+
+def test_a_user_name_is_filled_in_cleaned_and_not_left_out() -> None:
+    words = built_in("username-reminder")
+    letter = render(words, HEAD, {"username": "mara\r\nBcc: x {practice}", "practices": "Hill"})
+    assert "    mara Bcc: x {practice}\n" in letter.text
+    with pytest.raises(UnfitValue):
+        render(words, HEAD, {"username": "", "practices": "Hill"})
+    with pytest.raises(InvalidTemplate, match=re.escape("has to have {username}")):
+        checked("username-reminder", subject="S", body="B", sms="{username}")
 
 
 def test_what_a_message_does_not_carry_is_left_out() -> None:
