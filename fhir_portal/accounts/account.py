@@ -40,7 +40,8 @@ class Account(Record, frozen=True, kw_only=True):
     """One person's account; ``key`` is its random id, the ``sub`` of every id_token.
 
     ``persons`` are ``<practice>/Person/<id>``, one for each practice that knows this human.
-    Without a ``password_hash`` nobody can sign in.
+    Without a ``password_hash`` nobody can sign in by password. ``renewal`` is why the owner has to
+    renew what they sign in with (`fhir_portal.accounts.renewal`), ``None`` if they need not.
     """
 
     kind: ClassVar[str] = "account"
@@ -52,6 +53,7 @@ class Account(Record, frozen=True, kw_only=True):
     persons: tuple[str, ...] = ()
     role: Role = "patient"
     disabled: bool = False
+    renewal: str | None = None
 
 
 class AccountName(Record, frozen=True, kw_only=True):

@@ -19,15 +19,28 @@ Event = Literal[
     "passkey-added",
     "passkey-removed",
     "codes-guessed",
+    "disabled-at-practice",
+    "enabled-at-practice",
+    "renewal-required",
+    "sessions-ended",
 ]
 
 
 class Notices(Protocol):
     """Writes notices down in the transaction of what they tell of."""
 
-    def about(self, account: Account, event: Event, *, now: float, once: str = "") -> Write:
+    def about(
+        self,
+        account: Account,
+        event: Event,
+        *,
+        now: float,
+        once: str = "",
+        practice: str | None = None,
+    ) -> Write:
         """Return the write of one notice to this account's owner.
 
         With ``once``, a second notice of the same event and the same ``once`` is not written.
+        ``practice`` is the one whose doing it tells of.
         """
         ...

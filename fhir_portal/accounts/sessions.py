@@ -71,6 +71,17 @@ class Session(Record, frozen=True, kw_only=True):
     device: str = ""
 
 
+class LatestSignIn(Record, frozen=True, kw_only=True):
+    """When somebody last signed in to an account; ``key`` is the account's.
+
+    Sessions are forgotten when they end; this stays.
+    """
+
+    kind: ClassVar[str] = "latest-sign-in"
+
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """Who is at a browser: the session, and the account if somebody is signed in."""
@@ -197,6 +208,7 @@ class Sessions:
             await _write(transaction, proofs, also)
             await _make_room(transaction, account)
             await transaction.insert(opened.visitor.session)
+            await transaction.put(LatestSignIn(key=account.key, at=now))
 
         await self.store.transact(rotate)
         return opened

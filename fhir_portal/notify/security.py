@@ -24,10 +24,19 @@ class OutboxNotices:
 
     random: Callable[[int], bytes]
 
-    def about(self, account: Account, event: Event, *, now: float, once: str = "") -> Write:
+    def about(
+        self,
+        account: Account,
+        event: Event,
+        *,
+        now: float,
+        once: str = "",
+        practice: str | None = None,
+    ) -> Write:
         """Return the write of one message: of the template ``security-<event>``."""
         name = once or self.random(_ID_BYTES).hex()  # outside of the transaction: it may run twice
-        practice = account.persons[0].partition("/")[0] if account.persons else ""
+        if practice is None:
+            practice = account.persons[0].partition("/")[0] if account.persons else ""
 
         async def enqueue(transaction: RecordTransaction) -> None:
             await outbox.enqueue(
