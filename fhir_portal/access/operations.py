@@ -41,6 +41,11 @@ class OperationRule:
         )
 
 
+_MERGING: Final = (
+    ("r", "Patient"),
+    *(("u", name) for name in ("Patient", "Person", "RelatedPerson", "Consent", "Task")),
+)
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", (("u", "Person"),), staff="revoke"),
@@ -51,6 +56,8 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "end-session": OperationRule("Person", (("u", "Person"),), staff="revoke"),
     "revoke-app": OperationRule("Person", (("u", "Person"),), staff="revoke"),
     "portal-accounts": OperationRule("Person", (("r", "Person"), ("s", "Person")), staff="view"),
+    "merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
+    "undo-merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
 }
 
 

@@ -23,6 +23,8 @@ Event = Literal[
     "enabled-at-practice",
     "renewal-required",
     "sessions-ended",
+    "record-merged",
+    "merge-undone",
 ]
 
 

@@ -14,10 +14,12 @@ from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.merge import merge
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
+from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -28,6 +30,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "end-session": end_session,
     "revoke-app": revoke_app,
     "portal-accounts": portal_accounts,
+    "merge": merge,
+    "undo-merge": undo_merge,
 }
 
 

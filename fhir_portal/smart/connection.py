@@ -24,7 +24,7 @@ from fhir_portal.smart.client import Client
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.issuer import Lifetimes
 from fhir_portal.smart.offer import OFFLINE_ACCESS
-from fhir_portal.smart.revocation import is_of_staff, revoke_family
+from fhir_portal.smart.revocation import forget_codes_of_record, is_of_staff, revoke_family
 from fhir_portal.smart.right import Right, ends_of, is_staffs, still
 from fhir_portal.smart.scope import Scope, ScopeSet, merged
 from fhir_portal.smart.token import AccessToken, TokenFamily, base64url
@@ -270,6 +270,52 @@ class Connections:
 
         receipt = await self._store.transact(change)
         return receipt or await self._ended_before(account, connection, practice)
+
+    async def end_of_record(
+        self, transaction: RecordTransaction, practice: str, patient: str, *, now: float
+    ) -> int:
+        """End every connection to a practice's ``Patient/<id>``, whoever's; return how many.
+
+        For a record that goes. Each holder gets a receipt and is told, and nothing is moved to
+        another record: nobody allowed that.
+        """
+        grouped: dict[_Key, list[TokenFamily]] = {}
+        for family in await transaction.find(TokenFamily, "patient", patient, limit=_ALL):
+            if family.practice == practice and family.access[1] and _is_alive(family, now):
+                grouped.setdefault(_key_of(family), []).append(family)
+        for key, families in grouped.items():
+            account, _, _, client_id, as_staff = key
+            client = await transaction.get(Client, client_id)
+            maker = await transaction.get(Account, account)
+            if client is None or maker is None:
+                for family in families:
+                    await revoke_family(transaction, family.key, now=now, because="record-gone")
+                continue
+            gone = Connection(
+                id=self._id(key),
+                client=client,
+                account=account,
+                practice=practice,
+                patient=patient,
+                fhir_users=frozenset(one.fhir_user for one in families),
+                record=None,
+                made_by=None,
+                is_mine=True,
+                as_staff=as_staff,
+                scope=ScopeSet((), merged(_resource(families))),
+                is_offline=False,
+                since=min(one.issued for one in families),
+                until=now,
+                unused_until=now,
+            )
+            _, held = await _end(transaction, gone, now=now)
+            receipt = self._receipt(gone, maker, self._new_key(), now, held=held, action="ended")
+            receipt = msgspec.structs.replace(receipt, by_practice=True)
+            await transaction.insert(receipt)
+            for tell in self._told(receipt):
+                await tell(transaction)
+        await forget_codes_of_record(transaction, practice, patient)
+        return len(grouped)
 
     async def narrow(self, account: Account, connection: str, change: Change) -> Receipt:
         """Leave an app less than it has and return the receipt.

@@ -112,6 +112,16 @@ async def revoke_where(
     return ended
 
 
+async def forget_codes_of_record(
+    transaction: RecordTransaction, practice: str, patient: str
+) -> None:
+    """Delete codes for a record that were not exchanged yet; one for several loses the record."""
+    for code in await transaction.find(AuthorizationCode, "patient", patient, limit=_ALL):
+        if code.practice == practice and code.context == "patient" and not code.family:
+            await transaction.delete(AuthorizationCode, code.key)
+    await _take_from_codes(transaction, "patient", patient, practice)
+
+
 async def _take_from_codes(
     transaction: RecordTransaction, field: str, value: str, practice: str | None
 ) -> None:
@@ -173,6 +183,36 @@ async def revoke_at_practice(
             continue  # one that was exchanged stays: its replay must be known as one
         left = tuple(one for one in code.records if one.practice != practice)
         if code.practice == practice:
+            await transaction.delete(AuthorizationCode, code.key)
+        elif left != code.records:
+            await transaction.put(msgspec.structs.replace(code, records=left))
+    return ended
+
+
+async def revoke_from_record(
+    transaction: RecordTransaction,
+    account: str,
+    practice: str,
+    patient: str,
+    *,
+    now: float,
+    because: str,
+) -> int:
+    """End every family that an account has for one ``Patient/<id>``; returns how many were alive.
+
+    What it has as staff stays. Codes not exchanged yet go too.
+    """
+    ended = 0
+    for family in await transaction.find(TokenFamily, "account", account, limit=_ALL):
+        if (family.practice, family.patient) == (practice, patient) and not is_of_staff(family):
+            ended += await revoke_family(transaction, family.key, now=now, because=because)
+    for code in await transaction.find(AuthorizationCode, "account", account, limit=_ALL):
+        left = tuple(
+            one for one in code.records if (one.practice, one.patient) != (practice, patient)
+        )
+        if code.family or is_of_staff(code):
+            continue
+        if (code.practice, code.patient) == (practice, patient):
             await transaction.delete(AuthorizationCode, code.key)
         elif left != code.records:
             await transaction.put(msgspec.structs.replace(code, records=left))
