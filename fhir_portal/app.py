@@ -186,6 +186,11 @@ class Application:
         self.keys = await load_server_keys(
             store, settings.secret_key(), now=clock(), random=secrets.token_bytes
         )
+        lifetimes = Lifetimes(
+            access_token=settings.access_token_seconds,
+            refresh_token=settings.refresh_token_days * DAY,
+            refresh_in_all=settings.refresh_token_days_in_all * DAY,
+        )
         self.portal = Portal.over(
             store,
             store.log,
@@ -193,6 +198,7 @@ class Application:
             base=issuer.fhir,
             aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
             derive=self.keys.derive,
+            lifetimes=lifetimes,
         )
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
@@ -208,11 +214,7 @@ class Application:
             issuer=issuer,
             resource_types=served_types(),
             understands=understands,
-            lifetimes=Lifetimes(
-                access_token=settings.access_token_seconds,
-                refresh_token=settings.refresh_token_days * DAY,
-                refresh_in_all=settings.refresh_token_days_in_all * DAY,
-            ),
+            lifetimes=lifetimes,
             client_keys=ClientKeys(asking(), clock, strangers=asking(site_at_once=1)),
             loopback=settings.apps_on_loopback,
             dpop=DpopPolicy(required=settings.dpop_required, nonce=settings.dpop_nonce),

@@ -28,6 +28,7 @@ from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
 from fhir_portal.resources.interactions.bundle import bundle_interaction
 from fhir_portal.resources.server import PageLinks, Server
 from fhir_portal.resources.store import ResourceStore
+from fhir_portal.smart.issuer import Lifetimes
 
 _log = structlog.get_logger()
 _WRITES: Final = frozenset({"create", "update", "delete", "bundle", "operation"})
@@ -68,6 +69,7 @@ class Portal:
         derive: Callable[..., bytes],
         new_id: Callable[[], str] = random_id,
         random: Callable[[int], bytes] = os.urandom,
+        lifetimes: Lifetimes | None = None,
     ) -> Portal:
         """Put a portal together. ``base`` is the FHIR base.
 
@@ -87,7 +89,10 @@ class Portal:
             aliases=aliases,
         )
         site = base.removesuffix("/fhir")
-        return cls(server, callers, Collaborators(base=site, derive=derive, random=random))
+        collaborators = Collaborators(
+            base=site, derive=derive, random=random, lifetimes=lifetimes or Lifetimes()
+        )
+        return cls(server, callers, collaborators)
 
     async def perform(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
         """Carry out one interaction for a caller and record the access.

@@ -19,13 +19,15 @@ class OperationRule:
     """``target`` is the type the operation is called on, ``letters`` are letter and type in pairs.
 
     ``staff`` is the permission that a member of staff needs; ``None``: it is not for them.
-    ``system`` says whether an EHR may call it in its practice.
+    ``system`` says whether an EHR may call it in its practice, ``grant_writing`` that its client
+    then needs the grant-writing permission: it gives access to somebody.
     """
 
     target: str
     letters: tuple[tuple[str, str], ...]
     staff: Permission | None = None
     system: bool = True
+    grant_writing: bool = False
 
     @property
     def by_type(self) -> tuple[tuple[str, str], ...]:
@@ -39,8 +41,23 @@ class OperationRule:
         )
 
 
+_MERGING: Final = (
+    ("r", "Patient"),
+    *(("u", name) for name in ("Patient", "Person", "RelatedPerson", "Consent", "Task")),
+)
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
+    "account-disable": OperationRule("Person", (("u", "Person"),), staff="revoke"),
+    "account-enable": OperationRule(
+        "Person", (("u", "Person"),), staff="administer", grant_writing=True
+    ),
+    "require-credential-renewal": OperationRule("Person", (("u", "Person"),), staff="recover"),
+    "end-session": OperationRule("Person", (("u", "Person"),), staff="revoke"),
+    "revoke-app": OperationRule("Person", (("u", "Person"),), staff="revoke"),
+    "portal-accounts": OperationRule("Person", (("r", "Person"), ("s", "Person")), staff="view"),
+    "merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
+    "undo-merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
 }
 
 

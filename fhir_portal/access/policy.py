@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from fhir_portal.access.context import AuthContext
+from fhir_portal.access.context import GRANT_WRITING, AuthContext
 from fhir_portal.access.operations import OPERATIONS, OperationRule
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OF_STAFF, OWNERS, Directory
 from fhir_portal.access.visibility import NO_SECTION, Visibility
@@ -97,7 +97,11 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
 def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
     """Return why this kind of caller may not call an operation, or ``""`` when it may."""
     if auth.context == "system":
-        return "" if rule.system else "this operation is for people"
+        if not rule.system:
+            return "this operation is for people"
+        if rule.grant_writing and GRANT_WRITING not in auth.permissions:
+            return "this client may not give access to anybody"
+        return ""
     if auth.staff is not None:
         if rule.staff is None:
             return "this operation is not for a practice's staff"

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.at_practice import is_open_at, proxies_shut_out
 from fhir_portal.accounts.levels import level_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import StaffMember, staff_key
@@ -152,6 +153,8 @@ class Relations:
             practice = await self._reader.get(Practice, practice_key)
             if practice is None:
                 continue
+            if not await is_open_at(self._reader, practice_key, account.key, at=self._clock()):
+                continue
             person = await self._resource(practice_key, ResourceKey.parse(key))
             if person is None or person.get("active") is False:
                 continue
@@ -209,6 +212,8 @@ class Relations:
         ]
         grants = [grant for grant in matching if is_current(grant, now)]
         if patient is None or len(grants) != 1:
+            return None
+        if await proxies_shut_out(self._reader, practice.key, str(patient_key), at=now):
             return None
         grant = grants[0]
         # Where a second grant begins, two would match, and the relation has to be looked at anew.

@@ -28,6 +28,12 @@ Event = Literal[
     "password-removed",
     "security-questions-changed",
     "recovery-started",
+    "disabled-at-practice",
+    "enabled-at-practice",
+    "renewal-required",
+    "sessions-ended",
+    "record-merged",
+    "merge-undone",
 ]
 
 
@@ -42,11 +48,13 @@ class Notices(Protocol):
         now: float,
         once: str = "",
         contact: Contact | None = None,
+        practice: str | None = None,
     ) -> Write:
         """Return the write of one notice to this account's owner, on all proved contacts.
 
         With ``once``, a second notice of the same event and the same ``once`` is not written. With
-        ``contact`` it goes there alone: to one that the account has no more.
+        ``contact`` it goes there alone: to one that the account has no more. ``practice`` is the
+        one whose doing it tells of.
         """
         ...
 

@@ -78,6 +78,17 @@ class Session(Record, frozen=True, kw_only=True):
     owes_terms: bool = False
 
 
+class LatestSignIn(Record, frozen=True, kw_only=True):
+    """When somebody last signed in to an account; ``key`` is the account's.
+
+    Sessions are forgotten when they end; this stays.
+    """
+
+    kind: ClassVar[str] = "latest-sign-in"
+
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """Who is at a browser: the session, and the account if somebody is signed in.
@@ -235,6 +246,7 @@ class Sessions:
                 opened.visitor.session, owes_terms=bool(await terms.due(transaction, account))
             )
             await transaction.insert(session)
+            await transaction.put(LatestSignIn(key=account.key, at=now))
             return Opened(opened.cookie, Visitor(session, opened.visitor.account))
 
         return await self.store.transact(rotate)

@@ -34,10 +34,11 @@ class OutboxNotices:
         now: float,
         once: str = "",
         contact: Contact | None = None,
+        practice: str | None = None,
     ) -> Write:
         """Return the write of one message: of the template ``security-<event>``."""
         name = once or self.random(_ID_BYTES).hex()  # outside of the transaction: it may run twice
-        practice = home_of(account)
+        practice = home_of(account) if practice is None else practice
 
         async def enqueue(transaction: RecordTransaction) -> None:
             await outbox.enqueue(

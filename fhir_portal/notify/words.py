@@ -290,25 +290,42 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "Your patient portal account was made. You can sign in at {portal} from now on.",
             "your portal account was made.",
         ),
-        "account-disabled": Words(
-            subject="Your patient portal account was switched off - {practice}",
+        "security-disabled-at-practice": Words(
+            subject="Your access to your records was switched off - {practice}",
             body=(
-                "Hello,\n\nYour patient portal account was switched off. Nobody can sign in to it, "
-                "and apps that were connected can read nothing more.\n\nIf you did not expect "
-                "this, call the practice: it can switch the account on again."
+                "Hello,\n\n{practice} has switched off access to its records with your patient "
+                "portal account, and apps that were connected there can read nothing more. You "
+                "still have a right to your own record: ask the practice for it.\n\nIf you did not "
+                "expect this, call the practice: it can switch the access on again."
             ),
-            sms="{practice}: your portal account was switched off. Not expected? Call us.",
+            sms="{practice}: portal access to our records was switched off. Not expected? Call us.",
         ),
-        "account-enabled": Words(
-            subject="Your patient portal account is on again - {practice}",
+        "security-enabled-at-practice": Words(
+            subject="Your access to your records is on again - {practice}",
             body=(
-                "Hello,\n\nYour patient portal account was switched on again. You can sign in at "
-                "{portal}. Apps have to be connected anew.\n\nIf you did not expect this, call the "
-                "practice."
+                "Hello,\n\n{practice} has switched on access to its records with your patient "
+                "portal account again. You can sign in at {portal}. Apps have to be connected "
+                "anew.\n\nIf you did not expect this, call the practice."
             ),
-            sms="{practice}: your portal account is on again. Not expected? Call us.",
+            sms="{practice}: portal access to our records is on again. Not expected? Call us.",
         ),
-        "renewal-required": Words(
+        "security-sessions-ended": _security(
+            "You were signed out",
+            "The practice has signed you out of the patient portal, on one browser or on all.",
+            "you were signed out of the portal.",
+        ),
+        "security-record-merged": _security(
+            "Two records were joined",
+            "The practice found that two of its records are about the same person, and joined "
+            "them. Apps that were connected to one of them have to be connected anew.",
+            "two records were joined. Apps have to be connected anew.",
+        ),
+        "security-merge-undone": _security(
+            "Two records were taken apart again",
+            "The practice had joined two of its records and has taken them apart again.",
+            "two records that were joined were taken apart again.",
+        ),
+        "security-renewal-required": Words(
             subject="Please choose a new password - {practice}",
             body=(
                 "Hello,\n\nThe practice asks you to renew how you sign in to your patient portal "

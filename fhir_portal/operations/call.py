@@ -18,6 +18,7 @@ from fhir_portal.resources.permission import checked
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, Row
 from fhir_portal.resources.writing import gone
+from fhir_portal.smart.issuer import Lifetimes
 from fhir_portal.smart.scope import ScopeSet
 
 
@@ -26,12 +27,14 @@ class Collaborators:
     """What operations work with beside the `Server` of the interactions.
 
     ``base`` is the address of the site, without a slash at its end; ``derive`` makes a key of the
-    server's secret for a purpose; ``random`` gives that many unpredictable bytes.
+    server's secret for a purpose; ``random`` gives that many unpredictable bytes; ``lifetimes`` are
+    those of tokens.
     """
 
     base: str
     derive: Callable[..., bytes]
     random: Callable[[int], bytes]
+    lifetimes: Lifetimes = Lifetimes()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, slots=True)

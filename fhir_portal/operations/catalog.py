@@ -9,13 +9,29 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.policy import Deny, decide_operation
 from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, UnknownOperation
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.account_disable import account_disable
+from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.definition import definition_of, posted, queried
+from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.merge import merge
 from fhir_portal.operations.portal_account import portal_account
+from fhir_portal.operations.portal_accounts import portal_accounts
+from fhir_portal.operations.require_credential_renewal import require_credential_renewal
+from fhir_portal.operations.revoke_app import revoke_app
+from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "portal-account": portal_account,
+    "account-disable": account_disable,
+    "account-enable": account_enable,
+    "require-credential-renewal": require_credential_renewal,
+    "end-session": end_session,
+    "revoke-app": revoke_app,
+    "portal-accounts": portal_accounts,
+    "merge": merge,
+    "undo-merge": undo_merge,
 }
 
 

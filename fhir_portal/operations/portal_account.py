@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from fhir_portal.accounts.account import account_of_person
+from typing import Any, Final
+
+from fhir_portal.accounts.account import Account, account_of_person
+from fhir_portal.accounts.at_practice import standing
 from fhir_portal.accounts.contacts import contacts_of
+from fhir_portal.accounts.invitation import Invitation, LiveInvitation
 from fhir_portal.accounts.passkeys import Passkey
 from fhir_portal.accounts.recovery_codes import RecoveryCodes
-from fhir_portal.accounts.sessions import Session
+from fhir_portal.accounts.sessions import LatestSignIn, Session
 from fhir_portal.accounts.totp import Totp
-from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.person import (
+    connections_of,
+    links_of,
+    moment,
+    person_key,
+    said_of,
+    session_name,
+)
+from fhir_portal.resources.store import Row
+from fhir_portal.smart.connection import Connection, is_of_practice
 
-_MICROSECONDS = 1_000_000
+_LINES: Final = 20
 
 
 async def portal_account(call: Call) -> FhirResponse:
@@ -22,29 +35,113 @@ async def portal_account(call: Call) -> FhirResponse:
     """
     reader = call.server.store
     row = await call.target(reader)
-    account = await account_of_person(reader, f"{call.auth.practice}/{row.key}")
+    account = await account_of_person(reader, person_key(call, row))
+    invitations = await _invitations(call, row)
     if account is None:
-        return call.answer({"status": "none"}, row)
+        return call.answer({"status": "none", "invitation": invitations}, row)
+    now, practice = call.server.clock(), call.auth.practice
     sessions = [
-        one
-        for one in await reader.find(Session, "account", account.key)
-        if one.expires > call.server.clock()
+        one for one in await reader.find(Session, "account", account.key) if one.expires > now
     ]
     codes = await reader.get(RecoveryCodes, account.key)
     contacts = await contacts_of(reader, account.key)
     passkeys = await reader.find(Passkey, "account", account.key)
-    latest = max((one.auth_time for one in sessions), default=0.0)
+    signed_in = await reader.get(LatestSignIn, account.key)
+    latest = max(
+        (*(one.auth_time for one in sessions), signed_in.at if signed_in is not None else 0.0),
+        default=0.0,
+    )
+    here = await standing(reader, practice, account.key)
+    is_closed = here is not None and here.is_disabled(now)
     return call.answer(
         {
             "status": "disabled" if account.disabled else "enabled",
-            "created": instant(int(account.created * _MICROSECONDS)),
-            "signed-in": instant(int(latest * _MICROSECONDS)) if latest else None,
+            "at-practice": "disabled" if is_closed or account.disabled else "enabled",
+            "said": said_of(here),
+            "created": moment(account.created),
+            "signed-in": moment(latest) if latest else None,
             "sessions": len(sessions),
             "password": account.password_hash is not None,
             "passkeys": len(passkeys),
             "authenticator": await reader.get(Totp, account.key) is not None,
             "recovery-codes": len(codes.hashes) if codes is not None else 0,
             "contacts": len([one for one in contacts if one.verified is not None]),
+            "renewal": account.renewal,
+            "session": [
+                {
+                    "id": session_name(call, one),
+                    "device": one.device or None,
+                    "since": moment(one.auth_time),
+                    "used": moment(one.seen),
+                }
+                for one in sorted(sessions, key=lambda one: one.seen, reverse=True)
+            ],
+            "app": [await _app(call, one) for one in await _apps(call, account)],
+            "invitation": invitations,
         },
         row,
     )
+
+
+async def _apps(call: Call, account: Account) -> list[Connection]:
+    """The connections with this practice's records: what another one's are for is not told."""
+    found = await connections_of(call).of(account)
+    return [one for one in found if is_of_practice(one, call.auth.practice)]
+
+
+async def _app(call: Call, one: Connection) -> dict[str, Any]:
+    """What is told of a connection: its app is named to staff alone.
+
+    What an app is called can say what somebody suffers from.
+    """
+    return {
+        "id": one.id,
+        "name": one.client.name if call.auth.may("view") else None,
+        "since": moment(one.since),
+        "used": moment(await _used(call, one)),
+        "until": moment(one.until),
+        "by-proxy": not one.is_mine,
+    }
+
+
+async def _used(call: Call, one: Connection) -> float | None:
+    """When an app last did something with the record, by the access log."""
+    latest = list[float]()
+    for agent in sorted(one.fhir_users):
+        lines = await call.server.log.of_app(
+            one.practice,
+            one.patient.partition("/")[2],
+            agent=agent,
+            client=one.client.key,
+            account=one.account,
+            low=int(one.since * 1000),
+            high=int(call.server.clock() * 1000) + 1,
+            before=None,
+            limit=_LINES,
+        )
+        latest += [
+            line.row.at / 1000
+            for line in lines
+            if (line.row.client, line.row.account) == (one.client.key, one.account)
+        ]
+    return max(latest, default=None)
+
+
+async def _invitations(call: Call, row: Row) -> list[dict[str, Any]]:
+    """The invitations that somebody could use now to become this Person."""
+    reader, now = call.server.store, call.server.clock()
+    found = list[dict[str, Any]]()
+    for link in links_of(row, proven=False):
+        live = await reader.get(LiveInvitation, f"{call.auth.practice}/{link}")
+        one = await reader.get(Invitation, live.invitation) if live is not None else None
+        if one is not None and one.is_usable(now):
+            found.append(
+                {
+                    "task": {"reference": f"Task/{one.task}"},
+                    "state": one.state,
+                    "channel": one.channel,
+                    "since": moment(one.created),
+                    "until": moment(one.ends),
+                }
+            )
+    return found

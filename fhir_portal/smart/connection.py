@@ -23,9 +23,8 @@ from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransac
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.issuer import Lifetimes
-from fhir_portal.smart.keys import ServerKeys
 from fhir_portal.smart.offer import OFFLINE_ACCESS
-from fhir_portal.smart.revocation import is_of_staff, revoke_family
+from fhir_portal.smart.revocation import forget_codes_of_record, is_of_staff, revoke_family
 from fhir_portal.smart.right import Right, ends_of, is_staffs, still
 from fhir_portal.smart.scope import Scope, ScopeSet, merged
 from fhir_portal.smart.token import AccessToken, TokenFamily, base64url
@@ -37,7 +36,7 @@ _ADULT_YEARS: Final = 18
 _ALL: Final = 1_000_000
 
 Held = Literal["access-token", "refresh-token", "code"]
-Event = Literal["ended", "ended-by-record", "narrowed", "made-by-proxy"]
+Event = Literal["ended", "ended-by-record", "ended-by-practice", "narrowed", "made-by-proxy"]
 
 
 class UnknownConnection(Exception):
@@ -72,10 +71,19 @@ class ConnectionNotices(Protocol):
         ...
 
 
+class KeyMaker(Protocol):
+    """Makes keys of the server's secret: `fhir_portal.smart.keys.ServerKeys`."""
+
+    def derive(self, purpose: str, *parts: bytes) -> bytes:
+        """Return 32 bytes that only this server can compute."""
+        ...
+
+
 class Receipt(Record, frozen=True, kw_only=True):
     """What was ended or narrowed, when and by whom; ``key`` is printed on it.
 
-    ``account`` did it; ``holder`` had made the connection. Both may open it. It names the record
+    ``account`` did it; ``holder`` had made the connection. Both may open it. With ``by_practice``
+    the practice did it, and ``account`` is whose account it was at when it did. It names the record
     and holds nothing of it. ``held`` counts what was ended, by kind. ``scope`` is what the app had,
     ``left`` what a narrowing left it, until ``until``.
     """
@@ -98,6 +106,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     left: str = ""
     until: float | None = None
     as_staff: bool = False
+    by_practice: bool = False
 
     @property
     def is_for_proxy(self) -> bool:
@@ -175,7 +184,7 @@ class Connections:
         store: RecordStore,
         *,
         directory: RecordDirectory,
-        keys: ServerKeys,
+        keys: KeyMaker,
         notices: ConnectionNotices,
         lifetimes: Lifetimes,
         clock: Callable[[], float],
@@ -223,30 +232,90 @@ class Connections:
                 return one
         raise UnknownConnection(connection)
 
-    async def end(self, account: Account, connection: str) -> Receipt:
+    async def end(
+        self,
+        account: Account,
+        connection: str,
+        *,
+        practice: str | None = None,
+        first: Write | None = None,
+    ) -> Receipt:
         """End a connection and return the receipt; of one that was ended already, the same again.
 
         One transaction ends everything the app could use: access and refresh tokens, and codes that
-        were not exchanged yet. Raises `UnknownConnection`.
+        were not exchanged yet. With ``practice`` it is this practice that ends it, which can end
+        what is for its records and no others; ``first`` is what it has to hold in the transaction
+        beforehand. Raises `UnknownConnection`.
         """
         try:
             found = await self.get(account, connection)
         except UnknownConnection:
-            return await self._ended_before(account, connection)
+            return await self._ended_before(account, connection, practice)
+        if practice is not None and not is_of_practice(found, practice):
+            raise UnknownConnection(connection)
         now, key = self._clock(), self._new_key()
 
         async def change(transaction: RecordTransaction) -> Receipt | None:
+            if first is not None:
+                await first(transaction)
             ended, held = await _end(transaction, found, now=now)
             if not ended:
                 return None
             receipt = self._receipt(found, account, key, now, held=held, action="ended")
+            receipt = msgspec.structs.replace(receipt, by_practice=practice is not None)
             await transaction.insert(receipt)
             for tell in self._told(receipt):
                 await tell(transaction)
             return receipt
 
         receipt = await self._store.transact(change)
-        return receipt or await self._ended_before(account, connection)
+        return receipt or await self._ended_before(account, connection, practice)
+
+    async def end_of_record(
+        self, transaction: RecordTransaction, practice: str, patient: str, *, now: float
+    ) -> int:
+        """End every connection to a practice's ``Patient/<id>``, whoever's; return how many.
+
+        For a record that goes. Each holder gets a receipt and is told, and nothing is moved to
+        another record: nobody allowed that.
+        """
+        grouped: dict[_Key, list[TokenFamily]] = {}
+        for family in await transaction.find(TokenFamily, "patient", patient, limit=_ALL):
+            if family.practice == practice and family.access[1] and _is_alive(family, now):
+                grouped.setdefault(_key_of(family), []).append(family)
+        for key, families in grouped.items():
+            account, _, _, client_id, as_staff = key
+            client = await transaction.get(Client, client_id)
+            maker = await transaction.get(Account, account)
+            if client is None or maker is None:
+                for family in families:
+                    await revoke_family(transaction, family.key, now=now, because="record-gone")
+                continue
+            gone = Connection(
+                id=self._id(key),
+                client=client,
+                account=account,
+                practice=practice,
+                patient=patient,
+                fhir_users=frozenset(one.fhir_user for one in families),
+                record=None,
+                made_by=None,
+                is_mine=True,
+                as_staff=as_staff,
+                scope=ScopeSet((), merged(_resource(families))),
+                is_offline=False,
+                since=min(one.issued for one in families),
+                until=now,
+                unused_until=now,
+            )
+            _, held = await _end(transaction, gone, now=now)
+            receipt = self._receipt(gone, maker, self._new_key(), now, held=held, action="ended")
+            receipt = msgspec.structs.replace(receipt, by_practice=True)
+            await transaction.insert(receipt)
+            for tell in self._told(receipt):
+                await tell(transaction)
+        await forget_codes_of_record(transaction, practice, patient)
+        return len(grouped)
 
     async def narrow(self, account: Account, connection: str, change: Change) -> Receipt:
         """Leave an app less than it has and return the receipt.
@@ -384,11 +453,15 @@ class Connections:
     def _new_key(self) -> str:
         return base64.b32encode(self._random(_RECEIPT_BYTES)).decode().lower()
 
-    async def _ended_before(self, account: Account, connection: str) -> Receipt:
+    async def _ended_before(
+        self, account: Account, connection: str, practice: str | None
+    ) -> Receipt:
         found = [
             receipt
             for receipt in await self._store.find(Receipt, "connection", connection, limit=_ALL)
-            if receipt.action == "ended" and account.key in (receipt.account, receipt.holder)
+            if receipt.action == "ended"
+            and account.key in (receipt.account, receipt.holder)
+            and (practice is None or (receipt.practice == practice and not receipt.as_staff))
         ]
         if not found:
             raise UnknownConnection(connection)
@@ -424,9 +497,11 @@ class Connections:
     def _told(self, receipt: Receipt) -> list[Write]:
         """Whoever did it is told, in case it was somebody else; and whoever had made it."""
         event: Event = "ended" if receipt.action == "ended" else "narrowed"
+        if receipt.by_practice:
+            event = "ended-by-practice"
         told = {receipt.account: event}
         if receipt.is_for_proxy:
-            told[receipt.holder] = "ended-by-record" if event == "ended" else "narrowed"
+            told[receipt.holder] = "ended-by-record" if event == "ended" else event
         return [
             self._notices.about(
                 what,
@@ -437,6 +512,11 @@ class Connections:
             )
             for number, (account, what) in enumerate(told.items())
         ]
+
+
+def is_of_practice(connection: Connection, practice: str) -> bool:
+    """Whether a connection is for a patient's record at a practice, and not for a staff's work."""
+    return connection.practice == practice and not connection.as_staff
 
 
 def made_by_proxy(

@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Literal
 import msgspec
 
 from fhir_portal.accounts.account import Account, UnknownAccount
+from fhir_portal.accounts.at_practice import note_closed
 from fhir_portal.accounts.devices import forget_devices
 from fhir_portal.accounts.sessions import end_sessions
 from fhir_portal.accounts.staff import take_off_staff
@@ -111,6 +112,16 @@ async def revoke_where(
     return ended
 
 
+async def forget_codes_of_record(
+    transaction: RecordTransaction, practice: str, patient: str
+) -> None:
+    """Delete codes for a record that were not exchanged yet; one for several loses the record."""
+    for code in await transaction.find(AuthorizationCode, "patient", patient, limit=_ALL):
+        if code.practice == practice and code.context == "patient" and not code.family:
+            await transaction.delete(AuthorizationCode, code.key)
+    await _take_from_codes(transaction, "patient", patient, practice)
+
+
 async def _take_from_codes(
     transaction: RecordTransaction, field: str, value: str, practice: str | None
 ) -> None:
@@ -149,6 +160,65 @@ async def revoke_of_staff(
     return ended
 
 
+async def revoke_at_practice(
+    transaction: RecordTransaction, account: str, practice: str, *, now: float, because: str
+) -> int:
+    """End every family that an account has for a practice's records; returns how many were alive.
+
+    For its own and for those it uses by a grant. What it has as staff of the practice stays, and
+    what it has at others. A list of several records ends with the last of those below it. Codes not
+    exchanged yet go too; one for several that begins elsewhere loses the records of this practice.
+    """
+    ended, above = 0, set[str]()
+    for family in await transaction.find(TokenFamily, "account", account, limit=_ALL):
+        if family.practice == practice and not family.is_list and not is_of_staff(family):
+            ended += await revoke_family(transaction, family.key, now=now, because=because)
+            above |= {family.parent} if family.parent is not None else set()
+    for key in above:
+        below = await transaction.find(TokenFamily, "parent", key, limit=_ALL)
+        if all(one.ended is not None for one in below):
+            await revoke_family(transaction, key, now=now, because=because)
+    for code in await transaction.find(AuthorizationCode, "account", account, limit=_ALL):
+        if code.family or is_of_staff(code):
+            continue  # one that was exchanged stays: its replay must be known as one
+        left = tuple(one for one in code.records if one.practice != practice)
+        if code.practice == practice:
+            await transaction.delete(AuthorizationCode, code.key)
+        elif left != code.records:
+            await transaction.put(msgspec.structs.replace(code, records=left))
+    return ended
+
+
+async def revoke_from_record(
+    transaction: RecordTransaction,
+    account: str,
+    practice: str,
+    patient: str,
+    *,
+    now: float,
+    because: str,
+) -> int:
+    """End every family that an account has for one ``Patient/<id>``; returns how many were alive.
+
+    What it has as staff stays. Codes not exchanged yet go too.
+    """
+    ended = 0
+    for family in await transaction.find(TokenFamily, "account", account, limit=_ALL):
+        if (family.practice, family.patient) == (practice, patient) and not is_of_staff(family):
+            ended += await revoke_family(transaction, family.key, now=now, because=because)
+    for code in await transaction.find(AuthorizationCode, "account", account, limit=_ALL):
+        left = tuple(
+            one for one in code.records if (one.practice, one.patient) != (practice, patient)
+        )
+        if code.family or is_of_staff(code):
+            continue
+        if (code.practice, code.patient) == (practice, patient):
+            await transaction.delete(AuthorizationCode, code.key)
+        elif left != code.records:
+            await transaction.put(msgspec.structs.replace(code, records=left))
+    return ended
+
+
 async def remove_staff(store: RecordStore, *, account: str, practice: str, now: float) -> int:
     """Take a person off a practice's staff and end what they hold as that, in one transaction.
 
@@ -177,6 +247,7 @@ async def disable_account(store: RecordStore, account_id: str, *, now: float) ->
         if account is None:
             raise UnknownAccount(account_id)
         await transaction.put(msgspec.structs.replace(account, disabled=True))
+        await note_closed(transaction, account)
         await end_sessions(transaction, account_id)
         await forget_devices(transaction, account_id)
         return await revoke_where(

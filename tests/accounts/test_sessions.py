@@ -11,6 +11,7 @@ import pytest
 from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.proof import PASSWORD
 from fhir_portal.accounts.sessions import (
+    LatestSignIn,
     Session,
     SessionLimits,
     Sessions,
@@ -60,6 +61,18 @@ async def test_signing_in_changes_the_cookie_and_kills_the_old_one(rooms: Rooms)
     assert found.account == rooms.account
     assert found.browser == before.visitor.browser
     assert found.auth_time == rooms.clock()
+
+
+async def test_the_latest_sign_in_is_kept_when_the_session_is_gone(rooms: Rooms) -> None:
+    await rooms.signed_in()
+    rooms.clock.advance(60)
+    cookie = await rooms.signed_in()
+    found = await rooms.sessions.find(cookie)
+    assert found is not None
+    await rooms.sessions.sign_out(found.session)
+    latest = await rooms.store.get(LatestSignIn, rooms.account.key)
+    assert latest is not None
+    assert latest.at == rooms.clock()
 
 
 async def test_the_cookie_is_not_at_rest(rooms: Rooms) -> None:

@@ -4,4 +4,10 @@ from __future__ import annotations
 
 from tests.builders import Json
 
-EXAMPLES: dict[str, list[Json]] = {}
+EXAMPLES: dict[str, list[Json]] = {
+    "account-disable": [{"name": "reason", "valueCode": "owner-request"}],
+    "account-enable": [{"name": "reason", "valueCode": "resolved"}],
+    "require-credential-renewal": [{"name": "reason", "valueCode": "staff-request"}],
+    "end-session": [{"name": "all", "valueBoolean": True}],
+    "revoke-app": [{"name": "app", "valueString": "connection"}],
+}

@@ -330,6 +330,23 @@ async def test_the_receipt_is_dated_numbered_and_opens_again(world: World) -> No
     assert "18 March 2030, 17:46 UTC" in again.text
 
 
+async def test_the_receipt_of_what_a_practice_ended_says_so(world: World) -> None:
+    app = await world.public_app()
+    tokens = await app.tokens()
+    connections = connections_of(world)
+    (found,) = await connections.of(world.mara)
+    with pytest.raises(UnknownConnection):
+        await connections.end(world.mara, found.id, practice="family")
+    assert await world.is_alive(tokens["access_token"])
+    receipt = await connections.end(world.mara, found.id, practice="skin")
+    assert not await world.is_alive(tokens["access_token"])
+    browser = await at_apps(world)
+    await browser.open(f"{RECEIPTS}/{receipt.key}")
+    assert "The practice" in browser.text
+    assert "You, signed in as" not in browser.text
+    assert await told(world) == [("app-ended-by-practice", f"account:{world.mara.key}")]
+
+
 async def test_ending_twice_gives_the_same_receipt(world: World) -> None:
     app = await world.public_app()
     await app.tokens()

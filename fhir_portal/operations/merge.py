@@ -1,0 +1,292 @@
+"""``Patient/$merge``: one human has two Patients; what is about access goes to the one that stays.
+
+Accounts, grants, related persons and live invitations go over in one transaction. Connections of
+apps end, each with a receipt: an app was allowed one record, and nobody asked its owner about the
+other. Parameters are those of FHIR R5 (``Patient/$merge``) as far as they have a meaning here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.invitation import (
+    DAY,
+    Invitation,
+    InvitationSecrets,
+    LiveInvitation,
+    end,
+)
+from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import Conflict, Forbidden, Invalid, Issue, Unprocessable
+from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.fhir.outcome import outcome
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.operations.call import Call
+from fhir_portal.operations.merge_plan import (
+    REPLACED_BY,
+    REPLACES,
+    MergePlan,
+    linked,
+    plan_merge,
+    repointed,
+)
+from fhir_portal.operations.person import (
+    asked_by,
+    connections_of,
+    moment,
+    new_name,
+    notices_of,
+)
+from fhir_portal.records import Record
+from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.writing import parsed_tree, update_in
+from fhir_portal.smart.token import base64url
+
+UNDO_SECONDS: Final = DAY
+_ACCEPT_SIGNS: Final = 22
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """One resource that a merge changed: ``Type/<id>``, and its versions before and after."""
+
+    key: str
+    before: int
+    after: int
+
+
+class MovedInvitation(msgspec.Struct, frozen=True):
+    """One invitation that went over, and what it said before."""
+
+    key: str
+    invitee: str
+    patients: tuple[str, ...]
+    persons: tuple[str, ...]
+
+
+class RecordMerge(Record, frozen=True, kw_only=True):
+    """A merge of two Patients; ``key`` is ``<practice>/Patient/<id>`` of the one that went.
+
+    ``at`` is when, ``undone`` when it was taken back (seconds since 1970 UTC). ``accounts`` are
+    those whose own record went over.
+    """
+
+    kind: ClassVar[str] = "record-merge"
+
+    practice: str
+    source: str
+    target: str
+    at: float
+    by: str
+    changed: tuple[Changed, ...]
+    invitations: tuple[MovedInvitation, ...] = ()
+    accounts: tuple[str, ...] = ()
+    undone: float | None = None
+
+
+async def merge(call: Call) -> FhirResponse:
+    """Merge two Patients, or show what that would do.
+
+    Whoever would see something by it that they may not see now is named in a preview, and has to be
+    accepted by the value that the preview gives for them.
+    """
+    result = await _result_patient(call)
+    now, practice, name = call.server.clock(), call.auth.practice, new_name(call)
+    is_preview = bool(call.arguments.one("preview"))
+
+    async def work(transaction: ResourceTransaction) -> tuple[MergePlan, dict[str, Any]]:
+        await call.server.still(transaction, call.auth)
+        source = await call.named(transaction, call.arguments.one("source-patient"), "Patient")
+        target = await call.named(transaction, call.arguments.one("target-patient"), "Patient")
+        plan = await plan_merge(
+            transaction,
+            practice,
+            source,
+            target,
+            force_accounts=bool(call.arguments.one("force-accounts")),
+            now=now,
+        )
+        accept = _accept(call, plan)
+        shown = _shown(plan) | {"accept": accept}
+        if is_preview:
+            return plan, shown | _said("nothing was changed: this is what a merge would do")
+        _require_accepted(call, accept)
+        # Before the grants go over: with a grant its families end, and nobody would get a receipt.
+        apps = await connections_of(call).end_of_record(
+            transaction, practice, str(source.key), now=now
+        )
+        done = await _carry_out(call, transaction, plan, result)
+        await transaction.put(done)
+        for number, key in enumerate(done.accounts):
+            account = await transaction.get(Account, key)
+            if account is not None:
+                tell = notices_of(call).about(
+                    account, "record-merged", now=now, once=f"{name}.{number}", practice=practice
+                )
+                await tell(transaction)
+        after = await transaction.read(target.key, _whole("Patient", practice))
+        return plan, shown | _said("the Patients were merged") | {
+            "result": json.parse(after.body) if after is not None else None,
+            "ended-apps": apps,
+            "undo-until": moment(now + UNDO_SECONDS),
+        }
+
+    plan, values = await call.server.store.transact(work)
+    return call.answer(values, plan.source, plan.target)
+
+
+async def _result_patient(call: Call) -> dict[str, Any] | None:
+    """What the surviving Patient is to say, by its EHR; labels stay as they are."""
+    tree: dict[str, Any] | None = call.arguments.one("result-patient")
+    if tree is None:
+        return None
+    if call.auth.context != "system":
+        message = "what a Patient says is written by the practice's EHR"
+        raise Forbidden(message)
+    target = (call.arguments.one("target-patient") or {}).get("reference")
+    if f"Patient/{tree.get('id')}" != target:
+        message = "result-patient is the target-patient, with its id"
+        raise Invalid(message, expression="Parameters.parameter.where(name='result-patient')")
+    tree = {name: value for name, value in tree.items() if name != "meta"}
+    return await parsed_tree(tree, json.dumps(tree), "Patient")
+
+
+def _require_accepted(call: Call, accept: str | None) -> None:
+    given = call.arguments.one("accept")
+    if accept == given:
+        return
+    if given is None:
+        message = "somebody would see more by this: call with preview, then give its accept"
+        raise Unprocessable(message)
+    message = "who would see more is not what was accepted any more: call with preview again"
+    raise Conflict(message)
+
+
+def _accept(call: Call, plan: MergePlan) -> str | None:
+    """What stands for exactly these gains of exactly these two Patients; ``None`` for no gain."""
+    if not plan.gains:
+        return None
+    said = [call.auth.practice, str(plan.source.key), str(plan.target.key)]
+    for one in sorted(plan.gains, key=lambda one: (one.who, one.through, one.text)):
+        said += [one.who, one.through, one.text]
+    made = call.collaborators.derive("merge-gains", *(part.encode() for part in said))
+    return base64url(made)[:_ACCEPT_SIGNS]
+
+
+def _shown(plan: MergePlan) -> dict[str, Any]:
+    moved: list[dict[str, Any]] = [
+        {"what": {"reference": str(one.row.key)}, "change": one.what} for one in plan.moves
+    ]
+    for before, after in plan.invitations:
+        change = "invitation" if after is not None else "invitation-ended"
+        moved.append({"what": {"reference": f"Task/{before.task}"}, "change": change})
+    return {
+        "moved": moved,
+        "gains": [
+            {
+                "who": {"reference": one.who},
+                "through": {"reference": one.through},
+                "record": {"reference": str(plan.target.key)},
+                "text": one.text,
+            }
+            for one in plan.gains
+        ],
+        "loses": [{"who": {"reference": one.who}, "text": one.text} for one in plan.losses],
+    }
+
+
+def _said(words: str) -> dict[str, Any]:
+    said = outcome([Issue("informational", words, severity="information")])
+    return {"outcome": json.parse(said)}
+
+
+async def _carry_out(
+    call: Call,
+    transaction: ResourceTransaction,
+    plan: MergePlan,
+    result: Mapping[str, Any] | None,
+) -> RecordMerge:
+    """Write all of a plan; return what is kept of it, so that it can be taken back."""
+    source, target = str(plan.source.key), str(plan.target.key)
+    gone = {**json.parse(plan.source.body), "active": False}
+    stays = dict(result) if result is not None else json.parse(plan.target.body)
+    changed = [
+        await write(call, transaction, plan.source, linked(gone, target, REPLACED_BY)),
+        await write(call, transaction, plan.target, linked(stays, source, REPLACES)),
+    ]
+    changed += [await write(call, transaction, one.row, one.tree) for one in plan.moves]
+    moved = list[MovedInvitation]()
+    for before, after in plan.invitations:
+        task = await _task(call, transaction, before)
+        if after is None:
+            secrets = InvitationSecrets(call.collaborators.derive("invitations"))
+            await end(transaction, secrets, before, "revoked", now=call.server.clock())
+            if task is not None:
+                ended = {**json.parse(task.body), "status": "cancelled"}
+                ended["statusReason"] = {"text": f"{source} was merged into {target}"}
+                await write(call, transaction, task, ended)
+            continue
+        await rename_invitation(transaction, before, after)
+        if task is not None:
+            changed.append(
+                await write(
+                    call, transaction, task, repointed(json.parse(task.body), source, target)
+                )
+            )
+        moved.append(MovedInvitation(before.key, before.invitee, before.patients, before.persons))
+    return RecordMerge(
+        key=f"{call.auth.practice}/{source}",
+        practice=call.auth.practice,
+        source=source,
+        target=target,
+        at=call.server.clock(),
+        by=asked_by(call.auth),
+        changed=tuple(changed),
+        invitations=tuple(moved),
+        accounts=tuple(dict.fromkeys(plan.accounts)),
+    )
+
+
+async def write(
+    call: Call, transaction: ResourceTransaction, row: Row, tree: dict[str, Any]
+) -> Changed:
+    """Write the next version of a resource of the practice, as the practice."""
+    written = await update_in(
+        transaction,
+        call.server,
+        call.as_practice,
+        tree,
+        _whole(row.key.type, call.auth.practice),
+        key=row.key,
+        if_match=str(row.version),
+        if_none_match=None,
+    )
+    return Changed(str(row.key), row.version, written.row.version)
+
+
+async def rename_invitation(
+    transaction: ResourceTransaction, before: Invitation, after: Invitation
+) -> None:
+    """Store an invitation that is for another Patient now. Raises `Conflict`: it has changed."""
+    if not await transaction.replace(before, after):
+        message = "an invitation has changed meanwhile: try again"
+        raise Conflict(message)
+    if before.invitee != after.invitee:
+        live = await transaction.get(LiveInvitation, before.invitee)
+        if live is not None and live.invitation == before.key:
+            await transaction.delete(LiveInvitation, before.invitee)
+        await transaction.put(LiveInvitation(key=after.invitee, invitation=after.key))
+
+
+async def _task(call: Call, transaction: ResourceTransaction, invitation: Invitation) -> Row | None:
+    key = ResourceKey("Task", invitation.task)
+    row = await transaction.read(key, _whole("Task", call.auth.practice))
+    return None if row is None or row.deleted else row
+
+
+def _whole(name: str, practice: str) -> Visibility:
+    return Visibility.of_server(name, practice=practice)
