@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.portal import Portal
 from tests.builders import FAMILY, Caller, Clock, a_portal, an_ehr, oneself
+
+
+@pytest.fixture
+def log_as_it_was() -> Iterator[None]:
+    """For a test that has the log configured: nobody after it writes into what it has closed."""
+    handlers, level = logging.root.handlers, logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers, logging.root.level = handlers, level
 
 
 @pytest.fixture

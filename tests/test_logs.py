@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,12 @@ SECRETS = {
 
 
 @pytest.fixture
-def written() -> Iterator[io.StringIO]:
+def written(log_as_it_was: None) -> io.StringIO:
     """The log as the server process writes it."""
-    handlers, level = logging.root.handlers, logging.root.level
+    del log_as_it_was
     stream = io.StringIO()
     configure("debug", stream)
-    yield stream
-    structlog.reset_defaults()
-    logging.root.handlers, logging.root.level = handlers, level
+    return stream
 
 
 def fails_at(world: Any, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:

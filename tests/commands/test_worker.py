@@ -19,6 +19,8 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.outbox import OutboxMessage
 from tests.commands.running import refused, run
 
+pytestmark = pytest.mark.usefixtures("log_as_it_was")
+
 
 def ask_for(data: Path, *keys: str) -> None:
     """Leave messages in the outbox of a store."""

@@ -139,6 +139,7 @@ async def test_files_are_listed_from_the_latest_on(store: EmbeddedStore, tmp_pat
 # ---------------------------------------------------------------- secrets
 
 
+@pytest.mark.usefixtures("log_as_it_was")
 async def test_a_code_is_in_the_one_mail_and_nowhere_else(
     store: EmbeddedStore, portal: Portal, clock: Clock
 ) -> None:
