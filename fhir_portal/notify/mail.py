@@ -69,8 +69,8 @@ class MailDelivery:
         Raises `Bounced` where the address is refused for good, `UndeliverableMessage` where the
         message is; whatever else goes wrong may pass, and is tried again.
         """
+        letter = await self.compose(message)  # first: what is over needs no address
         address = address_of(message)
-        letter = await self.compose(message)
         mail = mail_of(message, letter, address, self.server)
         async with asyncio.timeout(self.seconds):
             await self._send(mail, address)

@@ -64,8 +64,8 @@ class SmsDelivery:
         Raises `Bounced` where the number is refused for good, `UndeliverableMessage` where the
         message is; whatever else goes wrong may pass, and is tried again.
         """
+        letter = await self.compose(message)  # first: what is over needs no address
         to = address_of(message)
-        letter = await self.compose(message)
         body = msgspec.json.encode({"id": message.key, "to": to, "text": letter.sms})
         request = httpx.Request(
             "POST",

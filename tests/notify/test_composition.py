@@ -229,3 +229,13 @@ def begin_again(clock: Clock, challenge: Any) -> Any:
         )
 
     return work
+
+
+async def test_what_is_over_is_over_even_where_it_has_no_address(store: EmbeddedStore) -> None:
+    """A recovery for nobody: it must not become a matter for staff."""
+    message = a_message(
+        "invitation-link", to="mail:nobody@portal.invalid", link_for="Task/7", link_attempt=2
+    )
+    server = MailServer("127.0.0.1", 9, "none", "no@portal.example.org")
+    with pytest.raises(Superseded):
+        await MailDelivery(server, composer(store, None))(message)
