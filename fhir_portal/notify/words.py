@@ -169,6 +169,11 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "The person whose record it is ended the access of an app that you had connected.",
             "an app that you had connected was disconnected.",
         ),
+        "app-ended-by-practice": _app(
+            "An app can no longer use a record",
+            "The practice ended the access of an app to a record.",
+            "the practice ended an app's access to a record.",
+        ),
         "app-narrowed": _app(
             "An app may use less of a record",
             "An app may use less of a record from now on.",
