@@ -41,6 +41,20 @@ class OperationRule:
 
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
+    "portal-invite": OperationRule(
+        "Patient",
+        (
+            ("r", "Patient"),
+            ("c", "Task"),
+            ("c", "RelatedPerson"),
+            ("r", "RelatedPerson"),
+            ("c", "Consent"),
+        ),
+        staff="invite",
+    ),
+    "invite-resend": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
+    "invite-revoke": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="revoke"),
+    "print-instructions": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
 }
 
 

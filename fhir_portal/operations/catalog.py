@@ -11,11 +11,19 @@ from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, U
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.definition import definition_of, posted, queried
+from fhir_portal.operations.invite_resend import invite_resend
+from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.portal_account import portal_account
+from fhir_portal.operations.portal_invite import portal_invite
+from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.resources.server import Server
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "portal-account": portal_account,
+    "portal-invite": portal_invite,
+    "invite-resend": invite_resend,
+    "invite-revoke": invite_revoke,
+    "print-instructions": print_instructions,
 }
 
 

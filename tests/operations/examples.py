@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from tests.builders import Json
 
-EXAMPLES: dict[str, list[Json]] = {}
+EXAMPLES: dict[str, list[Json]] = {
+    "portal-invite": [{"name": "kind", "valueCode": "self"}],
+    "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
+}

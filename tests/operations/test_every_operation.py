@@ -32,12 +32,12 @@ def scopes_of(context: str, code: str, *, without: tuple[str, str] | None = None
 
 
 def caller_of(kind: str, code: str, **changes: Any) -> Any:
-    """Somebody who may call an operation: an EHR, or staff with the permission and no other."""
+    """Somebody who may call an operation: an EHR, or staff who view and have the permission."""
     if kind == "system":
         return replace(an_ehr(), scopes=scopes_of("system", code), **changes)
     member = a_member_of_staff()
     assert member.staff is not None
-    staff = replace(member.staff, permissions=frozenset({RULES[code].staff or ""}))
+    staff = replace(member.staff, permissions=frozenset({"view", RULES[code].staff or ""}))
     return replace(member, scopes=scopes_of("user", code), staff=staff, **changes)
 
 
