@@ -24,8 +24,11 @@ from markupsafe import Markup
 
 LANGUAGES: Final = ("en", "es")
 _MARGIN: Final = 18.0
+_NORMAL: Final = 12.0
+_LARGE: Final = 18.0
+"""Points; what is called large print begins with 18."""
 _ENCODING: Final = "windows-1252"
-_WITHOUT_PARTS: Final = {"Ł": "L", "ł": "l", "Đ": "D", "đ": "d", "ı": "i", "Ħ": "H", "ħ": "h"}
+_WITHOUT_PARTS: Final = {"Ł": "L", "ł": "l", "Đ": "D", "đ": "d", "\u0131": "i", "Ħ": "H", "ħ": "h"}
 """Letters that Unicode does not take apart."""
 _POINT: Final = 0.3528
 """Millimetres."""
@@ -54,6 +57,7 @@ class Words:
     days: tuple[str, ...]
     months: tuple[str, ...]
     date: str
+    time: str
 
 
 WORDS: Final = {
@@ -73,7 +77,7 @@ WORDS: Final = {
             "Keep it like a key until then. Nobody from the practice will ask you for these codes "
             "by telephone, mail or text message."
         ),
-        help_at="Questions, or a new sheet: {practice}, {phone}",
+        help_at="Questions, or a new sheet: call {practice}.",
         help_here="Questions, or a new sheet: ask at {practice}.",
         days=("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
         months=(
@@ -81,6 +85,7 @@ WORDS: Final = {
             *("September", "October", "November", "December"),
         ),
         date="{weekday}, {month} {day}, {year}, {time} ({zone})",
+        time="%I:%M %p",
     ),
     "es": Words(
         title="Su acceso al portal del paciente",
@@ -99,7 +104,7 @@ WORDS: Final = {
             "Guárdela hasta entonces como una llave. Nadie del consultorio le pedirá estos códigos "
             "por teléfono, correo o mensaje."
         ),
-        help_at="Preguntas, o una hoja nueva: {practice}, {phone}",
+        help_at="Preguntas, o una hoja nueva: llame a {practice}.",
         help_here="Preguntas, o una hoja nueva: en {practice}.",
         days=("lunes", "martes", "miércoles", "jueves", "viernes", "sábado", "domingo"),
         months=(
@@ -107,6 +112,7 @@ WORDS: Final = {
             *("septiembre", "octubre", "noviembre", "diciembre"),
         ),
         date="{weekday} {day} de {month} de {year}, {time} ({zone})",
+        time="%H:%M h",
     ),
 }
 """By language (BCP 47). A further one is a further entry."""
@@ -148,7 +154,7 @@ class Sheet:
             day=moment.day,
             month=words.months[moment.month - 1],
             year=moment.year,
-            time=f"{moment:%H:%M}",
+            time=moment.strftime(words.time).removeprefix("0"),
             zone=moment.tzname() or self.zone,
         )
         return words.until.format(when=when)
@@ -157,7 +163,7 @@ class Sheet:
     def help(self) -> str:
         """Whom to ask."""
         text = self.words.help_at if self.phone else self.words.help_here
-        return text.format(practice=self.practice, phone=self.phone)
+        return text.format(practice=self.practice)
 
     @property
     def whom(self) -> str:
@@ -181,7 +187,8 @@ def as_html(sheet: Sheet) -> bytes:
 def as_pdf(sheet: Sheet, *, now: float) -> bytes:
     """Return the sheet as a PDF, made at ``now`` (seconds since 1970 UTC)."""
     paper = "letter" if sheet.zone.startswith(_LETTER_ZONES) else "A4"
-    size = 16.0 if sheet.large else 12.0
+    size = _LARGE if sheet.large else _NORMAL
+    small = size if sheet.large else size * 0.85
     pdf = FPDF(format=paper)
     pdf.core_fonts_encoding = _ENCODING
     pdf.set_creation_date(datetime.fromtimestamp(now, ZoneInfo("UTC")))
@@ -206,7 +213,7 @@ def as_pdf(sheet: Sheet, *, now: float) -> bytes:
             (words.portal_id, sheet.portal_id),
             (words.word, sheet.word),
         ):
-            _line(whole, name, size * 0.85)
+            _line(whole, name, small)
             _line(whole, value, size * 1.5, bold=True, family="Courier")
             whole.ln(size * 0.12)
         _line(whole, words.ask, size)
@@ -215,27 +222,27 @@ def as_pdf(sheet: Sheet, *, now: float) -> bytes:
         _line(whole, sheet.until, size, bold=True)
         _line(whole, words.keep, size)
         whole.ln(size * 0.25)
-        _line(whole, sheet.help, size, bold=True)
+        _line(whole, sheet.help, size)
+        if sheet.phone:
+            _line(whole, sheet.phone, size * 1.2, bold=True)
     return bytes(pdf.output())
 
 
 def _begin(pdf: FPDF, sheet: Sheet, size: float) -> None:
-    """The QR code, and beside it what to do with it."""
+    """The QR code and what to do with it; below, on a line of its own, the address to type."""
     code = segno.make(sheet.link, error="m")
     picture = io.BytesIO()
     code.save(picture, kind="png", scale=8, border=4)
     side = 52.0 if sheet.large else 44.0
     top = pdf.get_y() + 1
-    pdf.image(picture, x=_MARGIN, y=top, w=side, h=side, alt_text=sheet.words.scan)
-    left = _MARGIN + side + 5
-    pdf.set_left_margin(left)
-    pdf.set_xy(left, top + 3)
+    pdf.image(picture, x=_MARGIN - 3, y=top, w=side, h=side, alt_text=sheet.words.scan)
+    pdf.set_left_margin(_MARGIN + side + 2)
+    pdf.set_xy(_MARGIN + side + 2, top + side / 3)
     _line(pdf, sheet.words.scan, size)
-    pdf.ln(size * 0.25)
-    _line(pdf, sheet.words.or_type, size)
-    _line(pdf, sheet.portal, size, bold=True)
     pdf.set_left_margin(_MARGIN)
     pdf.set_xy(_MARGIN, max(pdf.get_y(), top + side))
+    _line(pdf, sheet.words.or_type, size)
+    _line(pdf, sheet.portal, size * 1.1, bold=True)
 
 
 def _line(
