@@ -17,6 +17,7 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
+from fhir_portal.accounts.practice import Practice, local_time
 from fhir_portal.records import DuplicateRecord, Record, RecordReader, RecordTransaction
 
 Kind = Literal["self", "guardian", "representative", "caregiver", "payer"]
@@ -436,7 +437,8 @@ def link_maker(
         found = await reader.get(Invitation, key)
         if found is None or found.attempt != attempt or not found.is_usable(clock()):
             return None
-        return {"link": f"{base}/activate/{secrets.of(found).link}"}
+        link = f"{base}/activate/{secrets.of(found).link}"
+        return {"link": link, "until": await _until(reader, found)}
 
     return make
 
@@ -453,9 +455,15 @@ def code_maker(
         found = await reader.get(Invitation, key)
         if found is None or found.attempt != attempt or not found.is_usable(clock()):
             return None
-        return {"code": secrets.of(found).code}
+        return {"code": secrets.of(found).code, "until": await _until(reader, found)}
 
     return make
+
+
+async def _until(reader: RecordReader, invitation: Invitation) -> str:
+    """Return until when an attempt is good, in the practice's own time."""
+    practice = await reader.get(Practice, invitation.practice)
+    return local_time(practice.zone if practice else "UTC", invitation.ends)
 
 
 async def invitations_of(reader: RecordReader, invitee: str) -> list[Invitation]:

@@ -132,35 +132,33 @@ def _write(tree: dict[str, Any], invitation: Invitation) -> None:
 
 
 async def progress(
-    server: Server, key: str, state: State, *, attempt: int, message: OutboxMessage | None = None
+    transaction: ResourceTransaction, server: Server, key: str, state: State, *, attempt: int
 ) -> Invitation | None:
     """Note that an attempt is ``sent``, ``delivered`` or ``opened``, in the Task too.
 
-    ``None``: it is over, superseded, or has been there before. A message that was sent is in the
-    patient's record as a Communication, without its content and its address.
+    ``None``: it is over, superseded, or has been there before.
     """
-
-    async def change(transaction: ResourceTransaction) -> Invitation | None:
-        changed = await advance(transaction, key, state, attempt=attempt, now=server.clock())
-        if changed is None:
-            return None
+    changed = await advance(transaction, key, state, attempt=attempt, now=server.clock())
+    if changed is not None:
         await follow(transaction, server, changed)
-        if message is not None:
-            await _log_sending(transaction, server, changed, message)
-        return changed
-
-    return await server.store.transact(change)
+    return changed
 
 
-async def sent(server: Server, message: OutboxMessage) -> Invitation | None:
+async def sent(
+    transaction: ResourceTransaction, server: Server, message: OutboxMessage
+) -> Invitation | None:
     """Note that the message with an invitation's link went out; of others nothing is noted.
 
-    For delivery to call after success; a second call changes nothing.
+    `fhir_portal.notify.outbox.Arrived` for delivery; a second call changes nothing. In the
+    patient's record it is a Communication, without the message's content and its address.
     """
     if message.link_for is None or not message.link_for.startswith(LINK_PREFIX):
         return None
     key = message.link_for.removeprefix(LINK_PREFIX)
-    return await progress(server, key, "sent", attempt=message.link_attempt, message=message)
+    changed = await progress(transaction, server, key, "sent", attempt=message.link_attempt)
+    if changed is not None:
+        await _log_sending(transaction, server, changed, message)
+    return changed
 
 
 async def expire(

@@ -6,7 +6,6 @@ import asyncio
 import base64
 from typing import Final
 
-from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.invitation import Channel, Invitation
 from fhir_portal.accounts.practice import Practice
@@ -15,6 +14,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify.letterhead import letterhead_of
 from fhir_portal.operations.attempts import attempt_again
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.invitation_task import invitation_of
@@ -53,8 +53,8 @@ async def print_instructions(call: Call) -> FhirResponse:
             channel=channel, contact=None, lifetime=hours_of(call), reason=reason,
         )  # fmt: skip
         practice = await practice_of(transaction, call.auth.practice)
-        phone = await _phone(transaction, practice)
-        return again, rows, practice, phone, await _initials(transaction, again)
+        head = await letterhead_of(transaction, practice.key, portal=call.collaborators.base)
+        return again, rows, practice, head.phone, await _initials(transaction, again)
 
     again, rows, practice, phone, whom = await call.server.store.transact(work)
     own = secrets.of(again)
@@ -89,20 +89,6 @@ async def _channel(call: Call, transaction: ResourceTransaction, row: Row) -> Ch
     """Return by which channel a printed sheet goes: as before, where that was on paper."""
     found = await invitation_of(transaction, call.auth.practice, row.key.id)
     return found.channel if found is not None and found.channel in HANDED_OVER else _PAPER
-
-
-async def _phone(transaction: ResourceTransaction, practice: Practice) -> str:
-    """Return the practice's telephone: the first of its Organization, ``""`` if there is none."""
-    key = local_target(practice.organization or "")
-    if key is None or key.type != "Organization":
-        return ""
-    row = await transaction.read(key, Visibility.of_server(key.type, practice=practice.key))
-    if row is None or row.deleted:
-        return ""
-    for point in json.parse(row.body).get("telecom") or ():
-        if point.get("system") == "phone" and point.get("value") and point.get("use") != "old":
-            return str(point["value"])
-    return ""
 
 
 async def _initials(transaction: ResourceTransaction, invitation: Invitation) -> str:

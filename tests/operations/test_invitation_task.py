@@ -27,8 +27,10 @@ from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.jobs import Job, work_off
+from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations import invitation_task as room
 from fhir_portal.operations.invitation_jobs import invitation_jobs
-from fhir_portal.operations.invitation_task import activate_grants, follow, progress, sent
+from fhir_portal.operations.invitation_task import activate_grants, follow
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
@@ -65,6 +67,20 @@ GUARDIAN: Json = {
 
 def secrets(portal: Portal) -> InvitationSecrets:
     return InvitationSecrets(portal.collaborators.derive("invitations"))
+
+
+async def progress(portal: Portal, key: str, state: Any, *, attempt: int) -> Invitation | None:
+    async def note(transaction: Any) -> Invitation | None:
+        return await room.progress(transaction, portal.server, key, state, attempt=attempt)
+
+    return await portal.server.store.transact(note)
+
+
+async def sent(portal: Portal, message: OutboxMessage) -> Invitation | None:
+    async def note(transaction: Any) -> Invitation | None:
+        return await room.sent(transaction, portal.server, message)
+
+    return await portal.server.store.transact(note)
 
 
 async def status(caller: Caller, task: str) -> tuple[str, str]:
@@ -322,10 +338,10 @@ async def test_the_task_says_that_the_link_was_sent_and_the_record_that_somebody
 ) -> None:
     made = await invited(desk, "bo")
     code, link = await messages(practice)
-    assert await sent(portal.server, code) is None
+    assert await sent(portal, code) is None
     assert await status(desk, made["invitation"]) == ("requested", "queued")
-    assert await sent(portal.server, link) is not None
-    assert await sent(portal.server, link) is None
+    assert await sent(portal, link) is not None
+    assert await sent(portal, link) is None
     assert await status(desk, made["invitation"]) == ("requested", "sent")
     (logged,) = (await ehr.get("Communication?subject=Patient/bo")).entries
     assert logged["medium"][0]["coding"][0]["code"] == "EMAILWRIT"
@@ -340,7 +356,7 @@ async def test_a_message_of_an_attempt_that_is_void_says_nothing(
     made = await invited(desk, "cy")
     (link,) = await messages(practice)
     await call(desk, made["invitation"], "invite-resend")
-    assert await sent(portal.server, link) is None
+    assert await sent(portal, link) is None
     assert await status(desk, made["invitation"]) == ("requested", "queued")
 
 
@@ -353,11 +369,11 @@ async def test_the_task_follows_each_step(
 ) -> None:
     made = await invited(desk, "bo")
     key = f"{DERM}/{made['invitation']}"
-    assert await progress(portal.server, key, state, attempt=2) is None
-    assert await progress(portal.server, key, state, attempt=1) is not None
+    assert await progress(portal, key, state, attempt=2) is None
+    assert await progress(portal, key, state, attempt=1) is not None
     assert await status(desk, made["invitation"]) == (of_task, state)
     if state != "sent":
-        assert await progress(portal.server, key, "sent", attempt=1) is None
+        assert await progress(portal, key, "sent", attempt=1) is None
 
 
 async def test_redeemed_its_grant_is_active_as_it_was_proposed(
@@ -411,12 +427,12 @@ async def test_what_a_client_writes_into_the_task_changes_nothing_about_the_invi
     await ehr.store(task | {"status": "completed"})
     invitation = await the_invitation(practice, made["invitation"])
     assert (invitation.state, invitation.ends) == ("queued", START + LIFETIME)
-    await progress(portal.server, invitation.key, "sent", attempt=1)
+    await progress(portal, invitation.key, "sent", attempt=1)
     assert (await ehr.get(made["invitation"])).json["restriction"]["period"]["end"] == made[
         "expires"
     ]
     await ehr.delete(made["invitation"])
-    assert await progress(portal.server, invitation.key, "opened", attempt=1) is not None
+    assert await progress(portal, invitation.key, "opened", attempt=1) is not None
 
 
 # ---------------------------------------------------------------- ended by time
