@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
+from fhir_portal.accounts import invitation
 from fhir_portal.accounts.credentials import Passwords, SignIn
 from fhir_portal.accounts.one_time_code import KEY_PURPOSE, LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.sessions import SessionLimits, Sessions
@@ -43,6 +44,7 @@ from fhir_portal.notify.outbox import (
     CHANNELS,
     Channel,
     Delivery,
+    OutboxMessage,
     deliver_channel,
     deliver_due,
 )
@@ -51,10 +53,13 @@ from fhir_portal.notify.recovery import USERNAME_PREFIX, username_fields
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.notify.sms import SmsDelivery, SmsGateway
 from fhir_portal.operations.catalog import operations_of
+from fhir_portal.operations.invitation_jobs import invitation_jobs
+from fhir_portal.operations.invitation_task import sent
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
-from fhir_portal.resources.store import PortalStore
+from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import Settings, load
 from fhir_portal.smart import outbound
 from fhir_portal.smart.client_keys import ClientKeys
@@ -229,6 +234,12 @@ class Application:
         )
         self.makers[LINK_PREFIX] = code_maker(self.codes)
         self.makers[USERNAME_PREFIX] = username_fields
+        invitations = invitation_secrets(self.keys.derive)
+        self.makers[invitation.LINK_PREFIX] = invitation.link_maker(
+            invitations, settings.base_url, clock
+        )
+        self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
+        self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
@@ -407,8 +418,12 @@ class Application:
                 clock=self.clock,
                 recipients=self._recipients,
                 given_up=self._given_up,
+                arrived=self._arrived,
             )
         return arrived
+
+    async def _arrived(self, transaction: ResourceTransaction, message: OutboxMessage) -> None:
+        await sent(transaction, self.portal.server, message)
 
     async def _do_jobs(self) -> None:
         await jobs.work_off(self.store, self.jobs, worker=self._worker, clock=self.clock)
@@ -426,6 +441,7 @@ class Application:
             clock=self.clock,
             recipients=self._recipients,
             given_up=self._given_up,
+            arrived=self._arrived,
         )
 
     def _capabilities(self) -> bytes:

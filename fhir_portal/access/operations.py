@@ -58,6 +58,20 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-accounts": OperationRule("Person", (("r", "Person"), ("s", "Person")), staff="view"),
     "merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
     "undo-merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
+    "portal-invite": OperationRule(
+        "Patient",
+        (
+            ("r", "Patient"),
+            ("c", "Task"),
+            ("c", "RelatedPerson"),
+            ("r", "RelatedPerson"),
+            ("c", "Consent"),
+        ),
+        staff="invite",
+    ),
+    "invite-resend": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
+    "invite-revoke": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="revoke"),
+    "print-instructions": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
 }
 
 

@@ -17,10 +17,12 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
+from fhir_portal.accounts.practice import Practice, local_time
 from fhir_portal.records import DuplicateRecord, Record, RecordReader, RecordTransaction
 
 Kind = Literal["self", "guardian", "representative", "caregiver", "payer"]
 Channel = Literal["mail", "sms", "letter", "paper", "desk"]
+CodeBy = Literal["mail", "sms", "hand"]
 State = Literal["queued", "sent", "delivered", "opened", "redeemed", "expired", "revoked"]
 """``Task.businessStatus`` of an invitation."""
 
@@ -47,11 +49,13 @@ class Invitation(Record, frozen=True, kw_only=True):
     """One invitation; ``key`` is ``<practice>/Task/<id>``.
 
     ``invitee`` is ``<practice>/Patient/<id>`` or ``<practice>/RelatedPerson/<id>``, of whom one
-    invitation is live at most. ``patients`` are the records that it opens, as ``Patient/<id>``;
-    ``persons`` who the invited person is to each of them, in the same order (``Patient`` or
-    ``RelatedPerson/<id>``); ``grants`` the Consents that become active with it. ``to`` is the
-    address that it went to, ``""`` for what is handed over. ``attempt`` counts issues, ``tries``
-    the wrong tries on the latest. Times are seconds since 1970 UTC.
+    invitation is live at most, as of each of ``persons``. ``patients`` are the records that it
+    opens, as ``Patient/<id>``; ``persons`` who the invited person is to each of them, in the same
+    order (``Patient`` or ``RelatedPerson/<id>``); ``grants`` the Consents that become active with
+    it. ``tasks`` are the ids of the Tasks that stand for it in the further records, whose readers
+    must not learn of each other. ``to`` is the address that it went to, ``""`` for what is handed
+    over; ``code_by`` how the security code went: to another contact, or by hand. ``attempt`` counts
+    issues, ``tries`` the wrong tries on the latest. Times are seconds since 1970 UTC.
     """
 
     kind: ClassVar[str] = "invitation"
@@ -66,7 +70,9 @@ class Invitation(Record, frozen=True, kw_only=True):
     created: float
     ends: float
     grants: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     to: str = ""
+    code_by: CodeBy = "hand"
     state: State = "queued"
     attempt: int = 1
     tries: int = 0
@@ -80,6 +86,12 @@ class Invitation(Record, frozen=True, kw_only=True):
         return self.key.rpartition("/")[2]
 
     @property
+    def invitees(self) -> tuple[str, ...]:
+        """Whom it invites to each record, as `LiveInvitation` names them."""
+        others = (f"{self.practice}/{person}" for person in self.persons)
+        return tuple(dict.fromkeys((self.invitee, *others)))
+
+    @property
     def is_locked(self) -> bool:
         """Whether it was tried too often."""
         return self.tries >= TRIES
@@ -90,7 +102,7 @@ class Invitation(Record, frozen=True, kw_only=True):
 
 
 class LiveInvitation(Record, frozen=True, kw_only=True):
-    """Makes one invitation of a person live at most: ``key`` is the invitee."""
+    """Makes one invitation of a person live at most: ``key`` is one of its ``invitees``."""
 
     kind: ClassVar[str] = "live-invitation"
 
@@ -291,19 +303,19 @@ async def issue(
 
     Raises `AlreadyInvited`: the same person has a live one.
     """
-    live = LiveInvitation(key=invitation.invitee, invitation=invitation.key)
-    before = await transaction.get(LiveInvitation, live.key)
-    if before is not None:
-        there = await transaction.get(Invitation, before.invitation)
-        if there is not None and there.is_usable(invitation.created):
-            raise AlreadyInvited(there.key)
-        if there is not None and there.state in LIVE:
-            await end(transaction, secrets, there, "expired", now=invitation.created)
-        await transaction.delete(LiveInvitation, live.key)
-    try:
-        await transaction.insert(live)
-    except DuplicateRecord:
-        raise AlreadyInvited(invitation.key) from None
+    for invitee in invitation.invitees:
+        before = await transaction.get(LiveInvitation, invitee)
+        if before is not None:
+            there = await transaction.get(Invitation, before.invitation)
+            if there is not None and there.is_usable(invitation.created):
+                raise AlreadyInvited(there.key)
+            if there is not None and there.state in LIVE:
+                await end(transaction, secrets, there, "expired", now=invitation.created)
+            await transaction.delete(LiveInvitation, invitee)
+        try:
+            await transaction.insert(LiveInvitation(key=invitee, invitation=invitation.key))
+        except DuplicateRecord:
+            raise AlreadyInvited(invitation.key) from None
     kept = await secrets.keep(transaction, invitation)
     await transaction.insert(kept)
     return kept
@@ -318,6 +330,7 @@ async def issue_again(
     channel: Channel,
     to: str,
     now: float,
+    code_by: CodeBy = "hand",
 ) -> Invitation:
     """Make another attempt of an invitation that nobody redeemed; return it. Raises `NotUsable`.
 
@@ -325,11 +338,12 @@ async def issue_again(
     """
     if invitation.state in {"redeemed", "revoked"} or invitation.attempt >= MOST_ATTEMPTS:
         raise NotUsable
-    other = await transaction.get(LiveInvitation, invitation.invitee)
-    if other is not None and other.invitation != invitation.key:
-        raise AlreadyInvited(other.invitation)
-    if other is None:
-        await transaction.insert(LiveInvitation(key=invitation.invitee, invitation=invitation.key))
+    for invitee in invitation.invitees:
+        other = await transaction.get(LiveInvitation, invitee)
+        if other is not None and other.invitation != invitation.key:
+            raise AlreadyInvited(other.invitation)
+        if other is None:
+            await transaction.insert(LiveInvitation(key=invitee, invitation=invitation.key))
     again = msgspec.structs.replace(
         invitation,
         attempt=invitation.attempt + 1,
@@ -338,6 +352,7 @@ async def issue_again(
         ends=ends,
         channel=channel,
         to=to,
+        code_by=code_by,
         changed=now,
         expires=None,
     )
@@ -398,9 +413,10 @@ async def end(
         found, state=state, changed=now, redeemed_by=account, expires=now + KEPT_SECONDS
     )
     await secrets.forget(transaction, found, found.attempt)
-    live = await transaction.get(LiveInvitation, found.invitee)
-    if live is not None and live.invitation == found.key:
-        await transaction.delete(LiveInvitation, found.invitee)
+    for invitee in found.invitees:
+        live = await transaction.get(LiveInvitation, invitee)
+        if live is not None and live.invitation == found.key:
+            await transaction.delete(LiveInvitation, invitee)
     await transaction.put(ended)
     return ended
 
@@ -421,7 +437,8 @@ def link_maker(
         found = await reader.get(Invitation, key)
         if found is None or found.attempt != attempt or not found.is_usable(clock()):
             return None
-        return {"link": f"{base}/activate/{secrets.of(found).link}"}
+        link = f"{base}/activate/{secrets.of(found).link}"
+        return {"link": link, "until": await _until(reader, found)}
 
     return make
 
@@ -438,9 +455,15 @@ def code_maker(
         found = await reader.get(Invitation, key)
         if found is None or found.attempt != attempt or not found.is_usable(clock()):
             return None
-        return {"code": secrets.of(found).code}
+        return {"code": secrets.of(found).code, "until": await _until(reader, found)}
 
     return make
+
+
+async def _until(reader: RecordReader, invitation: Invitation) -> str:
+    """Return until when an attempt is good, in the practice's own time."""
+    practice = await reader.get(Practice, invitation.practice)
+    return local_time(practice.zone if practice else "UTC", invitation.ends)
 
 
 async def invitations_of(reader: RecordReader, invitee: str) -> list[Invitation]:

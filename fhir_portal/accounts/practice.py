@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 from fhir_portal.records import Record, RecordReader
 
@@ -20,6 +22,13 @@ class Practice(Record, frozen=True, kw_only=True):
     zone: str = "UTC"
     organization: str | None = None
     phone: str | None = None
+
+
+def local_time(zone: str, moment: float) -> str:
+    """Return a moment (seconds since 1970 UTC) as people of a practice read it, with its zone."""
+    there = datetime.fromtimestamp(moment, ZoneInfo(zone))
+    clock = f"{there:%I:%M %p}".removeprefix("0")
+    return f"{there:%A, %B} {there.day}, {there.year}, {clock} ({there.tzname() or zone})"
 
 
 async def practice_names(reader: RecordReader, persons: Sequence[str]) -> list[str]:

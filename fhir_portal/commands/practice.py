@@ -11,6 +11,13 @@ import typer
 
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.contacts import InvalidContact, telephone_number
+from fhir_portal.accounts.policy import (
+    PracticePolicy,
+    UnknownPolicy,
+    changed,
+    policy_of,
+    shown,
+)
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.commands.store import Refused, run_in_store
@@ -115,6 +122,53 @@ def recovery(
     shown = {"key": key, "security_questions": security_questions}
     asked = "asked" if security_questions else "not asked"
     typer.echo(json.dumps(shown, indent=2) if as_json else f"security questions are {asked}")
+
+
+@practice_commands.command("policy")
+def policy(
+    key: Annotated[str, typer.Argument(help="The practice's key.")],
+    *,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Set one; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a practice has decided about invitations and accounts, or set some of it."""
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        wanted: dict[str, str] = {}
+        for one in settings or ():
+            name, equals, value = one.partition("=")
+            if not equals:
+                raise Refused(f"--set takes NAME=VALUE, and not '{one}'")
+            wanted[name.strip()] = value
+
+        async def change(transaction: RecordTransaction) -> PracticePolicy:
+            if await transaction.get(Practice, key) is None:
+                raise Refused(f"there is no practice '{key}'")
+            before = await policy_of(transaction, key)
+            after = changed(before, wanted)
+            if after != before:
+                await transaction.put(after)
+            return after
+
+        try:
+            return shown(await store.transact(change))
+        except UnknownPolicy as error:
+            raise Refused(str(error)) from None
+
+    found = run_in_store(work)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    for name, value in found.items() if not as_json else ():
+        typer.echo(f"{name:24}  {_told(value)}".rstrip())
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _shown(practice: Practice) -> dict[str, Any]:

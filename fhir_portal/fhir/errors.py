@@ -147,9 +147,13 @@ class Unprocessable(FhirError):
 
 
 class TooManyRequests(FhirError):
-    """Slow down."""
+    """Slow down: ``retry_after`` is in seconds."""
 
     status, code = 429, "throttled"
+
+    def __init__(self, message: str = "", *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Unavailable(FhirError):

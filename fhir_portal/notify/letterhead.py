@@ -18,12 +18,13 @@ NO_PRACTICE: Final = "your patient portal"
 async def letterhead_of(reader: IdentityReader, practice: str, *, portal: str) -> Letterhead:
     """Return a practice's letterhead; ``portal`` is the base URL.
 
-    The telephone is the first one of the practice's Organization (``telecom``), ``""`` if none.
+    The telephone is the first one of the practice's Organization (``telecom``), or the one that the
+    operator has set; ``""`` if there is none.
     """
     found = await reader.get(Practice, practice)
     if found is None:
         return Letterhead(NO_PRACTICE, "", portal)
-    return Letterhead(found.name, await _phone(reader, found), portal)
+    return Letterhead(found.name, await _phone(reader, found) or found.phone or "", portal)
 
 
 async def _phone(reader: IdentityReader, practice: Practice) -> str:

@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import ClassVar, Final, Literal, Protocol, get_args
+from typing import Any, ClassVar, Final, Literal, Protocol, get_args
 
 import msgspec
 
@@ -138,6 +138,9 @@ class Recipients(Protocol):
         ...
 
 
+Arrived = Callable[[Any, OutboxMessage], Awaitable[None]]
+"""Notes a message that was handed over, in the transaction (of the store) that says so."""
+
 GivenUp = Callable[[RecordTransaction, OutboxMessage, str, bool, float], Awaitable[None]]
 """Notes a message that never arrived, why, whether its address bounced, and the time."""
 
@@ -228,6 +231,7 @@ async def deliver_due(
     clock: Callable[[], float],
     recipients: Recipients | None = None,
     given_up: GivenUp | None = None,
+    arrived: Arrived | None = None,
 ) -> int:
     """Deliver what is due on every channel, once; returns how many messages arrived."""
     async with asyncio.TaskGroup() as tasks:
@@ -241,6 +245,7 @@ async def deliver_due(
                     clock=clock,
                     recipients=recipients,
                     given_up=given_up,
+                    arrived=arrived,
                 )
             )
             for channel in CHANNELS
@@ -257,21 +262,23 @@ async def deliver_channel(
     clock: Callable[[], float],
     recipients: Recipients | None = None,
     given_up: GivenUp | None = None,
+    arrived: Arrived | None = None,
 ) -> int:
     """Deliver what is due on a channel, `AT_ONCE` of it at a time; returns how many arrived.
 
     A failure puts the message back with a growing delay, the tenth gives it up. What ``recipients``
-    know is replaced by messages to them. ``given_up`` is told in the transaction that gives up.
+    know is replaced by messages to them. ``given_up`` is told in the transaction that gives up,
+    ``arrived`` in the one that says that it was handed over.
     """
 
     async def one_after_the_other() -> int:
-        arrived = 0
+        count = 0
         while (held := await claim(store, channel, worker, clock())) is not None:
             if recipients is not None and recipients.are_meant_by(held.work.to):
                 await _address(store, held, recipients, given_up, clock())
             else:
-                arrived += await _deliver(store, held, delivery, given_up, clock)
-        return arrived
+                count += await _deliver(store, held, delivery, given_up, arrived, clock)
+        return count
 
     async with asyncio.TaskGroup() as tasks:
         going = [tasks.create_task(one_after_the_other()) for _ in range(AT_ONCE[channel])]
@@ -305,6 +312,7 @@ async def _deliver(
     held: Lease[OutboxMessage],
     delivery: Delivery,
     given_up: GivenUp | None,
+    arrived: Arrived | None,
     clock: Callable[[], float],
 ) -> bool:
     began = clock()
@@ -316,13 +324,15 @@ async def _deliver(
 
     now = clock()
 
-    async def arrived(transaction: RecordTransaction) -> None:
+    async def finished(transaction: RecordTransaction) -> None:
         await finish_in(transaction, held, now=now)
         if held.work.pauses:
             await transaction.delete(Pause, held.work.to)
+        if arrived is not None:
+            await arrived(transaction, held.work)
 
     try:
-        await store.transact(arrived)
+        await store.transact(finished)
     except StaleLease:
         return False  # it took longer than the lease: somebody else is at it, or was
     return True

@@ -479,7 +479,9 @@ def _check(
 
 
 def render(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> Letter:
-    """Return the letter; ``fields`` may hold its code or link, and what else they hold is left out.
+    """Return the letter; ``fields`` may hold its code or link, and ``until`` when that is good.
+
+    What else they hold is left out.
 
     Raises `UnfitValue` when what the message is made to carry is missing or malformed.
     """
@@ -491,14 +493,15 @@ def render(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> L
         "Please do not reply to this message: nobody reads the answers. "
         f"If you have questions, call {common['practice']}{call}."
     )
+    until = f"It is good until {_value(fields['until'])}." if fields.get("until") else ""
     short = common["practice"]
     if len(short) > _LONGEST_NAME_IN_SMS:
         short = short[: _LONGEST_NAME_IN_SMS - 3].rstrip() + "..."
     return Letter(
         sender=common["practice"],
         subject=_filled(words.subject, common),
-        text=f"{_filled(words.body, values)}\n\n{footer}\n",
-        sms=_filled(words.sms, values | {"practice": short}),
+        text="\n\n".join(filter(None, (_filled(words.body, values), until, footer))) + "\n",
+        sms=" ".join(filter(None, (_filled(words.sms, values | {"practice": short}), until))),
         code=secret.get("code"),
         link=secret.get("link"),
     )

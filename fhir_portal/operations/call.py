@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -94,15 +95,23 @@ class Call:
 
         Only what `decide_operation` has permitted is written under it; it never leaves the call.
         """
-        return AuthContext(
-            client=self.auth.client,
-            context="system",
-            scopes=ScopeSet.parse("system/*.cruds"),
-            practice=self.auth.practice,
-            expires=self.auth.expires,
-            token="",
-            permissions=frozenset({GRANT_WRITING, LABEL}),
-        )
+        return acting_for(self.auth.practice, self.auth.client)
+
+
+def acting_for(practice: str, client: str) -> AuthContext:
+    """Return the server acting for a practice, because of a client or of itself (``""``).
+
+    It is for what was decided on already, and never becomes a caller.
+    """
+    return AuthContext(
+        client=client,
+        context="system",
+        scopes=ScopeSet.parse("system/*.cruds"),
+        practice=practice,
+        expires=math.inf,
+        token="",
+        permissions=frozenset({GRANT_WRITING, LABEL}),
+    )
 
 
 Operation = Callable[[Call], Awaitable[FhirResponse]]

@@ -14,9 +14,13 @@ from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.invite_resend import invite_resend
+from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.merge import merge
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
+from fhir_portal.operations.portal_invite import portal_invite
+from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.undo_merge import undo_merge
@@ -32,6 +36,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "portal-accounts": portal_accounts,
     "merge": merge,
     "undo-merge": undo_merge,
+    "portal-invite": portal_invite,
+    "invite-resend": invite_resend,
+    "invite-revoke": invite_revoke,
+    "print-instructions": print_instructions,
 }
 
 

@@ -48,6 +48,10 @@ async def before_change(
         message = "this client may not change a standing grant"
         raise Forbidden(message)
     if not may_write:
+        if is_grant(old) and old.get("status") == "proposed":
+            # It becomes active as it stands once an invitation is redeemed.
+            message = "this client may not change a proposed grant"
+            raise Forbidden(message)
         return
     grant = None
     if new is not None and is_grant(new):

@@ -36,6 +36,7 @@ from fhir_portal.fhir.reference import (
     references_in,
 )
 from fhir_portal.resources import consent
+from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
 from fhir_portal.resources.validation import status_for, validate
@@ -292,6 +293,9 @@ async def store_extracted(
     await consent.before_change(
         transaction, auth, auth.practice, old or {}, tree, now=server.clock()
     )
+    rule = EVENT_RULES.get(facts.resource_type)
+    if rule is not None:
+        await rule(transaction, auth.practice, old or {}, tree, now=server.clock())
     _set_meta(tree, version, updated)
     row = Row(facts, version, updated, method, json.dumps(tree))
     edges = edges_of(tree)

@@ -51,7 +51,9 @@ def refusal(
     elif isinstance(error, Forbidden):
         challenge = (_dpop if dpop else _bearer)("insufficient_scope")
         headers.append((b"www-authenticate", challenge.encode()))
-    elif isinstance(error, TooManyRequests | Unavailable):
+    elif isinstance(error, TooManyRequests):
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    elif isinstance(error, Unavailable):
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(allow).encode()))

@@ -255,8 +255,9 @@ async def test_a_message_holds_the_link_or_the_code_and_never_both(house: House)
     link = await content(house.store, LINK_PREFIX + invitation.key, 1)
     code = await content(house.store, CODE_PREFIX + invitation.key, 1)
     secrets = SECRETS.of(invitation)
-    assert link == {"link": f"https://portal.example/activate/{secrets.link}"}
-    assert code == {"code": secrets.code}
+    until = "Wednesday, March 20, 2030, 5:46 PM (UTC)"
+    assert link == {"link": f"https://portal.example/activate/{secrets.link}", "until": until}
+    assert code == {"code": secrets.code, "until": until}
     assert await content(house.store, LINK_PREFIX + invitation.key, 2) is None
     house.clock.now = invitation.ends
     assert await content(house.store, LINK_PREFIX + invitation.key, 1) is None

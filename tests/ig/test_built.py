@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import fhirkit
 import pytest
 
+from fhir_portal.accounts.invitation import State
 from fhir_portal.fhir import definitions
 from ig import generate_r4
 
@@ -46,6 +47,8 @@ def test_examples_are_kept_out_of_what_the_server_loads() -> None:
 def test_the_codes_other_rooms_rely_on_are_published() -> None:
     assert codes("consent-category") == {"proxy-grant"}
     assert codes("portal-tag") == {"directory", "withheld"}
+    assert codes("portal-task") == {"portal-invite"}
+    assert codes("invitation-status") == set(get_args(State))
     assert codes("proxy-role") == {
         *("grant", "related-person", "relationship", "section", "act-section", "access-ends"),
     }

@@ -285,3 +285,16 @@ async def test_a_practice_can_go_back_to_the_servers_words(store: EmbeddedStore)
 def test_a_practice_cannot_take_the_footer_away() -> None:
     letter: Letter = render(own(), HEAD, FIELDS)
     assert letter.text.startswith("It is 1234 5678\n\nPlease do not reply")
+
+
+def test_it_says_until_when_a_link_is_good_whatever_the_words() -> None:
+    until = "Wednesday, March 20, 2030, 12:46 PM (CDT)\r\nBcc: x"
+    link = "https://portal.elm.example/activate/abc"
+    letter = render(
+        built_in("invitation-link"),
+        Letterhead("Elm Street", "", "https://portal.elm.example"),
+        {"link": link, "until": until},
+    )
+    for text in (letter.text, letter.sms):
+        assert "It is good until Wednesday, March 20, 2030, 12:46 PM (CDT)" in text
+        assert "\nBcc" not in text

@@ -10,4 +10,6 @@ EXAMPLES: dict[str, list[Json]] = {
     "require-credential-renewal": [{"name": "reason", "valueCode": "staff-request"}],
     "end-session": [{"name": "all", "valueBoolean": True}],
     "revoke-app": [{"name": "app", "valueString": "connection"}],
+    "portal-invite": [{"name": "kind", "valueCode": "self"}],
+    "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
 }

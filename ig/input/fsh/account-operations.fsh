@@ -5,14 +5,6 @@ RuleSet: Parts(use, name, min, max, documentation)
 * parameter[=].max = "{max}"
 * parameter[=].documentation = {documentation}
 
-RuleSet: Part(name, min, max, type, documentation)
-* parameter[=].part[+].name = #{name}
-* parameter[=].part[=].use = #out
-* parameter[=].part[=].min = {min}
-* parameter[=].part[=].max = "{max}"
-* parameter[=].part[=].documentation = {documentation}
-* parameter[=].part[=].type = #{type}
-
 RuleSet: Said(documentation)
 * parameter[+].name = #said
 * parameter[=].use = #out
@@ -22,12 +14,12 @@ RuleSet: Said(documentation)
 * insert SaidParts
 
 RuleSet: SaidParts
-* insert Part(since, 1, 1, instant, [["When it became like this."]])
-* insert Part(by, 1, 1, string, [["Who said so: `Practitioner/[id]`, or `client:[client_id]`."]])
-* insert Part(reason, 1, 1, code, [["A code of account-reason."]])
-* insert Part(text, 0, 1, string, [["What was said about it."]])
-* insert Part(until, 0, 1, instant, [["When it is open again by itself."]])
-* insert Part(proxies, 1, 1, boolean, [["Whether those who act for the person are shut out too."]])
+* insert Part(out, since, 1, 1, instant, [["When it became like this."]])
+* insert Part(out, by, 1, 1, string, [["Who said so: `Practitioner/[id]`, or `client:[client_id]`."]])
+* insert Part(out, reason, 1, 1, code, [["A code of account-reason."]])
+* insert Part(out, text, 0, 1, string, [["What was said about it."]])
+* insert Part(out, until, 0, 1, instant, [["When it is open again by itself."]])
+* insert Part(out, proxies, 1, 1, boolean, [["Whether those who act for the person are shut out too."]])
 
 CodeSystem: AccountReason
 Id: account-reason
@@ -134,15 +126,15 @@ Description: "The Persons of a practice and how their portal accounts stand, pag
 * insert Parameter(in, count, 0, 1, integer, [["How many on a page: 50 unless it is said, 200 at most."]])
 * insert Parameter(in, page, 0, 1, string, [["What an earlier answer called the page after it. Given alone."]])
 * insert Parts(out, account, 0, *, [["One Person."]])
-* insert Part(person, 1, 1, Reference, [["The Person."]])
-* insert Part(status, 1, 1, code, [["How the account stands at this practice."]])
-* insert Part(kind, 0, *, code, [["For whom it stands."]])
-* insert Part(name, 0, 1, string, [["The Person's name."]])
-* insert Part(created, 0, 1, instant, [["When the account was made."]])
-* insert Part(signed-in, 0, 1, instant, [["The latest sign-in."]])
-* insert Part(since, 0, 1, instant, [["When the practice last closed or opened it."]])
-* insert Part(by, 0, 1, string, [["Who said so."]])
-* insert Part(reason, 0, 1, code, [["A code of account-reason."]])
-* insert Part(text, 0, 1, string, [["What was said about it."]])
-* insert Part(until, 0, 1, instant, [["When it is open again by itself."]])
+* insert Part(out, person, 1, 1, Reference, [["The Person."]])
+* insert Part(out, status, 1, 1, code, [["How the account stands at this practice."]])
+* insert Part(out, kind, 0, *, code, [["For whom it stands."]])
+* insert Part(out, name, 0, 1, string, [["The Person's name."]])
+* insert Part(out, created, 0, 1, instant, [["When the account was made."]])
+* insert Part(out, signed-in, 0, 1, instant, [["The latest sign-in."]])
+* insert Part(out, since, 0, 1, instant, [["When the practice last closed or opened it."]])
+* insert Part(out, by, 0, 1, string, [["Who said so."]])
+* insert Part(out, reason, 0, 1, code, [["A code of account-reason."]])
+* insert Part(out, text, 0, 1, string, [["What was said about it."]])
+* insert Part(out, until, 0, 1, instant, [["When it is open again by itself."]])
 * insert Parameter(out, page, 0, 1, string, [["The name of the page after this one. Absent on the last."]])

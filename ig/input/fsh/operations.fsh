@@ -27,6 +27,14 @@ RuleSet: Parameter(use, name, min, max, type, documentation)
 * parameter[=].documentation = {documentation}
 * parameter[=].type = #{type}
 
+RuleSet: Part(use, name, min, max, type, documentation)
+* parameter[=].part[+].name = #{name}
+* parameter[=].part[=].use = #{use}
+* parameter[=].part[=].min = {min}
+* parameter[=].part[=].max = "{max}"
+* parameter[=].part[=].documentation = {documentation}
+* parameter[=].part[=].type = #{type}
+
 Instance: portal-account
 InstanceOf: OperationDefinition
 Usage: #definition

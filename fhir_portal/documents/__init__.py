@@ -1,0 +1,1 @@
+"""What people read outside of the pages: sheets to print."""

@@ -1,0 +1,99 @@
+"""The jobs of invitations: inviting for an event, and ending what is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.invitation import Invitation, LiveInvitation
+from fhir_portal.accounts.policy import policy_of
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.fhir.errors import FhirError, TooManyRequests
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify.jobs import Job, Work
+from fhir_portal.notify.lease import Lease, finish_in
+from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.call import Collaborators
+from fhir_portal.operations.invitation_task import expire
+from fhir_portal.operations.inviting import (
+    EXPIRE,
+    SENT_BY_US,
+    NoMoreInvitations,
+    Wish,
+    invitation_secrets,
+    invite,
+)
+from fhir_portal.operations.on_file import account_of_record
+from fhir_portal.resources.event_rules import INVITE
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import ResourceTransaction, Row
+
+
+def invitation_jobs(server: Server, collaborators: Collaborators) -> Mapping[str, Work]:
+    """Return the functions of these jobs by name, for `fhir_portal.notify.jobs.work_off`."""
+    secrets = invitation_secrets(collaborators.derive)
+
+    async def invite_for_event(held: Lease[Job]) -> None:
+        """Invite the patient of an event, as the practice; once, however often it is done."""
+        job = held.work
+        key = ResourceKey("Patient", job.arguments["patient"])
+
+        async def work(transaction: ResourceTransaction) -> None:
+            await finish_in(transaction, held, now=server.clock())
+            practice = await transaction.get(Practice, job.practice)
+            if practice is None:
+                return
+            row = await _to_be_invited(transaction, server, practice, key)
+            if row is None:
+                return
+            await invite(
+                transaction, server, secrets,
+                Wish(kind="self", reason=job.arguments["reason"]),
+                patients=[row], author=Author.of_event(practice), practice=practice,
+            )  # fmt: skip
+
+        async def leave(transaction: ResourceTransaction) -> None:
+            await finish_in(transaction, held, now=server.clock())
+
+        try:
+            await server.store.transact(work)
+        except TooManyRequests:
+            raise  # later: its turn comes again
+        except FhirError:
+            # Nobody to write to, or not to be invited: there is nothing that another try changes.
+            await server.store.transact(leave)
+
+    async def expire_invitation(held: Lease[Job]) -> None:
+        """End an attempt whose time is over."""
+        job = held.work
+
+        async def work(transaction: ResourceTransaction) -> None:
+            await finish_in(transaction, held, now=server.clock())
+            await expire(
+                transaction, server, secrets, job.arguments["invitation"],
+                attempt=int(job.arguments["attempt"]),
+            )  # fmt: skip
+
+        await server.store.transact(work)
+
+    return {INVITE: invite_for_event, EXPIRE: expire_invitation}
+
+
+async def _to_be_invited(
+    transaction: ResourceTransaction, server: Server, practice: Practice, key: ResourceKey
+) -> Row | None:
+    """Return the patient of an event, unless they need no invitation, or want none."""
+    policy = await policy_of(transaction, practice.key)
+    invitee = f"{practice.key}/{key}"
+    row = await transaction.read(key, Visibility.of_server("Patient", practice=practice.key))
+    if row is None or row.deleted or not set(policy.invite_channels) & SENT_BY_US.keys():
+        return None
+    if await transaction.get(NoMoreInvitations, invitee) is not None:
+        return None
+    if await account_of_record(transaction, practice.key, key) is not None:
+        return None
+    live = await transaction.get(LiveInvitation, invitee)
+    there = await transaction.get(Invitation, live.invitation) if live else None
+    if there is not None and there.is_usable(server.clock()):
+        return None
+    return row

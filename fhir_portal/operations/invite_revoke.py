@@ -1,0 +1,55 @@
+"""``Task/[id]/$invite-revoke``: take an invitation back that nobody has redeemed."""
+
+from __future__ import annotations
+
+from fhir_portal.accounts.invitation import Invitation, NotUsable, end
+from fhir_portal.fhir.errors import Conflict, Unprocessable
+from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations.attempts import invitation_at
+from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.call import Call
+from fhir_portal.operations.invitation_task import follow, reject_grants
+from fhir_portal.operations.inviting import (
+    NoMoreInvitations,
+    invitation_secrets,
+    parameter,
+    record_provenance,
+)
+from fhir_portal.operations.portal_invite import practice_of, words
+from fhir_portal.resources.store import ResourceTransaction, Row
+
+
+async def invite_revoke(call: Call) -> FhirResponse:
+    """End an invitation: its link and codes lead nowhere from now on."""
+    secrets = invitation_secrets(call.collaborators.derive)
+    reason = words(call, "reason")
+    if not reason:
+        message = "say why"
+        raise Unprocessable(message, expression=parameter("reason"))
+
+    async def work(transaction: ResourceTransaction) -> tuple[Invitation, list[Row]]:
+        await call.server.still(transaction, call.auth)
+        row, before = await invitation_at(call, transaction)
+        now = call.server.clock()
+        try:
+            ended = await end(transaction, secrets, before, "revoked", now=now)
+        except NotUsable:
+            message = f"this invitation is over: {before.state}"
+            raise Conflict(message) from None
+        rows = await follow(transaction, call.server, ended, reason=reason)
+        await reject_grants(transaction, call.server, ended)
+        if call.arguments.one("no-more") is True:
+            for invitee in ended.invitees:
+                await transaction.put(NoMoreInvitations(key=invitee, since=now))
+        author = Author.of(call.auth, await practice_of(transaction, call.auth.practice))
+        for one in rows:
+            await record_provenance(
+                transaction, call.server, call.auth.practice, author, [str(one.key)],
+                activity="UPDATE", reason=reason,
+            )  # fmt: skip
+        return ended, rows or [row]
+
+    ended, rows = await call.server.store.transact(work)
+    return call.answer(
+        {"invitation": {"reference": f"Task/{ended.task}"}, "status": ended.state}, *rows
+    )

@@ -1,0 +1,115 @@
+"""What a write sets off, where a practice wants it: jobs, in the transaction of the write.
+
+An appointment that is booked, or a mail address that is given, for a patient without an account
+may bring them an invitation. Whether it does is decided when the job's turn comes; here is only
+seen that it may. However often an EHR sends the same again, the job is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from fhir_portal.access.owners import own_patients
+from fhir_portal.accounts.policy import policy_of
+from fhir_portal.fhir.datetime import period_of
+from fhir_portal.notify import jobs
+from fhir_portal.resources.store import ResourceTransaction
+
+INVITE: Final = "invite-for-event"
+"""The name of the job that invites; its arguments are ``patient`` (an id) and ``reason``."""
+_MICROSECONDS: Final = 1_000_000
+_MOST_PATIENTS: Final = 5
+
+
+class EventRule(Protocol):
+    """Looks at a version that is about to be stored, and at the one before (empty: none)."""
+
+    async def __call__(
+        self,
+        transaction: ResourceTransaction,
+        practice: str,
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+        *,
+        now: float,
+    ) -> None: ...
+
+
+async def appointment_booked(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Invite whoever an appointment is booked for that is still to come."""
+    if new.get("status") != "booked" or old.get("status") == "booked":
+        return
+    start = new.get("start")
+    try:
+        if start is None or period_of(start)[1] < now * _MICROSECONDS:
+            return
+    except ValueError:
+        return
+    if (await policy_of(transaction, practice)).invite_on_booking:
+        about = f"{new['resourceType']}/{new['id']}"
+        patients = own_patients(new)[:_MOST_PATIENTS]
+        await _invite_later(
+            transaction, practice, patients, about, "an appointment was booked", now=now
+        )
+
+
+async def mail_address_given(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Invite a patient of whom the practice has got a mail address."""
+    added = _mail_addresses(new) - _mail_addresses(old)
+    if added and (await policy_of(transaction, practice)).invite_on_mail_address:
+        about = f"{new['resourceType']}/{new['id']} {' '.join(sorted(added))}"
+        await _invite_later(
+            transaction, practice, [new["id"]], about, "a mail address was given", now=now
+        )
+
+
+EVENT_RULES: Final[Mapping[str, EventRule]] = {
+    "Appointment": appointment_booked,
+    "Patient": mail_address_given,
+}
+"""By resource type. Other types pay for a look into this table, and for nothing else."""
+
+
+async def _invite_later(
+    transaction: ResourceTransaction,
+    practice: str,
+    patients: Iterable[str],
+    about: str,
+    reason: str,
+    *,
+    now: float,
+) -> None:
+    for patient in patients:
+        what = hashlib.sha256(f"{practice} {about} {patient}".encode()).hexdigest()
+        await jobs.enqueue(
+            transaction,
+            key=f"{INVITE}.{what}",
+            practice=practice,
+            name=INVITE,
+            now=now,
+            arguments={"patient": patient, "reason": reason},
+        )
+
+
+def _mail_addresses(tree: Mapping[str, Any]) -> set[str]:
+    return {
+        str(point.get("value")).strip().lower()
+        for point in tree.get("telecom") or ()
+        if point.get("system") == "email" and point.get("value") and point.get("use") != "old"
+    }
