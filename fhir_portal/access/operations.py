@@ -41,6 +41,7 @@ class OperationRule:
 
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
+    "match": OperationRule("Patient", (("r", "Patient"), ("s", "Patient")), staff="invite"),
 }
 
 

@@ -11,11 +11,13 @@ from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, U
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.definition import definition_of, posted, queried
+from fhir_portal.operations.match import match
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.resources.server import Server
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "portal-account": portal_account,
+    "match": match,
 }
 
 

@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from tests.builders import Json
 
-EXAMPLES: dict[str, list[Json]] = {}
+EXAMPLES: dict[str, list[Json]] = {
+    "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
+}

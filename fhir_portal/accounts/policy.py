@@ -1,0 +1,168 @@
+"""What a practice has decided about accounts: one record, with defaults for who decided nothing.
+
+Each setting has a name, as an operator types it, and a check; `changed` is the way to set one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Literal, get_args
+
+import msgspec
+import phonenumbers
+
+from fhir_portal.accounts.invitation import HOUR, LIFETIME, LONGEST, SHORTEST, Channel
+from fhir_portal.records import Record, RecordReader
+
+Beginner = Literal["staff", "ehr", "patient"]
+Way = Literal["link", "mail", "username", "portal-id"]
+Assurance = Literal["level2", "level3", "level4"]
+
+CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
+BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
+WAYS: Final[tuple[Way, ...]] = get_args(Way)
+
+
+class UnknownPolicy(Exception):
+    """There is no setting of this name, or it does not take this value. The words say which."""
+
+
+class PracticePolicy(Record, frozen=True, kw_only=True):
+    """The policy of the practice that is the ``key``.
+
+    ``portal`` says whether its patients may use the portal at all: while it is off nobody activates
+    an account for the practice, and no record of it opens for patients and proxies, on a page or in
+    an app. Staff and EHRs go on.
+    ``invite_channels`` are how invitations may go out, the preferred first; ``lifetime_hours`` how
+    long they last by channel, where not 72 hours. ``invited_by`` are who may begin. The event rules
+    are off until a practice wants them: ``invite_on_booking`` (an appointment is booked for a
+    patient without an account) and ``invite_on_mail_address`` (one is given for them).
+    ``invitations_an_hour`` bounds what a mistake or a stolen token can send. ``self_registration``
+    are the ways in which somebody may begin without an invitation by link; ``assurance`` is the
+    least ``Person.link.assurance`` (FHIR R4 §8.4) that opens a record. ``adult_age`` ends what
+    guardians are given. ``country`` (ISO 3166-1 alpha-2) is that of numbers without a country code.
+    """
+
+    kind: ClassVar[str] = "practice-policy"
+
+    portal: bool = True
+    invite_channels: tuple[Channel, ...] = CHANNELS
+    lifetime_hours: dict[str, int] = msgspec.field(default_factory=dict)
+    invited_by: tuple[Beginner, ...] = BEGINNERS
+    invite_on_booking: bool = False
+    invite_on_mail_address: bool = False
+    invitations_an_hour: int = 500
+    self_registration: tuple[Way, ...] = WAYS
+    assurance: Assurance = "level3"
+    adult_age: int = 18
+    country: str = ""
+
+    def lifetime(self, channel: Channel) -> float:
+        """Return how long an invitation lasts that goes out this way, in seconds."""
+        hours = self.lifetime_hours.get(channel)
+        return LIFETIME if hours is None else hours * HOUR
+
+
+async def policy_of(reader: RecordReader, practice: str) -> PracticePolicy:
+    """Return a practice's policy."""
+    return await reader.get(PracticePolicy, practice) or PracticePolicy(key=practice)
+
+
+def changed(policy: PracticePolicy, settings: Mapping[str, str]) -> PracticePolicy:
+    """Return a policy with some settings changed, by the names of `SETTINGS`.
+
+    Raises `UnknownPolicy`: one is not known, or does not take its value; then none is changed.
+    """
+    for name, text in settings.items():
+        if name not in SETTINGS:
+            raise UnknownPolicy(f"there is no setting '{name}': {', '.join(SETTINGS)}")
+        try:
+            policy = SETTINGS[name](policy, text.strip())
+        except ValueError as error:
+            raise UnknownPolicy(f"{name}: {error}") from None
+    return policy
+
+
+def shown(policy: PracticePolicy) -> dict[str, Any]:
+    """Return a policy by the names of its settings."""
+    tree = msgspec.to_builtins(policy)
+    found = {name.replace("_", "-"): value for name, value in tree.items()}
+    for name in ("key", "expires", "lifetime-hours"):
+        found.pop(name, None)
+    for channel in CHANNELS:
+        found[f"lifetime-hours-{channel}"] = round(policy.lifetime(channel) / HOUR)
+    return found
+
+
+Setting = Callable[[PracticePolicy, str], PracticePolicy]
+
+
+def _some_of(member: str, known: tuple[str, ...], *, least: int = 0) -> Setting:
+    def change(policy: PracticePolicy, text: str) -> PracticePolicy:
+        given = tuple(dict.fromkeys(one.strip() for one in text.split(",") if one.strip()))
+        if len(given) < least or not set(given) <= set(known):
+            raise ValueError(f"{'some' if least else 'any'} of {', '.join(known)}, with commas")
+        return msgspec.structs.replace(policy, **{member: given})
+
+    return change
+
+
+def _number(member: str, least: int, most: int) -> Setting:
+    def change(policy: PracticePolicy, text: str) -> PracticePolicy:
+        return msgspec.structs.replace(policy, **{member: _whole(text, least, most)})
+
+    return change
+
+
+def _switch(member: str) -> Setting:
+    def change(policy: PracticePolicy, text: str) -> PracticePolicy:
+        if text not in {"on", "off"}:
+            raise ValueError("on or off")
+        return msgspec.structs.replace(policy, **{member: text == "on"})
+
+    return change
+
+
+def _lifetime(channel: Channel) -> Setting:
+    def change(policy: PracticePolicy, text: str) -> PracticePolicy:
+        hours = _whole(text, int(SHORTEST / HOUR), int(LONGEST / HOUR))
+        return msgspec.structs.replace(
+            policy, lifetime_hours=policy.lifetime_hours | {str(channel): hours}
+        )
+
+    return change
+
+
+def _assurance(policy: PracticePolicy, text: str) -> PracticePolicy:
+    for level in get_args(Assurance):
+        if text == level:
+            return msgspec.structs.replace(policy, assurance=level)
+    raise ValueError(f"one of {', '.join(get_args(Assurance))}")
+
+
+def _country(policy: PracticePolicy, text: str) -> PracticePolicy:
+    if text and text not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError("two capital letters such as US, or nothing")
+    return msgspec.structs.replace(policy, country=text)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):  # noqa: PLR2004
+        raise ValueError(f"a whole number from {least} to {most}")
+    return int(text)
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    "portal": _switch("portal"),
+    "invite-channels": _some_of("invite_channels", CHANNELS, least=1),
+    **{f"lifetime-hours-{channel}": _lifetime(channel) for channel in CHANNELS},
+    "invited-by": _some_of("invited_by", BEGINNERS),
+    "invite-on-booking": _switch("invite_on_booking"),
+    "invite-on-mail-address": _switch("invite_on_mail_address"),
+    "invitations-an-hour": _number("invitations_an_hour", 1, 100_000),
+    "self-registration": _some_of("self_registration", WAYS),
+    "assurance": _assurance,
+    "adult-age": _number("adult_age", 14, 25),
+    "country": _country,
+}
+"""What can be set, and how the text of an operator is read."""
