@@ -37,7 +37,13 @@ import phonenumbers
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.operations.same_person import current_telecom, postal_code, same_name, words_of
+from fhir_portal.operations.same_person import (
+    current_telecom,
+    name_parts,
+    postal_code,
+    same_name,
+    words_of,
+)
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import ResourceReader, Row
 from fhir_portal.search.request import parse_search
@@ -280,12 +286,8 @@ def _spelled(digits: str) -> list[str]:
 
 
 def _name(name: Mapping[str, Any]) -> PersonName:
-    given = tuple(str(one) for one in name.get("given") or () if one)
-    family = str(name.get("family") or "")
-    if not given and not family:
-        *first, family = str(name.get("text") or "").split() or [""]
-        given = tuple(first)
-    return PersonName(given, family)
+    given, family = name_parts(name)
+    return PersonName(tuple(given), family)
 
 
 def _name_fit(wanted: PersonName, found: PersonName) -> tuple[int, str]:

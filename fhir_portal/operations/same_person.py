@@ -21,9 +21,9 @@ _LONGEST: Final = 200
 def same_name(first: str, last: str, given: Sequence[str], family: str) -> bool:
     """Whether a first and a last name are these, in either order and any way of writing them."""
     typed, has_given, has_family = (
-        _words(f"{first} {last}"),
-        _words(" ".join(given)),
-        _words(family),
+        words_of(f"{first} {last}"),
+        words_of(" ".join(given)),
+        words_of(family),
     )
     if not typed or not has_given or not has_family:
         return False
@@ -40,7 +40,7 @@ def same_initials(typed: tuple[str, str], names: Iterable[Mapping[str, Any]]) ->
     if not first or not last:
         return False
     for name in names:
-        given, family = _parts(name)
+        given, family = name_parts(name)
         if last == _joined(family)[:1] and first in {_joined(one)[:1] for one in given}:
             return True
     return False
@@ -50,7 +50,7 @@ def initials(names: Sequence[Mapping[str, Any]]) -> str:
     """Return the initials that a person is greeted by, ``""`` without a name."""
     known = [one for one in names if one.get("use") in {"official", "usual"}] or list(names)
     for name in known:
-        given, family = _parts(name)
+        given, family = name_parts(name)
         signs = [part[:1].upper() for part in (*given[:1], family) if part]
         if signs:
             return " ".join(f"{sign}." for sign in signs)
@@ -75,16 +75,17 @@ def postal_code(text: str) -> str:
     return signs[:5] if signs.isdigit() and len(signs) == 9 else signs  # noqa: PLR2004
 
 
-def _parts(name: Mapping[str, Any]) -> tuple[list[str], str]:
-    """First and last name; of one that is only text, the last word is the last name."""
-    given = [str(one) for one in name.get("given") or ()]
+def name_parts(name: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Return given names and family name of a HumanName; of one that is text, its last word."""
+    given = [str(one) for one in name.get("given") or () if one]
     family = str(name.get("family") or "")
     if not given and not family:
         *given, family = str(name.get("text") or "").split() or [""]
     return given, family
 
 
-def _words(text: str) -> frozenset[str]:
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of a name as they are compared."""
     return frozenset(filter(None, _APART.split(_folded(text))))
 
 
@@ -95,8 +96,3 @@ def _joined(text: str) -> str:
 def _folded(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text[:_LONGEST]).casefold()
     return "".join(sign for sign in plain if not unicodedata.combining(sign)).translate(_LETTERS)
-
-
-def words_of(text: str) -> frozenset[str]:
-    """Return the words of a name as they are compared, for whoever looks for part of one."""
-    return _words(text)

@@ -112,3 +112,9 @@ def test_contacts_and_postal_codes_are_compared_as_they_are_meant() -> None:
         found = [of(address=[{"postalCode": code}]).postal_codes for code in (one, other)]
         assert found[0] == found[1]
     assert of(telecom=[{"system": "phone", "value": "3125550142", "use": "old"}]).contacts == set()
+
+
+def test_a_given_name_that_is_not_said_is_no_word() -> None:
+    none = {"family": "Quill", "given": [None, "Ada"], "_given": [{"id": "a"}, None]}
+    assert fit(of(name=[none]), of()).reasons == ("name", "birth-date")
+    assert of(name=[none]).names[0].words == {"ada", "quill"}
