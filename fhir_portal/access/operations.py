@@ -72,6 +72,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "invite-resend": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
     "invite-revoke": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="revoke"),
     "print-instructions": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
+    "match": OperationRule("Patient", (("r", "Patient"), ("s", "Patient")), staff="invite"),
 }
 
 

@@ -14,6 +14,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.at_practice import is_open_at, proxies_shut_out
 from fhir_portal.accounts.levels import level_of
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import StaffMember, staff_key
 from fhir_portal.consent.grant import Grant, is_current
@@ -52,7 +53,10 @@ class Relations:
         self._clock = clock
 
     async def records_of(self, account: Account) -> tuple[RecordAccess, ...]:
-        """Return the records the account may use now, own records first."""
+        """Return the records the account may use now, own records first.
+
+        A practice whose portal is off has none: for no page and no app.
+        """
         if account.disabled:
             return ()
         found = [record async for record in self._records(account)]
@@ -151,7 +155,7 @@ class Relations:
             if practice_key in account.closed_at:
                 continue  # another practice helped to recover the account (DESIGN §3.6)
             practice = await self._reader.get(Practice, practice_key)
-            if practice is None:
+            if practice is None or not (await policy_of(self._reader, practice_key)).portal:
                 continue
             if not await is_open_at(self._reader, practice_key, account.key, at=self._clock()):
                 continue

@@ -30,6 +30,9 @@ class UnknownPolicy(Exception):
 class PracticePolicy(Record, frozen=True, kw_only=True):
     """The policy of the practice that is the ``key``.
 
+    ``portal`` says whether its patients may use the portal at all: while it is off nobody activates
+    an account for the practice, and no record of it opens for patients and proxies, on a page or in
+    an app. Staff and EHRs go on.
     ``invite_channels`` are how invitations may go out, the preferred first; ``lifetime_hours`` how
     long they last by channel, where not 72 hours. ``invited_by`` are who may begin. The event rules
     are off until a practice wants them: ``invite_on_booking`` (an appointment is booked for a
@@ -42,6 +45,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "practice-policy"
 
+    portal: bool = True
     invite_channels: tuple[Channel, ...] = CHANNELS
     lifetime_hours: dict[str, int] = msgspec.field(default_factory=dict)
     invited_by: tuple[Beginner, ...] = BEGINNERS
@@ -149,6 +153,7 @@ def _whole(text: str, least: int, most: int) -> int:
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {
+    "portal": _switch("portal"),
     "invite-channels": _some_of("invite_channels", CHANNELS, least=1),
     **{f"lifetime-hours-{channel}": _lifetime(channel) for channel in CHANNELS},
     "invited-by": _some_of("invited_by", BEGINNERS),

@@ -36,3 +36,11 @@ async def practice_names(reader: RecordReader, persons: Sequence[str]) -> list[s
     keys = {person.partition("/")[0] for person in persons}
     found = [await reader.get(Practice, key) for key in sorted(keys)]
     return [practice.name for practice in found if practice is not None]
+
+
+async def every_practice(reader: RecordReader) -> list[Practice]:
+    """Return the practices of this deployment, by name."""
+    found: list[Practice] = []
+    while page := await reader.every(Practice, after=found[-1].key if found else ""):
+        found += page
+    return sorted(found, key=lambda one: (one.name.casefold(), one.key))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
+import msgspec
 import typer
 
 from fhir_portal.access.visibility import SHARED
+from fhir_portal.accounts.account import AccountPerson
 from fhir_portal.accounts.contacts import InvalidContact, telephone_number
+from fhir_portal.accounts.invitation import Invitation
 from fhir_portal.accounts.policy import (
     PracticePolicy,
     UnknownPolicy,
@@ -19,10 +23,16 @@ from fhir_portal.accounts.policy import (
     shown,
 )
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.practice_contact import PracticeContact
 from fhir_portal.accounts.security_questions import RecoveryPolicy
-from fhir_portal.commands.store import Refused, run_in_store
-from fhir_portal.records import DuplicateRecord, RecordTransaction
-from fhir_portal.resources.store import PortalStore
+from fhir_portal.commands.store import Refused, known_practices, print_found, run_in_store
+from fhir_portal.records import DuplicateRecord, RecordReader, RecordTransaction
+from fhir_portal.resources.practice_directory import (
+    NotInDirectory,
+    contact_in_directory,
+    publish_contact,
+)
+from fhir_portal.resources.store import PortalStore, ResourceTransaction
 
 practice_commands = typer.Typer(
     name="practice",
@@ -31,6 +41,11 @@ practice_commands = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Key = Annotated[str, typer.Argument(help="The practice.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+]
+_ORGANIZATION: Final = re.compile(r"Organization/[A-Za-z0-9.-]{1,64}")
 _KEY: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
 
@@ -46,6 +61,9 @@ def add(
         str | None,
         typer.Option(help="Where people call who cannot sign in: + and the country code."),
     ] = None,
+    organization: Annotated[
+        str, typer.Option(help="Its own Organization/<id>, as its EHR will write it.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Add a practice."""
@@ -62,11 +80,19 @@ def add(
             ZoneInfo(zone)
         except (KeyError, ValueError, OSError):
             raise Refused(f"'{zone}' is no time zone such as America/Chicago") from None
+        if organization and not _ORGANIZATION.fullmatch(organization):
+            raise Refused(f"'{organization}' is no reference such as Organization/elm")
         try:
             number = telephone_number(phone) if phone is not None else None
         except InvalidContact as error:
             raise Refused(str(error)) from None
-        practice = Practice(key=key, name=name.strip(), zone=zone, phone=number)
+        practice = Practice(
+            key=key,
+            name=name.strip(),
+            zone=zone,
+            organization=organization or None,
+            phone=number,
+        )
 
         async def insert(transaction: RecordTransaction) -> None:
             await transaction.insert(practice)
@@ -169,6 +195,105 @@ def _told(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+@practice_commands.command("portal")
+def portal(
+    key: Key,
+    *,
+    on: Annotated[
+        bool | None,
+        typer.Option("--on/--off", help="Let its patients use the portal, or nobody of them."),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a practice's patients may use the portal, and whom a change concerns."""
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [key])
+        before = await policy_of(store, key)
+        effect = await _concerned(store, key, now=time.time())
+        wanted = before.portal if on is None else on
+        found = {"practice": key, "portal": _switch(before.portal), **effect}
+        if wanted == before.portal:
+            return found | {"change": "none"}
+        if dry_run:
+            return found | {"change": f"{_switch(wanted)}, not done"}
+
+        async def switch(transaction: RecordTransaction) -> None:
+            policy = await transaction.get(PracticePolicy, key) or PracticePolicy(key=key)
+            await transaction.put(msgspec.structs.replace(policy, portal=wanted))
+
+        await store.transact(switch)
+        return found | {"portal": _switch(wanted), "change": f"{_switch(wanted)}, done"}
+
+    print_found(run_in_store(work), as_json=as_json)
+
+
+@practice_commands.command("publish")
+def publish(key: Key, *, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Publish on its help page how to reach a practice, as its directory says now.
+
+    That is its own Organization, and the HealthcareServices of that which are in the directory.
+    """
+
+    async def work(store: PortalStore) -> PracticeContact:
+        await known_practices(store, [key])
+        now = time.time()
+
+        async def put(transaction: ResourceTransaction) -> PracticeContact:
+            return await publish_contact(transaction, key, now=now)
+
+        try:
+            if dry_run:
+                return await contact_in_directory(store, key, now=now)
+            return await store.transact(put)
+        except NotInDirectory as error:
+            raise Refused(str(error)) from None
+
+    found = msgspec.to_builtins(run_in_store(work))
+    for name in ("expires", "published"):
+        found.pop(name)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for line in _public_lines(found):
+        typer.echo(line)
+
+
+async def _concerned(reader: RecordReader, practice: str, *, now: float) -> dict[str, int]:
+    """How many accounts know a practice, and how many invitations of it are on their way."""
+    accounts, after, start = set[str](), f"{practice}/", f"{practice}/"
+    while page := await reader.every(AccountPerson, after=after):
+        here = [one for one in page if one.key.startswith(start)]
+        accounts |= {one.account for one in here}
+        after = page[-1].key
+        if len(here) < len(page):
+            break
+    invitations = await reader.find(Invitation, "practice", practice, limit=100_000)
+    live = [one for one in invitations if one.is_usable(now)]
+    return {"accounts": len(accounts), "invitations": len(live)}
+
+
+def _switch(on: bool) -> str:  # noqa: FBT001 - what is said of it
+    return "on" if on else "off"
+
+
+def _public_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"{'address':10}  {found['address']}"] if found["address"] else []
+    for where in (found, *found["services"]):
+        if where.get("name"):
+            lines.append(f"{'service':10}  {where['name']}")
+        lines += [
+            f"{one['kind']:10}  {one['value']}{'  ' + one['note'] if one['note'] else ''}"
+            for one in where["lines"]
+        ]
+        for one in where.get("hours", ()):
+            span = f"{one['opens']}-{one['closes']}" if one["opens"] else "all day"
+            lines.append(f"{'hours':10}  {' '.join(one['days'])}  {span}")
+        lines += [f"{'closed':10}  {one}" for one in where.get("closed", ())]
+    return lines or ["nothing: the directory has no contact of it"]
 
 
 def _shown(practice: Practice) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from fhir_portal.accounts.practice_contact import COMMENT
 from fhir_portal.consent.grant import CATEGORY as GRANT_CATEGORY
 from fhir_portal.consent.grant import IG
 from fhir_portal.consent.labels import PORTAL_TAG, WITHHELD
@@ -85,6 +86,34 @@ class Chart:
             type=[concept(Code(system, kind, words[kind]))],
             name=name,
             telecom=_phone(own_id),
+        )
+
+    def support_line(self, name: str) -> str:
+        """Whom people call about the portal, and when somebody answers."""
+        telephone, text_telephone = _phone(name), _phone(f"{name} for text")
+        words = "Text telephone (TTY)"
+        return self.add(
+            "HealthcareService",
+            f"{self.practice}-help",
+            meta=_DIRECTORY,
+            active=True,
+            providedBy=reference(f"Organization/{self.practice}", self.name),
+            name=name,
+            telecom=[
+                *telephone,
+                *(
+                    {**one, "extension": [{"url": COMMENT, "valueString": words}]}
+                    for one in text_telephone
+                ),
+            ],
+            availableTime=[
+                {
+                    "daysOfWeek": ["mon", "tue", "wed", "thu", "fri"],
+                    "availableStartTime": "08:00:00",
+                    "availableEndTime": "17:30:00",
+                }
+            ],
+            notAvailable=[{"description": "Public holidays"}],
         )
 
     def location(self, own_id: str, name: str, line: str) -> str:

@@ -106,6 +106,7 @@ def _directory(chart: Chart) -> None:
     chart.organization("hollowbeck", "Hollowbeck Laboratory", "other", listed=False)
     chart.organization("tarnwick", "Tarnwick Health Plan", "pay", listed=False)
     chart.location("marrowbrook", chart.name, "12 Alder Court")
+    chart.support_line("Help with the portal")
     chart.practitioner("astrup", "Wilhelmina", "Astrup", _FAMILY_DOCTOR)
     chart.practitioner("ondaro", "Cyril", "Ondaro", _NURSE)
     chart.practitioner("saffrey", "Noor", "Saffrey", _FRONT_DESK)

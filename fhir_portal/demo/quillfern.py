@@ -33,6 +33,7 @@ def quillfern(day: date) -> Chart:
     chart.organization("quillfern", QUILLFERN.name, "prov", listed=True)
     laboratory = chart.organization("tarnmoor", "Tarnmoor Pathology", "other", listed=False)
     chart.location("quillfern", QUILLFERN.name, "4 Candlewick Row")
+    chart.support_line("Help with the portal")
     ottoline = chart.practitioner("brask", "Ottoline", "Brask", _DERMATOLOGIST)
     chart.practitioner("larkhill", "Femi", "Larkhill", _ASSISTANT)
     chart.practitioner("dunmarrow", "Ignace", "Dunmarrow", codes.OFFICE_STAFF)

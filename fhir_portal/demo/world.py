@@ -39,6 +39,7 @@ from fhir_portal.demo.quillfern import quillfern
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.portal import Portal
 from fhir_portal.records import Record, RecordTransaction
+from fhir_portal.resources.practice_directory import publish_contact
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import LAUNCH, ClientType, NewClient, add_client
 from fhir_portal.smart.keys import derive
@@ -114,6 +115,9 @@ async def build_world(
             await _write(portal, chart.practice, chart.resources)
             if chart.practice == MARROWBROOK.key:
                 await _write(portal, chart.practice, [taken_back(chart)])
+            await store.transact(
+                functools.partial(publish_contact, practice=chart.practice, now=clock())
+            )
         for account, password_hash in zip(ACCOUNTS, await hashes, strict=True):
             added = await add_account(
                 store,

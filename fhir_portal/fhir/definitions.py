@@ -111,6 +111,11 @@ def patient_compartment() -> Mapping[str, tuple[str, ...]]:
     return _read("r4/compartment-patient.json", dict[str, tuple[str, ...]])
 
 
+def core_operation(code: str) -> Mapping[str, Any] | None:
+    """An OperationDefinition of the specification that is offered here, by its code."""
+    return _read("r4/operations.json", dict[str, dict[str, Any]]).get(code)
+
+
 def ig_resource(resource_type: str, resource_id: str) -> dict[str, Any]:
     """A resource of this project's own guide, as compiled; a fresh copy on every call.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from fhir_portal.fhir.errors import Issue
 
-_MOST: int = 100
+ERROR_SYSTEM: Final = "https://fhir-portal.example/ig/CodeSystem/portal-error"
+_MOST: Final = 100
 
 
 def outcome(issues: Sequence[Issue]) -> bytes:
@@ -20,6 +22,8 @@ def outcome(issues: Sequence[Issue]) -> bytes:
             "code": issue.code,
             "diagnostics": issue.diagnostics,
         }
+        if issue.portal_error is not None:
+            row["details"] = {"coding": [{"system": ERROR_SYSTEM, "code": issue.portal_error}]}
         if issue.expression:
             row["expression"] = [issue.expression]
         rows.append(row)

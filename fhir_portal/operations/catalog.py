@@ -16,6 +16,7 @@ from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.end_session import end_session
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
+from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
@@ -40,6 +41,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "invite-resend": invite_resend,
     "invite-revoke": invite_revoke,
     "print-instructions": print_instructions,
+    "match": match,
 }
 
 

@@ -1,4 +1,7 @@
-"""OperationDefinitions of the guide: parameters read and written as they say (FHIR R4 §3.2)."""
+"""OperationDefinitions: parameters read and written as they say (FHIR R4 §3.2).
+
+They are those of the guide, and of the specification where it has defined the operation.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.fhir import json
-from fhir_portal.fhir.definitions import ig_resource, structures
+from fhir_portal.fhir.definitions import core_operation, ig_resource, structures
 from fhir_portal.fhir.errors import Invalid, NotSupported, Unprocessable
 from fhir_portal.resources.validation import status_for, validate
 
@@ -24,7 +27,7 @@ _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,8}")
 class Parameter:
     """One parameter; ``most`` ``None`` has no end. Without a ``type`` it consists of ``parts``.
 
-    ``type`` is a data type (``code``, ``Reference``) or a resource type.
+    ``type`` is a data type (``code``, ``Reference``), a resource type, or ``Resource`` for any.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Parameter:
         """Where the value stands in ``Parameters.parameter``."""
         if self.type is None:
             return "part"
+        if self.type == "Resource":
+            return "resource"
         known = structures().get(self.type)
         if known is not None and "meta" in known:  # resources have it, data types do not
             return "resource"
@@ -83,8 +88,11 @@ class Arguments:
 
 @functools.cache
 def definition_of(code: str) -> OperationDefinition:
-    """Return the guide's definition of an operation. Raises `LookupError`."""
-    tree = ig_resource("OperationDefinition", code)
+    """Return the definition of an operation: the specification's, or else the guide's.
+
+    Raises `LookupError`.
+    """
+    tree = core_operation(code) or ig_resource("OperationDefinition", code)
     listed = [(one["use"], _parameter(one)) for one in tree.get("parameter", ())]
     return OperationDefinition(
         code=tree["code"],
@@ -183,7 +191,10 @@ def _read(listed: Sequence[Mapping[str, Any]], known: Sequence[Parameter], place
         value: Any = one[parameter.member]
         if parameter.type is None:
             value = _read(value, parameter.parts, f"{here}.part")
-        elif parameter.member == "resource" and value.get("resourceType") != parameter.type:
+        elif parameter.member == "resource" and parameter.type not in {
+            "Resource",
+            value.get("resourceType"),
+        }:
             message = f"this parameter holds a {parameter.type}"
             raise Invalid(message, expression=f"{here}.resource")
         found.setdefault(parameter.name, []).append(value)

@@ -12,12 +12,13 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from fhir_portal.accounts.practice import Practice
-from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
+from fhir_portal.accounts.policy import policy_of
+from fhir_portal.accounts.practice import Practice, every_practice
+from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.issuer import Issuer
 
 BRANDS_PATH: Final = "/brands"
@@ -29,7 +30,6 @@ _URI: Final = "urn:ietf:rfc:3986"
 _FHIR_ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _ENDPOINT: Final = "fhir-r4"
 _PORTAL: Final = "portal"
-_PAGE: Final = 1000
 _CURRENT: Final = "current"
 
 
@@ -50,9 +50,18 @@ def brand_metadata(issuer: Issuer) -> dict[str, Any]:
     }
 
 
+def sign_in_link(issuer: Issuer, practice: str = "") -> str:
+    """The link for a practice's own website: the sign-in, which then names the practice."""
+    query = f"?{urlencode({'practice': practice})}" if practice else ""
+    return issuer.at(f"/signin{query}")
+
+
 async def published(store: RecordStore, issuer: Issuer, *, now: float) -> tuple[str, bytes]:
-    """Return the Bundle of all practices, and a name for its content that changes with it."""
-    bundle = brands_bundle(issuer, await _practices(store))
+    """Return the Bundle of the practices whose portal is on, and a name that is its content's."""
+    practices = [
+        one for one in await every_practice(store) if (await policy_of(store, one.key)).portal
+    ]
+    bundle = brands_bundle(issuer, practices)
     content = hashlib.sha256(msgspec.json.encode(bundle)).hexdigest()[:32]
     known = await store.get(PublishedBrands, _CURRENT)
     if known is None or known.content != content:
@@ -70,11 +79,13 @@ def brands_bundle(issuer: Issuer, practices: Sequence[Practice]) -> dict[str, An
     """The Bundle (profile user-access-brands-bundle) without its timestamp."""
     listed = sorted(practices, key=lambda practice: practice.key)
     if len(listed) == 1:
-        brands = [_primary(issuer, _id_of(listed[0]), listed[0].name, _identifier(issuer, listed))]
+        only = listed[0]
+        portal = sign_in_link(issuer, only.key)
+        brands = [_primary(issuer, _id_of(only), only.name, _identifier(issuer, listed), portal)]
     else:
         name = f"Patient portal at {urlsplit(issuer.base).netloc}"
         brands = [
-            _primary(issuer, _PORTAL, name, []),
+            _primary(issuer, _PORTAL, name, [], sign_in_link(issuer)),
             *(_affiliate(issuer, practice) for practice in listed),
         ]
     return {
@@ -93,13 +104,13 @@ def brands_bundle(issuer: Issuer, practices: Sequence[Practice]) -> dict[str, An
 
 
 def _primary(
-    issuer: Issuer, own_id: str, name: str, identifiers: list[dict[str, str]]
+    issuer: Issuer, own_id: str, name: str, identifiers: list[dict[str, str]], portal_url: str
 ) -> dict[str, Any]:
     """The brand that has the portal and the endpoint."""
     endpoint = {"reference": f"Endpoint/{_ENDPOINT}"}
     portal = [
         {"url": "portalName", "valueString": "Patient portal"},
-        {"url": "portalUrl", "valueUrl": issuer.at("/signin")},
+        {"url": "portalUrl", "valueUrl": portal_url},
         {"url": "portalEndpoint", "valueReference": endpoint},
     ]
     return {
@@ -110,9 +121,11 @@ def _primary(
 
 
 def _affiliate(issuer: Issuer, practice: Practice) -> dict[str, Any]:
-    """A practice whose patients use the portal of the primary brand."""
+    """A practice whose patients use the portal of the primary brand; its page leads to both."""
+    own_page = issuer.at(f"/help/{quote(practice.key, safe='')}")
     return {
         **_brand(issuer, _id_of(practice), practice.name, _identifier(issuer, [practice])),
+        "telecom": [{"system": "url", "value": own_page}],
         "partOf": {"reference": f"Organization/{_PORTAL}"},
     }
 
@@ -164,10 +177,3 @@ def _id_of(practice: Practice) -> str:
     if _FHIR_ID.fullmatch(practice.key) and practice.key != _PORTAL:
         return practice.key
     return hashlib.sha256(practice.key.encode()).hexdigest()
-
-
-async def _practices(reader: RecordReader) -> list[Practice]:
-    found: list[Practice] = []
-    while page := await reader.every(Practice, after=found[-1].key if found else "", limit=_PAGE):
-        found += page
-    return found

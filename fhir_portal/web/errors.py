@@ -83,6 +83,7 @@ def failure() -> bytes:
                 "Something went wrong on our side. Read again before you repeat a change.",
                 None,
                 "fatal",
+                "fault",
             )
         ]
     )

@@ -12,4 +12,5 @@ EXAMPLES: dict[str, list[Json]] = {
     "revoke-app": [{"name": "app", "valueString": "connection"}],
     "portal-invite": [{"name": "kind", "valueCode": "self"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
+    "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
 }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fhir_portal.access.operations import OPERATIONS as RULES
-from fhir_portal.access.policy import Deny, Permit, decide_operation
+from fhir_portal.access.policy import OPERATION_TARGETS, Deny, Permit, decide_operation
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.levels import PERMISSIONS
 from fhir_portal.fhir.interaction import FhirRequest
@@ -37,7 +37,10 @@ def caller_of(kind: str, code: str, **changes: Any) -> Any:
         return replace(an_ehr(), scopes=scopes_of("system", code), **changes)
     member = a_member_of_staff()
     assert member.staff is not None
-    staff = replace(member.staff, permissions=frozenset({"view", RULES[code].staff or ""}))
+    permissions = {RULES[code].staff or ""}
+    if RULES[code].target not in OPERATION_TARGETS:
+        permissions.add("view")  # it is called on what staff see
+    staff = replace(member.staff, permissions=frozenset(permissions))
     return replace(member, scopes=scopes_of("user", code), staff=staff, **changes)
 
 
@@ -59,7 +62,7 @@ def test_each_has_a_rule_and_each_rule_has_an_operation() -> None:
 def test_each_is_defined_in_the_guide_and_claimed(code: str) -> None:
     definition = definition_of(code)
     assert definition.code == code
-    assert definition.url.endswith(f"/{code}")
+    assert definition.url.endswith((f"/ig/OperationDefinition/{code}", f"-{code}"))
     assert RULES[code].target in definition.types
     for name in definition.types:
         assert {"name": code, "definition": definition.url} in operations_of(name)

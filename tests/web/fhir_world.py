@@ -18,8 +18,9 @@ from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.embedded.store import EmbeddedStore
-from fhir_portal.fhir.definitions import served_types
+from fhir_portal.fhir.definitions import ig_resource, served_types
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.fhir.outcome import ERROR_SYSTEM
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.portal import Portal
 from fhir_portal.records import Record
@@ -41,6 +42,7 @@ APP_ORIGIN = "https://app.example"
 MAX_BODY = 64 * 1024
 MAX_TRANSACTION = 4 * 1024 * 1024
 FHIR_JSON = "application/fhir+json"
+PORTAL_ERRORS = {one["code"] for one in ig_resource("CodeSystem", "portal-error")["concept"]}
 
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 LOINC = "http://loinc.org"
@@ -394,7 +396,10 @@ def assert_outcome(
     assert set(body) == {"resourceType", "issue"}
     assert body["resourceType"] == "OperationOutcome"
     for issue in body["issue"]:
-        assert set(issue) <= {"severity", "code", "diagnostics", "expression"}
+        assert set(issue) <= {"severity", "code", "details", "diagnostics", "expression"}
+        (coding,) = issue["details"]["coding"]
+        assert coding["system"] == ERROR_SYSTEM
+        assert coding["code"] in PORTAL_ERRORS
         assert issue["severity"] in {"error", "fatal"}
         assert issue["diagnostics"]
         assert "Traceback" not in issue["diagnostics"]

@@ -480,7 +480,7 @@ def _succeeded(response: FhirResponse) -> bytes:
     )
 
 
-_FAULT: Final = Issue("exception", "Something went wrong on our side.", None, "fatal")
+_FAULT: Final = Issue("exception", "Something went wrong on our side.", None, "fatal", "fault")
 
 
 def _failed(status: int, issues: Sequence[Issue]) -> bytes:

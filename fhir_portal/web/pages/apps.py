@@ -334,7 +334,9 @@ def _finding(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except (UnknownConnection, UnknownReceipt):
-            return page("problem.html", status=404, message=NOT_THERE, back=APPS)
+            return page(
+                "problem.html", status=404, message=NOT_THERE, error="unknown-page", back=APPS
+            )
 
     return answer
 

@@ -61,6 +61,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
 from fhir_portal.web.pages.contacts import ContactPages
+from fhir_portal.web.pages.errors import PageError, error_of
 from fhir_portal.web.pages.first import FirstPages
 from fhir_portal.web.pages.questions import QuestionPages
 from fhir_portal.web.pages.recover import RecoveryPages, birth_dates
@@ -165,10 +166,12 @@ class _Pages:
                 except OAuthError as error:
                     return await self._refusal(request, error)
             except Unavailable:
-                return _error_page(503, "The portal is too busy. Try again in a minute.")
+                return _error_page(
+                    503, "The portal is too busy. Try again in a minute.", error="try-later"
+                )
             except Exception as error:  # noqa: BLE001 - whatever it is, a person gets a page
                 _log.error("page failed", path=request.url.path, **fault(error))
-                return _error_page(500, "Something went wrong on our side.")
+                return _error_page(500, "Something went wrong on our side.", error="fault")
 
         return answer
 
@@ -181,7 +184,9 @@ class _Pages:
         """
         if error.redirect_uri is None:
             from_app = request.url.path == AUTHORIZE
-            response = _error_page(error.status, error.description, from_app=from_app)
+            response = _error_page(
+                error.status, error.description, error=error_of(error), from_app=from_app
+            )
             if "Retry-After" in error.headers:
                 response.headers["Retry-After"] = error.headers["Retry-After"]
             return response
@@ -540,5 +545,7 @@ def _destination(redirect_uri: str) -> str:
     return origin_of(redirect_uri) or "an app on your device"
 
 
-def _error_page(status: int, message: str, *, from_app: bool = False) -> Response:
-    return page("error.html", status=status, message=message, from_app=from_app, app=None)
+def _error_page(status: int, message: str, *, error: PageError, from_app: bool = False) -> Response:
+    return page(
+        "error.html", status=status, message=message, error=error, from_app=from_app, app=None
+    )

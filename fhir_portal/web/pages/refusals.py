@@ -13,6 +13,7 @@ from fhir_portal.accounts.sessions import SignedOutMeanwhile
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.portal import fault
 from fhir_portal.smart.errors import OAuthError
+from fhir_portal.web.pages.errors import error_of
 from fhir_portal.web.pages.render import page, redirect
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -32,7 +33,11 @@ def refusing(handler: Handler, *, back: str, signed_out: str) -> Handler:
             return await handler(request)
         except OAuthError as error:
             response = page(
-                "problem.html", status=error.status, message=error.description, back=back
+                "problem.html",
+                status=error.status,
+                message=error.description,
+                error=error_of(error),
+                back=back,
             )
             if "Retry-After" in error.headers:
                 response.headers["Retry-After"] = error.headers["Retry-After"]
@@ -41,10 +46,10 @@ def refusing(handler: Handler, *, back: str, signed_out: str) -> Handler:
             return redirect(signed_out)
         except Unavailable:
             message = "The portal is too busy. Try again in a minute."
-            return page("problem.html", status=503, message=message, back=back)
+            return page("problem.html", status=503, message=message, error="try-later", back=back)
         except Exception as error:  # noqa: BLE001 - whatever it is, a person gets a page
             _log.error("page failed", path=request.url.path, **fault(error))
             message = "Something went wrong on our side."
-            return page("problem.html", status=500, message=message, back=back)
+            return page("problem.html", status=500, message=message, error="fault", back=back)
 
     return answer

@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from fhir_portal.web.pages.errors import next_step
+
 _KINDS: Final = {"css": "text/css", "js": "text/javascript"}
 
 
@@ -32,7 +34,7 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.globals.update(stylesheet=STYLESHEET_PATH, script=SCRIPT_PATH)
+_TEMPLATES.globals.update(stylesheet=STYLESHEET_PATH, script=SCRIPT_PATH, step_after=next_step)
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -54,10 +56,12 @@ def page(
 ) -> Response:
     """Render a page. ``then`` is the redirect URI a form on it may lead to.
 
+    ``error`` in the context is the code of what was refused: the page says what to do next.
+
     A ``scripted`` page has the one script, which adds what a page can do without: showing a
     password, and passkeys.
     """
-    body = _TEMPLATES.get_template(template).render(context, scripted=scripted)
+    body = _TEMPLATES.get_template(template).render({"error": "", **context}, scripted=scripted)
     return Response(
         body,
         status,

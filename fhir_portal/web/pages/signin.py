@@ -2,7 +2,8 @@
 
 Whatever was wrong, a refusal has the same words, but for a code: who is asked for one has given
 the right password. ``request`` is the handle of an authorization request that waits for a
-sign-in, ``then`` a page of ours to go on to; both are passed from form to form.
+sign-in, ``then`` a page of ours to go on to, ``practice`` whose website or notice somebody came
+from; they are passed from form to form. The practice's name is shown, and that is all it does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fhir_portal.accounts.devices import RememberedDevices
 from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.notice import Notices
 from fhir_portal.accounts.passkeys import PasskeyRefused, Passkeys
+from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.proof import Spent
 from fhir_portal.accounts.recovery import Want
 from fhir_portal.accounts.recovery_codes import RecoveryCodeBook
@@ -37,6 +39,8 @@ from fhir_portal.smart.errors import InvalidRequest, OAuthError, TooManyRequests
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.form import Pairs, once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
+from fhir_portal.web.pages.errors import PageError
+from fhir_portal.web.pages.help import help_at
 from fhir_portal.web.pages.render import json_text, page, redirect
 from fhir_portal.web.pages.words import duration
 
@@ -60,6 +64,13 @@ _CHALLENGES: Final = "300 per 5 minutes"
 _CHALLENGES_KNOWN: Final = "30 per 5 minutes"
 """The same for one browser in which somebody signed in before."""
 _WAIT: Final = TooManyRequests.status
+_PRACTICE: Final = re.compile(r"[a-z0-9-]{1,64}")
+_ERRORS: Final[Mapping[str, PageError]] = {
+    WRONG: "sign-in-refused",
+    WRONG_CODE: "code-refused",
+    WRONG_RECOVERY: "recovery-code-refused",
+    WRONG_PASSKEY: "passkey-refused",
+}
 _LOCAL: Final = re.compile(r"/[A-Za-z0-9_/-]{0,200}")
 
 _log = structlog.get_logger(__name__)
@@ -97,24 +108,37 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Onward:
-    """Where a sign-in leads: to an authorization request, or to a page of ours."""
+    """Where a sign-in leads: to an authorization request, or to a page of ours.
+
+    ``practice`` is the key of the one that somebody came from, ``""`` for none.
+    """
 
     handle: str = ""
     then: str = ""
+    practice: str = ""
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> Onward:
-        return cls(fields.get("request", ""), local(fields.get("then", "")))
+        return cls(
+            fields.get("request", ""),
+            local(fields.get("then", "")),
+            practice_key(fields.get("practice", "")),
+        )
 
     def at(self, path: str, **more: str) -> str:
         """A page of the sign-in that leads on to the same."""
-        fields = {**more, "request": self.handle, "then": self.then}
+        fields = {
+            **more,
+            "request": self.handle,
+            "then": self.then,
+            "practice": self.practice,
+        }
         query = urlencode({name: value for name, value in fields.items() if value}, safe="/")
         return f"{path}?{query}" if query else path
 
     def hidden(self) -> dict[str, Any]:
         """The hidden fields of a form."""
-        return {"handle": self.handle, "goes_on": self.then}
+        return {"handle": self.handle, "goes_on": self.then, "from_practice": self.practice}
 
 
 class SignInPages:
@@ -161,12 +185,12 @@ class SignInPages:
                 return redirect(onward.then)
             if browser.visitor.account is not None:
                 return await self._signed_in(browser, browser.visitor.account)
-            return self._cookies.keep(self._page(request, browser, onward), browser)
+            return self._cookies.keep(await self._page(request, browser, onward), browser)
         handle, asked = await self._requests.asked(browser, pairs)
         step = await self._server.step(asked, browser.visitor)
         if not isinstance(step, SignInFirst):
             return self._requests.towards(step, browser, handle, asked)
-        shown = self._page(request, browser, onward, asked=asked, step=step)
+        shown = await self._page(request, browser, onward, asked=asked, step=step)
         return self._cookies.keep(shown, browser)
 
     async def _signed_in(self, browser: Browser, account: Account) -> Response:
@@ -232,7 +256,7 @@ class SignInPages:
             if not isinstance(found, SignInFirst):
                 return self._requests.towards(found, browser, onward.handle, asked)
             step = found
-        return self._page(
+        return await self._page(
             request,
             browser,
             onward,
@@ -243,7 +267,7 @@ class SignInPages:
             problem=problem,
         )
 
-    def _page(
+    async def _page(
         self,
         request: Request,
         browser: Browser,
@@ -257,9 +281,13 @@ class SignInPages:
     ) -> Response:
         if username is None:
             username = step.login_hint if step else ""
+        practice = await self._practice(onward.practice)
         return page(
             "signin.html",
             status=status,
+            error=_error(problem),
+            practice=practice.name if practice else "",
+            help=help_at(practice.key if practice else ""),
             then=asked.redirect_uri if asked else None,
             scripted=True,
             app=step.client.name if step else None,
@@ -275,6 +303,10 @@ class SignInPages:
             form_token=self._cookies.form_token(browser, SIGN_IN, onward.handle),
             **onward.hidden(),
         )
+
+    async def _practice(self, key: str) -> Practice | None:
+        """The practice somebody came from; a name that nobody has here is not repeated."""
+        return await self._door.sessions.store.get(Practice, key) if key else None
 
     # --- a passkey -----------------------------------------------------------------------------
 
@@ -360,6 +392,7 @@ class SignInPages:
         return page(
             "code.html",
             status=status,
+            error=_error(problem),
             invalid=bool(problem) and status != _WAIT,
             then=asked.redirect_uri if asked else None,
             problem=problem,
@@ -415,6 +448,7 @@ class SignInPages:
         return page(
             "recovery_code.html",
             status=status,
+            error=_error(problem),
             invalid=bool(problem) and status != _WAIT,
             then=asked.redirect_uri if asked else None,
             scripted=True,
@@ -461,6 +495,16 @@ def front_door(
 def local(path: str) -> str:
     """A page of ours, or ``""``: never another host, a scheme or a query."""
     return path if _LOCAL.fullmatch(path) and not path.startswith("//") else ""
+
+
+def practice_key(text: str) -> str:
+    """What may be the key of a practice, or ``""``."""
+    return text if _PRACTICE.fullmatch(text) else ""
+
+
+def _error(problem: str) -> str:
+    """The code of what a page says; whoever is not told of a mistake has to wait."""
+    return _ERRORS.get(problem, "too-many-tries") if problem else ""
 
 
 def wait_words(error: TooManyAttempts) -> str:
