@@ -38,11 +38,13 @@ from tests.builders import (
     Caller,
     Clock,
     Json,
+    a_patient,
     a_task,
     assert_outcome,
     changed,
     keep,
 )
+from tests.operations.conftest import mail
 from tests.operations.invitations import (
     FATHER,
     NAN,
@@ -163,6 +165,19 @@ async def test_a_contact_that_was_named_is_kept_when_it_is_sent_again(
     await call(desk, made["invitation"], "invite-resend")
     found = [one.to for one in await messages(practice) if one.template == "invitation-resent"]
     assert found == ["other@mail.example"]
+
+
+async def test_an_address_that_was_corrected_on_file_is_the_one_it_goes_to_next(
+    practice: EmbeddedStore, desk: Caller, ehr: Caller
+) -> None:
+    made = await invited(desk, "cy")
+    await ehr.store(a_patient("cy", telecom=[mail("right@mail.example")]))
+    await call(desk, made["invitation"], "invite-resend")
+    found = [one.to for one in await messages(practice) if one.template == "invitation-resent"]
+    assert found == ["right@mail.example"]
+    await ehr.store(a_patient("cy", deceasedBoolean=True))
+    again = await call(desk, made["invitation"], "invite-resend", channel="desk")
+    assert_outcome(again, 409, "conflict")
 
 
 async def test_it_has_ten_attempts(practice: EmbeddedStore, desk: Caller) -> None:

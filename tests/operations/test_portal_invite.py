@@ -309,6 +309,17 @@ async def test_a_key_is_the_callers_own(ehr: Caller, desk: Caller) -> None:
     assert (await invite(desk, "cy", idempotency_key="k")).status == 201
 
 
+async def test_a_key_is_forgotten_after_thirty_days(
+    ehr: Caller, desk: Caller, clock: Clock
+) -> None:
+    assert desk is not None
+    first = await invited(ehr, "bo", idempotency_key="k")
+    clock.advance(30 * DAY)
+    second = await invited(ehr, "bo", idempotency_key="k")
+    assert second["invitation"] != first["invitation"]
+    assert values(await invite(ehr, "bo", idempotency_key="k")) | {"status": "queued"} == second
+
+
 async def test_of_many_at_once_one_invites_and_retries_at_once_are_one(
     ehr: Caller, desk: Caller, portal: Portal
 ) -> None:
