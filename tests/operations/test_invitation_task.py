@@ -104,6 +104,7 @@ def sheet(answer: Any) -> bytes:
 # ---------------------------------------------------------------- again
 
 
+@pytest.mark.requirement("portal", "S0-20", "S2-35")
 async def test_sent_again_it_is_another_attempt_and_the_one_before_is_void(
     practice: EmbeddedStore, desk: Caller, portal: Portal, ehr: Caller, clock: Clock
 ) -> None:
@@ -279,6 +280,7 @@ async def test_another_task_is_no_invitation(desk: Caller, ehr: Caller) -> None:
 # ---------------------------------------------------------------- printed
 
 
+@pytest.mark.requirement("portal", "S3-10", "S3-12")
 async def test_the_sheet_has_what_is_needed_and_no_name(
     practice: EmbeddedStore, desk: Caller, portal: Portal
 ) -> None:
@@ -295,6 +297,7 @@ async def test_the_sheet_has_what_is_needed_and_no_name(
         assert absent not in text
 
 
+@pytest.mark.requirement("portal", "S3-11")
 async def test_each_printing_is_a_new_attempt_and_recorded(
     practice: EmbeddedStore, desk: Caller, portal: Portal, ehr: Caller
 ) -> None:
@@ -348,6 +351,7 @@ async def test_nothing_printed_is_stored(
 # ---------------------------------------------------------------- followed
 
 
+@pytest.mark.requirement("portal", "S0-11")
 async def test_the_task_says_that_the_link_was_sent_and_the_record_that_somebody_wrote(
     practice: EmbeddedStore, desk: Caller, portal: Portal, ehr: Caller
 ) -> None:
@@ -453,6 +457,7 @@ async def test_what_a_client_writes_into_the_task_changes_nothing_about_the_invi
 # ---------------------------------------------------------------- ended by time
 
 
+@pytest.mark.requirement("portal", "S0-19")
 async def test_its_time_over_it_ends_in_the_task_too_and_a_later_attempt_goes_on(
     practice: EmbeddedStore, desk: Caller, portal: Portal, clock: Clock
 ) -> None:
