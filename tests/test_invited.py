@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from fhir_portal.accounts.invitation import LIFETIME, Invitation, InvitationSecrets
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.app import Application
@@ -32,6 +34,7 @@ TELECOM = [
 ]
 
 
+@pytest.mark.requirement("portal", "S0-07", "S0-11", "S0-19")
 async def test_a_booking_ends_in_two_messages_and_a_task_that_says_sent(tmp_path: Path) -> None:
     clock = Clock()
     settings = load(data=tmp_path / "portal.db")

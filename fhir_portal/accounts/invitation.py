@@ -54,7 +54,8 @@ class Invitation(Record, frozen=True, kw_only=True):
     order (``Patient`` or ``RelatedPerson/<id>``); ``grants`` the Consents that become active with
     it. ``tasks`` are the ids of the Tasks that stand for it in the further records, whose readers
     must not learn of each other. ``to`` is the address that it went to, ``""`` for what is handed
-    over; ``code_by`` how the security code went: to another contact, or by hand. ``attempt`` counts
+    over; ``is_named`` says that whoever invited named it, and it is not the one on file;
+    ``code_by`` how the security code went: to another contact, or by hand. ``attempt`` counts
     issues, ``tries`` the wrong tries on the latest. Times are seconds since 1970 UTC.
     """
 
@@ -72,6 +73,7 @@ class Invitation(Record, frozen=True, kw_only=True):
     grants: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     to: str = ""
+    is_named: bool = False
     code_by: CodeBy = "hand"
     state: State = "queued"
     attempt: int = 1
@@ -330,6 +332,7 @@ async def issue_again(
     channel: Channel,
     to: str,
     now: float,
+    is_named: bool = False,
     code_by: CodeBy = "hand",
 ) -> Invitation:
     """Make another attempt of an invitation that nobody redeemed; return it. Raises `NotUsable`.
@@ -352,6 +355,7 @@ async def issue_again(
         ends=ends,
         channel=channel,
         to=to,
+        is_named=is_named,
         code_by=code_by,
         changed=now,
         expires=None,

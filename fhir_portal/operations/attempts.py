@@ -24,6 +24,7 @@ from fhir_portal.operations.inviting import (
     expire_later,
     hand_over,
     lifetime_of,
+    may_be_invited,
     record_provenance,
     send,
     way_of,
@@ -77,23 +78,26 @@ async def attempt_again(
         raise Forbidden(message)
     now = call.server.clock()
     await count_attempt(transaction, policy, now=now)
-    if contact is None and channel in {None, before.channel}:
-        contact = before.to or None
+    if contact is None and before.is_named and channel in {None, before.channel}:
+        contact = before.to
     key = ResourceKey.parse(before.persons[0])
     person = await transaction.read(key, Visibility.of_server(key.type, practice=practice.key))
     tree = json.parse(person.body) if person is not None and not person.deleted else {}
+    over = "this invitation was redeemed, revoked or made too often: invite anew"
+    if not await are_proposed(transaction, before):
+        raise Conflict(over)
+    if not may_be_invited(tree):
+        message = "this person is not active any more, or recorded as deceased"
+        raise Conflict(message)
     way = way_of(
         policy, channel=channel or before.channel, contact=contact,
         on_file=contacts_on_file(tree, country=policy.country, now=now),
     )  # fmt: skip
-    over = "this invitation was redeemed, revoked or made too often: invite anew"
-    if not await are_proposed(transaction, before) or not tree:
-        raise Conflict(over)
     try:
         again = await issue_again(
             transaction, secrets, before,
             ends=now + lifetime_of(policy, way.channel, lifetime),
-            channel=way.channel, to=way.to, code_by=way.code_by, now=now,
+            channel=way.channel, to=way.to, is_named=way.is_named, code_by=way.code_by, now=now,
         )  # fmt: skip
     except NotUsable:
         raise Conflict(over) from None

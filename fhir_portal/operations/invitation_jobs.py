@@ -8,7 +8,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.invitation import Invitation, LiveInvitation
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.fhir.errors import FhirError, TooManyRequests
+from fhir_portal.fhir.errors import FhirError, TooManyRequests, Unavailable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
@@ -57,7 +57,7 @@ def invitation_jobs(server: Server, collaborators: Collaborators) -> Mapping[str
 
         try:
             await server.store.transact(work)
-        except TooManyRequests:
+        except (TooManyRequests, Unavailable):
             raise  # later: its turn comes again
         except FhirError:
             # Nobody to write to, or not to be invited: there is nothing that another try changes.

@@ -131,6 +131,7 @@ class Way:
     channel: Channel
     to: str
     code: OnFile | None
+    is_named: bool = False
 
     @property
     def code_by(self) -> CodeBy:
@@ -236,7 +237,7 @@ class _Inviting:
         return Invited(kept, (*patients, *made, *grants, *tasks))
 
     async def _oneself(self, row: Row, tree: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-        if tree.get("deceasedBoolean") is True or "deceasedDateTime" in tree:
+        if not may_be_invited(tree):
             message = "this Patient is recorded as deceased"
             raise Unprocessable(message)
         if await account_of_record(self.transaction, self.practice.key, row.key) is not None:
@@ -419,6 +420,7 @@ class _Inviting:
             grants=tuple(str(row.key) for row in grants),
             tasks=tuple(further),
             to=way.to,
+            is_named=way.is_named,
             code_by=way.code_by,
             by=self.author.who.get("reference", ""),
             changed=self.now,
@@ -522,6 +524,16 @@ def checked_basis(kind: Kind, another: ForAnother, patient: str) -> Basis:
     return basis
 
 
+def may_be_invited(person: Mapping[str, Any]) -> bool:
+    """Whether a Patient or RelatedPerson, if there is one, is active and known to live."""
+    return (
+        bool(person)
+        and person.get("active") is not False
+        and person.get("deceasedBoolean") is not True
+        and "deceasedDateTime" not in person
+    )
+
+
 def lifetime_of(policy: PracticePolicy, channel: Channel, asked: float | None) -> float:
     """Return how long an invitation lasts, in seconds. Raises `Unprocessable`."""
     if asked is None:
@@ -564,7 +576,7 @@ def way_of(
     others = (
         one for one in on_file if one.medium != medium and one.medium in policy.invite_channels
     )
-    return Way(channel, to, next(others, None))
+    return Way(channel, to, next(others, None), is_named=contact is not None)
 
 
 def _first_channel(

@@ -70,9 +70,10 @@ async def portal_invite(call: Call) -> FhirResponse:
     async def work(transaction: ResourceTransaction) -> tuple[Invited, bool]:
         await call.server.still(transaction, call.auth)
         target = await call.target(transaction)
+        before = None
         if request is not None:
             before = await transaction.get(InvitationRequest, request.key)
-            if before is not None:
+            if before is not None and call.server.clock() < (before.expires or 0.0):
                 return Invited(await _the_same(transaction, request, before), (target,)), True
         practice = await practice_of(transaction, call.auth.practice)
         policy = await policy_of(transaction, practice.key)
@@ -83,6 +84,8 @@ async def portal_invite(call: Call) -> FhirResponse:
             patients=patients, author=Author.of(call.auth, practice), practice=practice,
         )  # fmt: skip
         if request is not None:
+            if before is not None:
+                await transaction.delete(InvitationRequest, request.key)
             await transaction.insert(
                 InvitationRequest(
                     key=request.key,

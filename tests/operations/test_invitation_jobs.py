@@ -33,6 +33,7 @@ async def due(store: EmbeddedStore) -> list[Job]:
     return [one for one in await store.every(Job) if one.name == INVITE]
 
 
+@pytest.mark.requirement("portal", "S0-07")
 async def test_a_booked_appointment_invites_once_however_often_it_is_sent(
     booking: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
 ) -> None:
@@ -120,6 +121,7 @@ async def test_who_has_an_account_an_invitation_no_contact_or_no_wish_is_not_inv
     assert states.pop(made["invitation"].removeprefix("Task/")) == "expired"
 
 
+@pytest.mark.requirement("portal", "S2-17")
 async def test_a_mail_address_that_is_given_invites_once(
     booking: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
 ) -> None:

@@ -38,11 +38,13 @@ from tests.builders import (
     Caller,
     Clock,
     Json,
+    a_patient,
     a_task,
     assert_outcome,
     changed,
     keep,
 )
+from tests.operations.conftest import mail
 from tests.operations.invitations import (
     FATHER,
     NAN,
@@ -102,6 +104,7 @@ def sheet(answer: Any) -> bytes:
 # ---------------------------------------------------------------- again
 
 
+@pytest.mark.requirement("portal", "S0-20", "S2-35")
 async def test_sent_again_it_is_another_attempt_and_the_one_before_is_void(
     practice: EmbeddedStore, desk: Caller, portal: Portal, ehr: Caller, clock: Clock
 ) -> None:
@@ -163,6 +166,19 @@ async def test_a_contact_that_was_named_is_kept_when_it_is_sent_again(
     await call(desk, made["invitation"], "invite-resend")
     found = [one.to for one in await messages(practice) if one.template == "invitation-resent"]
     assert found == ["other@mail.example"]
+
+
+async def test_an_address_that_was_corrected_on_file_is_the_one_it_goes_to_next(
+    practice: EmbeddedStore, desk: Caller, ehr: Caller
+) -> None:
+    made = await invited(desk, "cy")
+    await ehr.store(a_patient("cy", telecom=[mail("right@mail.example")]))
+    await call(desk, made["invitation"], "invite-resend")
+    found = [one.to for one in await messages(practice) if one.template == "invitation-resent"]
+    assert found == ["right@mail.example"]
+    await ehr.store(a_patient("cy", deceasedBoolean=True))
+    again = await call(desk, made["invitation"], "invite-resend", channel="desk")
+    assert_outcome(again, 409, "conflict")
 
 
 async def test_it_has_ten_attempts(practice: EmbeddedStore, desk: Caller) -> None:
@@ -264,6 +280,7 @@ async def test_another_task_is_no_invitation(desk: Caller, ehr: Caller) -> None:
 # ---------------------------------------------------------------- printed
 
 
+@pytest.mark.requirement("portal", "S3-10", "S3-12")
 async def test_the_sheet_has_what_is_needed_and_no_name(
     practice: EmbeddedStore, desk: Caller, portal: Portal
 ) -> None:
@@ -280,6 +297,7 @@ async def test_the_sheet_has_what_is_needed_and_no_name(
         assert absent not in text
 
 
+@pytest.mark.requirement("portal", "S3-11")
 async def test_each_printing_is_a_new_attempt_and_recorded(
     practice: EmbeddedStore, desk: Caller, portal: Portal, ehr: Caller
 ) -> None:
@@ -333,6 +351,7 @@ async def test_nothing_printed_is_stored(
 # ---------------------------------------------------------------- followed
 
 
+@pytest.mark.requirement("portal", "S0-11")
 async def test_the_task_says_that_the_link_was_sent_and_the_record_that_somebody_wrote(
     practice: EmbeddedStore, desk: Caller, portal: Portal, ehr: Caller
 ) -> None:
@@ -438,6 +457,7 @@ async def test_what_a_client_writes_into_the_task_changes_nothing_about_the_invi
 # ---------------------------------------------------------------- ended by time
 
 
+@pytest.mark.requirement("portal", "S0-19")
 async def test_its_time_over_it_ends_in_the_task_too_and_a_later_attempt_goes_on(
     practice: EmbeddedStore, desk: Caller, portal: Portal, clock: Clock
 ) -> None:

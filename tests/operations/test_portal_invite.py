@@ -83,6 +83,7 @@ async def counts(caller: Caller) -> dict[str, int]:
 # ---------------------------------------------------------------- what it makes
 
 
+@pytest.mark.requirement("portal", "S3-08", "S4-17")
 async def test_inviting_a_patient_makes_a_task_a_message_and_its_provenance(
     practice: EmbeddedStore, desk: Caller, ehr: Caller
 ) -> None:
@@ -104,6 +105,7 @@ async def test_inviting_a_patient_makes_a_task_a_message_and_its_provenance(
     assert provenance["recorded"].startswith("2030-03-17T")
 
 
+@pytest.mark.requirement("portal", "S0-17", "S4-08")
 async def test_link_and_code_go_to_two_contacts_and_neither_is_shown(
     practice: EmbeddedStore, desk: Caller
 ) -> None:
@@ -127,6 +129,7 @@ async def test_with_one_contact_the_code_is_handed_over_and_the_link_is_not_show
     assert [one.template for one in await messages(practice)] == ["invitation-link"]
 
 
+@pytest.mark.requirement("portal", "S3-09")
 @pytest.mark.parametrize("channel", ["desk", "paper", "letter"])
 async def test_what_is_handed_over_is_shown_once_and_nothing_is_sent(
     practice: EmbeddedStore, desk: Caller, portal: Portal, channel: str
@@ -262,6 +265,7 @@ async def test_an_existing_related_person_is_invited_by_their_own_contacts(
     assert invitation.invitee == f"{DERM}/RelatedPerson/aunt"
 
 
+@pytest.mark.requirement("portal", "S0-10", "S4-05")
 async def test_the_same_person_is_not_made_twice_unless_that_is_wanted(
     desk: Caller, ehr: Caller
 ) -> None:
@@ -286,6 +290,7 @@ async def test_the_same_person_is_not_made_twice_unless_that_is_wanted(
 # ---------------------------------------------------------------- one invitation, however often
 
 
+@pytest.mark.requirement("portal", "S0-07")
 async def test_a_retry_of_an_ehr_is_the_same_invitation_and_another_body_is_refused(
     practice: EmbeddedStore, ehr: Caller
 ) -> None:
@@ -307,6 +312,17 @@ async def test_a_key_is_the_callers_own(ehr: Caller, desk: Caller) -> None:
     await invited(ehr, "bo", idempotency_key="k")
     assert (await invite(desk, "bo", idempotency_key="k")).status == 409
     assert (await invite(desk, "cy", idempotency_key="k")).status == 201
+
+
+async def test_a_key_is_forgotten_after_thirty_days(
+    ehr: Caller, desk: Caller, clock: Clock
+) -> None:
+    assert desk is not None
+    first = await invited(ehr, "bo", idempotency_key="k")
+    clock.advance(30 * DAY)
+    second = await invited(ehr, "bo", idempotency_key="k")
+    assert second["invitation"] != first["invitation"]
+    assert values(await invite(ehr, "bo", idempotency_key="k")) | {"status": "queued"} == second
 
 
 async def test_of_many_at_once_one_invites_and_retries_at_once_are_one(
@@ -372,6 +388,7 @@ def test_whoever_is_too_many_is_told_when_to_come_back() -> None:
 # ---------------------------------------------------------------- who may, and for whom
 
 
+@pytest.mark.requirement("portal", "S0-58")
 @pytest.mark.parametrize("patient", ["kit", "nobody", "elsewhere"])
 @pytest.mark.usefixtures("practice")
 async def test_nobody_invites_to_a_record_of_another_practice(
@@ -431,6 +448,7 @@ async def test_a_proposed_grant_is_changed_by_nobody_who_may_not_give_grants(
     assert (await read(ehr, made["grant"][0]))["provision"] == grant["provision"]
 
 
+@pytest.mark.requirement("portal", "S3-07")
 async def test_the_practice_says_who_may_begin_and_how(
     practice: EmbeddedStore, desk: Caller, ehr: Caller
 ) -> None:
@@ -572,6 +590,7 @@ async def test_nobody_is_invited_who_cannot_be_reached_or_is_dead(
     assert (await invite(desk, "cy", channel="desk")).status == 422
 
 
+@pytest.mark.requirement("portal", "S0-19")
 async def test_a_lifetime_is_from_an_hour_to_three_weeks_and_the_practices_by_channel(
     practice: EmbeddedStore, desk: Caller
 ) -> None:
@@ -587,6 +606,7 @@ async def test_a_lifetime_is_from_an_hour_to_three_weeks_and_the_practices_by_ch
     assert lasts == {"bo": 10 * DAY, "cy": HOUR, "di": 21 * DAY}
 
 
+@pytest.mark.requirement("portal", "S4-04")
 async def test_the_contact_named_is_used_and_written_as_contacts_are(
     practice: EmbeddedStore, desk: Caller
 ) -> None:
