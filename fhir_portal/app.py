@@ -78,7 +78,9 @@ from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
 from fhir_portal.web.notify import notify_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
-from fhir_portal.web.pages.apps import apps_router
+from fhir_portal.web.pages.about import about_router
+from fhir_portal.web.pages.activation import activation_router
+from fhir_portal.web.pages.apps import APPS, apps_router
 from fhir_portal.web.pages.demo_outbox import demo_outbox_router
 from fhir_portal.web.site import behind_proxy, site
 
@@ -261,11 +263,16 @@ class Application:
                 idle=settings.session_idle_minutes * MINUTE, absolute=settings.session_hours * HOUR
             ),
         )
+        sign_in = SignIn(store, Passwords(), Throttle(store, clock))
         pages = pages_router(
+            server=self.authorization, sessions=sessions, sign_in=sign_in, codes=self.codes
+        )
+        activation = activation_router(
+            portal=self.portal,
             server=self.authorization,
             sessions=sessions,
-            sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
-            codes=self.codes,
+            sign_in=sign_in,
+            home=APPS,
         )
         apps = apps_router(
             server=self.authorization,
@@ -312,6 +319,8 @@ class Application:
                 [
                     health_router(lambda: faults_of(store)),
                     pages,
+                    activation,
+                    about_router(),
                     apps,
                     brands,
                     developers,

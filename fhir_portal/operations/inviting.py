@@ -420,6 +420,7 @@ class _Inviting:
             tasks=tuple(further),
             to=way.to,
             code_by=way.code_by,
+            code_to=way.code.value if way.code is not None else "",
             by=self.author.who.get("reference", ""),
             changed=self.now,
         )
