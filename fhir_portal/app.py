@@ -79,7 +79,8 @@ from fhir_portal.web.notify import notify_router
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.pages.about import about_router
-from fhir_portal.web.pages.apps import apps_router
+from fhir_portal.web.pages.activation import activation_router
+from fhir_portal.web.pages.apps import APPS, apps_router
 from fhir_portal.web.pages.demo_outbox import demo_outbox_router
 from fhir_portal.web.pages.go import go_router
 from fhir_portal.web.pages.help import help_router
@@ -264,11 +265,16 @@ class Application:
                 idle=settings.session_idle_minutes * MINUTE, absolute=settings.session_hours * HOUR
             ),
         )
+        sign_in = SignIn(store, Passwords(), Throttle(store, clock))
         pages = pages_router(
+            server=self.authorization, sessions=sessions, sign_in=sign_in, codes=self.codes
+        )
+        activation = activation_router(
+            portal=self.portal,
             server=self.authorization,
             sessions=sessions,
-            sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
-            codes=self.codes,
+            sign_in=sign_in,
+            home=APPS,
         )
         apps = apps_router(
             server=self.authorization,
@@ -315,6 +321,8 @@ class Application:
                 [
                     health_router(lambda: faults_of(store)),
                     pages,
+                    activation,
+                    about_router(),
                     apps,
                     brands,
                     developers,

@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.assurance import LEAST, LEVELS, reaches
 from fhir_portal.accounts.at_practice import is_open_at, proxies_shut_out
 from fhir_portal.accounts.levels import level_of
-from fhir_portal.accounts.policy import policy_of
+from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import StaffMember, staff_key
 from fhir_portal.consent.grant import Grant, is_current
@@ -24,8 +25,9 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.records import RecordReader
 
-PROVEN: Final = frozenset({"level2", "level3", "level4"})
-"""``Person.link.assurance`` that opens a record; a link nobody proved opens nothing."""
+PROVEN: Final = frozenset(one for one in LEVELS if reaches(one, LEAST))
+"""``Person.link.assurance`` that can open a record; a link nobody proved opens nothing. A practice
+may ask for more (`fhir_portal.accounts.policy`)."""
 
 
 class StoredResource(Protocol):
@@ -162,10 +164,11 @@ class Relations:
             person = await self._resource(practice_key, ResourceKey.parse(key))
             if person is None or person.get("active") is False:
                 continue
+            policy = await policy_of(self._reader, practice_key)
             seen: set[ResourceKey] = set()
             for link in person.get("link") or ():
                 target = local_target((link.get("target") or {}).get("reference") or "")
-                if target is None or target in seen or link.get("assurance") not in PROVEN:
+                if target is None or target in seen or not _is_proven(policy, target, link):
                     continue
                 seen.add(target)
                 record = await self._record(practice, target)
@@ -241,6 +244,13 @@ class Relations:
     async def _resource(self, practice: str, key: ResourceKey) -> Mapping[str, Any] | None:
         row = await self._reader.read(key, Visibility.of_server(key.type, practice=practice))
         return None if row is None or row.deleted else json.parse(row.body)
+
+
+def _is_proven(policy: PracticePolicy, target: ResourceKey, link: Mapping[str, Any]) -> bool:
+    """Whether who a link says a person is was proved as well as their practice asks."""
+    own = target.type == "Patient"
+    least = policy.assurance if own else policy.assurance_for_others
+    return reaches(link.get("assurance"), least)
 
 
 def name_of(resource: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Literal
 import msgspec
 
 from fhir_portal.accounts.practice import Practice, local_time
+from fhir_portal.accounts.spoken_code import check_sign, number_in_signs, read_signs
 from fhir_portal.records import DuplicateRecord, Record, RecordReader, RecordTransaction
 
 Kind = Literal["self", "guardian", "representative", "caregiver", "payer"]
@@ -37,7 +38,8 @@ LONGEST: Final = 21 * DAY
 MOST_ATTEMPTS: Final = 10
 KEPT_SECONDS: Final = 400 * DAY
 """How long an invitation that is over stays to be seen by staff."""
-_SIGNS: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is taken for another
+RENEWABLE_SECONDS: Final = 30 * DAY
+"""How long after its end the link of an invitation still brings a new one to the same contact."""
 _CODE_SIGNS: Final = 11  # and one to check: 30**11 is 54 bits
 _PORTAL_ID_DIGITS: Final = 6
 _CONSONANTS: Final = "bdfgklmnprstvz"
@@ -55,8 +57,9 @@ class Invitation(Record, frozen=True, kw_only=True):
     it. ``tasks`` are the ids of the Tasks that stand for it in the further records, whose readers
     must not learn of each other. ``to`` is the address that it went to, ``""`` for what is handed
     over; ``is_named`` says that whoever invited named it, and it is not the one on file;
-    ``code_by`` how the security code went: to another contact, or by hand. ``attempt`` counts
-    issues, ``tries`` the wrong tries on the latest. Times are seconds since 1970 UTC.
+    ``code_by`` how the security code went: to another contact (``code_to``), or by hand.
+    ``attempt`` counts issues, ``tries`` the wrong tries on the latest. Times are seconds since 1970
+    UTC.
     """
 
     kind: ClassVar[str] = "invitation"
@@ -75,6 +78,7 @@ class Invitation(Record, frozen=True, kw_only=True):
     to: str = ""
     is_named: bool = False
     code_by: CodeBy = "hand"
+    code_to: str = ""
     state: State = "queued"
     attempt: int = 1
     tries: int = 0
@@ -182,17 +186,26 @@ class InvitationSecrets:
             invitation = msgspec.structs.replace(invitation, attempt=invitation.attempt + 1)
         else:
             raise NotUsable  # nobody can print a sheet for now; there are too many of them
-        for key in (self._link_key(secrets.link), self._code_key(secrets.code)):
-            await transaction.put(msgspec.structs.replace(held, key=key))
+        await transaction.put(msgspec.structs.replace(held, key=self._code_key(secrets.code)))
+        link, until = self._link_key(secrets.link), invitation.ends + RENEWABLE_SECONDS
+        await transaction.put(msgspec.structs.replace(held, key=link, expires=until))
         return invitation
 
     async def forget(
-        self, transaction: RecordTransaction, invitation: Invitation, attempt: int
+        self,
+        transaction: RecordTransaction,
+        invitation: Invitation,
+        attempt: int,
+        *,
+        but_link: bool = False,
     ) -> None:
-        """Make the secrets of an attempt lead nowhere."""
+        """Make the secrets of an attempt lead nowhere.
+
+        With ``but_link`` its link still leads to it: there the person may ask for a new one.
+        """
         secrets = self.of_attempt(invitation.key, attempt)
         for key in (
-            self._link_key(secrets.link),
+            *(() if but_link else (self._link_key(secrets.link),)),
             self._code_key(secrets.code),
             self._portal_id_key(invitation.practice, secrets.portal_id),
         ):
@@ -240,12 +253,8 @@ class InvitationSecrets:
 
     def _code(self, invitation: str, attempt: int) -> str:
         number = int.from_bytes(self._mac("code", invitation, attempt))
-        signs = []
-        for _ in range(_CODE_SIGNS):
-            number, rest = divmod(number, len(_SIGNS))
-            signs.append(_SIGNS[rest])
-        code = "".join(signs)
-        code += _check_sign(code)
+        code = number_in_signs(number, _CODE_SIGNS)
+        code += check_sign(code)
         return "-".join(code[at : at + 4] for at in range(0, len(code), 4))
 
     def _portal_id(self, invitation: str, attempt: int) -> str:
@@ -279,23 +288,7 @@ _PORTAL_IDS_TRIED: Final = 50
 
 def read_code(typed: str) -> str | None:
     """Return a security code as it is compared; ``None`` if its last sign says it was mistyped."""
-    signs = "".join(sign for sign in typed[:60].upper() if sign.isascii() and sign.isalnum())
-    if len(signs) != _CODE_SIGNS + 1 or any(sign not in _SIGNS for sign in signs):
-        return None
-    return signs if _check_sign(signs[:-1]) == signs[-1] else None
-
-
-def _check_sign(signs: str) -> str:
-    """Luhn's algorithm over our signs: finds one wrong sign, and two that changed places.
-
-    Of neighbours it does not see the first and the last of our signs, ``2`` and ``Z``.
-    """
-    base, total, factor = len(_SIGNS), 0, 2
-    for sign in reversed(signs):
-        product = factor * _SIGNS.index(sign)
-        total += product // base + product % base
-        factor = 3 - factor
-    return _SIGNS[-total % base]
+    return read_signs(typed, _CODE_SIGNS + 1)
 
 
 async def issue(
@@ -334,6 +327,7 @@ async def issue_again(
     now: float,
     is_named: bool = False,
     code_by: CodeBy = "hand",
+    code_to: str = "",
 ) -> Invitation:
     """Make another attempt of an invitation that nobody redeemed; return it. Raises `NotUsable`.
 
@@ -357,6 +351,7 @@ async def issue_again(
         to=to,
         is_named=is_named,
         code_by=code_by,
+        code_to=code_to,
         changed=now,
         expires=None,
     )
@@ -416,7 +411,7 @@ async def end(
     ended = msgspec.structs.replace(
         found, state=state, changed=now, redeemed_by=account, expires=now + KEPT_SECONDS
     )
-    await secrets.forget(transaction, found, found.attempt)
+    await secrets.forget(transaction, found, found.attempt, but_link=state == "expired")
     for invitee in found.invitees:
         live = await transaction.get(LiveInvitation, invitee)
         if live is not None and live.invitation == found.key:

@@ -17,6 +17,7 @@ from fhir_portal.records import Record, RecordReader
 Beginner = Literal["staff", "ehr", "patient"]
 Way = Literal["link", "mail", "username", "portal-id"]
 Assurance = Literal["level2", "level3", "level4"]
+"""The levels of `fhir_portal.accounts.assurance` that can open anything."""
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
@@ -39,7 +40,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     patient without an account) and ``invite_on_mail_address`` (one is given for them).
     ``invitations_an_hour`` bounds what a mistake or a stolen token can send. ``self_registration``
     are the ways in which somebody may begin without an invitation by link; ``assurance`` is the
-    least ``Person.link.assurance`` (FHIR R4 §8.4) that opens a record. ``adult_age`` ends what
+    least ``Person.link.assurance`` (FHIR R4 §8.4) that opens a person's own record,
+    ``assurance_for_others`` one that they look after. ``adult_age`` ends what
     guardians are given. ``country`` (ISO 3166-1 alpha-2) is that of numbers without a country code.
     """
 
@@ -53,7 +55,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     invite_on_mail_address: bool = False
     invitations_an_hour: int = 500
     self_registration: tuple[Way, ...] = WAYS
-    assurance: Assurance = "level3"
+    assurance: Assurance = "level2"
+    assurance_for_others: Assurance = "level2"
     adult_age: int = 18
     country: str = ""
 
@@ -133,11 +136,13 @@ def _lifetime(channel: Channel) -> Setting:
     return change
 
 
-def _assurance(policy: PracticePolicy, text: str) -> PracticePolicy:
-    for level in get_args(Assurance):
-        if text == level:
-            return msgspec.structs.replace(policy, assurance=level)
-    raise ValueError(f"one of {', '.join(get_args(Assurance))}")
+def _assurance(member: str) -> Setting:
+    def change(policy: PracticePolicy, text: str) -> PracticePolicy:
+        if text not in get_args(Assurance):
+            raise ValueError(f"one of {', '.join(get_args(Assurance))}")
+        return msgspec.structs.replace(policy, **{member: text})
+
+    return change
 
 
 def _country(policy: PracticePolicy, text: str) -> PracticePolicy:
@@ -161,7 +166,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "invite-on-mail-address": _switch("invite_on_mail_address"),
     "invitations-an-hour": _number("invitations_an_hour", 1, 100_000),
     "self-registration": _some_of("self_registration", WAYS),
-    "assurance": _assurance,
+    "assurance": _assurance("assurance"),
+    "assurance-for-others": _assurance("assurance_for_others"),
     "adult-age": _number("adult_age", 14, 25),
     "country": _country,
 }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 from zoneinfo import ZoneInfo
 
+from fhir_portal.accounts.spoken_code import check_sign, number_in_signs, read_signs
 from fhir_portal.records import Record, RecordReader
+
+_ID_SIGNS: Final = 5  # and one to check
+_LONGEST_NAME: Final = 200
 
 
 class Practice(Record, frozen=True, kw_only=True):
@@ -23,6 +28,31 @@ class Practice(Record, frozen=True, kw_only=True):
     organization: str | None = None
     phone: str | None = None
 
+    @property
+    def practice_id(self) -> str:
+        """What people type to say which practice they mean: six signs, the last one to check."""
+        number = int.from_bytes(hashlib.sha256(f"practice-id {self.key}".encode()).digest())
+        signs = number_in_signs(number, _ID_SIGNS)
+        return signs + check_sign(signs)
+
+
+async def every_practice(reader: RecordReader) -> list[Practice]:
+    """Return the practices of this deployment, by name."""
+    found: list[Practice] = []
+    while page := await reader.every(Practice, after=found[-1].key if found else ""):
+        found += page
+    return sorted(found, key=lambda one: (one.name.casefold(), one.key))
+
+
+async def practice_meant(reader: RecordReader, typed: str) -> Practice | None:
+    """Return the practice whose practice ID, or whose name, somebody typed or chose."""
+    known = await every_practice(reader)
+    signs = read_signs(typed, _ID_SIGNS + 1)
+    name = " ".join(typed[:_LONGEST_NAME].casefold().split())
+    named = [one for one in known if " ".join(one.name.casefold().split()) == name]
+    meant = [one for one in known if one.practice_id == signs] or named
+    return meant[0] if len(meant) == 1 else None
+
 
 def local_time(zone: str, moment: float) -> str:
     """Return a moment (seconds since 1970 UTC) as people of a practice read it, with its zone."""
@@ -36,11 +66,3 @@ async def practice_names(reader: RecordReader, persons: Sequence[str]) -> list[s
     keys = {person.partition("/")[0] for person in persons}
     found = [await reader.get(Practice, key) for key in sorted(keys)]
     return [practice.name for practice in found if practice is not None]
-
-
-async def every_practice(reader: RecordReader) -> list[Practice]:
-    """Return the practices of this deployment, by name."""
-    found: list[Practice] = []
-    while page := await reader.every(Practice, after=found[-1].key if found else ""):
-        found += page
-    return sorted(found, key=lambda one: (one.name.casefold(), one.key))

@@ -295,6 +295,21 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "Your patient portal account was made. You can sign in at {portal} from now on.",
             "your portal account was made.",
         ),
+        "account-exists": Words(
+            subject="You have an account already - {practice}",
+            body=(
+                "Hello,\n\nSomebody, perhaps you, wanted to create a patient portal account with "
+                "this mail address. You have one already.\n\nSign in at {portal}. If you have "
+                "forgotten how, choose “Forgotten your user name or password?” there. If it "
+                "was not you, there is nothing to do."
+            ),
+            sms="{practice}: you have a portal account already. Sign in there.",
+        ),
+        "record-added": _security(
+            "A record was added to an account",
+            "A record of {practice} was added to a patient portal account.",
+            "a record was added to a portal account.",
+        ),
         "security-disabled-at-practice": Words(
             subject="Your access to your records was switched off - {practice}",
             body=(

@@ -97,7 +97,8 @@ async def attempt_again(
         again = await issue_again(
             transaction, secrets, before,
             ends=now + lifetime_of(policy, way.channel, lifetime),
-            channel=way.channel, to=way.to, is_named=way.is_named, code_by=way.code_by, now=now,
+            channel=way.channel, to=way.to, is_named=way.is_named, code_by=way.code_by,
+            code_to=way.code.value if way.code is not None else "", now=now,
         )  # fmt: skip
     except NotUsable:
         raise Conflict(over) from None

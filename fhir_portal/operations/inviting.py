@@ -422,6 +422,7 @@ class _Inviting:
             to=way.to,
             is_named=way.is_named,
             code_by=way.code_by,
+            code_to=way.code.value if way.code is not None else "",
             by=self.author.who.get("reference", ""),
             changed=self.now,
         )

@@ -48,8 +48,14 @@ def refusing(handler: Handler, *, back: str, signed_out: str) -> Handler:
             message = "The portal is too busy. Try again in a minute."
             return page("problem.html", status=503, message=message, error="try-later", back=back)
         except Exception as error:  # noqa: BLE001 - whatever it is, a person gets a page
-            _log.error("page failed", path=request.url.path, **fault(error))
+            # The route's pattern: the path itself may hold the secret of a link.
+            _log.error("page failed", path=_pattern(request), **fault(error))
             message = "Something went wrong on our side."
             return page("problem.html", status=500, message=message, error="fault", back=back)
 
     return answer
+
+
+def _pattern(request: Request) -> str:
+    """What addresses of this kind look like, without what is in this one."""
+    return str(getattr(request.scope.get("route"), "path", ""))
