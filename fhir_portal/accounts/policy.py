@@ -60,6 +60,14 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     adult_age: int = 18
     country: str = ""
 
+    def lets_begin(self, way: Way) -> bool:
+        """Whether somebody may begin an account this way, without a link."""
+        return self.portal and way in self.self_registration
+
+    def lets_invite(self, beginner: Beginner) -> bool:
+        """Whether invitations may come from here: of nobody while the portal is off."""
+        return self.portal and beginner in self.invited_by
+
     def lifetime(self, channel: Channel) -> float:
         """Return how long an invitation lasts that goes out this way, in seconds."""
         hours = self.lifetime_hours.get(channel)

@@ -162,7 +162,7 @@ class Activations:
         """Return the practices at which somebody may begin this way."""
         store = self.server.store
         found = await every_practice(store)
-        return [one for one in found if way in (await policy_of(store, one.key)).self_registration]
+        return [one for one in found if (await policy_of(store, one.key)).lets_begin(way)]
 
     # --- beginning -----------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class Activations:
         if found is None or not found.is_usable(self.server.clock()):
             return None
         practice = await store.get(Practice, found.practice)
-        if practice is None:
+        if practice is None or not (await policy_of(store, practice.key)).portal:
             return None
         person = await self._tree(found.practice, found.persons[0])
         return Greeting(
@@ -729,7 +729,8 @@ class Activations:
                     now=now,
                     invitation=found.key,
                 )
-            return counted if found.is_usable(now) else None
+            is_open = (await policy_of(transaction, found.practice)).portal
+            return counted if is_open and found.is_usable(now) else None
 
         counted = await store.transact(count)
         where = found if found is not None else _NOBODYS
@@ -827,7 +828,7 @@ class Activations:
         store = self.server.store
         meant = await practice_meant(store, practice)
         policy = await policy_of(store, meant.key if meant is not None else "")
-        return meant.key if meant is not None and way in policy.self_registration else ""
+        return meant.key if meant is not None and policy.lets_begin(way) else ""
 
     async def _tree(self, practice: str, reference: str) -> dict[str, Any] | None:
         key = local_target(reference)

@@ -203,7 +203,7 @@ class _Inviting:
     now: float
 
     async def invite(self, patients: Sequence[Row]) -> Invited:
-        if self.author.beginner not in self.policy.invited_by:
+        if not self.policy.lets_invite(self.author.beginner):
             message = "this practice does not let you begin an invitation"
             raise Forbidden(message)
         await count_attempt(self.transaction, self.policy, now=self.now)

@@ -216,6 +216,8 @@ class _Work:
     async def _invitation(self, transaction: ResourceTransaction) -> Invitation | None:
         """The invitation as it is now; somebody's own live one is redeemed with their record."""
         before = self.redemption.activation
+        if not (await policy_of(transaction, before.practice)).portal:
+            raise NotUsable
         key = before.invitation
         if key is None:
             invitee = f"{before.practice}/{before.persons[0]}"

@@ -457,6 +457,9 @@ async def test_the_practice_says_who_may_begin_and_how(
     assert (await invite(desk, "bo", channel="sms")).status == 422
     made = await invited(desk, "bo")
     assert (made["channel"], made["code-by"]) == ("mail", "hand")
+    await decided(practice, portal="off")
+    assert (await invite(desk, "bo", kind="self")).status == 403
+    await decided(practice, portal="on")
     await decided(practice, invited_by="ehr")
     assert (await invite(desk, "cy")).status == 403
 

@@ -326,6 +326,24 @@ async def test_the_sheet_is_the_practices_policy(town: Town) -> None:
     assert problem(browser) == NOT_MATCHED
 
 
+async def test_while_the_portal_is_off_nobody_begins_or_finishes(town: Town) -> None:
+    invitation = await town.invite()
+    waiting = town.browser()
+    await waiting.open(f"/activate/{town.of(invitation).link}")
+    await town.by_link(waiting, invitation)
+    assert waiting.heading == "Your account"
+    await town.decide(portal=False)
+    await town.create(waiting)
+    assert await town.account() is None
+    late = town.browser()
+    await late.open(f"/activate/{town.of(invitation).link}")
+    assert "A. Q." not in late.text
+    await town.decide(portal=True)
+    again = town.browser()
+    await again.open(f"/activate/{town.of(invitation).link}")
+    assert "A. Q." in again.text
+
+
 # --- by the mail address on file -----------------------------------------------------------------
 
 
