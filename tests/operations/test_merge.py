@@ -26,6 +26,7 @@ from fhir_portal.smart.connection import Receipt
 from fhir_portal.smart.token import TokenFamily
 from tests.builders import (
     DERM,
+    DIRECTORY,
     START,
     Answer,
     Caller,
@@ -200,13 +201,14 @@ async def test_the_ehr_says_what_the_surviving_patient_is_and_labels_stay(
     assert world is not None
     label = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}
     await ehr.store(a_patient("new", meta={"security": [label]}))
-    result = a_patient("new", family="Married")
+    result = a_patient("new", family="Married", meta=DIRECTORY)
     shown = await preview(ehr)
     given = asked(accept_String=shown["accept"])
     given["parameter"].append({"name": "result-patient", "resource": result})
     found = values(await ehr.ask("POST", MERGE, given))
     assert found["result"]["name"][0]["family"] == "Married"
     assert found["result"]["meta"]["security"] == [label]
+    assert "tag" not in found["result"]["meta"]
 
 
 @pytest.mark.parametrize(
@@ -481,7 +483,8 @@ async def test_apps_end_with_receipts_and_none_is_given_the_other_record(
     await an_app_of(world, "proxy", replace(proxy, account="bo"))
     await an_app_of(world, "new", replace(oneself("new"), account="cy"))
     await ehr.store(a_person("cy", links=["Patient/third"]))
-    await keep(world, a_code("code", own))
+    lone = a_code("lone", replace(oneself("old"), account="zed"))  # nothing was exchanged yet
+    await keep(world, a_code("code", own), lone)
     found = values(await merged(ehr))
     assert found["ended-apps"] == 2
     assert not await works(ehr.portal, "own")
