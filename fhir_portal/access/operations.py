@@ -72,6 +72,8 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "invite-resend": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
     "invite-revoke": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="revoke"),
     "print-instructions": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
+    "start-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
+    "approve-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
 }
 
 

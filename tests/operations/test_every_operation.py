@@ -128,6 +128,7 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:
         pytest.skip("it is not called on a resource")
+    caller = ehr if RULES[code].system else Caller(ehr.portal, caller_of("user", code))
     answers = []
     for own_id in ("nobody", "elsewhere"):
         tree = {"resourceType": "Parameters", "parameter": EXAMPLES.get(code, [])}

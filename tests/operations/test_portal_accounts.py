@@ -19,6 +19,11 @@ from tests.staff import a_member_of_staff
 
 LIST = "Person/$portal-accounts"
 
+pytestmark = [
+    pytest.mark.requirement("portal", "S4-19"),
+    pytest.mark.requirement("portal", "S4-22"),
+]
+
 
 @pytest.fixture
 async def world(accounts: EmbeddedStore, ehr: Caller, other_ehr: Caller) -> EmbeddedStore:
