@@ -73,6 +73,8 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "invite-revoke": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="revoke"),
     "print-instructions": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
     "match": OperationRule("Patient", (("r", "Patient"), ("s", "Patient")), staff="invite"),
+    "start-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
+    "approve-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
 }
 
 

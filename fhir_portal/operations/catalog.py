@@ -24,6 +24,7 @@ from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
+from fhir_portal.operations.start_recovery import approve_recovery, start_recovery
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 
@@ -42,6 +43,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "invite-revoke": invite_revoke,
     "print-instructions": print_instructions,
     "match": match,
+    "start-recovery": start_recovery,
+    "approve-recovery": approve_recovery,
 }
 
 

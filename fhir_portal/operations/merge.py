@@ -17,7 +17,6 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.invitation import (
     DAY,
     Invitation,
-    InvitationSecrets,
     LiveInvitation,
     end,
 )
@@ -27,6 +26,8 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.outcome import outcome
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.invitation_task import follow, reject_grants
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.merge_plan import (
     REPLACED_BY,
     REPLACES,
@@ -221,22 +222,15 @@ async def _carry_out(
     changed += [await write(call, transaction, one.row, one.tree) for one in plan.moves]
     moved = list[MovedInvitation]()
     for before, after in plan.invitations:
-        task = await _task(call, transaction, before)
         if after is None:
-            secrets = InvitationSecrets(call.collaborators.derive("invitations"))
-            await end(transaction, secrets, before, "revoked", now=call.server.clock())
-            if task is not None:
-                ended = {**json.parse(task.body), "status": "cancelled"}
-                ended["statusReason"] = {"text": f"{source} was merged into {target}"}
-                await write(call, transaction, task, ended)
+            await _end(call, transaction, before, f"{source} was merged into {target}")
             continue
         await rename_invitation(transaction, before, after)
-        if task is not None:
-            changed.append(
-                await write(
-                    call, transaction, task, repointed(json.parse(task.body), source, target)
-                )
-            )
+        for task in await _tasks(call, transaction, before):
+            tree = json.parse(task.body)
+            there = repointed(tree, source, target)
+            if there != tree:
+                changed.append(await write(call, transaction, task, there))
         moved.append(MovedInvitation(before.key, before.invitee, before.patients, before.persons))
     return RecordMerge(
         key=f"{call.auth.practice}/{source}",
@@ -275,17 +269,27 @@ async def rename_invitation(
     if not await transaction.replace(before, after):
         message = "an invitation has changed meanwhile: try again"
         raise Conflict(message)
-    if before.invitee != after.invitee:
-        live = await transaction.get(LiveInvitation, before.invitee)
+    for gone in set(before.invitees) - set(after.invitees):
+        live = await transaction.get(LiveInvitation, gone)
         if live is not None and live.invitation == before.key:
-            await transaction.delete(LiveInvitation, before.invitee)
-        await transaction.put(LiveInvitation(key=after.invitee, invitation=after.key))
+            await transaction.delete(LiveInvitation, gone)
+    for new in set(after.invitees) - set(before.invitees):
+        await transaction.put(LiveInvitation(key=new, invitation=after.key))
 
 
-async def _task(call: Call, transaction: ResourceTransaction, invitation: Invitation) -> Row | None:
-    key = ResourceKey("Task", invitation.task)
-    row = await transaction.read(key, _whole("Task", call.auth.practice))
-    return None if row is None or row.deleted else row
+async def _end(
+    call: Call, transaction: ResourceTransaction, invitation: Invitation, reason: str
+) -> None:
+    """End an invitation that does not go over, with its Tasks and the grants it proposed."""
+    secrets = invitation_secrets(call.collaborators.derive)
+    ended = await end(transaction, secrets, invitation, "revoked", now=call.server.clock())
+    await follow(transaction, call.server, ended, reason=reason)
+    await reject_grants(transaction, call.server, ended)
+
+
+async def _tasks(call: Call, transaction: ResourceTransaction, invitation: Invitation) -> list[Row]:
+    keys = [ResourceKey("Task", one) for one in (invitation.task, *invitation.tasks)]
+    return await transaction.read_many(keys, _whole("Task", call.auth.practice))
 
 
 def _whole(name: str, practice: str) -> Visibility:

@@ -56,7 +56,7 @@ async def portal_account(call: Call) -> FhirResponse:
     return call.answer(
         {
             "status": "disabled" if account.disabled else "enabled",
-            "at-practice": "disabled" if is_closed or account.disabled else "enabled",
+            "at-practice": _at_practice(account, practice, is_disabled=is_closed),
             "said": said_of(here),
             "created": moment(account.created),
             "signed-in": moment(latest) if latest else None,
@@ -81,6 +81,12 @@ async def portal_account(call: Call) -> FhirResponse:
         },
         row,
     )
+
+
+def _at_practice(account: Account, practice: str, *, is_disabled: bool) -> str:
+    if is_disabled or account.disabled:
+        return "disabled"
+    return "unproved" if practice in account.closed_at else "enabled"
 
 
 async def _apps(call: Call, account: Account) -> list[Connection]:

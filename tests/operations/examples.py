@@ -9,6 +9,8 @@ EXAMPLES: dict[str, list[Json]] = {
     "account-enable": [{"name": "reason", "valueCode": "resolved"}],
     "require-credential-renewal": [{"name": "reason", "valueCode": "staff-request"}],
     "end-session": [{"name": "all", "valueBoolean": True}],
+    "start-recovery": [{"name": "basis", "valueCode": "photo-id"}],
+    "approve-recovery": [{"name": "recovery", "valueString": "recovery"}],
     "revoke-app": [{"name": "app", "valueString": "connection"}],
     "portal-invite": [{"name": "kind", "valueCode": "self"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],

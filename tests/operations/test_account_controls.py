@@ -72,6 +72,7 @@ async def told(store: EmbeddedStore) -> list[tuple[str, str, str]]:
 # ---------------------------------------------------------------- renewal
 
 
+@pytest.mark.requirement("portal", "S4-13")
 async def test_a_renewal_signs_out_everywhere_and_leaves_the_password_as_it_is(
     world: EmbeddedStore, ehr: Caller
 ) -> None:
@@ -300,3 +301,12 @@ async def test_the_latest_sign_in_is_known_when_its_session_is_gone(
 ) -> None:
     await keep(accounts, LatestSignIn(key="ada", at=START - 100))
     assert values(await ehr.get(SHOW))["signed-in"] == "2030-03-17T17:45:00.000Z"
+
+
+async def test_an_account_that_another_practice_helped_to_recover_is_not_proved_here(
+    accounts: EmbeddedStore, ehr: Caller, other_ehr: Caller
+) -> None:
+    persons = (f"{DERM}/Person/ada", f"{FAMILY}/Person/ada")
+    await keep(accounts, an_account("ada", *persons, closed_at=(DERM,)))
+    assert values(await ehr.get(SHOW))["at-practice"] == "unproved"
+    assert values(await other_ehr.get(SHOW))["at-practice"] == "enabled"

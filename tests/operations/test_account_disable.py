@@ -40,6 +40,8 @@ from tests.staff import a_chart_app, a_member_of_staff, records_of_staff
 BECAUSE = parameters(reason_Code="suspected-misuse", text_String="called from two countries")
 DISABLE, ENABLE = "Person/ada/$account-disable", "Person/ada/$account-enable"
 
+pytestmark = pytest.mark.requirement("portal", "S4-20")
+
 
 def as_ada(auth: Any) -> Any:
     return replace(auth, account="ada")

@@ -26,6 +26,7 @@ from fhir_portal.smart.connection import Receipt
 from fhir_portal.smart.token import TokenFamily
 from tests.builders import (
     DERM,
+    DIRECTORY,
     START,
     Answer,
     Caller,
@@ -46,6 +47,7 @@ from tests.builders import (
     oneself,
 )
 from tests.operations.holding import a_code, an_app_of, parameters, values, works
+from tests.operations.invitations import FATHER, NAN, invited, staff, the_invitation
 from tests.staff import a_member_of_staff
 
 MERGE = "Patient/$merge"
@@ -200,13 +202,14 @@ async def test_the_ehr_says_what_the_surviving_patient_is_and_labels_stay(
     assert world is not None
     label = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}
     await ehr.store(a_patient("new", meta={"security": [label]}))
-    result = a_patient("new", family="Married")
+    result = a_patient("new", family="Married", meta=DIRECTORY)
     shown = await preview(ehr)
     given = asked(accept_String=shown["accept"])
     given["parameter"].append({"name": "result-patient", "resource": result})
     found = values(await ehr.ask("POST", MERGE, given))
     assert found["result"]["name"][0]["family"] == "Married"
     assert found["result"]["meta"]["security"] == [label]
+    assert "tag" not in found["result"]["meta"]
 
 
 @pytest.mark.parametrize(
@@ -481,7 +484,8 @@ async def test_apps_end_with_receipts_and_none_is_given_the_other_record(
     await an_app_of(world, "proxy", replace(proxy, account="bo"))
     await an_app_of(world, "new", replace(oneself("new"), account="cy"))
     await ehr.store(a_person("cy", links=["Patient/third"]))
-    await keep(world, a_code("code", own))
+    lone = a_code("lone", replace(oneself("old"), account="zed"))  # nothing was exchanged yet
+    await keep(world, a_code("code", own), lone)
     found = values(await merged(ehr))
     assert found["ended-apps"] == 2
     assert not await works(ehr.portal, "own")
@@ -694,3 +698,59 @@ async def test_rights_are_asked_for_inside_the_transaction(
     body = asked(accept_String="x") if path == MERGE else None
     assert (await gone.ask("POST", path, body)).status == 401
     assert await everything(world, ehr) == before
+
+
+# ---------------------------------------------------------------- invitations to several records
+
+
+@pytest.fixture
+async def children(practice: EmbeddedStore, ehr: Caller) -> Json:
+    """Nan is invited to Lia and to Kit; Kit has another Patient, ``kit-2``."""
+    await ehr.store(a_patient("kit-2", birthDate="2020-03-01"))
+    desk = staff(ehr.portal, "invite", "administer")
+    given: Json = {
+        "kind": "guardian",
+        "basis": "parent",
+        "name": NAN,
+        "relationship": FATHER,
+        "sections": {"results": False},
+        "channel": "desk",
+        "patient": ["Patient/kit"],
+    }
+    assert practice is not None
+    return await invited(desk, "lia", **given)
+
+
+async def test_an_invitation_to_several_records_goes_over_with_its_proposed_grant(
+    children: Json, practice: EmbeddedStore, ehr: Caller
+) -> None:
+    invitation = await the_invitation(practice, children["invitation"])
+    before = await everything(practice, ehr)
+    shown = values(await merged(ehr, "kit", "kit-2"))
+    gains = {one["who"]["reference"] for one in listed(shown, "gains")}
+    assert f"Task/{invitation.task}" in gains
+    after = await the_invitation(practice, children["invitation"])
+    assert after.patients == ("Patient/lia", "Patient/kit-2")
+    assert after.persons == invitation.persons
+    tasks = [(await ehr.get(f"Task/{one}")).json for one in (after.task, *after.tasks)]
+    assert [one["for"]["reference"] for one in tasks] == ["Patient/lia", "Patient/kit-2"]
+    grants = [(await ehr.get(one)).json for one in after.grants]
+    assert {one["patient"]["reference"] for one in grants} == {"Patient/lia", "Patient/kit-2"}
+    assert {one["status"] for one in grants} == {"proposed"}
+    assert (await ehr.ask("POST", "Patient/kit/$undo-merge")).status == 200
+    left = await everything(practice, ehr)
+    # Read anew from the same Consent, in the zone that the fixture gave the practice afterwards.
+    for one in (before, left):
+        del one[f"grant/{DERM}/grant"]
+    assert left == before
+
+
+async def test_an_invitation_to_both_of_them_ends_with_what_it_proposed(
+    children: Json, practice: EmbeddedStore, ehr: Caller
+) -> None:
+    await merged(ehr, "lia", "kit")
+    after = await the_invitation(practice, children["invitation"])
+    assert after.state == "revoked"
+    assert {(await ehr.get(one)).json["status"] for one in after.grants} == {"rejected"}
+    for one in (after.task, *after.tasks):
+        assert (await ehr.get(f"Task/{one}")).json["status"] == "cancelled"

@@ -19,6 +19,11 @@ from tests.staff import a_member_of_staff
 
 LIST = "Person/$portal-accounts"
 
+pytestmark = [
+    pytest.mark.requirement("portal", "S4-19"),
+    pytest.mark.requirement("portal", "S4-22"),
+]
+
 
 @pytest.fixture
 async def world(accounts: EmbeddedStore, ehr: Caller, other_ehr: Caller) -> EmbeddedStore:
@@ -118,6 +123,18 @@ async def test_what_an_operator_shut_is_listed_as_disabled_at_every_practice(
     await disable_account(world, "ada", now=START)
     assert sorted(await asked(ehr, status="disabled")) == ["ada", "bo"]
     assert sorted(await asked(other_ehr, status="disabled")) == ["ada", "eve"]
+
+
+async def test_who_is_disabled_at_two_practices_is_listed_once_at_each(
+    world: EmbeddedStore, ehr: Caller, other_ehr: Caller
+) -> None:
+    assert world is not None
+    because = parameters(reason_Code="deceased")
+    for caller in (ehr, other_ehr):
+        await caller.ask("POST", "Person/ada/$account-disable", because)
+    for count in (1, 2, 3, 50):
+        assert sorted(await asked(ehr, status="disabled", count=count)) == ["ada", "bo"]
+        assert sorted(await asked(other_ehr, status="disabled", count=count)) == ["ada", "eve"]
 
 
 async def test_what_is_open_again_is_not_listed_as_disabled(

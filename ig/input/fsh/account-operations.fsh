@@ -138,3 +138,37 @@ Description: "The Persons of a practice and how their portal accounts stand, pag
 * insert Part(out, text, 0, 1, string, [["What was said about it."]])
 * insert Part(out, until, 0, 1, instant, [["When it is open again by itself."]])
 * insert Parameter(out, page, 0, 1, string, [["The name of the page after this one. Absent on the last."]])
+
+RuleSet: HowARecoveryStands
+* insert Parameter(out, recovery, 1, 1, string, [["What `$approve-recovery` calls it by. No secret."]])
+* insert Parameter(out, half, 1, 1, code, [["What the owner needs beside the desk code: `contact`, a code that is sent to them; `birth-date`, with an activation word."]])
+* insert Parameter(out, needs-approval, 1, 1, boolean, [["Whether it waits for a second member of staff."]])
+* insert Parameter(out, removes-second-factor, 1, 1, boolean, [["Whether the owner's second factor goes when they finish it."]])
+* insert Parameter(out, opens, 1, 1, instant, [["From when it can be used: the owner's contacts are told before."]])
+* insert Parameter(out, until, 1, 1, instant, [["When it ends."]])
+
+Instance: start-recovery
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Help somebody back into their account"
+Description: "A member of staff has made sure who somebody is and starts a recovery of the account behind a Person. They hand the desk code over, which is one half; nobody on the staff sees or chooses a password. All contacts of the owner are told."
+* insert Operation(start-recovery)
+* name = "StartRecovery"
+* affectsState = true
+* insert OnInstance(Person)
+* insert Parameter(in, basis, 1, 1, code, [["How it was made sure: `photo-id`, `known-in-person`, `video-call-with-photo-id`."]])
+* insert HowARecoveryStands
+* insert Parameter(out, desk-code, 1, 1, string, [["To be handed over to the owner. Shown this once."]])
+
+Instance: approve-recovery
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Approve of a recovery"
+Description: "A second member of staff approves of a recovery that another one started with `$start-recovery`."
+* insert Operation(approve-recovery)
+* name = "ApproveRecovery"
+* affectsState = true
+* insert OnInstance(Person)
+* insert Parameter(in, recovery, 1, 1, string, [["The recovery, as `$start-recovery` called it."]])
+* insert HowARecoveryStands
+* insert Parameter(out, activation-word, 0, 1, string, [["To be handed over to the owner, where no code can be sent. Shown this once."]])

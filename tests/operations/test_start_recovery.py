@@ -1,0 +1,119 @@
+"""``$start-recovery`` and ``$approve-recovery``: one half for each member of staff, no password."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fhir_portal.access.operations import OPERATIONS
+from fhir_portal.accounts.account import AccountPerson
+from fhir_portal.accounts.assisted_recovery import AssistedRecovery
+from fhir_portal.accounts.contacts import Contact
+from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify.outbox import OutboxMessage
+from tests.builders import DERM, Caller, a_person, an_account, keep
+from tests.operations.holding import parameters, values
+from tests.staff import a_member_of_staff
+
+START_IT, APPROVE = "Person/ada/$start-recovery", "Person/ada/$approve-recovery"
+SEEN = parameters(basis_Code="photo-id")
+
+pytestmark = [
+    pytest.mark.requirement("portal", "S2-34"),
+    pytest.mark.requirement("portal", "S4-25"),
+]
+
+
+def staff(ehr: Caller, name: str = "desk", *permissions: str) -> Caller:
+    member = a_member_of_staff(name)
+    assert member.staff is not None
+    held = frozenset({"view", *(permissions or ("recover",))})
+    return Caller(ehr.portal, replace(member, staff=replace(member.staff, permissions=held)))
+
+
+async def test_what_is_handed_over_is_one_half_and_no_password(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    contact = Contact(
+        key="c",
+        account="ada",
+        medium="mail",
+        value="a@b.example",
+        added=1.0,
+        verified=1.0,
+        recovers_from=1.0,
+    )
+    await keep(accounts, contact)
+    await ehr.store(a_person("ada", links=["Patient/ada"]))
+    answer = await staff(ehr).ask("POST", START_IT, SEEN)
+    found = values(answer)
+    assert (found["half"], found["needs-approval"]) == ("contact", False)
+    assert len(found["desk-code"].replace("-", "")) == 12
+    assert b"a@b.example" not in answer.body
+    (recovery,) = await accounts.every(AssistedRecovery)
+    assert (recovery.account, recovery.practice, recovery.by) == ("ada", DERM, "desk")
+    assert found["desk-code"].replace("-", "") not in repr(recovery)
+    (told,) = await accounts.every(OutboxMessage)
+    assert (told.template, told.to) == ("security-recovery-started", "account:ada")
+
+
+async def test_who_acts_for_others_needs_a_second_member_of_staff(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    """Ada acts for Kit, and has no contact: the word is the second one's to hand over."""
+    assert accounts is not None
+    started = values(await staff(ehr).ask("POST", START_IT, SEEN))
+    assert (started["half"], started["needs-approval"]) == ("birth-date", True)
+    assert "activation-word" not in started
+    body = parameters(recovery_String=started["recovery"])
+    assert (await staff(ehr).ask("POST", APPROVE, body)).status == 403
+    owner = staff(ehr, "own").who(account="ada")
+    assert (await owner.ask("POST", APPROVE, body)).status == 403
+    approved = values(await staff(ehr, "second").ask("POST", APPROVE, body))
+    assert approved["needs-approval"] is False
+    assert "desk-code" not in approved
+    assert len(approved["activation-word"]) == 12
+    assert (await staff(ehr, "third").ask("POST", APPROVE, body)).status == 403
+
+
+async def test_nobody_helps_themselves(accounts: EmbeddedStore, ehr: Caller) -> None:
+    oneself = staff(ehr).who(account="ada")
+    assert (await oneself.ask("POST", START_IT, SEEN)).status == 403
+    assert not await accounts.every(AssistedRecovery)
+
+
+async def test_a_recovery_is_of_the_person_it_was_started_for(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    await ehr.store(a_person("bo", links=["Patient/bo"]))
+    await keep(
+        accounts,
+        an_account("bo", f"{DERM}/Person/bo"),
+        AccountPerson(key=f"{DERM}/Person/bo", account="bo"),
+    )
+    started = values(await staff(ehr).ask("POST", START_IT, SEEN))
+    for name in (started["recovery"], "no-such"):
+        body = parameters(recovery_String=name)
+        answer = await staff(ehr, "second").ask("POST", "Person/bo/$approve-recovery", body)
+        assert answer.status == 422
+    (recovery,) = await accounts.every(AssistedRecovery)
+    assert recovery.approved_by is None
+
+
+@pytest.mark.parametrize("body", [None, parameters(basis_Code="by-telephone")])
+async def test_how_it_was_made_sure_is_said(
+    accounts: EmbeddedStore, ehr: Caller, body: Any
+) -> None:
+    assert (await staff(ehr).ask("POST", START_IT, body)).status == 400
+    assert not await accounts.every(AssistedRecovery)
+
+
+async def test_an_ehr_and_staff_without_the_permission_start_none(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    assert not OPERATIONS["start-recovery"].system
+    assert (await ehr.ask("POST", START_IT, SEEN)).status == 403
+    assert (await staff(ehr, "desk", "invite", "revoke").ask("POST", START_IT, SEEN)).status == 403
+    assert not await accounts.every(AssistedRecovery)
