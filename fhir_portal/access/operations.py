@@ -73,6 +73,9 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "invite-revoke": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="revoke"),
     "print-instructions": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
     "match": OperationRule("Patient", (("r", "Patient"), ("s", "Patient")), staff="invite"),
+    "portal-people": OperationRule(
+        "Patient", (("r", "Patient"), ("r", "Person"), ("r", "RelatedPerson")), staff="view"
+    ),
 }
 
 

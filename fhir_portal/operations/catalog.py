@@ -25,6 +25,7 @@ from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.undo_merge import undo_merge
+from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.resources.server import Server
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -42,6 +43,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "invite-revoke": invite_revoke,
     "print-instructions": print_instructions,
     "match": match,
+    "portal-people": portal_people,
 }
 
 
