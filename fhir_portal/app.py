@@ -69,6 +69,7 @@ from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
 from fhir_portal.smart.launch import Launches
 from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.smart.staff_pages import register_staff_pages
 from fhir_portal.smart.unused_clients import UnusedClients
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
@@ -83,6 +84,8 @@ from fhir_portal.web.pages.apps import apps_router
 from fhir_portal.web.pages.demo_outbox import demo_outbox_router
 from fhir_portal.web.pages.go import go_router
 from fhir_portal.web.pages.help import help_router
+from fhir_portal.web.pages.desk import staff_page_scope
+from fhir_portal.web.pages.staff import staff_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -264,11 +267,27 @@ class Application:
                 idle=settings.session_idle_minutes * MINUTE, absolute=settings.session_hours * HOUR
             ),
         )
+        sign_in = SignIn(store, Passwords(), Throttle(store, clock))
         pages = pages_router(
             server=self.authorization,
             sessions=sessions,
             sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
             codes=self.codes,
+            sign_in=sign_in,
+        )
+        staff = staff_router(
+            portal=self.portal,
+            server=self.authorization,
+            sessions=sessions,
+            sign_in=sign_in,
+            directory=directory,
+            store=store,
+            log=store.log,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        await register_staff_pages(
+            store, issuer, scope=staff_page_scope(), now=clock(), random=secrets.token_bytes
         )
         apps = apps_router(
             server=self.authorization,
@@ -316,6 +335,7 @@ class Application:
                     health_router(lambda: faults_of(store)),
                     pages,
                     apps,
+                    staff,
                     brands,
                     developers,
                     told,
