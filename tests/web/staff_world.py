@@ -163,7 +163,7 @@ class StaffWorld:
 async def find(browser: Browser, **fields: str) -> httpx.Response:
     """Search for a patient."""
     await browser.open(FIND)
-    return await submit(browser, FIND, **fields)
+    return await submit(browser, FIND, nth=0, **fields)
 
 
 def links(browser: Browser, under: str = "") -> list[str]:

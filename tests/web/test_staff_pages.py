@@ -503,7 +503,7 @@ async def test_the_pages_client_gets_no_token_by_oauth(staff: StaffWorld, ehr: A
     """Its secret is known to nobody; a code for it buys nothing."""
     assert ehr
     async with staff.world.http() as http:
-        for auth in (None, (CLIENT, ""), (CLIENT, CLIENT)):
+        for auth in ((CLIENT, ""), (CLIENT, CLIENT)):
             response = await http.post(
                 "/oauth/token",
                 data={"grant_type": "authorization_code", "code": "x", "client_id": CLIENT},

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
@@ -38,6 +38,7 @@ from fhir_portal.fhir.errors import (
 )
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
+from fhir_portal.records import RecordStore, RecordTransaction
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.staff_pages import (
     IDLE_SECONDS,
@@ -53,6 +54,8 @@ from fhir_portal.web.pages.refusals import Handler, refusing
 from fhir_portal.web.pages.render import page, redirect
 from fhir_portal.web.pages.signin import SIGN_IN, SIGN_OUT, local
 from fhir_portal.web.pages.step_up import StepUp
+
+T = TypeVar("T")
 
 HOME: Final = STAFF
 PRACTICE: Final = f"{STAFF}/practice"
@@ -189,9 +192,11 @@ class Desk:
         staff: StaffSessions,
         directory: RecordDirectory,
         step_up: StepUp,
+        store: RecordStore,
         log: AccessLog,
         clock: Callable[[], float],
     ) -> None:
+        self.store = store
         self.portal = portal
         self.server = server
         self.cookies = cookies
@@ -310,6 +315,15 @@ class Desk:
         except Forbidden:
             return []
         return found.entries
+
+    async def change(self, here: AtDesk, work: Callable[[RecordTransaction], Awaitable[T]]) -> T:
+        """Change what is outside FHIR, in one transaction that asks again who is there."""
+
+        async def checked(transaction: RecordTransaction) -> T:
+            await self.portal.callers.still(transaction, here.auth)
+            return await work(transaction)
+
+        return await self.store.transact(checked)
 
     async def note(self, here: AtDesk, interaction: str, what: str, detail: str = "") -> None:
         """Write down in the access log what was done that is no interaction of the API."""

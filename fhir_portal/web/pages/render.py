@@ -75,6 +75,16 @@ def json_text(text: str) -> Response:
     return Response(text, headers=_HEADERS, media_type="application/json")
 
 
+def download(content: bytes, name: str, media_type: str) -> Response:
+    """Give a file to save: it is never shown as a page of ours."""
+    headers = {
+        **_HEADERS,
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    return Response(content, headers=headers, media_type=media_type)
+
+
 def redirect(location: str, *, headers: Mapping[str, str] | None = None) -> Response:
     """Send the browser on, by GET."""
     response = RedirectResponse("/", 303, headers={**_HEADERS, **(headers or {})})

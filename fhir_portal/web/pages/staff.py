@@ -45,6 +45,8 @@ from fhir_portal.web.pages.desk import (
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import page, redirect
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
+from fhir_portal.web.pages.staff_levels import LevelPages
+from fhir_portal.web.pages.staff_members import MemberPages
 from fhir_portal.web.pages.staff_patients import PatientPages
 from fhir_portal.web.pages.step_up import StepUp
 
@@ -78,11 +80,13 @@ def staff_router(
         random=random,
     )
     step_up = StepUp(front_door(server, sessions, sign_in), cookies)
-    desk = Desk(portal, server, cookies, staff, directory, step_up, log, clock)
+    desk = Desk(portal, server, cookies, staff, directory, step_up, store, log, clock)
     router = APIRouter(include_in_schema=False)
     for routes in (
         StaffPages(desk).routes(),
         PatientPages(desk).routes(),
+        LevelPages(desk).routes(),
+        MemberPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
