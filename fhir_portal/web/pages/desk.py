@@ -48,6 +48,7 @@ from fhir_portal.smart.staff_pages import (
     SwitchedOff,
 )
 from fhir_portal.smart.staff_session import StaffSession
+from fhir_portal.smart.token import base64url
 from fhir_portal.web.form import Pairs, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.refusals import Handler, refusing
@@ -65,7 +66,9 @@ LEVELS: Final = f"{STAFF}/levels"
 MEMBERS: Final = f"{STAFF}/members"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
-_READ: Final = ("Consent", "Patient", "Practitioner", "RelatedPerson", "Task")
+_READ: Final = (
+    *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
+)
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
 
@@ -195,7 +198,9 @@ class Desk:
         store: RecordStore,
         log: AccessLog,
         clock: Callable[[], float],
+        random: Callable[[int], bytes],
     ) -> None:
+        self.random = random
         self.store = store
         self.portal = portal
         self.server = server
@@ -347,6 +352,10 @@ class Desk:
                 )
             ]
         )
+
+    def new_key(self) -> str:
+        """Return an idempotency key for a form: sent twice, it is done once."""
+        return base64url(self.random(18))
 
     # --- how they are answered -----------------------------------------------------------------
 

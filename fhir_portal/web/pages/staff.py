@@ -44,7 +44,9 @@ from fhir_portal.web.pages.desk import (
 )
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import page, redirect
+from fhir_portal.web.pages.shown_once import ShownOnce
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
+from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_members import MemberPages
 from fhir_portal.web.pages.staff_patients import PatientPages
@@ -80,11 +82,14 @@ def staff_router(
         random=random,
     )
     step_up = StepUp(front_door(server, sessions, sign_in), cookies)
-    desk = Desk(portal, server, cookies, staff, directory, step_up, store, log, clock)
+    desk = Desk(portal, server, cookies, staff, directory, step_up, store, log, clock, random)
     router = APIRouter(include_in_schema=False)
+    patients = PatientPages(desk)
+    once = ShownOnce(store, server.keys, clock=clock, random=random)
     for routes in (
         StaffPages(desk).routes(),
-        PatientPages(desk).routes(),
+        patients.routes(),
+        InvitationPages(desk, patients, once).routes(),
         LevelPages(desk).routes(),
         MemberPages(desk).routes(),
     ):

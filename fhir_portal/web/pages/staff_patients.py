@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.relation import PROVEN, name_of
-from fhir_portal.consent.grant import Grant, is_current, is_grant, read_grant
+from fhir_portal.consent.grant import IG, Grant, is_current, is_grant, read_grant
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.errors import Forbidden, Invalid, NotFound
 from fhir_portal.web.pages.desk import FIND, Answer, AtDesk, Desk, desk_page
@@ -39,6 +39,40 @@ _INTERACTIONS: Final[Mapping[str, str]] = {
     "update": "changed",
     "patch": "changed",
     "delete": "deleted",
+}
+
+
+_INVITED: Final = f"{IG}/CodeSystem/portal-task|portal-invite"
+_LIVE: Final = frozenset({"queued", "sent", "delivered", "opened"})
+_STATES: Final[Mapping[str, str]] = {
+    "queued": "waits to be sent",
+    "sent": "sent or handed over",
+    "delivered": "arrived",
+    "opened": "begun by the invited person",
+    "redeemed": "used: there is an account by it",
+    "expired": "expired",
+    "revoked": "taken back",
+}
+_ACTIONS: Final = {
+    "again": "invite-resend",
+    "print": "print-instructions",
+    "back": "invite-revoke",
+}
+_AGAIN: Final[Mapping[str, frozenset[str]]] = {
+    "again": frozenset({"expired"}),
+    "print": frozenset({"expired"}),
+    "back": frozenset(),
+}
+KINDS: Final = (
+    ("self", "The patient"),
+    ("guardian", "A parent or guardian"),
+    ("representative", "A legal representative"),
+    ("caregiver", "Somebody who helps with the care"),
+    ("payer", "Somebody who pays the bills"),
+)
+_DONE: Final[Mapping[str, str]] = {
+    "invited": "The invitation is on its way.",
+    "back": "The invitation was taken back.",
 }
 
 
@@ -130,6 +164,10 @@ class PatientPages:
             proxies=[self._proxy(here, patient["id"], one, grants, people) for one in related],
             matrix=_matrix(here, related, grants, self._desk.clock()),
             activity=f"{FIND}/{patient['id']}/activity" if here.may("audit") else "",
+            invitations=await self._invitations(here, patient["id"]),
+            invite=f"{FIND}/{patient['id']}/invite" if here.calls("portal-invite") else "",
+            kinds=KINDS,
+            done=_DONE.get(request.query_params.get("done", ""), ""),
         )
 
     async def view_as(self, request: Request) -> Response:
@@ -190,6 +228,38 @@ class PatientPages:
         if not _ID.fullmatch(own_id):
             raise NotFound
         return (await self._desk.ask(here, "read", "Patient", own_id)).tree
+
+    async def _invitations(self, here: AtDesk, patient: str) -> list[dict[str, Any]]:
+        """The invitations to a record, the latest first, each with what became of it when."""
+        query = (("patient", f"Patient/{patient}"), ("code", _INVITED), ("_sort", "-authored-on"))
+        tasks = await self._desk.search_all(here, "Task", *query, most=LINES)
+        found = []
+        for task in tasks:
+            own_id, state = task["id"], _task_state(task)
+            versions = await self._desk.ask(here, "history-instance", "Task", own_id)
+            found.append(
+                {
+                    "id": own_id,
+                    "address": f"{FIND}/{patient}/invitations/{own_id}",
+                    "state": _STATES.get(state, state),
+                    "live": state in _LIVE,
+                    "owner": str((task.get("owner") or {}).get("reference", "")),
+                    "made": here.moment(task.get("authoredOn")),
+                    "ends": here.moment(
+                        (task.get("restriction") or {}).get("period", {}).get("end")
+                    ),
+                    "why": str((task.get("statusReason") or {}).get("text", "")),
+                    "history": _history(here, versions.entries),
+                    "tokens": {
+                        action: self._desk.form_token(
+                            here, f"invitation-{action}", f"{patient}/{own_id}"
+                        )
+                        for action, operation in _ACTIONS.items()
+                        if state in _LIVE | _AGAIN[action] and here.calls(operation)
+                    },
+                }
+            )
+        return found
 
     async def _people(self, here: AtDesk, patient: str) -> list[dict[str, Any]]:
         """The Persons that may come to a record, each with how their account stands."""
@@ -433,3 +503,18 @@ def _line(here: AtDesk, event: Mapping[str, Any]) -> dict[str, str]:
 def _require_view(here: AtDesk) -> None:
     if not here.may("view"):
         raise Forbidden(f"the level '{here.staff.level}' does not let its holders read records")
+
+
+def _task_state(task: Mapping[str, Any]) -> str:
+    codings = (task.get("businessStatus") or {}).get("coding") or [{}]
+    return str(codings[0].get("code", task.get("status", "")))
+
+
+def _history(here: AtDesk, versions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """When an invitation came to each state, the latest first."""
+    found: list[tuple[str, str]] = []
+    for one in reversed(versions):
+        state = _task_state(one)
+        when = here.moment((one.get("meta") or {}).get("lastUpdated"))
+        found.append((when, _STATES.get(state, state)))
+    return found[::-1]
