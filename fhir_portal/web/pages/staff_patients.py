@@ -17,6 +17,7 @@ from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.errors import Forbidden, Invalid, NotFound
 from fhir_portal.web.pages.desk import FIND, Answer, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
+from fhir_portal.web.pages.staff_accounts import APP, PREVIEW, SESSION, account_reasons, acts_of
 from fhir_portal.web.pages.words import type_words
 
 COUNT: Final = 20
@@ -73,6 +74,8 @@ KINDS: Final = (
 _DONE: Final[Mapping[str, str]] = {
     "invited": "The invitation is on its way.",
     "back": "The invitation was taken back.",
+    "session": "The browser was signed out.",
+    "app": "The app's access was ended. The owner finds the receipt among theirs.",
 }
 
 
@@ -167,6 +170,12 @@ class PatientPages:
             invitations=await self._invitations(here, patient["id"]),
             invite=f"{FIND}/{patient['id']}/invite" if here.calls("portal-invite") else "",
             kinds=KINDS,
+            acts=acts_of(here),
+            preview=(PREVIEW, self._desk.form_token(here, PREVIEW)),
+            session=(SESSION, self._desk.form_token(here, SESSION))
+            if here.calls("end-session")
+            else None,
+            app=(APP, self._desk.form_token(here, APP)) if here.calls("revoke-app") else None,
             done=_DONE.get(request.query_params.get("done", ""), ""),
         )
 
@@ -399,7 +408,39 @@ def _account(here: AtDesk, answer: Answer) -> dict[str, Any]:
         "contacts": answer.value("contacts") or 0,
         "recovery_codes": answer.value("recovery-codes") or 0,
         "sessions": answer.value("sessions") or 0,
+        "here": answer.value("at-practice") or answer.value("status"),
+        "said": _said(here, answer.value("said")),
+        "renewal": answer.value("renewal") or "",
+        "open": [
+            {
+                "id": one["id"],
+                "device": one.get("device", "A browser"),
+                "used": here.moment(one.get("used")),
+            }
+            for one in answer.values("session")
+        ],
+        "apps": [
+            {
+                "id": one["id"],
+                "name": one.get("name", "An app"),
+                "since": here.moment(one.get("since")),
+                "used": here.moment(one.get("used")),
+                "until": here.moment(one.get("until")),
+                "by_proxy": one.get("by-proxy", False),
+            }
+            for one in answer.values("app")
+        ],
     }
+
+
+def _said(here: AtDesk, said: Mapping[str, Any] | None) -> str:
+    """Since when the practice has an account like this, by whom and why."""
+    if not said:
+        return ""
+    reason = account_reasons().get(said["reason"], said["reason"])
+    text = f" ({said['text']})" if said.get("text") else ""
+    until = f", until {here.moment(said['until'])}" if said.get("until") else ""
+    return f"since {here.moment(said['since'])} by {said['by']}: {reason}{text}{until}"
 
 
 def _grantee(consent: Mapping[str, Any]) -> str:
