@@ -271,9 +271,8 @@ class Application:
         pages = pages_router(
             server=self.authorization,
             sessions=sessions,
-            sign_in=SignIn(store, Passwords(), Throttle(store, clock)),
-            codes=self.codes,
             sign_in=sign_in,
+            codes=self.codes,
         )
         staff = staff_router(
             portal=self.portal,

@@ -26,11 +26,6 @@ from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.undo_merge import undo_merge
-from fhir_portal.operations.portal_people import portal_people
-from fhir_portal.operations.portal_people import portal_people
-from fhir_portal.operations.require_credential_renewal import require_credential_renewal
-from fhir_portal.operations.revoke_app import revoke_app
-from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 
 OPERATIONS: Final[Mapping[str, Operation]] = {

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fhir_portal.accounts.sessions import Session
-from fhir_portal.web.pages.staff_accounts import ACCOUNTS, CHANGE, EXPORT, PREVIEW, SESSION
+from fhir_portal.web.pages.desk import ACCOUNTS
+from fhir_portal.web.pages.staff_accounts import CHANGE, EXPORT, PREVIEW, SESSION
 from tests.builders import a_person
 from tests.smart.launching import put
 from tests.smart.world import Browser

@@ -47,6 +47,7 @@ from fhir_portal.web.pages.render import page, redirect
 from fhir_portal.web.pages.shown_once import ShownOnce
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
+from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_members import MemberPages
 from fhir_portal.web.pages.staff_patients import PatientPages
@@ -89,6 +90,7 @@ def staff_router(
     for routes in (
         StaffPages(desk).routes(),
         patients.routes(),
+        InvitationPages(desk, patients, once).routes(),
         AccountPages(desk, once).routes(),
         LevelPages(desk).routes(),
         MemberPages(desk).routes(),
