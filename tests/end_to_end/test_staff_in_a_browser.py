@@ -96,6 +96,57 @@ def at_members(browser: Browser, demo: Demo) -> None:
     at(browser, demo, "/staff/members")
 
 
+def at_invite(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/patients/mara/invite/caregiver")
+
+
+def at_invite_oneself(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, f"{JUNO}/invite/self")
+
+
+def at_handed_out(browser: Browser, demo: Demo) -> None:
+    """Juno has no account yet; whoever comes second sends the invitation again."""
+    at(browser, demo, JUNO)
+    again = 'form[action$="/again"] button'
+    if not browser.has(again):
+        browser.open(f"{demo.server.base}{JUNO}/invite/self")
+        browser.evaluate("document.querySelector('#channel').value = 'desk'")
+        again = "button.primary"
+    browser.follow(again)
+
+
+def at_invitations(browser: Browser, demo: Demo) -> None:
+    at_handed_out(browser, demo)
+    browser.open(f"{demo.server.base}{JUNO}")
+
+
+def at_accounts(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/accounts")
+
+
+def at_accounts_preview(browser: Browser, demo: Demo) -> None:
+    at_accounts(browser, demo)
+    browser.click("#person-1")
+    browser.follow('form[action$="/preview"] button')
+
+
+def at_accounts_results(browser: Browser, demo: Demo) -> None:
+    at_accounts(browser, demo)
+    browser.evaluate("document.querySelector('#act').value = 'renew'")
+    browser.evaluate("document.querySelector('[value=\"Person/dana\"]').checked = true")
+    browser.follow('form[action$="/preview"] button')
+    browser.follow("button.primary")
+
+
+def at_messages(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/messages")
+
+
+def at_message(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/messages/one-time-code")
+    browser.follow('button[value="preview"]')
+
+
 Way = Callable[[Browser, Demo], None]
 PAGES: dict[str, tuple[Way, str]] = {
     "home": (at_home, "Marrowbrook"),
@@ -111,6 +162,15 @@ PAGES: dict[str, tuple[Way, str]] = {
     "levels-preview": (at_levels_preview, "What would change"),
     "levels-history": (at_levels_history, "Earlier versions"),
     "members": (at_members, "Staff"),
+    "invite": (at_invite, "Invite:"),
+    "invite-oneself": (at_invite_oneself, "Invite: The patient"),
+    "handed-out": (at_handed_out, "To hand over"),
+    "invitations": (at_invitations, "Portal of Juno"),
+    "accounts": (at_accounts, "Accounts"),
+    "accounts-preview": (at_accounts_preview, "Disable?"),
+    "accounts-results": (at_accounts_results, "Require"),
+    "messages": (at_messages, "Messages"),
+    "message": (at_message, "Message one-time-code"),
 }
 
 

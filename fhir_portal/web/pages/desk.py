@@ -64,6 +64,7 @@ FIND: Final = f"{STAFF}/patients"
 ACCOUNTS: Final = f"{STAFF}/accounts"
 LEVELS: Final = f"{STAFF}/levels"
 MEMBERS: Final = f"{STAFF}/members"
+MESSAGES: Final = f"{STAFF}/messages"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
@@ -386,7 +387,7 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
     if here.calls("portal-accounts"):
         found.append((ACCOUNTS, "Accounts"))
     if here.may("administer"):
-        found += [(LEVELS, "Access levels"), (MEMBERS, "Staff")]
+        found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
     return found
 
 

@@ -50,6 +50,7 @@ from fhir_portal.web.pages.staff_accounts import AccountPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_members import MemberPages
+from fhir_portal.web.pages.staff_messages import MessagePages
 from fhir_portal.web.pages.staff_patients import PatientPages
 from fhir_portal.web.pages.step_up import StepUp
 
@@ -94,6 +95,7 @@ def staff_router(
         AccountPages(desk, once).routes(),
         LevelPages(desk).routes(),
         MemberPages(desk).routes(),
+        MessagePages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
