@@ -90,7 +90,8 @@ class MessagePages:
         here, _, form = await self._desk.posted(request, MESSAGES, name)
         require_administer(here)
         written = {field: form.get(field, "") for field in _FIELDS}
-        given = replace(built_in(name), **written)
+        subject, body, sms = (written[field] for field in _FIELDS)
+        given = replace(built_in(name), subject=subject, body=body, sms=sms)
         version = form.get("version", "")
         seen = int(version) if version.isascii() and version.isdecimal() else -1
         try:
@@ -144,7 +145,7 @@ class MessagePages:
         if preview:
             site = self._desk.server.issuer.base
             head = Letterhead(here.staff.practice_name, "", site)
-            sample = {"code": _SAMPLE_CODE, "link": f"{site}/activate/example"}
+            sample = dict.fromkeys(words.values, "(filled in when it is sent)") | {"code": _SAMPLE_CODE, "link": f"{site}/activate/example"}
             try:
                 letter = render(words, head, sample)
             except UnfitValue as error:
