@@ -133,7 +133,7 @@ def at_accounts_preview(browser: Browser, demo: Demo) -> None:
 def at_accounts_results(browser: Browser, demo: Demo) -> None:
     at_accounts(browser, demo)
     browser.evaluate("document.querySelector('#act').value = 'renew'")
-    browser.evaluate("document.querySelector('[value=\"Person/dana\"]').checked = true")
+    browser.evaluate("document.querySelector('[value^=\"Person/dana \"]').checked = true")
     browser.follow('form[action$="/preview"] button')
     browser.follow("button.primary")
 

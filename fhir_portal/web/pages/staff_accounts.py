@@ -44,6 +44,7 @@ _STATUSES: Final = {"enabled": "enabled", "disabled": "disabled", "none": "no ac
 _KINDS: Final = {"self": "patient", "proxy": "acts for a patient"}
 _FILTERS: Final = ("status", "kind", "name", "before")
 _MOST: Final = 50
+_LONGEST_NAME: Final = 200
 _EXPORTED_PAGES: Final = 100
 _PAGE: Final = re.compile(r"[A-Za-z0-9_-]{1,2000}")
 _PERSON: Final = re.compile(r"Person/[A-Za-z0-9.-]{1,64}")
@@ -155,11 +156,13 @@ class AccountPages:
         if not people:
             raise Invalid("choose at least one account")
         shown = []
-        for person in people:
+        for person, name in people:
             answer = await self._desk.call(here, "portal-account", person)
             shown.append(
                 {
                     "person": person,
+                    "name": name,
+                    "value": f"{person} {name}",
                     "status": answer.value("at-practice") or answer.value("status"),
                     "has_account": answer.value("status") != "none",
                     "signed_in": here.moment(answer.value("signed-in")),
@@ -187,15 +190,15 @@ class AccountPages:
             raise Forbidden(f"the level '{here.staff.level}' does not let its holders do this")
         given = _why(here, act, form)
         results = []
-        for person in _people(pairs):
+        for person, name in _people(pairs):
             try:
                 answer = await self._desk.call(here, ACTS[act][0], person, *given)
             except (Unauthenticated, Unavailable):
                 raise
             except FhirError as error:
-                results.append((person, f"not done: {error}", False))
+                results.append((name, f"not done: {error}", False))
             else:
-                results.append((person, _became(here, act, answer), True))
+                results.append((name, _became(here, act, answer), True))
         _log.info("accounts changed", act=act, done=sum(done for _, _, done in results))
         back = form.get("back", "")
         handle = await self._once.keep(
@@ -241,9 +244,11 @@ def acts_of(here: AtDesk) -> dict[str, str]:
 def described(here: AtDesk, one: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the list, in words."""
     kinds = one.get("kind") or ""
+    name = one.get("name") or one["person"]["reference"]
     return {
+        "value": f"{one['person']['reference']} {name}",
         "person": one["person"]["reference"],
-        "name": one.get("name") or one["person"]["reference"],
+        "name": name,
         "status": _STATUSES.get(one["status"], one["status"]),
         "kind": _KINDS.get(kinds, kinds),
         "created": here.moment(one.get("created")),
@@ -312,11 +317,19 @@ def _became(here: AtDesk, act: str, answer: Answer) -> str:
     return "has to be renewed at the next sign-in"
 
 
-def _people(pairs: Pairs) -> list[str]:
-    found = list(dict.fromkeys(value for name, value in pairs if name == "person"))
+def _people(pairs: Pairs) -> list[tuple[str, str]]:
+    """The Persons that were chosen, each with the name it was shown by.
+
+    The name is only shown again: whom it is about, the Person says.
+    """
+    found: dict[str, str] = {}
+    for field, value in pairs:
+        if field == "person":
+            person, _, name = value.partition(" ")
+            found.setdefault(person, name.strip()[:_LONGEST_NAME] or person)
     if len(found) > _MOST or not all(_PERSON.fullmatch(one) for one in found):
         raise Invalid(f"choose at most {_MOST} accounts of the list")
-    return found
+    return list(found.items())
 
 
 def _person(form: Mapping[str, str]) -> str:

@@ -145,7 +145,10 @@ class MessagePages:
         if preview:
             site = self._desk.server.issuer.base
             head = Letterhead(here.staff.practice_name, "", site)
-            sample = dict.fromkeys(words.values, "(filled in when it is sent)") | {"code": _SAMPLE_CODE, "link": f"{site}/activate/example"}
+            sample = dict.fromkeys(words.values, "(filled in when it is sent)") | {
+                "code": _SAMPLE_CODE,
+                "link": f"{site}/activate/example",
+            }
             try:
                 letter = render(words, head, sample)
             except UnfitValue as error:

@@ -158,6 +158,10 @@ class PatientPages:
         patient = await self.patient(here, request)
         people = await self._people(here, patient["id"])
         related, grants = await self._proxies(here, patient["id"])
+        names = {f"RelatedPerson/{one['id']}": name_of(one) for one in related}
+        names[f"Patient/{patient['id']}"] = name_of(patient)
+        for one in people:
+            one["name"] = names.get(one["as"], one["as"])
         return self._desk.page(
             here,
             "staff_patient.html",
@@ -167,7 +171,7 @@ class PatientPages:
             proxies=[self._proxy(here, patient["id"], one, grants, people) for one in related],
             matrix=_matrix(here, related, grants, self._desk.clock()),
             activity=f"{FIND}/{patient['id']}/activity" if here.may("audit") else "",
-            invitations=await self._invitations(here, patient["id"]),
+            invitations=await self._invitations(here, patient["id"], names),
             invite=f"{FIND}/{patient['id']}/invite" if here.calls("portal-invite") else "",
             kinds=KINDS,
             acts=acts_of(here),
@@ -238,13 +242,16 @@ class PatientPages:
             raise NotFound
         return (await self._desk.ask(here, "read", "Patient", own_id)).tree
 
-    async def _invitations(self, here: AtDesk, patient: str) -> list[dict[str, Any]]:
+    async def _invitations(
+        self, here: AtDesk, patient: str, names: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
         """The invitations to a record, the latest first, each with what became of it when."""
         query = (("patient", f"Patient/{patient}"), ("code", _INVITED), ("_sort", "-authored-on"))
         tasks = await self._desk.search_all(here, "Task", *query, most=LINES)
         found = []
         for task in tasks:
             own_id, state = task["id"], _task_state(task)
+            owner = str((task.get("owner") or {}).get("reference", ""))
             versions = await self._desk.ask(here, "history-instance", "Task", own_id)
             found.append(
                 {
@@ -252,7 +259,7 @@ class PatientPages:
                     "address": f"{FIND}/{patient}/invitations/{own_id}",
                     "state": _STATES.get(state, state),
                     "live": state in _LIVE,
-                    "owner": str((task.get("owner") or {}).get("reference", "")),
+                    "owner": names.get(owner, owner),
                     "made": here.moment(task.get("authoredOn")),
                     "ends": here.moment(
                         (task.get("restriction") or {}).get("period", {}).get("end")
