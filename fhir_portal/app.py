@@ -82,9 +82,9 @@ from fhir_portal.web.pages import pages_router
 from fhir_portal.web.pages.about import about_router
 from fhir_portal.web.pages.apps import apps_router
 from fhir_portal.web.pages.demo_outbox import demo_outbox_router
+from fhir_portal.web.pages.desk import staff_page_scope
 from fhir_portal.web.pages.go import go_router
 from fhir_portal.web.pages.help import help_router
-from fhir_portal.web.pages.desk import staff_page_scope
 from fhir_portal.web.pages.staff import staff_router
 from fhir_portal.web.site import behind_proxy, site
 
