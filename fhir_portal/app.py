@@ -69,6 +69,7 @@ from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
 from fhir_portal.smart.launch import Launches
 from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.smart.staff_pages import register_staff_pages
 from fhir_portal.smart.unused_clients import UnusedClients
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
@@ -82,8 +83,10 @@ from fhir_portal.web.pages.about import about_router
 from fhir_portal.web.pages.activation import activation_router
 from fhir_portal.web.pages.apps import APPS, apps_router
 from fhir_portal.web.pages.demo_outbox import demo_outbox_router
+from fhir_portal.web.pages.desk import staff_page_scope
 from fhir_portal.web.pages.go import go_router
 from fhir_portal.web.pages.help import help_router
+from fhir_portal.web.pages.staff import staff_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -276,6 +279,20 @@ class Application:
             sign_in=sign_in,
             home=APPS,
         )
+        staff = staff_router(
+            portal=self.portal,
+            server=self.authorization,
+            sessions=sessions,
+            sign_in=sign_in,
+            directory=directory,
+            store=store,
+            log=store.log,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        await register_staff_pages(
+            store, issuer, scope=staff_page_scope(), now=clock(), random=secrets.token_bytes
+        )
         apps = apps_router(
             server=self.authorization,
             sessions=sessions,
@@ -324,6 +341,7 @@ class Application:
                     activation,
                     about_router(),
                     apps,
+                    staff,
                     brands,
                     developers,
                     told,

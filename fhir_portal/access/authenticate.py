@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.relation import IdentityReader, Relations
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.sessions import is_signed_in
 from fhir_portal.consent.record import RecordAccess, StaffAccess
 from fhir_portal.fhir.errors import Unauthenticated
 from fhir_portal.records import DuplicateRecord
@@ -96,27 +97,64 @@ class Callers:
             await self._prove(found, bearer, shown)
         return found
 
+    async def held(self, key: str) -> AuthContext:
+        """Return the caller behind a token that the server itself holds, by the token's key.
+
+        For our own pages, whose session names the token (``smart/staff_session.py``): nobody knows
+        the value of such a token, and its key opens nothing from outside. It is held against what a
+        bearer is held against. Raises `Unauthenticated`.
+        """
+
+        async def load() -> AccessToken | None:
+            token = await self._store.get(AccessToken, key)
+            # No token that was given out is used by what is stored of it.
+            if token is None or token.browser is None or self._clock() >= token.expires:
+                return None
+            return token
+
+        _, found = await self._settled(load, await self._store.epoch(), None)
+        now = self._clock()
+        if now >= found.expires or _ended(found, now) or found.jkt is not None:
+            raise Unauthenticated(_REFUSED)
+        return found
+
     async def _look_up(self, bearer: str, epoch: object, before: AuthContext | None) -> AuthContext:
+        """Resolve the caller behind a bearer token, and remember it if it can be."""
+
+        async def load() -> AccessToken | None:
+            return await authenticate(self._store, bearer, self._clock())
+
+        settled, found = await self._settled(load, epoch, before)
+        if settled is not None:
+            if len(self._by_bearer) >= _REMEMBERED:
+                self._by_bearer.clear()
+                self._by_token.clear()
+            self._by_bearer[bearer] = self._by_token[found.token] = (settled, found)
+        return found
+
+    async def _settled(
+        self,
+        load: Callable[[], Awaitable[AccessToken | None]],
+        epoch: object,
+        before: AuthContext | None,
+    ) -> tuple[object, AuthContext]:
         """Resolve a caller to what was true at one moment after this request came.
 
         Nothing was committed during the look, or the look found what the one ``before`` it had
         found: then that was true when this one began. (Where others commit all the time, waiting
-        for a look that nobody disturbs would never end.)
+        for a look that nobody disturbs would never end.) Returned with the epoch of that moment,
+        or ``None`` where it is not known.
         """
         while True:
-            token = await authenticate(self._store, bearer, self._clock())
+            token = await load()
             if token is None:
                 raise Unauthenticated(_REFUSED)
             found = await resolve(self._store, token, self._clock)
             began, epoch = epoch, await self._store.epoch()
             if epoch == began:
-                if len(self._by_bearer) >= _REMEMBERED:
-                    self._by_bearer.clear()
-                    self._by_token.clear()
-                self._by_bearer[bearer] = self._by_token[found.token] = (epoch, found)
-                return found
+                return epoch, found
             if found == before:
-                return found
+                return None, found
             before = found
 
     async def _prove(self, known: AuthContext, bearer: str, shown: Shown | None) -> None:
@@ -189,6 +227,10 @@ async def resolve(
     if token.context != "system":
         account = await reader.get(Account, token.account) if token.account else None
         if account is None or account.disabled:
+            raise Unauthenticated(_REFUSED)
+        if token.browser is not None and not await is_signed_in(
+            reader, account.key, token.browser, clock()
+        ):
             raise Unauthenticated(_REFUSED)
         relations = Relations(reader, clock)
         if is_of_staff(token):

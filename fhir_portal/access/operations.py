@@ -75,6 +75,9 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "match": OperationRule("Patient", (("r", "Patient"), ("s", "Patient")), staff="invite"),
     "start-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
     "approve-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
+    "portal-people": OperationRule(
+        "Patient", (("r", "Patient"), ("r", "Person"), ("r", "RelatedPerson")), staff="view"
+    ),
 }
 
 

@@ -184,7 +184,8 @@ def _as_staff(
 ) -> Permit | Deny:
     """All records of the practice, or the one a ``patient/`` token is bound to; all labels.
 
-    Without the permission to view there is nothing but the own Practitioner.
+    Without the permission to view there is nothing but the own Practitioner. Who looked at what is
+    for those with the permission to audit, by a token for the whole practice.
     """
     views = auth.may("view")
     own = _own_practitioner(auth, letter, resource_type) if any_of == () or not views else None
@@ -194,6 +195,10 @@ def _as_staff(
         return Deny(f"the access level '{staff.level}' does not let its holders read records")
     if any_of == ():
         return Deny(f"no scope grants {letter} on {resource_type}")
+    if resource_type == "AuditEvent" and auth.context == "user" and auth.may("audit"):
+        practice = auth.practice
+        log = Visibility.of_practice(resource_type, practice=practice, labels=None, any_of=any_of)
+        return Permit(log.own())
     if resource_type not in OF_STAFF:
         return Deny(f"{resource_type} is not for a practice's staff")
     practice = auth.practice

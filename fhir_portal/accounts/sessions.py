@@ -429,6 +429,17 @@ async def still_signed_in(reader: RecordReader, visitor: Visitor, now: float) ->
     await _unchanged(reader, account)
 
 
+def browser_key(browser: str) -> str:
+    """Return by what something is kept for a browser's session, as long as somebody is in it."""
+    return _hash(f"browser:{browser}")
+
+
+async def is_signed_in(reader: RecordReader, account: str, key: str, now: float) -> bool:
+    """Whether an account is signed in at the browser with a `browser_key`."""
+    found = await reader.find(Session, "account", account, limit=_ALL)
+    return any(now < one.expires and browser_key(one.browser) == key for one in found)
+
+
 async def _make_room(transaction: RecordTransaction, account: Account) -> None:
     """End the sessions that are too many when one more begins."""
     there = await transaction.find(Session, "account", account.key, limit=_ALL)

@@ -21,6 +21,7 @@ from fhir_portal.operations.merge import merge
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
 from fhir_portal.operations.portal_invite import portal_invite
+from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
@@ -45,6 +46,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "match": match,
     "start-recovery": start_recovery,
     "approve-recovery": approve_recovery,
+    "portal-people": portal_people,
 }
 
 

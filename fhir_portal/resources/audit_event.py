@@ -1,8 +1,8 @@
 """AuditEvent has behaviour of its own: it is rendered from the access log when it is read.
 
 The shape follows IHE BALP (Basic Audit Log Patterns), RESTful activity. A person sees every access
-to their own record; a proxy sees only the lines that are their own doing; a practice's staff see
-none, and are named in the lines about what they did.
+to their own record; a proxy sees only the lines that are their own doing. A practice's staff are
+named in the lines about what they did; they see lines only with the permission to audit, then all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fhir_portal.resources.asked import Asked, links
 from fhir_portal.resources.server import Server
 from fhir_portal.search.evaluate import matches
 from fhir_portal.search.indexer import extract
-from fhir_portal.search.values import DateValue, Token
+from fhir_portal.search.values import DateValue, ReferenceValue, Token
 
 PARAMETERS: Final = (
     "_id",
@@ -101,13 +101,14 @@ async def search(
     low, high = _bounds(asked, int(server.clock() * 1_000_000))
     low, high = await _around_ids(server, asked, low, high)
     before = str(asked.after[0]) if asked.after else None
+    record = visible.record or _one_patient(asked)
     found: list[tuple[LoggedAccess, bytes]] = []
     for _ in range(_CHUNKS):
         rows = await server.log.of_record(
             auth.practice,
-            visible.record,
-            agent=None if auth.is_self or auth.context == "system" else auth.fhir_user,
-            told=auth.context != "system",
+            record,
+            agent=None if auth.is_self or _reads_all(auth) else auth.fhir_user,
+            told=not _reads_all(auth),
             low=low,
             high=high,
             before=before,
@@ -239,14 +240,29 @@ def _may_see(logged: LoggedAccess, visible: Visibility, auth: AuthContext) -> bo
     if row.practice not in visible.practices:
         return False
     if visible.record is None:
-        return auth.context == "system"
+        return _reads_all(auth)
     return (
         row.told and row.record == visible.record and (auth.is_self or row.agent == auth.fhir_user)
     )
 
 
 def _is_own(logged: LoggedAccess, auth: AuthContext) -> bool:
-    return auth.context == "system" or logged.row.agent == auth.fhir_user
+    return _reads_all(auth) or logged.row.agent == auth.fhir_user
+
+
+def _reads_all(auth: AuthContext) -> bool:
+    """Whether a caller reads the whole log of its practice: an EHR, or staff who audit."""
+    return auth.context == "system" or (auth.context == "user" and auth.may("audit"))
+
+
+def _one_patient(asked: Asked) -> str | None:
+    """The one patient whose lines are asked for: the others need not be looked at."""
+    for criterion in asked.request.criteria:
+        if criterion.parameter.code == "patient" and len(criterion.values) == 1:
+            value = criterion.values[0]
+            if isinstance(value, ReferenceValue) and value.type in {None, "Patient"}:
+                return value.id
+    return None
 
 
 def _bounds(asked: Asked, now: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from fhir_portal.accounts.staff import take_off_staff
 from fhir_portal.notify import outbox
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.code import SEVERAL, AuthorizationCode
+from fhir_portal.smart.staff_session import end_staff_sessions
 from fhir_portal.smart.token import AccessToken, TokenFamily, grant_id
 
 BY_CLIENT: Final = "by-client"
@@ -227,6 +228,7 @@ async def remove_staff(store: RecordStore, *, account: str, practice: str, now: 
 
     async def change(transaction: RecordTransaction) -> int:
         await take_off_staff(transaction, account=account, practice=practice)
+        await end_staff_sessions(transaction, account, practice=practice)
         return await revoke_of_staff(
             transaction, account, practice, now=now, because="staff-removed"
         )
@@ -249,6 +251,7 @@ async def disable_account(store: RecordStore, account_id: str, *, now: float) ->
         await transaction.put(msgspec.structs.replace(account, disabled=True))
         await note_closed(transaction, account)
         await end_sessions(transaction, account_id)
+        await end_staff_sessions(transaction, account_id)
         await forget_devices(transaction, account_id)
         return await revoke_where(
             transaction, "account", account_id, now=now, because="account-disabled"

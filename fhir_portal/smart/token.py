@@ -33,7 +33,8 @@ class AccessToken(Record, frozen=True, kw_only=True):
     ``scope`` is what the token response said. ``family`` is ``""`` for backend clients, which
     have neither account nor patient. In the ``user`` context ``patient`` is that of the launch:
     it bounds nothing. ``until`` is the end that the person chose. ``jkt`` is the thumbprint of the
-    DPoP key whose holder alone may use it.
+    DPoP key whose holder alone may use it. ``browser`` is the `browser_key` of the session
+    for which the server itself holds it (``staff_session.py``): it is over when that is.
     """
 
     kind: ClassVar[str] = "access-token"
@@ -52,6 +53,7 @@ class AccessToken(Record, frozen=True, kw_only=True):
     grant: str | None = None
     until: float | None = None
     jkt: str | None = None
+    browser: str | None = None
 
     @property
     def access(self) -> Access | None:

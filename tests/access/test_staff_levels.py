@@ -119,12 +119,51 @@ def test_without_view_no_type_is_read_whatever_else_the_level_has(
 
 @pytest.mark.parametrize("extra", sorted(EVERYTHING_BUT_VIEW))
 def test_no_permission_widens_what_view_shows(extra: str) -> None:
-    """Nothing implies anything else: a level with more sees what `view` alone sees."""
+    """Nothing implies anything else: a level with more sees what `view` alone sees.
+
+    Who may audit reads the access log beside that.
+    """
     plain, more = a_member_of_staff(), a_member_of_staff(permissions=("view", extra))
     for name in served_types():
         for letter in "cruds":
             ask = Ask(letter, name, START)
+            if (extra, name) == ("audit", "AuditEvent") and letter in "rs":
+                assert isinstance(decide(plain, ask), Deny)
+                assert isinstance(decide(more, ask), Permit)
+                continue
             assert decide(plain, ask) == decide(more, ask)
+
+
+def test_an_auditor_whose_token_is_for_one_patient_reads_no_log() -> None:
+    auditor = a_member_of_staff(permissions=("view", "audit"), patient="kit")
+    assert isinstance(decide(auditor, Ask("s", "AuditEvent", START)), Deny)
+
+
+@pytest.mark.usefixtures("practice")
+async def test_an_auditor_reads_the_practices_log_and_no_other(
+    portal: Portal, ehr: Caller, other_ehr: Caller
+) -> None:
+    auditor = Caller(portal, a_member_of_staff(permissions=("view", "audit")))
+    await ehr.get("Patient/kit")
+    await ehr.get("Patient/ada")
+    await other_ehr.get("Patient/kit")
+    clients = [
+        agent["who"]["display"]
+        for one in (await auditor.get("AuditEvent?patient=Patient/kit&_count=50")).entries
+        for agent in one["agent"]
+        if "display" in agent["who"]
+    ]
+    assert clients
+    assert set(clients) == {ehr.auth.client}
+    found = await auditor.get("AuditEvent?patient=Patient/kit&_count=50")
+    assert (
+        found.ids
+        == (await ehr.get("AuditEvent?patient=Patient/kit&_count=50")).ids[-len(found.ids) :]
+    )
+    own = await auditor.get(f"AuditEvent/{found.entries[0]['id']}")
+    assert own.status == 200
+    plain = Caller(portal, a_member_of_staff(permissions=("view", "administer")))
+    assert (await plain.get("AuditEvent?patient=Patient/kit")).status == 403
 
 
 def test_may_is_of_staff_and_of_the_permissions_they_have() -> None:

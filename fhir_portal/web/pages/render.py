@@ -75,6 +75,26 @@ def json_text(text: str) -> Response:
     return Response(text, headers=_HEADERS, media_type="application/json")
 
 
+def download(content: bytes, name: str, media_type: str) -> Response:
+    """Give a file to save: it is never shown as a page of ours."""
+    headers = {
+        **_HEADERS,
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    return Response(content, headers=headers, media_type=media_type)
+
+
+def printed(content: bytes) -> Response:
+    """Show a sheet to print: a whole document of ours, with a style of its own and no script."""
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; sandbox"
+    )
+    headers = {**_HEADERS, "Content-Security-Policy": policy}
+    return Response(content, headers=headers, media_type="text/html; charset=utf-8")
+
+
 def redirect(location: str, *, headers: Mapping[str, str] | None = None) -> Response:
     """Send the browser on, by GET."""
     response = RedirectResponse("/", 303, headers={**_HEADERS, **(headers or {})})

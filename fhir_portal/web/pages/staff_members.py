@@ -1,0 +1,118 @@
+"""Who is on a practice's staff, and which access level each has there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fhir_portal.access.relation import name_of
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.levels import LevelRefused, folded_name, levels_of
+from fhir_portal.accounts.staff import NotStaff, StaffMember, set_level, staff_of_practice
+from fhir_portal.web.pages.desk import MEMBERS, AtDesk, Desk, desk_page
+from fhir_portal.web.pages.refusals import Handler
+from fhir_portal.web.pages.render import redirect
+from fhir_portal.web.pages.staff_levels import editor, require_administer
+
+_AT_ONCE: Final = 100
+_GONE: Final = "They are not on the staff any more."
+
+_log = structlog.get_logger(__name__)
+
+
+class MemberPages:
+    """The list of the staff, with a level for each."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def routes(self) -> Sequence[tuple[str, str, Handler]]:
+        """Path, method and handler of each page."""
+        return (
+            (MEMBERS, "GET", desk_page(self.show)),
+            (MEMBERS, "POST", desk_page(self.give, back=MEMBERS)),
+        )
+
+    async def show(self, request: Request) -> Response:
+        here = await self._desk.at(request)
+        require_administer(here)
+        done = "The access level was changed." if "done" in request.query_params else ""
+        return await self._list(here, done=done)
+
+    async def give(self, request: Request) -> Response:
+        """Give one member another level, if they still have the one that was shown."""
+        here, _, form = await self._desk.posted(request, MEMBERS)
+        require_administer(here)
+        practice, wanted = here.session.practice, form.get("level", "")
+        member = await self._member(practice, form.get("practitioner", ""))
+        if member is None:
+            return await self._list(here, problem=_GONE)
+        try:
+            await self._desk.change(
+                here,
+                lambda transaction: set_level(
+                    transaction,
+                    practice=practice,
+                    account=member.account,
+                    level=wanted,
+                    by=editor(here),
+                    seen=form.get("seen", ""),
+                ),
+            )
+        except NotStaff:
+            return await self._list(here, problem=_GONE)
+        except LevelRefused as refused:
+            text = str(refused)
+            return await self._list(here, problem=f"{text[:1].upper()}{text[1:]}.")
+        await self._desk.note(here, "update", member.practitioner, f"access level: {wanted}")
+        _log.info("access level given", practice=practice)
+        return redirect(f"{MEMBERS}?done=1")
+
+    async def _list(self, here: AtDesk, *, problem: str = "", done: str = "") -> Response:
+        store, practice = self._desk.store, here.session.practice
+        members = await staff_of_practice(store, practice)
+        levels = [one.name for one in await levels_of(store, practice)]
+        names = await self._names(here, [one.practitioner for one in members])
+        shown = []
+        for one in members:
+            account = await store.get(Account, one.account)
+            name = next((n for n in levels if folded_name(n) == one.level), "")
+            shown.append(
+                {
+                    "practitioner": one.practitioner,
+                    "name": names.get(one.practitioner, one.practitioner),
+                    "level": name,
+                    "kept": one.level,
+                    "since": here.moment_at(one.added),
+                    "disabled": account is None or account.disabled,
+                    "is_self": one.account == here.session.account,
+                }
+            )
+        return self._desk.page(
+            here,
+            "staff_members.html",
+            status=400 if problem else 200,
+            problem=problem,
+            done=done,
+            members=sorted(shown, key=lambda one: str(one["name"])),
+            levels=levels,
+            action=MEMBERS,
+            form_token=self._desk.form_token(here, MEMBERS),
+        )
+
+    async def _member(self, practice: str, practitioner: str) -> StaffMember | None:
+        members = await staff_of_practice(self._desk.store, practice)
+        return next((one for one in members if one.practitioner == practitioner), None)
+
+    async def _names(self, here: AtDesk, practitioners: Sequence[str]) -> dict[str, str]:
+        """Names by reference, as far as the access level may read them."""
+        found: dict[str, str] = {}
+        for at in range(0, len(practitioners), _AT_ONCE):
+            ids = ",".join(one.partition("/")[2] for one in practitioners[at : at + _AT_ONCE])
+            for one in await self._desk.search_all(here, "Practitioner", ("_id", ids)):
+                found[f"Practitioner/{one['id']}"] = name_of(one)
+        return found

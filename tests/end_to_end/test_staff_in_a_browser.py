@@ -1,0 +1,189 @@
+"""The staff pages as people meet them: narrow and wide, by day and by night.
+
+Pictures of all of them are left in ``build/browser/staff``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.browser import ROOT, Browser, Driver, missing
+from tests.end_to_end.demo import Demo
+from tests.end_to_end.person import PASSWORD
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "all is there"),
+]
+PICTURES = ROOT / "build" / "browser" / "staff"
+NARROW, WIDE = 320, 1280
+JUNO = "/staff/patients/juno"
+
+
+@pytest.fixture
+def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
+    with driver.browser(tmp_path / "profile") as browser:
+        yield browser
+
+
+def at(browser: Browser, demo: Demo, path: str, username: str = "rosalind") -> None:
+    """Sign in on the way to a page."""
+    browser.open(f"{demo.server.base}{path}")
+    browser.type("#username", username)
+    browser.type("#password", PASSWORD)
+    browser.follow("button.primary")
+
+
+def at_home(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff")
+
+
+def at_nothing(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff", "mara")
+
+
+def at_search(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/patients")
+
+
+def at_found(browser: Browser, demo: Demo) -> None:
+    at_search(browser, demo)
+    browser.type("#name", "o")
+    browser.follow("button.primary")
+
+
+def at_not_found(browser: Browser, demo: Demo) -> None:
+    at_search(browser, demo)
+    browser.follow("button.primary")
+
+
+def at_patient(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, JUNO)
+
+
+def at_view_as(browser: Browser, demo: Demo) -> None:
+    at_patient(browser, demo)
+    browser.follow(f'a[href^="{JUNO}/as/"]')
+
+
+def at_activity(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, f"{JUNO}/activity")
+
+
+def at_refused(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/levels", "noor")
+
+
+def at_levels(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/levels")
+
+
+def at_levels_preview(browser: Browser, demo: Demo) -> None:
+    at_levels(browser, demo)
+    browser.type("#name-101", "night desk")
+    browser.click("#may-101-view")
+    browser.follow("button.primary")
+
+
+def at_levels_history(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/levels/history")
+
+
+def at_members(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/members")
+
+
+def at_invite(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/patients/mara/invite/caregiver")
+
+
+def at_invite_oneself(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, f"{JUNO}/invite/self")
+
+
+def at_handed_out(browser: Browser, demo: Demo) -> None:
+    """Juno has no account yet; whoever comes second sends the invitation again."""
+    at(browser, demo, JUNO)
+    again = 'form[action$="/again"] button'
+    if not browser.has(again):
+        browser.open(f"{demo.server.base}{JUNO}/invite/self")
+        browser.evaluate("document.querySelector('#channel').value = 'desk'")
+        again = "button.primary"
+    browser.follow(again)
+
+
+def at_invitations(browser: Browser, demo: Demo) -> None:
+    at_handed_out(browser, demo)
+    browser.open(f"{demo.server.base}{JUNO}")
+
+
+def at_accounts(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/accounts")
+
+
+def at_accounts_preview(browser: Browser, demo: Demo) -> None:
+    at_accounts(browser, demo)
+    browser.click("#person-1")
+    browser.follow('form[action$="/preview"] button')
+
+
+def at_accounts_results(browser: Browser, demo: Demo) -> None:
+    at_accounts(browser, demo)
+    browser.evaluate("document.querySelector('#act').value = 'renew'")
+    browser.evaluate("document.querySelector('[value^=\"Person/dana \"]').checked = true")
+    browser.follow('form[action$="/preview"] button')
+    browser.follow("button.primary")
+
+
+def at_messages(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/messages")
+
+
+def at_message(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/messages/one-time-code")
+    browser.follow('button[value="preview"]')
+
+
+Way = Callable[[Browser, Demo], None]
+PAGES: dict[str, tuple[Way, str]] = {
+    "home": (at_home, "Marrowbrook"),
+    "nothing": (at_nothing, "For a practice's staff"),
+    "search": (at_search, "Find a patient"),
+    "found": (at_found, "Find a patient"),
+    "not-found": (at_not_found, "Find a patient"),
+    "patient": (at_patient, "Portal of Juno"),
+    "view-as": (at_view_as, "What"),
+    "activity": (at_activity, "Who looked at the record"),
+    "refused": (at_refused, "This did not work"),
+    "levels": (at_levels, "Access levels"),
+    "levels-preview": (at_levels_preview, "What would change"),
+    "levels-history": (at_levels_history, "Earlier versions"),
+    "members": (at_members, "Staff"),
+    "invite": (at_invite, "Invite:"),
+    "invite-oneself": (at_invite_oneself, "Invite: The patient"),
+    "handed-out": (at_handed_out, "To hand over"),
+    "invitations": (at_invitations, "Portal of Juno"),
+    "accounts": (at_accounts, "Accounts"),
+    "accounts-preview": (at_accounts_preview, "Disable?"),
+    "accounts-results": (at_accounts_results, "Require"),
+    "messages": (at_messages, "Messages"),
+    "message": (at_message, "Message one-time-code"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_and_can_be_used_by_everybody(browser: Browser, demo: Demo, name: str) -> None:
+    """No sideways scrolling at 320 px (WCAG 1.4.10), and nothing that axe-core objects to."""
+    way, heading = PAGES[name]
+    way(browser, demo)
+    assert browser.text("h1").startswith(heading)
+    for scheme in ("light", "dark"):
+        browser.prefer(scheme)
+        for width in (NARROW, WIDE):
+            browser.resize(width)
+            browser.screenshot(PICTURES / f"{name}-{width}-{scheme}.png")
+            assert browser.overhang <= 0, f"{width} px, {scheme}"
+            assert browser.axe() == [], f"{width} px, {scheme}"

@@ -1,0 +1,221 @@
+"""Accounts on the staff pages: listed, saved as a file, changed by preview, by who may."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fhir_portal.accounts.sessions import Session
+from fhir_portal.web.pages.desk import ACCOUNTS
+from fhir_portal.web.pages.staff_accounts import CHANGE, EXPORT, PREVIEW, SESSION
+from tests.builders import a_person
+from tests.smart.launching import put
+from tests.smart.world import Browser
+from tests.staff import a_level
+from tests.web.signing_in import fields_of, forms, post, submit
+from tests.web.staff_world import (
+    ADMIN,
+    BOTH,
+    DESK,
+    FAMILY,
+    HOME,
+    KIT,
+    READER,
+    SCRIPT,
+    SKIN,
+    StaffWorld,
+    buttons,
+    links,
+)
+
+MOTHER = "Person/mara"
+
+
+@pytest.fixture
+async def staff() -> AsyncIterator[StaffWorld]:
+    found = await StaffWorld.begin()
+    yield found
+    found.close()
+
+
+async def previewed(browser: Browser, act: str, *people: str) -> None:
+    await browser.open(ACCOUNTS)
+    fields: dict[str, Any] = dict(fields_of(forms(browser, PREVIEW)[0]))
+    await post(browser, PREVIEW, fields | {"act": act, "person": list(people)})
+
+
+async def done(browser: Browser, **fields: Any) -> None:
+    """Confirm what the preview shows."""
+    form = forms(browser, CHANGE)[0]
+    sent: dict[str, Any] = {}
+    for one in form.xpath('.//input[@type="hidden"]'):
+        sent.setdefault(one.get("name"), []).append(one.get("value"))
+    await post(browser, CHANGE, sent | fields)
+
+
+async def standing(staff: StaffWorld) -> str:
+    browser = await staff.at(ACCOUNTS)
+    found = browser.document.xpath(
+        f'//input[starts-with(@value, "{MOTHER} ")]/following-sibling::label'
+    )
+    return " ".join(found[0].text_content().split())
+
+
+async def test_the_list_says_how_each_account_stands(staff: StaffWorld) -> None:
+    assert "enabled, acts for a patient" in await standing(staff)
+
+
+async def test_several_are_disabled_after_a_preview_with_a_list_of_results(
+    staff: StaffWorld,
+) -> None:
+    mother = await staff.at(HOME, "kits-mother")
+    assert mother.page.status_code == 403
+    browser = await staff.at(ACCOUNTS)
+    await previewed(browser, "disable", MOTHER, "Person/kit")
+    assert browser.heading == "Disable?"
+    assert "has no account: nothing will be done" in browser.text
+    assert "enabled, acts" in await standing(staff)
+    await done(browser, reason="owner-request", text="asked at the desk")
+    assert browser.heading == "Disable: what was done"
+    assert "apps and" in browser.text
+    assert "ended" in browser.text
+    await browser.open(browser.page.url.path)
+    assert browser.page.status_code == 410
+    now = await standing(staff)
+    assert "disabled" in now
+    assert "by Practitioner/admin" in now
+    assert "asked at the desk" in now
+    await previewed(browser, "enable", MOTHER)
+    await done(browser, reason="resolved")
+    assert "enabled, acts" in await standing(staff)
+
+
+async def test_a_new_credential_is_required_and_sessions_end(staff: StaffWorld) -> None:
+    await staff.at(HOME, "kits-mother")
+    key = await staff.account_key("kits-mother")
+    assert await staff.world.store.find(Session, "account", key)
+    browser = await staff.at(ACCOUNTS)
+    await previewed(browser, "renew", MOTHER)
+    await done(browser, reason="staff-request")
+    assert "has to be renewed" in browser.text
+    assert not await staff.world.store.find(Session, "account", key)
+    assert "password" not in browser.page.text.lower().replace("password or passkey", "")
+
+
+async def test_one_account_is_changed_from_the_patients_page(staff: StaffWorld) -> None:
+    await staff.at(HOME, "kits-mother")
+    browser = await staff.at(KIT)
+    assert "last used" in browser.text
+    await submit(browser, SESSION)
+    assert "was signed out" in browser.text
+    key = await staff.account_key("kits-mother")
+    assert not await staff.world.store.find(Session, "account", key)
+    await submit(browser, PREVIEW)
+    await done(browser, reason="other", text="x")
+    assert links(browser, KIT) == [KIT]
+
+
+async def test_filters_are_kept_to(staff: StaffWorld) -> None:
+    browser = await staff.at(ACCOUNTS)
+    await submit(browser, ACCOUNTS, nth=0, status="disabled")
+    assert MOTHER not in browser.page.text
+    await submit(browser, ACCOUNTS, nth=0, status="enabled", kind="proxy")
+    assert MOTHER in browser.page.text
+    await submit(browser, ACCOUNTS, nth=0, before="not a day")
+    assert browser.page.status_code == 400
+    await submit(browser, ACCOUNTS, nth=0, status="no such")
+    assert browser.page.status_code == 400
+
+
+@pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", '"x",=1', SCRIPT])
+async def test_no_field_of_the_file_is_a_formula(staff: StaffWorld, name: str) -> None:
+    odd = a_person("odd", links=["Patient/odd"], name=[{"text": name}])
+    await put(staff.world, SKIN, odd)
+    browser = await staff.at(ACCOUNTS)
+    assert SCRIPT not in browser.page.text
+    await submit(browser, EXPORT)
+    assert browser.page.headers["content-type"].startswith("text/csv")
+    assert "attachment" in browser.page.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(browser.page.content.decode("utf-8-sig"))))
+    (row,) = [one for one in rows if one["person"] == "Person/odd"]
+    assert row["name"].lstrip("'") == name
+    for one in rows:
+        for value in one.values():
+            assert not value.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+# --- who may --------------------------------------------------------------------------------------
+
+
+async def test_a_level_without_the_permissions_has_no_buttons(staff: StaffWorld) -> None:
+    browser = await staff.at(ACCOUNTS, READER)
+    assert browser.page.status_code == 200
+    assert buttons(browser) == ["Filter", "Save as CSV"]
+    await browser.open(KIT)
+    assert not buttons(browser)
+
+
+@pytest.mark.parametrize(
+    ("act", "permission"), [("disable", "revoke"), ("enable", "administer"), ("renew", "recover")]
+)
+async def test_each_change_needs_its_own_permission(
+    staff: StaffWorld, act: str, permission: str
+) -> None:
+    """Taken away between preview and confirmation, it is missing."""
+    everything = {"view", "revoke", "administer", "recover"}
+    await staff.keep(a_level(DESK, *everything, practice=SKIN))
+    browser = await staff.at(ACCOUNTS, DESK)
+    await previewed(browser, act, MOTHER)
+    await staff.keep(a_level(DESK, *(everything - {permission}), practice=SKIN))
+    await done(browser, reason="other")
+    assert browser.page.status_code == 403
+    assert "enabled, acts" in await standing(staff)
+    await previewed(browser, act, MOTHER)
+    assert browser.page.status_code == 403
+
+
+async def test_another_practices_account_is_not_there(staff: StaffWorld) -> None:
+    await staff.keep(a_level(READER, "view", "revoke", practice=FAMILY))
+    browser = await staff.at(HOME, BOTH)
+    await submit(browser, "/staff/practice", practice=FAMILY)
+    await browser.open(ACCOUNTS)
+    assert MOTHER not in browser.page.text
+    token = {"form_token": fields_of(forms(browser, EXPORT)[0])["form_token"]}
+    await post(browser, PREVIEW, token | {"act": "disable", "person": MOTHER})
+    assert browser.page.status_code in {403, 404}
+    assert "enabled, acts" in await standing(staff)
+
+
+@pytest.mark.parametrize("path", [ACCOUNTS, EXPORT, PREVIEW, CHANGE, SESSION, f"{ACCOUNTS}/app"])
+async def test_a_form_without_our_token_does_nothing(staff: StaffWorld, path: str) -> None:
+    browser = await staff.at(ACCOUNTS, ADMIN)
+    sent = {"person": MOTHER, "act": "disable", "reason": "other", "app": "x"}
+    for token in ("", "x" * 43):
+        response = await post(browser, path, sent | {"form_token": token})
+        assert response.status_code == 403
+    assert "enabled, acts" in await standing(staff)
+
+
+@pytest.mark.parametrize("person", ["Patient/kit", "Person/../x", "", "Person/kit?x=1", "x" * 500])
+async def test_what_is_no_person_is_refused(staff: StaffWorld, person: str) -> None:
+    browser = await staff.at(ACCOUNTS)
+    await previewed(browser, "disable", person)
+    assert browser.page.status_code == 400
+
+
+async def test_a_way_back_leads_to_a_page_of_ours(staff: StaffWorld) -> None:
+    browser = await staff.at(ACCOUNTS)
+    fields: dict[str, Any] = dict(fields_of(forms(browser, PREVIEW)[0]))
+    for back in (
+        "//evil.example",
+        "https://evil.example",
+        "/staff/patients/../../x",
+        "javascript:x",
+    ):
+        await post(browser, PREVIEW, fields | {"act": "renew", "person": MOTHER, "back": back})
+        assert links(browser)[-1] == ACCOUNTS
+        await browser.open(ACCOUNTS)

@@ -1,0 +1,512 @@
+"""``/staff`` over HTTP: who comes in, what they see there, and what others try."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from fhir_portal.consent.sections import section_displays
+from fhir_portal.smart.client import disable_client, withdraw_approval
+from fhir_portal.smart.revocation import disable_account, remove_staff
+from fhir_portal.smart.staff_pages import CLIENT, IDLE_SECONDS
+from fhir_portal.smart.staff_session import StaffSession
+from fhir_portal.smart.token import AccessToken
+from tests.builders import a_patient
+from tests.smart.launching import put
+from tests.smart.world import PASSWORD
+from tests.staff import a_level
+from tests.web.signing_in import fields_of, forms, post, problem, submit
+from tests.web.staff_world import (
+    ADMIN,
+    BLIND,
+    BOTH,
+    DESK,
+    FAMILY,
+    FIND,
+    HOME,
+    KIT,
+    READER,
+    SCRIPT,
+    SKIN,
+    StaffWorld,
+    buttons,
+    find,
+    links,
+)
+
+RESULTS = section_displays()["results"]
+PAGES = (HOME, FIND, KIT, f"{KIT}/activity", f"{KIT}/as/mother")
+
+
+@pytest.fixture
+async def staff() -> AsyncIterator[StaffWorld]:
+    found = await StaffWorld.begin()
+    yield found
+    found.close()
+
+
+# --- the way in -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_nobody_sees_a_page_unless_signed_in(staff: StaffWorld, path: str) -> None:
+    response = await staff.world.browser().http.get(path)
+    assert response.headers["location"] == f"/signin?then={path}"
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_patients_account_is_told_the_same_of_every_page(
+    staff: StaffWorld, path: str
+) -> None:
+    for name in ("kits-mother", "mara@example.org"):
+        browser = await staff.at(path, name)
+        assert browser.page.status_code == 403
+        assert browser.heading == "For a practice's staff"
+        assert "Quill" not in browser.text
+    assert not await staff.world.store.every(AccessToken)
+
+
+async def test_signing_in_leads_to_the_page_that_was_asked_for(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    assert browser.heading == "Portal of Ada Quill"
+
+
+async def test_somebody_at_one_practice_is_not_asked_which(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    assert browser.heading == "Hillside Dermatology"
+    (token,) = await staff.world.store.every(AccessToken)
+    assert (token.client_id, token.context, token.practice) == (CLIENT, "user", SKIN)
+    assert token.fhir_user == "Practitioner/admin"
+
+
+async def test_somebody_at_two_practices_chooses_and_may_choose_again(staff: StaffWorld) -> None:
+    browser = await staff.at(name=BOTH)
+    assert browser.heading == "Which practice?"
+    await submit(browser, "/staff/practice", practice=FAMILY)
+    assert browser.heading == "Brook Family Medicine"
+    await browser.open("/staff/practice")
+    await submit(browser, "/staff/practice", practice=SKIN)
+    assert browser.heading == "Hillside Dermatology"
+    assert [one.practice for one in await staff.world.store.every(StaffSession)] == [SKIN]
+
+
+async def test_a_practice_of_others_cannot_be_chosen(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    await browser.open("/staff/practice")
+    await submit(browser, "/staff/practice", practice=FAMILY)
+    assert browser.page.status_code == 403
+    assert {one.practice for one in await staff.world.store.every(StaffSession)} == {SKIN}
+
+
+async def test_the_token_and_its_key_reach_no_browser(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    seen = ""
+    for path in PAGES:
+        await browser.open(path)
+        seen += browser.page.text + str(browser.page.headers)
+    seen += str(dict(browser.http.cookies))
+    for one in await staff.world.store.every(AccessToken):
+        assert one.key not in seen
+    for session in await staff.world.store.every(StaffSession):
+        assert session.key not in seen
+        assert session.account not in seen
+
+
+async def test_every_access_is_in_the_log_as_the_practitioners_by_this_client(
+    staff: StaffWorld,
+) -> None:
+    browser = await staff.at(KIT)
+    assert browser.page.status_code == 200
+    rows = await staff.rows()
+    own = [one for one in rows if one.client == CLIENT]
+    assert {(one.interaction, one.agent, one.context) for one in own} >= {
+        ("read", "Practitioner/admin", "user"),
+        ("$portal-people", "Practitioner/admin", "user"),
+        ("search-type", "Practitioner/admin", "user"),
+    }
+
+
+# --- the way out ----------------------------------------------------------------------------------
+
+
+async def test_fifteen_minutes_without_a_request_ask_who_it_is(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    staff.world.clock.advance(IDLE_SECONDS + 1)
+    await browser.open(KIT)
+    assert browser.heading == "Confirm that it is you"
+    await submit(browser, "/account/confirm", password=PASSWORD)
+    assert browser.heading == "Portal of Ada Quill"
+
+
+async def test_a_form_that_comes_too_late_changes_nothing(staff: StaffWorld) -> None:
+    browser = await staff.at(FIND)
+    staff.world.clock.advance(IDLE_SECONDS + 1)
+    await submit(browser, FIND, name="Quill")
+    assert browser.page.status_code == 403
+    assert "Kit" not in browser.text
+
+
+async def test_signing_out_closes_the_pages(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    await submit(browser, "/signout")
+    await browser.open(KIT)
+    assert browser.heading == "Sign in"
+
+
+async def test_a_removed_member_sees_nothing_more(staff: StaffWorld) -> None:
+    browser = await staff.at(FIND, DESK)
+    await remove_staff(
+        staff.world.store, account=await staff.account_key(DESK), practice=SKIN, now=0.0
+    )
+    await submit(browser, FIND, name="Quill")
+    assert browser.page.status_code == 403
+    await browser.open(KIT)
+    assert browser.heading == "For a practice's staff"
+
+
+async def test_a_disabled_member_is_signed_out(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT, DESK)
+    await disable_account(staff.world.store, await staff.account_key(DESK), now=0.0)
+    await browser.open(KIT)
+    assert browser.heading == "Sign in"
+
+
+async def test_a_new_level_counts_from_the_next_request(staff: StaffWorld) -> None:
+    browser = await staff.at(f"{KIT}/activity")
+    assert browser.page.status_code == 200
+    await staff.keep(a_level(ADMIN, "view", practice=SKIN, version=2))
+    await browser.open(f"{KIT}/activity")
+    assert browser.page.status_code == 403
+
+
+async def test_an_operator_may_switch_the_pages_off(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    await withdraw_approval(staff.world.store, CLIENT, practices=[SKIN], now=0.0)
+    await browser.open(KIT)
+    assert browser.page.status_code == 403
+    assert "switched off" in browser.text
+    await disable_client(staff.world.store, CLIENT, now=0.0)
+    await browser.open(KIT)
+    assert browser.page.status_code == 403
+
+
+# --- finding --------------------------------------------------------------------------------------
+
+
+async def test_patients_are_found_by_name_birth_date_and_number(staff: StaffWorld) -> None:
+    await put(
+        staff.world,
+        SKIN,
+        a_patient("num", family="Ash", identifier=[{"system": "urn:mrn", "value": "A-17"}]),
+    )
+    browser = await staff.at()
+    await find(browser, name="quil")
+    assert set(links(browser, f"{FIND}/")) == {f"{FIND}/kit", f"{FIND}/bo"}
+    await find(browser, name="quill", born="2018-02-03")
+    assert links(browser, f"{FIND}/") == [f"{FIND}/kit"]
+    await find(browser, number="A-17")
+    assert links(browser, f"{FIND}/") == [f"{FIND}/num"]
+
+
+async def test_no_patient_of_another_practice_is_found(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    await find(browser, name="Quillfar")
+    assert not links(browser, f"{FIND}/")
+    hidden = await browser.open(f"{FIND}/elsewhere")
+    absent = await browser.open(f"{FIND}/nobody-at-all")
+    assert hidden.status_code == absent.status_code == 404
+    assert hidden.text == absent.text
+
+
+async def test_a_long_list_has_pages(staff: StaffWorld) -> None:
+    await put(staff.world, SKIN, *(a_patient(f"p{n}", family=f"Zed{n:02}") for n in range(25)))
+    browser = await staff.at()
+    await find(browser, name="Zed")
+    first = links(browser, f"{FIND}/")
+    assert len(first) == 20
+    await submit(browser, FIND, nth=1)
+    second = links(browser, f"{FIND}/")
+    assert len(second) == 5
+    assert not set(first) & set(second)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "Give a name"),
+        ({"name": " "}, "Give a name"),
+        ({"name": "x" * 101}, "too long"),
+        ({"born": "12/5/1984"}, "year, month and day"),
+        ({"born": "1984-13-40"}, "year, month and day"),
+    ],
+)
+async def test_what_cannot_be_searched_for_is_said(
+    staff: StaffWorld, fields: dict[str, str], words: str
+) -> None:
+    browser = await staff.at()
+    await find(browser, **fields)
+    assert browser.page.status_code == 400
+    assert words in problem(browser)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a|b", "a$b", "a\\b", "*", "%", "_", "a&_count=1", SCRIPT])
+async def test_signs_of_the_search_are_searched_for(staff: StaffWorld, name: str) -> None:
+    browser = await staff.at()
+    await find(browser, name=name)
+    assert browser.page.status_code == 200
+    assert SCRIPT not in browser.page.text
+    assert f"{FIND}/kit" not in links(browser)
+
+
+async def test_a_forged_paging_link_is_refused(staff: StaffWorld) -> None:
+    browser = await staff.at(FIND)
+    await submit(browser, FIND, page="x" * 40)
+    assert browser.page.status_code == 400
+    await browser.open(FIND)
+    await submit(browser, FIND, page="a b")
+    assert browser.page.status_code == 400
+
+
+async def test_nothing_that_is_searched_for_is_in_an_address(staff: StaffWorld) -> None:
+    browser = await staff.at()
+    await find(browser, name="Quill")
+    assert browser.page.request.method == "POST"
+    assert not browser.page.url.query
+
+
+async def test_without_view_nobody_is_found(staff: StaffWorld) -> None:
+    browser = await staff.at(FIND, BLIND)
+    assert browser.page.status_code == 403
+    for path in (KIT, f"{KIT}/activity", f"{KIT}/as/mother"):
+        await browser.open(path)
+        assert browser.page.status_code == 403
+        assert "Quill" not in browser.text
+
+
+# --- a patient's page -----------------------------------------------------------------------------
+
+
+async def test_the_page_tells_accounts_and_grants(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    assert "born 3 February 2018" in browser.text
+    assert "Mara Quill" in browser.text
+    assert "in force" in browser.text
+    assert "Acts in Forms" in " ".join(browser.text.split()).replace("inForms", "in Forms")
+    assert "enabled" in browser.text  # the mother's account
+
+
+async def test_what_somebody_sees_is_told_in_words(staff: StaffWorld) -> None:
+    browser = await staff.at(f"{KIT}/as/mother")
+    rows = {
+        " ".join(one.xpath("./dt")[0].text_content().split()): " ".join(
+            one.xpath("./dd")[0].text_content().split()
+        )
+        for one in browser.document.xpath("//dl/div")
+    }
+    assert rows["Forms"] == "sees it and acts in it"
+    assert [title for title, what in rows.items() if what == "sees it"] == [RESULTS]
+    await browser.open(f"{KIT}/as/uncle")
+    assert "no grant in force" in browser.text
+    assert "sees it" not in browser.text
+    await browser.open(f"{KIT}/as/nobody")
+    assert browser.page.status_code == 404
+
+
+async def test_what_is_stored_is_shown_as_text(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    for path in (KIT, f"{FIND}/odd", f"{KIT}/as/uncle"):
+        await browser.open(path)
+        assert browser.page.status_code == 200
+        assert SCRIPT not in browser.page.text
+        assert not browser.document.xpath("//main//script")
+
+
+async def test_the_log_is_for_who_may_audit(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    assert f"{KIT}/activity" in links(browser)
+    await browser.open(f"{KIT}/activity")
+    assert "Practitioner/admin by portal-staff" in browser.text
+    reader = await staff.at(KIT, READER)
+    assert f"{KIT}/activity" not in links(reader)
+    await reader.open(f"{KIT}/activity")
+    assert reader.page.status_code == 403
+
+
+async def test_earlier_lines_of_the_log_are_behind_a_button(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    for _ in range(6):
+        await browser.open(KIT)
+    await browser.open(f"{KIT}/activity")
+    assert buttons(browser) == ["Earlier"]
+    await submit(browser, f"{KIT}/activity")
+    assert browser.page.status_code == 200
+    assert browser.document.xpath("//ul[@class='entries']/li")
+
+
+@pytest.mark.parametrize("own_id", ["x" * 65, "kit%20", "k_t", "kit%3Fx"])
+async def test_an_id_that_cannot_be_is_not_there(staff: StaffWorld, own_id: str) -> None:
+    browser = await staff.at()
+    assert (await browser.open(f"{FIND}/{own_id}")).status_code == 404
+
+
+# --- forms and headers ----------------------------------------------------------------------------
+
+
+async def test_a_form_without_our_token_is_refused(staff: StaffWorld) -> None:
+    browser = await staff.at(FIND)
+    for token in ("", "x" * 43):
+        response = await post(browser, FIND, {"name": "Quill", "form_token": token})
+        assert response.status_code == 403
+        assert "Kit" not in browser.text
+
+
+async def test_a_form_of_one_page_is_none_of_another(staff: StaffWorld) -> None:
+    browser = await staff.at(FIND)
+    fields = fields_of(forms(browser, FIND)[0])
+    response = await post(browser, f"{KIT}/activity", {**fields, "page": "x"})
+    assert response.status_code == 403
+
+
+async def test_a_form_of_one_practice_is_none_of_the_other(staff: StaffWorld) -> None:
+    browser = await staff.at(name=BOTH)
+    await submit(browser, "/staff/practice", practice=SKIN)
+    await browser.open(FIND)
+    fields = fields_of(forms(browser, FIND)[0])
+    await browser.open("/staff/practice")
+    await submit(browser, "/staff/practice", practice=FAMILY)
+    response = await post(browser, FIND, {**fields, "name": "Quill"})
+    assert response.status_code == 403
+
+
+async def test_a_form_from_another_site_is_refused(staff: StaffWorld) -> None:
+    browser = await staff.at(FIND)
+    fields = fields_of(forms(browser, FIND)[0])
+    response = await browser.http.post(
+        FIND, data={**fields, "name": "Quill"}, headers={"Sec-Fetch-Site": "cross-site"}
+    )
+    assert response.status_code == 403
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/staff/practice"])
+async def test_no_page_is_framed_kept_or_sniffed(staff: StaffWorld, path: str) -> None:
+    browser = await staff.at()
+    response = await browser.open(path)
+    assert response.headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+    assert "script-src" not in response.headers["content-security-policy"]
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+# --- launches -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def ehr(staff: StaffWorld) -> Any:
+    await staff.at()  # the practice's pages have been opened once: the client is there
+    return await staff.world.backend("ehr", scope="system/*.cruds", permissions=["launch"])
+
+
+async def launched(staff: StaffWorld, ehr: Any, **changes: Any) -> dict[str, Any]:
+    token = (await ehr.backend_token()).json()["access_token"]
+    body = {"patient": "Patient/kit", "client_id": CLIENT, **changes}
+    async with staff.world.http() as http:
+        response = await http.post(
+            "/oauth/launch", json=body, headers={"Authorization": f"Bearer {token}"}
+        )
+    assert response.status_code == 201, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def path_of(launch_url: str) -> str:
+    return launch_url.removeprefix("http://127.0.0.1:8000")
+
+
+async def test_an_ehr_opens_a_patients_page(staff: StaffWorld, ehr: Any) -> None:
+    url = (await launched(staff, ehr))["launch_url"]
+    assert url.startswith("http://127.0.0.1:8000/staff/launch?iss=")
+    browser = await staff.at(path_of(url), DESK)
+    assert browser.heading == "Portal of Ada Quill"
+    assert browser.page.url.path == KIT
+    await browser.open(path_of(url))  # it was used
+    assert browser.page.status_code == 400
+
+
+async def test_a_launch_for_somebody_signed_in_opens_at_once(staff: StaffWorld, ehr: Any) -> None:
+    browser = await staff.at(name=DESK)
+    await browser.open(path_of((await launched(staff, ehr))["launch_url"]))
+    assert browser.page.url.path == KIT
+
+
+async def test_a_launch_opens_its_practice_without_asking(staff: StaffWorld, ehr: Any) -> None:
+    browser = await staff.at(path_of((await launched(staff, ehr))["launch_url"]), BOTH)
+    assert browser.page.url.path == KIT
+
+
+@pytest.mark.parametrize(
+    "iss",
+    [
+        "https://evil.example/fhir",
+        "http://127.0.0.1:8000",
+        "http://127.0.0.1:8000/fhir/../x",
+        "http://127.0.0.1:8000.evil.example/fhir",
+        "",
+    ],
+)
+async def test_a_launch_for_another_server_goes_nowhere(
+    staff: StaffWorld, ehr: Any, iss: str
+) -> None:
+    handle = (await launched(staff, ehr))["launch"]
+    browser = await staff.at()
+    response = await browser.http.get("/staff/launch", params={"iss": iss, "launch": handle})
+    assert response.status_code == 400
+    assert "location" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "handle", ["", "//evil.example", "https://evil.example", "a/../b", "x" * 99]
+)
+async def test_a_launch_leads_nowhere_else(staff: StaffWorld, handle: str) -> None:
+    browser = await staff.at()
+    response = await browser.http.get(
+        "/staff/launch", params={"iss": "http://127.0.0.1:8000/fhir", "launch": handle}
+    )
+    location = response.headers.get("location", "/")
+    assert re.fullmatch(r"/(staff/launch/x+)?", location)
+    if location != "/":
+        assert (await browser.open(location)).status_code == 400
+
+
+async def test_a_launch_is_no_right(staff: StaffWorld, ehr: Any) -> None:
+    """Whoever comes with it: a patient, staff elsewhere, a member whose level does not view."""
+    await staff.member("far", FAMILY, level=READER)
+    for name, status in (("kits-mother", 403), ("far", 403), (BLIND, 403)):
+        browser = await staff.at(path_of((await launched(staff, ehr))["launch_url"]), name)
+        assert browser.page.status_code == status
+        assert "Quill" not in browser.text
+
+
+async def test_a_launch_for_one_person_is_not_for_another(staff: StaffWorld, ehr: Any) -> None:
+    url = (await launched(staff, ehr, fhirUser="Practitioner/desk"))["launch_url"]
+    browser = await staff.at(path_of(url), READER)
+    assert browser.page.status_code == 400
+    desk = await staff.at(path_of(url), DESK)
+    assert desk.page.url.path == KIT
+
+
+async def test_the_pages_client_gets_no_token_by_oauth(staff: StaffWorld, ehr: Any) -> None:
+    """Its secret is known to nobody; a code for it buys nothing."""
+    assert ehr
+    async with staff.world.http() as http:
+        for auth in ((CLIENT, ""), (CLIENT, CLIENT)):
+            response = await http.post(
+                "/oauth/token",
+                data={"grant_type": "authorization_code", "code": "x", "client_id": CLIENT},
+                auth=auth,
+            )
+            assert response.status_code == 401
