@@ -339,7 +339,6 @@ class Application:
                     health_router(lambda: faults_of(store)),
                     pages,
                     activation,
-                    about_router(),
                     apps,
                     staff,
                     brands,
