@@ -17,6 +17,7 @@ MOTHER: Final = Code(codes.ROLE_CODE, "MTH", "mother")
 FATHER: Final = Code(codes.ROLE_CODE, "FTH", "father")
 BROTHER: Final = Code(codes.ROLE_CODE, "BRO", "brother")
 NEIGHBOUR: Final = Code(codes.ROLE_CODE, "NBOR", "neighbor")
+ATTORNEY: Final = Code(codes.ROLE_CODE, "POWATT", "power of attorney")
 
 HYPOTHYROIDISM: Final = (
     Code(codes.ICD_10, "E03.9", "Hypothyroidism, unspecified"),
@@ -91,6 +92,7 @@ def marrowbrook(day: date) -> Chart:
     _mara(chart)
     _juno(chart)
     _silas(chart)
+    _ottilie(chart)
     _teodor(chart)
     return chart
 
@@ -402,6 +404,43 @@ def _silas(chart: Chart) -> None:
     chart.person("petra", "Petra", "Overmeer", mother)
 
 
+def _ottilie(chart: Chart) -> None:
+    """An aged mother without an account; her son has a power of attorney, which has an end."""
+    ottilie = chart.patient(
+        "ottilie", "Ottilie", "Marchbank", "female", chart.years_ago(87, 201), "4 Weir Cottages"
+    )
+    for number, days in enumerate((-410, -230, -45), 1):
+        name = f"ottilie-visit-{number}"
+        visit = chart.visit(
+            name,
+            ottilie,
+            days,
+            codes.FOLLOW_UP,
+            HYPERTENSION[0],
+            DOCTOR,
+            "Son is with her. Steady on her feet. Same dose; he puts the tablets out for the week.",
+            hour=10,
+        )
+        chart.vitals(name, ottilie, days, visit, DOCTOR)
+    chart.condition("ottilie-pressure", ottilie, HYPERTENSION, -4000)
+    chart.prescription(
+        "ottilie-lisinopril", ottilie, _LISINOPRIL, "One tablet a day", -1500, RETIRED
+    )
+    chart.appointment("ottilie-next", ottilie, 26, 10, "Blood pressure", DOCTOR, "booked")
+    son = chart.related_person("ottilie-attorney", ottilie, "Lorcan", "Marchbank", ATTORNEY)
+    _granted(
+        chart,
+        ottilie,
+        son,
+        people.ATTORNEY_SEES,
+        people.ATTORNEY_ACTS,
+        -300,
+        chart.on(430),
+        paper=("Power of attorney, copy", "Seen at the front desk. It ends as the grant does."),
+    )
+    chart.person("lorcan", "Lorcan", "Marchbank", son)
+
+
 def _teodor(chart: Chart) -> None:
     teodor = chart.patient(
         "teodor", "Teodor", "Brandvik", "male", chart.years_ago(51, 40), "31 Gorse Hill"
@@ -425,6 +464,12 @@ def _teodor(chart: Chart) -> None:
     chart.person("teodor", "Teodor", "Brandvik", teodor)
 
 
+_SIGNED_FORM: Final = (
+    "Proxy access form, signed",
+    "Signed at the front desk; identity and custody papers were seen.",
+)
+
+
 def _granted(
     chart: Chart,
     patient: str,
@@ -433,16 +478,16 @@ def _granted(
     act: tuple[str, ...],
     days: int,
     end: str,
+    paper: tuple[str, str] = _SIGNED_FORM,
 ) -> None:
-    """A grant the front desk wrote down from a signed form."""
+    """A grant the front desk wrote down from a paper: its title, and what was seen."""
     name = related_person.partition("/")[2]
     evidence = chart.document(
         f"{name}-form",
         patient,
         days,
         codes.SHARING_FORM,
-        "Proxy access form, signed",
-        "Signed at the front desk; identity and custody papers were seen.",
+        *paper,
         FRONT_DESK,
     )
     chart.grant(

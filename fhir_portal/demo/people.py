@@ -69,6 +69,21 @@ LEVELS: Final[Mapping[str, Mapping[str, tuple[Permission, ...]]]] = {
 }
 """The access levels of each practice, beside the built-in one."""
 
+ATTORNEY_SEES: Final = (
+    "demographics",
+    "insurance",
+    "appointments",
+    "messages",
+    "documents",
+    "forms",
+    "results",
+    "medications",
+    "immunizations",
+    "health-summary",
+    "visits",
+    "billing",
+)
+ATTORNEY_ACTS: Final = ("appointments", "messages", "forms", "billing")
 HELPERS_SECTIONS: Final = ("appointments", "medications")
 NEIGHBOURS_SECTIONS: Final = ("appointments", "messages")
 
@@ -132,6 +147,14 @@ ACCOUNTS: Final = (
         ("marrowbrook/Person/petra",),
         (Sees("Patient/silas", "mother", TEENAGERS_MOTHER_SEES),),
         "Silas' mother; the confidential visit does not reach her",
+    ),
+    DemoAccount(
+        "lorcan",
+        "Lorcan Marchbank",
+        "proxy",
+        ("marrowbrook/Person/lorcan",),
+        (Sees("Patient/ottilie", "power of attorney", ATTORNEY_SEES),),
+        "attorney of his aged mother Ottilie, until the power of attorney ends",
     ),
     DemoAccount(
         "teodor",

@@ -259,7 +259,7 @@ async def test_an_account_has_exactly_the_records_it_is_said_to(
     assert found == said
 
 
-async def test_only_the_mother_acts_and_only_on_messages_and_forms(built: Built) -> None:
+async def test_a_mother_and_an_attorney_act_in_the_sections_they_were_given(built: Built) -> None:
     acts = {
         (account.username, record.patient): record.act
         for account in ACCOUNTS
@@ -270,6 +270,7 @@ async def test_only_the_mother_acts_and_only_on_messages_and_forms(built: Built)
         ("mara", "Patient/juno"): {"messages", "forms"},
         ("oskar", "Patient/juno"): set(),
         ("petra", "Patient/silas"): set(),
+        ("lorcan", "Patient/ottilie"): {"appointments", "messages", "forms", "billing"},
     }
 
 
