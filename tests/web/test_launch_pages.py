@@ -127,7 +127,7 @@ async def test_staff_untick_limit_and_end_what_an_app_gets(practice: Practice) -
 
 async def test_a_scope_that_was_not_offered_cannot_be_ticked(practice: Practice) -> None:
     browser = await practice.opened(await practice.launch(), scope="launch user/Patient.cruds")
-    assert browser.boxes() == ["user/Patient.rs"]
+    assert browser.boxes() == ["user/Patient.rus"]  # u is for `$merge`, and for nothing else
     for bent in ("user/Patient.cruds", "patient/Patient.rs", "user/Condition.rs"):
         refused = await browser.http.post(
             "/oauth/consent", data={**hidden(browser), "decision": "approve", "scope": bent}
