@@ -81,12 +81,6 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
 }
 
 
-STAFF_PERMISSIONS: Final = frozenset(
-    rule.staff for rule in OPERATIONS.values() if rule.staff is not None
-)
-"""The permissions that operations ask for."""
-
-
 def staff_letters(resource_type: str) -> str:
     """Return the letters on a type that operations for staff need (``cruds`` order).
 

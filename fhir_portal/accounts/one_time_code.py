@@ -103,9 +103,14 @@ class OneTimeCodes:
         return f"{digits[: _DIGITS // 2]} {digits[_DIGITS // 2 :]}"
 
     async def again(self, transaction: RecordTransaction, challenge: Challenge) -> Challenge:
-        """Return the challenge for one more sending, stored. Raises `SentTooOften`."""
+        """Return the challenge for one more sending, stored.
+
+        Raises `SentTooOften`, also of one that is over: time does not run backwards for it.
+        """
         now = await transaction.get(Challenge, challenge.key)
         if now is None or now.attempt >= MOST_SENT or now.tries >= TRIES:
+            raise SentTooOften
+        if self.clock() >= now.expires:
             raise SentTooOften
         sent = msgspec.structs.replace(
             now, attempt=now.attempt + 1, expires=max(now.expires, self.clock() + CODE_SECONDS)

@@ -76,7 +76,10 @@ class Call:
             message = f"{text[:80]} is not known"
             raise NotFound(message)
         row = await reader.read(key, self.visible)
-        if row is None or row.deleted:
+        if row is None:
+            raise unknown(key)
+        checked([row], self.visible)
+        if row.deleted:
             raise unknown(key)
         return row
 

@@ -132,6 +132,18 @@ async def test_there_is_an_end_to_sending_again(house: House) -> None:
         await house.store.transact(again)
 
 
+async def test_a_challenge_that_is_over_is_not_sent_again(house: House) -> None:
+    challenge, codes = await sent(house), codes_of(house)
+
+    async def again(transaction: Any) -> Challenge:
+        return await codes.again(transaction, challenge)
+
+    house.clock.now += CODE_SECONDS
+    with pytest.raises(SentTooOften):
+        await house.store.transact(again)
+    assert await house.store.get(Challenge, challenge.key) == challenge
+
+
 async def test_a_challenge_for_nobody_is_met_by_no_code(house: House) -> None:
     challenge = await sent(house, for_nobody=True)
     assert await tried(house, challenge.key, codes_of(house).code(challenge.key, 1)) == "wrong"
