@@ -12,6 +12,7 @@ from fhir_portal.accounts.account import AccountName, account_named
 from fhir_portal.accounts.contacts import RECOVERY_AFTER_SECONDS, Contact
 from fhir_portal.accounts.one_time_code import Challenge
 from fhir_portal.notify.outbox import OutboxMessage
+from tests.builders import keep
 from tests.smart.world import PASSWORD, Browser, World
 from tests.web.signing_in import at_security, done, fields_of, forms, post, problem, submit
 
@@ -58,9 +59,11 @@ async def proves(world: World, browser: Browser, value: str) -> None:
 
 async def a_day_later(world: World) -> None:
     """Every contact was proved long enough ago."""
-    for one in await world.store.every(Contact):
-        old = msgspec.structs.replace(one, recovers_from=world.clock())
-        await world.store.transact(lambda transaction, old=old: transaction.put(old))
+    old = [
+        msgspec.structs.replace(one, recovers_from=world.clock())
+        for one in await world.store.every(Contact)
+    ]
+    await keep(world.store, *old)
 
 
 @pytest.mark.requirement("portal", "S4-09", "S1-12")
