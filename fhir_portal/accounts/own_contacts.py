@@ -181,7 +181,7 @@ class OwnContacts:
                 medium=kept.medium,
                 to=kept.value,
             )
-            await transaction.insert(challenge)
+            challenge = await self.codes.keep(transaction, challenge)
             await self.sender.send(challenge, practice=home_of(account), now=now)(transaction)
             return challenge
 
