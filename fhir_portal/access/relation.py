@@ -128,11 +128,8 @@ class Relations:
     async def _staff(self, member: StaffMember) -> StaffAccess | None:
         """A membership conveys nothing without its practice, an active Practitioner and a level."""
         practice = await self._reader.get(Practice, member.practice)
-        key = local_target(member.practitioner)
-        if practice is None or key is None or key.type != "Practitioner":
-            return None
-        practitioner = await self._resource(practice.key, key)
-        if practitioner is None or practitioner.get("active") is False:
+        practitioner = await _practitioner(self._reader, member)
+        if practice is None or practitioner is None:
             return None
         level = await level_of(self._reader, practice.key, member.level)
         if level is None:
@@ -140,7 +137,7 @@ class Relations:
         return StaffAccess(
             practice=practice.key,
             practice_name=practice.name,
-            fhir_user=str(key),
+            fhir_user=member.practitioner,
             name=name_of(practitioner),
             level=level.name,
             permissions=level.conveys,
@@ -251,6 +248,20 @@ def _is_proven(policy: PracticePolicy, target: ResourceKey, link: Mapping[str, A
     own = target.type == "Patient"
     least = policy.assurance if own else policy.assurance_for_others
     return reaches(link.get("assurance"), least)
+
+
+async def works(reader: IdentityReader, member: StaffMember) -> bool:
+    """Whether a member of staff is an active Practitioner of the practice."""
+    return await _practitioner(reader, member) is not None
+
+
+async def _practitioner(reader: IdentityReader, member: StaffMember) -> Mapping[str, Any] | None:
+    key = local_target(member.practitioner)
+    if key is None or key.type != "Practitioner" or str(key) != member.practitioner:
+        return None
+    row = await reader.read(key, Visibility.of_server(key.type, practice=member.practice))
+    tree = None if row is None or row.deleted else json.parse(row.body)
+    return None if tree is None or tree.get("active") is False else tree
 
 
 def name_of(resource: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fhir_portal.access.relation import Relations
+from fhir_portal.access.relation import Relations, works
+from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice as PracticeRow
 from fhir_portal.accounts.staff import add_staff
 from fhir_portal.fhir.errors import FhirError, Unauthenticated
@@ -475,6 +476,7 @@ async def test_the_token_reads_patient_visit_and_user(
             practice="skin",
             practitioner="Practitioner/rowan",
             now=world.clock(),
+            by=OPERATOR,
         )
 
     await world.store.transact(begin)
@@ -495,7 +497,9 @@ async def test_the_token_reads_patient_visit_and_user(
     assert await read(tokens["fhirUser"].partition("/fhir/")[2]) == 200
     assert await read(KIT) == kits
     assert await read("Patient/elsewhere") == 404
-    await remove_staff(world.store, account=rowan, practice="skin", now=world.clock())
+    await remove_staff(
+        world.store, account=rowan, practice="skin", now=world.clock(), by=OPERATOR, works=works
+    )
     with pytest.raises(Unauthenticated):
         await world.portal.callers.of(tokens["access_token"])
 
