@@ -240,6 +240,9 @@ async def test_a_member_is_given_another_level(staff: StaffWorld) -> None:
     await submit(browser, MEMBERS, nth=row(browser, READER), level=DESK)
     assert "was changed" in browser.text
     assert await level_now(staff, READER) == DESK
+    (line,) = [one for one in await staff.rows() if one.interaction == "$staff-level"]
+    assert (line.record, line.what, line.detail) == ("", f"Practitioner/{READER}", f"level={DESK}")
+    assert line.agent == f"Practitioner/{ADMIN}"
 
 
 async def test_a_member_whose_level_changed_meanwhile_keeps_that(staff: StaffWorld) -> None:
