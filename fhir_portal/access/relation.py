@@ -97,15 +97,31 @@ class Relations:
         staff = await self.staff_at(account, practice)
         if staff is None or "view" not in staff.permissions:
             return None
-        found = await self._patient(practice, patient)
+        return await self._staff_record(staff, patient)
+
+    async def staff_bound_to(
+        self, account: Account, practice: str, patient: str
+    ) -> RecordAccess | None:
+        """Return how staff stand to a record that something of theirs is bound to, or ``None``.
+
+        It stands while they are on the staff and the record is there, as `access.authenticate`
+        says it: what their level does not let them view is for `decide` to refuse. Without the
+        permission to view nothing about the patient is told.
+        """
+        staff = await self.staff_at(account, practice)
+        return None if staff is None else await self._staff_record(staff, patient)
+
+    async def _staff_record(self, staff: StaffAccess, patient: str) -> RecordAccess | None:
+        found = await self._patient(staff.practice, patient)
         if found is None:
             return None
+        views = "view" in staff.permissions
         return RecordAccess(
             patient=patient,
-            practice=practice,
+            practice=staff.practice,
             practice_name=staff.practice_name,
-            patient_name=name_of(found),
-            birth_date=found.get("birthDate"),
+            patient_name=name_of(found) if views else "",
+            birth_date=found.get("birthDate") if views else None,
             relation="staff",
             fhir_user=staff.fhir_user,
             grant=None,

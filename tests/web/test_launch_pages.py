@@ -23,6 +23,7 @@ from fhir_portal.smart.revocation import remove_staff
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import TokenFamily, token_hash
 from fhir_portal.web.pages.apps import APPS, apps_router
+from tests.builders import changed, keep
 from tests.smart.launching import (
     AT_FAMILY,
     AT_SKIN,
@@ -47,6 +48,7 @@ from tests.smart.world import (
     own_record,
     query_of,
 )
+from tests.staff import a_level, a_membership
 from tests.web.signing_in import submit
 
 STANDALONE = "openid fhirUser offline_access user/Patient.rs user/Observation.rs"
@@ -465,7 +467,14 @@ async def test_the_token_reads_patient_visit_and_user(
     """Planted fault: a staff's ``patient/`` token gets the context ``user``."""
     world, rowan = practice.world, practice.rowan.key
     relations = Relations(world.store, world.clock)
-    for name in ("records_of", "record_of", "staff_of", "staff_at", "staff_record_of"):
+    for name in (
+        "records_of",
+        "record_of",
+        "staff_of",
+        "staff_at",
+        "staff_record_of",
+        "staff_bound_to",
+    ):
         monkeypatch.setattr(world.directory, name, getattr(relations, name))
 
     async def begin(transaction: Any) -> None:
@@ -502,6 +511,53 @@ async def test_the_token_reads_patient_visit_and_user(
     )
     with pytest.raises(Unauthenticated):
         await world.portal.callers.of(tokens["access_token"])
+
+
+async def test_a_bound_token_of_staff_stands_while_their_level_lacks_view(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/fhir`, introspection and refresh agree; what an app was given conveys what the level does.
+
+    Once they are off the staff it ends.
+    """
+    world, rowan = practice.world, practice.rowan.key
+    relations = Relations(world.store, world.clock)
+    for name in ("records_of", "record_of", "staff_of", "staff_at", "staff_record_of"):
+        monkeypatch.setattr(world.directory, name, getattr(relations, name))
+    monkeypatch.setattr(world.directory, "staff_bound_to", relations.staff_bound_to)
+    member = a_membership(rowan, "skin", "rowan", "read")
+    await keep(world.store, PracticeRow(key="skin", name="Hillside Dermatology"), member)
+    await keep(world.store, a_level("blind", "invite", practice="skin"))
+    app = await patient_app(world)
+    scope = f"{PATIENT_SCOPE} offline_access"
+    tokens = await practice.tokens(await practice.launch(), app=app, scope=scope)
+
+    async def shown(token: str) -> Any:
+        return (await app.post("/oauth/introspect", {"token": token})).json()
+
+    async def read() -> int:
+        try:
+            auth = await world.portal.callers.of(tokens["access_token"])
+            return (await world.portal.perform(FhirRequest("read", "Patient", "mara"), auth)).status
+        except FhirError as error:
+            return error.status
+
+    for level, status in (("read", 200), ("blind", 403), ("read", 200)):
+        await keep(world.store, changed(member, level=level))
+        for _ in range(2):
+            assert await read() == status
+            for kind in ("access_token", "refresh_token"):
+                assert (await shown(tokens[kind]))["active"] is True
+            response = await app.refresh(tokens["refresh_token"])
+            assert response.status_code == 200, response.text
+            tokens = response.json()
+            assert "Mara" not in response.text
+    await remove_staff(
+        world.store, account=rowan, practice="skin", now=world.clock(), by=OPERATOR, works=works
+    )
+    assert await read() == 401
+    assert await shown(tokens["refresh_token"]) == {"active": False}
+    assert (await app.refresh(tokens["refresh_token"])).status_code == 400
 
 
 # --- the page of connected apps ----------------------------------------------------------------
