@@ -26,6 +26,7 @@ from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts import invitation
+from fhir_portal.accounts.account import fill_in_persons
 from fhir_portal.accounts.credentials import Passwords, SignIn
 from fhir_portal.accounts.one_time_code import KEY_PURPOSE, LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.sessions import SessionLimits, Sessions
@@ -106,11 +107,21 @@ ANSWER_SECONDS = 5.0
 
 
 async def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> PortalStore:
-    """Open the store the settings name.
+    """Open the store the settings name, and fill in what an earlier release did not store yet.
 
     Raises:
         Unavailable: it cannot be opened safely.
     """
+    store = await _opened(settings, clock)
+    try:
+        await fill_in_persons(store)
+    except BaseException:
+        await store.aclose()
+        raise
+    return store
+
+
+async def _opened(settings: Settings, clock: Callable[[], float]) -> PortalStore:
     if settings.mongodb_uri is None:
         return EmbeddedStore.open(str(settings.data), clock=clock)
     # Only here, so that nobody who keeps to the embedded store loads a MongoDB driver.

@@ -23,7 +23,7 @@ from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.call import Collaborators
-from fhir_portal.operations.catalog import operate
+from fhir_portal.operations.catalog import changes_something, operate
 from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
 from fhir_portal.resources.interactions.bundle import bundle_interaction
 from fhir_portal.resources.server import PageLinks, Server
@@ -31,7 +31,7 @@ from fhir_portal.resources.store import ResourceStore
 from fhir_portal.smart.issuer import Lifetimes
 
 _log = structlog.get_logger()
-_WRITES: Final = frozenset({"create", "update", "delete", "bundle", "operation"})
+_WRITES: Final = frozenset({"create", "update", "delete", "bundle"})
 _SERVED: Final = frozenset(served_types())
 
 
@@ -100,7 +100,7 @@ class Portal:
         Raises:
             FhirError: a refusal, recorded like any other answer.
         """
-        if request.interaction in _WRITES:
+        if _may_write(request):
             # What was stored is recorded even when the caller has gone.
             return await asyncio.shield(self._performed(request, auth))
         return await self._performed(request, auth)
@@ -124,7 +124,7 @@ class Portal:
             for part, answer in response.parts or [(request, response)]:
                 await self._record(part, auth, answer.status, answer.detail, answer.records)
         except Unavailable as error:
-            if request.interaction not in _WRITES:
+            if not _may_write(request):
                 raise
             message = "stored, but the access could not be recorded: do not send it again"
             raise Unavailable(message) from error
@@ -160,6 +160,10 @@ class Portal:
         await self.server.log.append(
             list(_rows(self.server, request, auth, status, detail, records))
         )
+
+
+def _may_write(request: FhirRequest) -> bool:
+    return request.interaction in _WRITES or changes_something(request)
 
 
 def _rows(

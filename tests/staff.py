@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.accounts.levels import AccessLevel, level_key
@@ -88,6 +89,11 @@ def a_membership(
         added=START,
         level=level,
     )
+
+
+async def at_work(reader: Any, member: StaffMember) -> bool:
+    """`fhir_portal.access.relation.works` of a practice all of whose Practitioners are active."""
+    return reader is not None and bool(member.practitioner)
 
 
 def a_level(name: str, *permissions: str, practice: str = DERM, version: int = 1) -> AccessLevel:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
+
+STAFF_LEVEL: Final = "$staff-level"
+"""The interaction of a row that says which access level a member of staff was given."""
 
 
 class AccessRow(msgspec.Struct, frozen=True, array_like=True):

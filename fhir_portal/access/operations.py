@@ -20,7 +20,8 @@ class OperationRule:
 
     ``staff`` is the permission that a member of staff needs; ``None``: it is not for them.
     ``system`` says whether an EHR may call it in its practice, ``grant_writing`` that its client
-    then needs the grant-writing permission: it gives access to somebody.
+    then needs the grant-writing permission: it gives access to somebody. ``shows`` says that the
+    answer holds resources: staff see them only if their level lets them view, too.
     """
 
     target: str
@@ -28,6 +29,7 @@ class OperationRule:
     staff: Permission | None = None
     system: bool = True
     grant_writing: bool = False
+    shows: bool = False
 
     @property
     def by_type(self) -> tuple[tuple[str, str], ...]:
@@ -41,6 +43,7 @@ class OperationRule:
         )
 
 
+_ON_PERSON: Final = (("r", "Person"), ("u", "Person"))
 _MERGING: Final = (
     ("r", "Patient"),
     *(("u", name) for name in ("Patient", "Person", "RelatedPerson", "Consent", "Task")),
@@ -48,13 +51,11 @@ _MERGING: Final = (
 
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
-    "account-disable": OperationRule("Person", (("u", "Person"),), staff="revoke"),
-    "account-enable": OperationRule(
-        "Person", (("u", "Person"),), staff="administer", grant_writing=True
-    ),
-    "require-credential-renewal": OperationRule("Person", (("u", "Person"),), staff="recover"),
-    "end-session": OperationRule("Person", (("u", "Person"),), staff="revoke"),
-    "revoke-app": OperationRule("Person", (("u", "Person"),), staff="revoke"),
+    "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
+    "account-enable": OperationRule("Person", _ON_PERSON, staff="administer", grant_writing=True),
+    "require-credential-renewal": OperationRule("Person", _ON_PERSON, staff="recover"),
+    "end-session": OperationRule("Person", _ON_PERSON, staff="revoke"),
+    "revoke-app": OperationRule("Person", _ON_PERSON, staff="revoke"),
     "portal-accounts": OperationRule("Person", (("r", "Person"), ("s", "Person")), staff="view"),
     "merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
     "undo-merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
@@ -72,19 +73,15 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "invite-resend": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
     "invite-revoke": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="revoke"),
     "print-instructions": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="invite"),
-    "match": OperationRule("Patient", (("r", "Patient"), ("s", "Patient")), staff="invite"),
-    "start-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
-    "approve-recovery": OperationRule("Person", (("u", "Person"),), staff="recover", system=False),
+    "match": OperationRule(
+        "Patient", (("r", "Patient"), ("s", "Patient")), staff="invite", shows=True
+    ),
+    "start-recovery": OperationRule("Person", _ON_PERSON, staff="recover", system=False),
+    "approve-recovery": OperationRule("Person", _ON_PERSON, staff="recover", system=False),
     "portal-people": OperationRule(
         "Patient", (("r", "Patient"), ("r", "Person"), ("r", "RelatedPerson")), staff="view"
     ),
 }
-
-
-STAFF_PERMISSIONS: Final = frozenset(
-    rule.staff for rule in OPERATIONS.values() if rule.staff is not None
-)
-"""The permissions that operations ask for."""
 
 
 def staff_letters(resource_type: str) -> str:

@@ -67,8 +67,9 @@ def decide(auth: AuthContext, ask: Ask) -> Permit | Deny:
 def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | Deny:
     """Decide whether a caller may carry out an operation now; what no rule permits is denied.
 
-    A permit's visibility is that of the resource the operation is called on: whoever may call it
-    there has to see that.
+    A permit's visibility is that of the resource the operation is called on, so that an absent one
+    and one of another record are answered alike. Staff need the permission of the operation alone:
+    nothing implies anything else, and no answer holds more than the operation is for.
     """
     rule = OPERATIONS.get(operation)
     if rule is None:
@@ -90,6 +91,8 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
             return Deny(f"{rule.target} is not part of a patient's record")
         practice = auth.practice
         return Permit(Visibility.of_practice(rule.target, practice=practice, labels=None).own())
+    if auth.staff is not None and not rule.shows:
+        return _where_staff_work(auth, rule.target, None)
     found = _within(auth, "r", rule.target)
     return found if isinstance(found, Deny) else Permit(found.visible.own())
 
@@ -201,13 +204,24 @@ def _as_staff(
         return Permit(log.own())
     if resource_type not in OF_STAFF:
         return Deny(f"{resource_type} is not for a practice's staff")
-    practice = auth.practice
-    whole = Visibility.of_practice(resource_type, practice=practice, labels=None, any_of=any_of)
     if resource_type in DIRECTORY:
-        return Permit(whole)
+        return Permit(
+            Visibility.of_practice(
+                resource_type, practice=auth.practice, labels=None, any_of=any_of
+            )
+        )
+    return _where_staff_work(auth, resource_type, any_of)
+
+
+def _where_staff_work(
+    auth: AuthContext, resource_type: str, any_of: tuple[tuple[Criterion, ...], ...] | None
+) -> Permit | Deny:
+    """All records of the practice, or the one that the token is bound to."""
+    practice = auth.practice
     # A derived row that nobody classified may follow what is no patient's, such as a Person.
     sections = _ANY_SECTION if resource_type in DERIVED else None
     if auth.context == "user":
+        whole = Visibility.of_practice(resource_type, practice=practice, labels=None, any_of=any_of)
         return Permit(replace(whole.own(), sections=sections))
     if auth.staff_patient is None:
         return Deny("no patient in the launch context")

@@ -97,15 +97,31 @@ class Relations:
         staff = await self.staff_at(account, practice)
         if staff is None or "view" not in staff.permissions:
             return None
-        found = await self._patient(practice, patient)
+        return await self._staff_record(staff, patient)
+
+    async def staff_bound_to(
+        self, account: Account, practice: str, patient: str
+    ) -> RecordAccess | None:
+        """Return how staff stand to a record that something of theirs is bound to, or ``None``.
+
+        It stands while they are on the staff and the record is there, as `access.authenticate`
+        says it: what their level does not let them view is for `decide` to refuse. Without the
+        permission to view nothing about the patient is told.
+        """
+        staff = await self.staff_at(account, practice)
+        return None if staff is None else await self._staff_record(staff, patient)
+
+    async def _staff_record(self, staff: StaffAccess, patient: str) -> RecordAccess | None:
+        found = await self._patient(staff.practice, patient)
         if found is None:
             return None
+        views = "view" in staff.permissions
         return RecordAccess(
             patient=patient,
-            practice=practice,
+            practice=staff.practice,
             practice_name=staff.practice_name,
-            patient_name=name_of(found),
-            birth_date=found.get("birthDate"),
+            patient_name=name_of(found) if views else "",
+            birth_date=found.get("birthDate") if views else None,
             relation="staff",
             fhir_user=staff.fhir_user,
             grant=None,
@@ -128,11 +144,8 @@ class Relations:
     async def _staff(self, member: StaffMember) -> StaffAccess | None:
         """A membership conveys nothing without its practice, an active Practitioner and a level."""
         practice = await self._reader.get(Practice, member.practice)
-        key = local_target(member.practitioner)
-        if practice is None or key is None or key.type != "Practitioner":
-            return None
-        practitioner = await self._resource(practice.key, key)
-        if practitioner is None or practitioner.get("active") is False:
+        practitioner = await _practitioner(self._reader, member)
+        if practice is None or practitioner is None:
             return None
         level = await level_of(self._reader, practice.key, member.level)
         if level is None:
@@ -140,7 +153,7 @@ class Relations:
         return StaffAccess(
             practice=practice.key,
             practice_name=practice.name,
-            fhir_user=str(key),
+            fhir_user=member.practitioner,
             name=name_of(practitioner),
             level=level.name,
             permissions=level.conveys,
@@ -251,6 +264,20 @@ def _is_proven(policy: PracticePolicy, target: ResourceKey, link: Mapping[str, A
     own = target.type == "Patient"
     least = policy.assurance if own else policy.assurance_for_others
     return reaches(link.get("assurance"), least)
+
+
+async def works(reader: IdentityReader, member: StaffMember) -> bool:
+    """Whether a member of staff is an active Practitioner of the practice."""
+    return await _practitioner(reader, member) is not None
+
+
+async def _practitioner(reader: IdentityReader, member: StaffMember) -> Mapping[str, Any] | None:
+    key = local_target(member.practitioner)
+    if key is None or key.type != "Practitioner" or str(key) != member.practitioner:
+        return None
+    row = await reader.read(key, Visibility.of_server(key.type, practice=member.practice))
+    tree = None if row is None or row.deleted else json.parse(row.body)
+    return None if tree is None or tree.get("active") is False else tree
 
 
 def name_of(resource: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ from fhir_portal.records import (
 Role = Literal["patient", "proxy", "guardian", "staff", "admin"]
 
 _MAX_USERNAME = 200
+_ONE = "all"
+_AT_ONCE = 200
 _FOLDS = 4
 """Folding once is stable but for some characters; twice has been enough for every one."""
 
@@ -73,6 +75,12 @@ class AccountPerson(Record, frozen=True, kw_only=True):
     kind: ClassVar[str] = "account-person"
 
     account: str
+
+
+class PersonsFilledIn(Record, frozen=True, kw_only=True):
+    """That `fill_in_persons` went through all accounts; there is one, by the key `_ONE`."""
+
+    kind: ClassVar[str] = "account-persons-filled-in"
 
 
 class PersonTaken(Exception):
@@ -185,6 +193,41 @@ async def _insert_person(transaction: RecordTransaction, account: Account, perso
         await transaction.insert(AccountPerson(key=person, account=account.key))
     except DuplicateRecord:
         raise PersonTaken(person) from None
+
+
+async def fill_in_persons(store: RecordStore) -> None:
+    """Say whose the Persons of accounts are that are older than `AccountPerson`, once.
+
+    Without that they would seem to be nobody's, and another account could take them. Where two
+    accounts have one Person it is that of the earlier key; both keep what they could use. It goes
+    by batches; an interrupted run is done again.
+    """
+    if await store.get(PersonsFilledIn, _ONE) is not None:
+        return
+    after = ""
+    while accounts := await store.every(Account, after=after, limit=_AT_ONCE):
+        await _fill_in(store, [one.key for one in accounts])
+        after = accounts[-1].key
+
+    async def note(transaction: RecordTransaction) -> None:
+        await transaction.put(PersonsFilledIn(key=_ONE))
+
+    await store.transact(note)
+
+
+async def _fill_in(store: RecordStore, keys: Sequence[str]) -> None:
+    async def fill(transaction: RecordTransaction) -> None:
+        for key in keys:
+            account = await transaction.get(Account, key)  # it may have gone since it was listed
+            for person in account.persons if account is not None else ():
+                if await transaction.get(AccountPerson, person) is None:
+                    await transaction.insert(AccountPerson(key=person, account=key))
+
+    while True:
+        try:
+            return await store.transact(fill)
+        except DuplicateRecord:
+            continue  # another process, or a sign-up, was first with one of them: look again
 
 
 async def account_of_person(reader: RecordReader, person: str) -> Account | None:

@@ -2,7 +2,8 @@
 
 A contact counts once a code that was sent there came back. What was added a moment ago cannot yet
 help to recover the account: whoever got in for a minute would otherwise keep it
-(`RECOVERY_AFTER_SECONDS`). The last proved contact is never taken away without another one.
+(`RECOVERY_AFTER_SECONDS`). No proved contact is taken away unless another one helps to recover
+already, and one that was taken away is told of what changes for a week: so its owner has time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ MOST: Final = 10
 """Contacts of one account."""
 RECOVERY_AFTER_SECONDS: Final = 24 * 3600.0
 """How long a contact is proved before it helps to recover an account."""
+REMOVED_TOLD_SECONDS: Final = 7 * 24 * 3600.0
+"""How long a proved contact that was taken away is told of what changes about signing in."""
 _LONGEST: Final = 254
 _ID_BYTES: Final = 12
 
@@ -39,7 +42,7 @@ class UnknownContact(Exception):
 
 
 class LastContact(Exception):
-    """Without it nobody could reach the owner."""
+    """No other one helps to recover the account yet and can be reached."""
 
 
 class Contact(Record, frozen=True, kw_only=True):
@@ -68,6 +71,20 @@ class Contact(Record, frozen=True, kw_only=True):
             and self.recovers_from is not None
             and self.recovers_from <= at
         )
+
+
+class RemovedContact(Record, frozen=True, kw_only=True):
+    """A proved contact that was taken away, by the same ``key``; told of changes until it expires.
+
+    Whoever takes the owner's contacts away thereby silences nobody.
+    """
+
+    kind: ClassVar[str] = "removed-contact"
+    indexed: ClassVar[tuple[str, ...]] = ("account",)
+
+    expires: float
+    contact: Contact
+    account: str
 
 
 def mail_address(text: str) -> str:
@@ -130,6 +147,16 @@ async def verified_contacts(reader: RecordReader, account: str) -> list[Contact]
     return [one for one in await contacts_of(reader, account) if one.verified is not None]
 
 
+async def told_of_changes(reader: RecordReader, account: str, *, now: float) -> list[Contact]:
+    """Return the contacts that learn what changes about signing in: those proved, now or lately."""
+    found = await verified_contacts(reader, account)
+    there = {(one.medium, one.value) for one in found}
+    for one in await reader.find(RemovedContact, "account", account):
+        if now < one.expires and (one.contact.medium, one.contact.value) not in there:
+            found.append(one.contact)
+    return found
+
+
 def new_contact(
     account: str,
     medium: Medium,
@@ -178,12 +205,28 @@ async def verify_contact(
     return verified
 
 
-async def remove_contact(transaction: RecordTransaction, account: str, key: str) -> Contact:
-    """Take a contact away. Raises `UnknownContact`, and `LastContact` for the last proved one."""
+async def remove_contact(
+    transaction: RecordTransaction, account: str, key: str, *, now: float
+) -> Contact:
+    """Take a contact away. Raises `UnknownContact`.
+
+    Raises `LastContact` for a proved one while no other one helps to recover: one that was added a
+    moment ago may be somebody else's, and one that bounced reaches nobody.
+    """
     contact = await _of(transaction, account, key)
-    others = [one for one in await verified_contacts(transaction, account) if one.key != key]
-    if contact.verified is not None and not others:
-        raise LastContact
+    if contact.verified is not None:
+        others = [
+            one
+            for one in await contacts_of(transaction, account)
+            if one.key != key and one.recovers(now) and one.bounced is None
+        ]
+        if not others:
+            raise LastContact
+        await transaction.put(
+            RemovedContact(
+                key=key, account=account, contact=contact, expires=now + REMOVED_TOLD_SECONDS
+            )
+        )
     await transaction.delete(Contact, key)
     return contact
 

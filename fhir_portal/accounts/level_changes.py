@@ -27,7 +27,6 @@ from fhir_portal.accounts.levels import (
     Difference,
     Editor,
     InvalidLevel,
-    LastAdministrator,
     LevelChanged,
     LevelInUse,
     LevelRefused,
@@ -42,9 +41,10 @@ from fhir_portal.accounts.levels import (
     version_key,
 )
 from fhir_portal.accounts.staff import (
-    NOBODY_LEFT,
-    anybody_with,
+    Works,
     conveyed,
+    held,
+    require_kept,
     require_no_more,
     staff_of_practice,
     standing,
@@ -105,7 +105,7 @@ class Edit:
 
 
 async def preview(
-    reader: RecordReader, practice: str, edits: Sequence[Edit], *, by: Editor
+    reader: RecordReader, practice: str, edits: Sequence[Edit], *, by: Editor, works: Works
 ) -> tuple[Difference, ...]:
     """Return what `change_levels` would change, in the order of ``edits``; raises what it does."""
     has = await standing(reader, practice, by)
@@ -129,10 +129,11 @@ async def preview(
         after[called], found[called] = permissions, difference
     if len(after) > MAX_LEVELS + 1:  # the built-in one is not counted
         raise InvalidLevel(f"a practice has {MAX_LEVELS} access levels at most")
-    if await anybody_with(reader, practice, "administer", before) and not await anybody_with(
-        reader, practice, "administer", after
-    ):
-        raise LastAdministrator(NOBODY_LEFT)
+    require_kept(
+        await held(reader, practice, before, works),
+        await held(reader, practice, after, works),
+        has,
+    )
     return tuple(found.values())
 
 
@@ -143,6 +144,7 @@ async def change_levels(
     *,
     by: Editor,
     now: float,
+    works: Works,
 ) -> tuple[Difference, ...]:
     """Make or change levels of a practice, all or none, inside a transaction.
 
@@ -153,9 +155,9 @@ async def change_levels(
         BuiltInLevel: the one that stays as it is.
         LevelChanged: one of them has another version by now than the one that was seen.
         NotPermitted: who asks may not administer, or a level would give what they do not have.
-        LastAdministrator: nobody would be left who may administer, and somebody could before.
+        LastAdministrator, LastHolder: see `fhir_portal.accounts.staff.require_kept`.
     """
-    differences = await preview(transaction, practice, edits, by=by)
+    differences = await preview(transaction, practice, edits, by=by, works=works)
     for edit, difference in zip(edits, differences, strict=True):
         old = await level_of(transaction, practice, edit.name)
         if difference.is_none and old is not None and old.name == difference.name:
@@ -174,10 +176,16 @@ async def change_levels(
 
 
 async def change_level(
-    transaction: RecordTransaction, practice: str, edit: Edit, *, by: Editor, now: float
+    transaction: RecordTransaction,
+    practice: str,
+    edit: Edit,
+    *,
+    by: Editor,
+    now: float,
+    works: Works,
 ) -> Difference:
     """Make or change one level; see `change_levels`."""
-    (difference,) = await change_levels(transaction, practice, [edit], by=by, now=now)
+    (difference,) = await change_levels(transaction, practice, [edit], by=by, now=now, works=works)
     return difference
 
 

@@ -88,6 +88,10 @@ class LastAdministrator(LevelRefused):
     """Nobody would be left in the practice who may change access levels."""
 
 
+class LastHolder(LevelRefused):
+    """Nobody in the practice could give a permission back that who asks does not have."""
+
+
 class AccessLevel(Record, frozen=True, kw_only=True):
     """A level of a practice as it is now; ``key`` is `level_key`.
 

@@ -26,8 +26,12 @@ KEY_PURPOSE: Final = "one-time-codes"
 """What the key is derived for: whoever sends codes and whoever checks them has the same."""
 CODE_SECONDS: Final = 600.0
 TRIES: Final = 5
+MOST_IN_AN_HOUR: Final = 20
+"""Challenges for one purpose and subject, whoever asks for them: the last bound on guessing, and on
+what is sent to somebody. Callers have narrower ones, and words for them."""
 MOST_SENT: Final = 3
 """How often one challenge is sent; each sending makes the code before void."""
+_HOUR: Final = 3600.0
 _DIGITS: Final = 8
 _ID_BYTES: Final = 16
 
@@ -38,6 +42,7 @@ class Challenge(Record, frozen=True, kw_only=True):
     ``browser`` is the session's that asked; ``subject`` what the code is for, such as an account.
     ``to`` is the address; ``attempt`` counts sendings. A challenge ``for_nobody`` is one that no
     code can meet: it stands for what does not exist, so that waiting and trying tell nothing.
+    One that was not ``counted`` (`OneTimeCodes.keep`) is met by none either.
     """
 
     kind: ClassVar[str] = "one-time-challenge"
@@ -52,6 +57,21 @@ class Challenge(Record, frozen=True, kw_only=True):
     attempt: int = 1
     tries: int = 0
     for_nobody: bool = False
+    counted: bool = False
+
+    @property
+    def can_be_met(self) -> bool:
+        """Whether there is a code for it."""
+        return self.counted and not self.for_nobody
+
+
+class ChallengeCount(Record, frozen=True, kw_only=True):
+    """How many challenges one subject had in the hour that ends at ``expires``; a hashed key."""
+
+    kind: ClassVar[str] = "one-time-challenge-count"
+
+    expires: float
+    count: int
 
 
 class WrongOneTimeCode(Exception):
@@ -81,7 +101,7 @@ class OneTimeCodes:
         seconds: float = CODE_SECONDS,
         for_nobody: bool = False,
     ) -> Challenge:
-        """Return a challenge to be inserted in the transaction that sends its message.
+        """Return a challenge for `keep`, in the transaction that sends its message.
 
         The message says ``link_for=link_for(challenge)`` and ``link_attempt=challenge.attempt``.
         """
@@ -96,6 +116,28 @@ class OneTimeCodes:
             for_nobody=for_nobody,
         )
 
+    async def keep(self, transaction: RecordTransaction, challenge: Challenge) -> Challenge:
+        """Store a new challenge, and return it as it is stored.
+
+        Beyond `MOST_IN_AN_HOUR` it becomes one for nobody: nothing is sent, no code meets it, and
+        whoever asked learns nothing by that. One for nobody is the same work.
+        """
+        now = self.clock()
+        about = challenge.key if challenge.for_nobody else challenge.subject
+        key = hashlib.sha256(f"{challenge.purpose} {about}".encode()).hexdigest()
+        there = await transaction.get(ChallengeCount, key)
+        if there is None or now >= there.expires:
+            there = ChallengeCount(key=key, expires=now + _HOUR, count=0)
+        counted = msgspec.structs.replace(there, count=there.count + 1)
+        await transaction.put(counted)
+        kept = msgspec.structs.replace(
+            challenge,
+            counted=True,
+            for_nobody=challenge.for_nobody or counted.count > MOST_IN_AN_HOUR,
+        )
+        await transaction.insert(kept)
+        return kept
+
     def code(self, challenge: str, attempt: int) -> str:
         """Return the code of one sending of a challenge, in two groups of digits."""
         mac = hmac.digest(self.key, f"one-time-code {challenge} {attempt}".encode(), hashlib.sha256)
@@ -103,9 +145,14 @@ class OneTimeCodes:
         return f"{digits[: _DIGITS // 2]} {digits[_DIGITS // 2 :]}"
 
     async def again(self, transaction: RecordTransaction, challenge: Challenge) -> Challenge:
-        """Return the challenge for one more sending, stored. Raises `SentTooOften`."""
+        """Return the challenge for one more sending, stored.
+
+        Raises `SentTooOften`, also of one that is over: time does not run backwards for it.
+        """
         now = await transaction.get(Challenge, challenge.key)
         if now is None or now.attempt >= MOST_SENT or now.tries >= TRIES:
+            raise SentTooOften
+        if self.clock() >= now.expires:
             raise SentTooOften
         sent = msgspec.structs.replace(
             now, attempt=now.attempt + 1, expires=max(now.expires, self.clock() + CODE_SECONDS)
@@ -139,7 +186,7 @@ class OneTimeCodes:
         counted = await store.transact(count)
         genuine = self.code(key, counted.attempt if counted is not None else 1)
         matches = hmac.compare_digest(_digits(genuine).encode(), _digits(typed).encode())
-        if counted is None or counted.for_nobody or not matches:
+        if counted is None or not counted.can_be_met or not matches:
             raise WrongOneTimeCode
 
         async def spend(transaction: RecordTransaction) -> None:
@@ -168,7 +215,7 @@ def code_maker(
 
     async def make(reader: RecordReader, challenge: str, attempt: int) -> dict[str, str] | None:
         found = await reader.get(Challenge, challenge)
-        if found is None or found.for_nobody:
+        if found is None or not found.can_be_met:
             return None
         if found.attempt != attempt or codes.clock() >= found.expires:
             return None

@@ -2,7 +2,7 @@
 
 The caller has seen to it that the person proved who they are just now. A proved mail address is a
 name to sign in with as well, unless it is another account's already. All contacts are told of what
-changes, the one that is taken away too.
+changes, the one that is taken away too, which still is for a week.
 """
 
 from __future__ import annotations
@@ -107,6 +107,17 @@ class OwnContacts:
         is_theirs = contact is not None and account is not None and contact.account == account.key
         return contact if is_theirs else None
 
+    async def latest(self, visitor: Visitor) -> str:
+        """Return the challenge that this browser asked for last, ``""`` for none that counts."""
+        store, now = self.sessions.store, self.sessions.clock()
+        found = [
+            one
+            for contact in await contacts_of(store, _signed_in(visitor).key)
+            for one in await store.find(Challenge, "subject", contact.key)
+            if one.purpose == "contact" and one.browser == visitor.browser and now < one.expires
+        ]
+        return max(found, key=lambda one: one.expires).key if found else ""
+
     async def prove(self, visitor: Visitor, challenge: str, typed: str) -> ProvedContact:
         """Note that a code came back, in the browser that asked for it.
 
@@ -147,7 +158,7 @@ class OwnContacts:
 
         async def change(transaction: RecordTransaction) -> None:
             await still_signed_in(transaction, visitor, now)
-            contact = await remove_contact(transaction, account.key, key)
+            contact = await remove_contact(transaction, account.key, key, now=now)
             await remove_alias(transaction, account, contact.value)
             if contact.verified is not None:
                 await others(transaction)
@@ -170,7 +181,7 @@ class OwnContacts:
                 medium=kept.medium,
                 to=kept.value,
             )
-            await transaction.insert(challenge)
+            challenge = await self.codes.keep(transaction, challenge)
             await self.sender.send(challenge, practice=home_of(account), now=now)(transaction)
             return challenge
 

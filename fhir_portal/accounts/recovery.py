@@ -234,7 +234,7 @@ class Recoveries:
 
         async def begin(transaction: RecordTransaction) -> None:
             await transaction.insert(recovery)
-            await transaction.insert(challenge)
+            await self.codes.keep(transaction, challenge)
             await write(transaction)
 
         await store.transact(begin)
@@ -282,7 +282,7 @@ class Recoveries:
                 assisted=assisted.key,
             )
             await transaction.insert(recovery)
-            await transaction.insert(challenge)
+            await self.codes.keep(transaction, challenge)
             messages = self.messages.begin(
                 recovery, codes_to=codes_to[:MESSAGES], names_to=(), now=now
             )

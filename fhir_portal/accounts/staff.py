@@ -7,18 +7,20 @@ practices. What a membership conveys is resolved anew for every request, by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.levels import (
     OPERATOR,
+    PERMISSIONS,
     READ,
     AccessLevel,
     Editor,
     LastAdministrator,
+    LastHolder,
     LevelChanged,
     NotPermitted,
     Permission,
@@ -36,6 +38,7 @@ from fhir_portal.records import (
 )
 
 _ALL: Final = 1_000_000
+_NUMBER_DIGITS: Final = 8
 
 
 class AlreadyStaff(Exception):
@@ -51,6 +54,8 @@ class StaffMember(Record, frozen=True, kw_only=True):
 
     ``practitioner`` is the ``Practitioner/<id>`` that they are in this practice. ``level`` is the
     folded name of an access level of this practice; one that there is not conveys nothing.
+    ``changed`` is since when they have it, in seconds since 1970 UTC, ``by`` the id of the account
+    that gave it, or ``operator``; ``""`` and 0 of those that are older than these fields.
     """
 
     kind: ClassVar[str] = "staff-member"
@@ -61,6 +66,33 @@ class StaffMember(Record, frozen=True, kw_only=True):
     practitioner: str
     added: float
     level: str = READ
+    changed: float = 0.0
+    by: str = ""
+
+
+class StaffChange(Record, frozen=True, kw_only=True):
+    """One change of a membership, kept for good; ``key`` is ``<membership>/<number, zero-padded>``.
+
+    ``before`` and ``after`` are folded names of levels, ``None`` where they were, or are, not on
+    the staff. ``by`` is an account's id or ``operator``, ``at`` in seconds since 1970 UTC.
+    """
+
+    kind: ClassVar[str] = "staff-change"
+    indexed: ClassVar[tuple[str, ...]] = ("member", "practice")
+
+    member: str
+    account: str
+    practice: str
+    practitioner: str
+    before: str | None
+    after: str | None
+    at: float
+    by: str
+
+
+Works = Callable[[Any, StaffMember], Awaitable[bool]]
+"""Whether a member's Practitioner is there and active, asked inside a transaction: always
+`fhir_portal.access.relation.works`. Without that a membership conveys nothing."""
 
 
 class StaffPractitioner(Record, frozen=True, kw_only=True):
@@ -86,15 +118,17 @@ async def add_staff(
     practice: str,
     practitioner: str,
     now: float,
+    by: Editor,
     level: str = READ,
-    by: Editor = OPERATOR,
 ) -> StaffMember:
     """Put an account on a practice's staff, inside a transaction.
 
     ``practitioner`` is ``Practitioner/<id>`` of that practice. Raises `AlreadyStaff` and, as
     `set_level` does, `UnknownLevel` and `NotPermitted`.
     """
-    given = await _level_to_give(transaction, practice, level, by)
+    given = await _level_to_give(
+        transaction, practice, level, await standing(transaction, practice, by)
+    )
     member = StaffMember(
         key=staff_key(practice, account),
         account=account,
@@ -102,6 +136,8 @@ async def add_staff(
         practitioner=practitioner,
         added=now,
         level=folded_name(given.name),
+        changed=now,
+        by=by.account,
     )
     if await transaction.get(StaffMember, member.key) is not None:
         raise AlreadyStaff(f"this account is on the staff of '{practice}' already")
@@ -112,6 +148,7 @@ async def add_staff(
     except DuplicateRecord:
         raise AlreadyStaff(f"{practitioner} of '{practice}' is another account") from None
     await transaction.insert(member)
+    await _keep_change(transaction, None, member, now=now, by=by)
     return member
 
 
@@ -122,6 +159,8 @@ async def set_level(
     account: str,
     level: str,
     by: Editor,
+    now: float,
+    works: Works,
     seen: str | None = None,
 ) -> StaffMember:
     """Give a member of staff another access level, inside a transaction.
@@ -135,29 +174,31 @@ async def set_level(
         LevelChanged: they have another level by now than the one that was seen.
         NotPermitted: who asks is on the staff and may not administer, or the level has a
             permission that they do not have themselves. So nobody raises themselves either.
-        LastAdministrator: nobody would be left who may administer.
+        LastAdministrator, LastHolder: see `require_kept`.
     """
-    given = await _level_to_give(transaction, practice, level, by)
+    has = await standing(transaction, practice, by)
+    given = await _level_to_give(transaction, practice, level, has)
     member = await transaction.get(StaffMember, staff_key(practice, account))
     if member is None:
         raise NotStaff(account)
     if seen is not None and folded_name(seen) != folded_name(member.level):
         raise LevelChanged("their access level was changed meanwhile; look at it again")
-    changed = msgspec.structs.replace(member, level=folded_name(given.name))
-    if changed == member:
+    called = folded_name(given.name)
+    if called == member.level:
         return member
-    before = await members_with(transaction, practice, "administer")
+    changed = msgspec.structs.replace(member, level=called, changed=now, by=by.account)
+    levels = await conveyed(transaction, practice)
+    before = await held(transaction, practice, levels, works)
     if not await transaction.replace(member, changed):
         raise LevelChanged("their access level was changed meanwhile; look at it again")
-    if before and not await members_with(transaction, practice, "administer"):
-        raise LastAdministrator(NOBODY_LEFT)
+    require_kept(before, await held(transaction, practice, levels, works), has)
+    await _keep_change(transaction, member, changed, now=now, by=by)
     return changed
 
 
 async def _level_to_give(
-    reader: RecordReader, practice: str, level: str, by: Editor
+    reader: RecordReader, practice: str, level: str, has: frozenset[str]
 ) -> AccessLevel:
-    has = await standing(reader, practice, by)
     given = await level_of(reader, practice, level)
     if given is None:
         raise UnknownLevel(f"there is no access level '{level}' in '{practice}'")
@@ -197,19 +238,117 @@ NOBODY_LEFT: Final = (
 )
 
 
-async def take_off_staff(
-    transaction: RecordTransaction, *, account: str, practice: str
-) -> StaffMember:
-    """Take an account off a practice's staff, inside a transaction. Raises `NotStaff`.
+def require_kept(
+    before: Sequence[frozenset[str]],
+    after: Sequence[frozenset[str]],
+    has: frozenset[str],
+) -> None:
+    """Refuse what would leave a practice without somebody it needs.
 
-    Its tokens end too: `fhir_portal.smart.revocation.remove_staff` does both.
+    ``before`` and ``after`` are what each of the staff may do (`held`), ``has`` what who asks has
+    themselves: that they could give back.
+
+    Raises:
+        LastAdministrator: nobody would be left who may administer, and somebody could before.
+        LastHolder: nobody would be left who has a permission that who asks has not, or nobody of
+            those who could give it to others, and somebody was before.
     """
+    if _any_with(before, "administer") and not _any_with(after, "administer"):
+        raise LastAdministrator(NOBODY_LEFT)
+    for one in in_order(frozenset(PERMISSIONS) - has):
+        is_lost = _any_with(before, one) and not _any_with(after, one)
+        could_give = _any_with(before, "administer", one)
+        if is_lost or (could_give and not _any_with(after, "administer", one)):
+            raise LastHolder(
+                f"nobody who is left could give '{one}' back, and your access level lacks it"
+            )
+
+
+def _any_with(people: Iterable[frozenset[str]], *permissions: str) -> bool:
+    return any(one.issuperset(permissions) for one in people)
+
+
+async def take_off_staff(
+    transaction: RecordTransaction,
+    *,
+    account: str,
+    practice: str,
+    by: Editor,
+    now: float,
+    works: Works,
+    even_last: bool = False,
+) -> StaffMember:
+    """Take an account off a practice's staff, inside a transaction.
+
+    Its tokens end too: `fhir_portal.smart.revocation.remove_staff` does both. With ``even_last``
+    an operator leaves a practice without anybody who may administer; nobody else does.
+
+    Raises:
+        NotStaff: the account is not on this practice's staff.
+        NotPermitted: who asks is on the staff and may not administer.
+        LastAdministrator, LastHolder: see `require_kept`.
+    """
+    has = await standing(transaction, practice, by)
     member = await transaction.get(StaffMember, staff_key(practice, account))
     if member is None:
         raise NotStaff(account)
+    levels = await conveyed(transaction, practice)
+    before = await held(transaction, practice, levels, works)
     await transaction.delete(StaffMember, member.key)
     await transaction.delete(StaffPractitioner, f"{practice}/{member.practitioner}")
+    if not (even_last and by is OPERATOR):
+        require_kept(before, await held(transaction, practice, levels, works), has)
+    await _keep_change(transaction, member, None, now=now, by=by)
     return member
+
+
+async def require_administrators_without(
+    transaction: RecordTransaction, account: str, *, works: Works
+) -> None:
+    """Refuse to shut an account that is the last one to administer somewhere.
+
+    Raises `LastAdministrator`, naming the practice.
+    """
+    for member in await staff_of_account(transaction, account):
+        levels = await conveyed(transaction, member.practice)
+        able = await _able(transaction, member.practice, levels, works)
+        before = [levels[folded_name(one.level)] for one in able]
+        after = [levels[folded_name(one.level)] for one in able if one.account != account]
+        try:
+            require_kept(before, after, frozenset(PERMISSIONS))
+        except LastAdministrator:
+            raise LastAdministrator(f"in '{member.practice}' {NOBODY_LEFT}") from None
+
+
+async def _keep_change(
+    transaction: RecordTransaction,
+    before: StaffMember | None,
+    after: StaffMember | None,
+    *,
+    now: float,
+    by: Editor,
+) -> None:
+    member = after or before
+    assert member is not None  # noqa: S101 - a change has one side at least
+    number = len(await changes_of(transaction, member.key)) + 1
+    await transaction.insert(
+        StaffChange(
+            key=f"{member.key}/{number:0{_NUMBER_DIGITS}}",
+            member=member.key,
+            account=member.account,
+            practice=member.practice,
+            practitioner=member.practitioner,
+            before=before.level if before is not None else None,
+            after=after.level if after is not None else None,
+            at=now,
+            by=by.account,
+        )
+    )
+
+
+async def changes_of(reader: RecordReader, member: str) -> list[StaffChange]:
+    """Return what became of a membership (`staff_key`), the oldest change first."""
+    return await reader.find(StaffChange, "member", member, limit=_ALL)
 
 
 async def staff_of_practice(reader: RecordReader, practice: str) -> list[StaffMember]:
@@ -223,20 +362,23 @@ async def staff_of_account(reader: RecordReader, account: str) -> list[StaffMemb
 
 
 async def members_with(
-    reader: RecordReader, practice: str, permission: Permission
+    reader: RecordReader, practice: str, permission: Permission, *, works: Works
 ) -> list[StaffMember]:
-    """Return who on a practice's staff may do something there; not whose account is disabled."""
-    return await _able(reader, practice, permission, await conveyed(reader, practice))
+    """Return who on a practice's staff may do something there.
+
+    Not whose account is disabled, nor whose Practitioner is gone or inactive.
+    """
+    levels = await conveyed(reader, practice)
+    able = await _able(reader, practice, levels, works)
+    return [one for one in able if permission in levels[folded_name(one.level)]]
 
 
-async def anybody_with(
-    reader: RecordReader,
-    practice: str,
-    permission: Permission,
-    levels: Mapping[str, frozenset[str]],
-) -> bool:
-    """Whether anybody could do something if the levels were these, by their folded names."""
-    return bool(await _able(reader, practice, permission, levels))
+async def held(
+    reader: RecordReader, practice: str, levels: Mapping[str, frozenset[str]], works: Works
+) -> list[frozenset[str]]:
+    """Return what each of the staff could do if the levels were these, by their folded names."""
+    able = await _able(reader, practice, levels, works)
+    return [levels[folded_name(one.level)] for one in able]
 
 
 async def conveyed(reader: RecordReader, practice: str) -> dict[str, frozenset[str]]:
@@ -246,15 +388,16 @@ async def conveyed(reader: RecordReader, practice: str) -> dict[str, frozenset[s
 
 
 async def _able(
-    reader: RecordReader,
-    practice: str,
-    permission: Permission,
-    levels: Mapping[str, frozenset[str]],
+    reader: RecordReader, practice: str, levels: Mapping[str, frozenset[str]], works: Works
 ) -> list[StaffMember]:
+    """Those whose membership conveys anything, as `fhir_portal.access.relation` sees it."""
     found = []
     for member in await staff_of_practice(reader, practice):
-        if permission in levels.get(folded_name(member.level), ()):
+        if folded_name(member.level) in levels:
             account = await reader.get(Account, member.account)
-            if account is not None and not account.disabled:
+            is_open = (
+                account is not None and not account.disabled and practice not in account.closed_at
+            )
+            if is_open and await works(reader, member):
                 found.append(member)
     return found

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
+from fhir_portal.access.relation import works
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.level_changes import (
     Edit,
@@ -226,10 +227,12 @@ async def _changed(
     store: PortalStore, practice: str, edits: Sequence[Edit], *, dry_run: bool
 ) -> tuple[Difference, ...]:
     if dry_run:
-        return await preview(store, practice, edits, by=OPERATOR)
+        return await preview(store, practice, edits, by=OPERATOR, works=works)
 
     async def go(transaction: RecordTransaction) -> tuple[Difference, ...]:
-        return await change_levels(transaction, practice, edits, by=OPERATOR, now=time.time())
+        return await change_levels(
+            transaction, practice, edits, by=OPERATOR, now=time.time(), works=works
+        )
 
     return await store.transact(go)
 

@@ -13,11 +13,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
 
 import typer
 
+from fhir_portal.access.log import STAFF_LEVEL, AccessRow
 from fhir_portal.access.owners import local_target
-from fhir_portal.access.relation import Relations, name_of
+from fhir_portal.access.relation import Relations, name_of, works
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import (
     Account,
@@ -36,6 +38,7 @@ from fhir_portal.accounts.staff import (
     NotStaff,
     StaffMember,
     add_staff,
+    require_administrators_without,
     set_level,
     staff_key,
     staff_of_account,
@@ -71,6 +74,12 @@ T = TypeVar("T")
 Username = Annotated[str, typer.Argument(metavar="USERNAME", show_default=False)]
 Where = Annotated[str, typer.Option("--practice", show_default=False, help="Key of the practice.")]
 Level = Annotated[str, typer.Option(help="Their access level: see `fhir-portal level`.")]
+EvenLast = Annotated[
+    bool,
+    typer.Option(
+        "--even-last", help="Even if nobody is left there who may administer access levels."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _GENERATED_BYTES = 15
 
@@ -149,9 +158,11 @@ def add(
                 practitioner=who,
                 now=now,
                 level=level,
+                by=OPERATOR,
             )
 
         member = await store.transact(keep)
+        await _note(store, member, level=member.level, now=now)
         return await _shown(store, member) | shown
 
     found = _run(work)
@@ -209,18 +220,30 @@ def set_level_(
         account = await _account(store, username)
         await _require_level(store, practice, level)
 
+        now = time.time()
+
         async def change(transaction: RecordTransaction) -> StaffMember:
             return await set_level(
-                transaction, practice=practice, account=account.key, level=level, by=OPERATOR
+                transaction,
+                practice=practice,
+                account=account.key,
+                level=level,
+                by=OPERATOR,
+                now=now,
+                works=works,
             )
 
-        return await _shown(store, await store.transact(change))
+        member = await store.transact(change)
+        await _note(store, member, level=member.level, now=now)
+        return await _shown(store, member)
 
     print_found(_run(work, username, practice), as_json=as_json)
 
 
 @staff_commands.command("remove")
-def remove(username: Username, *, practice: Where, as_json: AsJson = False) -> None:
+def remove(
+    username: Username, *, practice: Where, even_last: EvenLast = False, as_json: AsJson = False
+) -> None:
     """Take somebody off a practice's staff; what they let apps do there ends at once.
 
     The account stays: it may be a patient's, or on another practice's staff.
@@ -229,14 +252,26 @@ def remove(username: Username, *, practice: Where, as_json: AsJson = False) -> N
     async def work(store: PortalStore) -> dict[str, Any]:
         await known_practices(store, [practice])
         account = await _account(store, username)
-        ended = await remove_staff(store, account=account.key, practice=practice, now=time.time())
+        now = time.time()
+        member = await store.get(StaffMember, staff_key(practice, account.key))
+        ended = await remove_staff(
+            store,
+            account=account.key,
+            practice=practice,
+            by=OPERATOR,
+            now=now,
+            works=works,
+            even_last=even_last,
+        )
+        if member is not None:
+            await _note(store, member, level="", now=now)
         return {"username": account.username, "practice": practice, "ended": ended}
 
     print_found(_run(work, username, practice), as_json=as_json)
 
 
 @staff_commands.command("disable")
-def disable(username: Username, *, as_json: AsJson = False) -> None:
+def disable(username: Username, *, even_last: EvenLast = False, as_json: AsJson = False) -> None:
     """Shut a member of staff out everywhere: sessions and every access end at once.
 
     That is the whole account, a patient's own records included.
@@ -244,7 +279,12 @@ def disable(username: Username, *, as_json: AsJson = False) -> None:
 
     async def work(store: PortalStore) -> dict[str, Any]:
         account = await _of_staff(store, username)
-        ended = await disable_account(store, account.key, now=time.time())
+
+        async def first(transaction: RecordTransaction) -> None:
+            if not even_last:
+                await require_administrators_without(transaction, account.key, works=works)
+
+        ended = await disable_account(store, account.key, now=time.time(), first=first)
         return {"username": account.username, "disabled": True, "ended": ended}
 
     print_found(_run(work), as_json=as_json)
@@ -260,6 +300,26 @@ def enable(username: Username, *, as_json: AsJson = False) -> None:
         return {"username": account.username, "disabled": False}
 
     print_found(_run(work), as_json=as_json)
+
+
+async def _note(store: PortalStore, member: StaffMember, *, level: str, now: float) -> None:
+    """Write down in the access log which level somebody has now, ``""`` for none."""
+    await store.log.append(
+        [
+            AccessRow(
+                at=int(now * 1000),
+                practice=member.practice,
+                record="",
+                interaction=STAFF_LEVEL,
+                what=member.practitioner,
+                status=200,
+                client="operator",
+                context="system",
+                detail=urlencode({"level": level}),
+                told=False,
+            )
+        ]
+    )
 
 
 def _run(work: Callable[[PortalStore], Awaitable[T]], username: str = "", practice: str = "") -> T:

@@ -127,6 +127,16 @@ class RecordDirectory(Protocol):
         """
         ...
 
+    async def staff_bound_to(
+        self, account: Any, practice: str, patient: str
+    ) -> RecordAccess | None:
+        """Return how staff stand to a record that something of theirs is bound to, or ``None``.
+
+        Unlike `staff_record_of` it is there without the permission to view, and then has neither
+        name nor birth date.
+        """
+        ...
+
 
 class ScopePolicy(Protocol):
     """Bounds what a scope can grant (DESIGN: the write table)."""

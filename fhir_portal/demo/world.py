@@ -18,6 +18,7 @@ import msgspec
 from joserfc.jwk import ECKey
 
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
+from fhir_portal.access.relation import works
 from fhir_portal.accounts.account import Account, add_account, add_alias
 from fhir_portal.accounts.contacts import add_contact, new_contact, verify_contact
 from fhir_portal.accounts.credentials import Passwords
@@ -154,7 +155,7 @@ async def _open_practices(store: PortalStore, *, now: float) -> None:
                 Edit(name, frozenset(permissions), seen=0)
                 for name, permissions in LEVELS[practice.key].items()
             ]
-            await change_levels(transaction, practice.key, edits, by=OPERATOR, now=now)
+            await change_levels(transaction, practice.key, edits, by=OPERATOR, now=now, works=works)
         for policy in POLICIES:
             await transaction.insert(policy)
 
@@ -189,6 +190,7 @@ async def _put_on_staff(
             practitioner=practitioner,
             now=now,
             level=level,
+            by=OPERATOR,
         )
 
     await store.transact(put)

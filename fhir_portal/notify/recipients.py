@@ -3,7 +3,8 @@
 It is looked up in the transaction that writes the messages to those addresses, when their turn has
 come: a notice goes to the contacts of then.
 
-    account:<id>                        every proved contact of the account
+    account:<id>                        every proved contact of the account; a notice about
+                                        signing in also to those taken away within a week
     record:<practice>/Patient/<id>      the accounts whose own record that is, and no proxy's
     nobody:                             nobody; for what must look like a message being sent
     mail:<address>, sms:<number>        that address
@@ -27,6 +28,7 @@ from fhir_portal.accounts.contacts import (
     InvalidContact,
     mail_address,
     telephone_number,
+    told_of_changes,
     verified_contacts,
 )
 from fhir_portal.accounts.preferences import preferences_of
@@ -44,6 +46,7 @@ NOBODY: Final = "nobody:"
 ACCOUNT: Final = "account:"
 RECORD: Final = "record:"
 _MOST_PERSONS: Final = 20
+_NOTICE: Final = "security-"
 
 
 def to_account(account: str) -> str:
@@ -100,12 +103,18 @@ class AccountRecipients:
             topic = built_in(message.template).topic
         except UnknownTemplate as error:
             raise UndeliverableMessage(str(error)) from None
+        # A code or a link would open the account: those go to nobody who was taken away.
+        is_notice = message.template.startswith(_NOTICE) and message.link_for is None
         accounts = await self._accounts(transaction, message.to)
         reachable: dict[str, Contact] = {}
         wanted: dict[str, Contact] = {}
         for account in accounts:
             preferences = await preferences_of(transaction, account)
-            for contact in await verified_contacts(transaction, account):
+            if is_notice:
+                contacts = await told_of_changes(transaction, account, now=self.clock())
+            else:
+                contacts = await verified_contacts(transaction, account)
+            for contact in contacts:
                 if contact.bounced is None and contact.medium in self.channels:
                     reachable[contact.key] = contact
                     if preferences.wants(topic, contact.medium):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fhir_portal.accounts.at_practice import disable_at, is_known_only_at
@@ -10,13 +11,15 @@ from fhir_portal.accounts.sessions import end_sessions
 from fhir_portal.accounts.staff import staff_of_account
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.links import links_of
 from fhir_portal.operations.person import (
     account_behind,
+    also_told,
     asked_by,
-    links_of,
     moment,
     new_name,
     notices_of,
+    patients_acted_for,
     reason_of,
     until_of,
 )
@@ -43,8 +46,9 @@ async def account_disable(call: Call) -> FhirResponse:
     with_proxies = bool(call.arguments.one("include-proxies"))
     practice, name = call.auth.practice, new_name(call)
 
-    async def work(transaction: ResourceTransaction) -> tuple[Row, dict[str, Any]]:
+    async def work(transaction: ResourceTransaction) -> tuple[Row, dict[str, Any], Sequence[str]]:
         row, account = await account_behind(call, transaction)
+        acted_for = await patients_acted_for(call, transaction, account)
         own = [one for one in links_of(row, proven=True) if one.startswith("Patient/")]
         closed, is_news = await disable_at(
             transaction,
@@ -72,7 +76,7 @@ async def account_disable(call: Call) -> FhirResponse:
                 account, "disabled-at-practice", now=now, once=name, practice=practice
             )
             await tell(transaction)
-        return row, {
+        values = {
             "status": "disabled",
             "since": moment(closed.since),
             "until": moment(closed.until),
@@ -80,9 +84,10 @@ async def account_disable(call: Call) -> FhirResponse:
             "ended-sessions": sessions,
             "warning": WARNING,
         }
+        return row, values, acted_for
 
-    row, values = await call.server.store.transact(work)
-    return call.answer(values, row)
+    row, values, acted_for = await call.server.store.transact(work)
+    return also_told(call, call.answer(values, row), acted_for)
 
 
 async def _revoke_of_proxies(call: Call, transaction: ResourceTransaction, patient: str) -> int:

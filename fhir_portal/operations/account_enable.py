@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fhir_portal.accounts.at_practice import enable_at
@@ -9,10 +10,12 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.person import (
     account_behind,
+    also_told,
     asked_by,
     moment,
     new_name,
     notices_of,
+    patients_acted_for,
     reason_of,
 )
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -26,7 +29,7 @@ async def account_enable(call: Call) -> FhirResponse:
     reason, text = reason_of(call)
     now, practice, name = call.server.clock(), call.auth.practice, new_name(call)
 
-    async def work(transaction: ResourceTransaction) -> tuple[Row, dict[str, Any]]:
+    async def work(transaction: ResourceTransaction) -> tuple[Row, dict[str, Any], Sequence[str]]:
         row, account = await account_behind(call, transaction)
         opened, is_news = await enable_at(
             transaction,
@@ -42,10 +45,12 @@ async def account_enable(call: Call) -> FhirResponse:
                 account, "enabled-at-practice", now=now, once=name, practice=practice
             )
             await tell(transaction)
-        return row, {
+        values = {
             "status": "disabled" if account.disabled else "enabled",
             "since": moment(opened.since) if opened is not None else None,
         }
+        acted_for = await patients_acted_for(call, transaction, account) if is_news else ()
+        return row, values, acted_for
 
-    row, values = await call.server.store.transact(work)
-    return call.answer(values, row)
+    row, values, acted_for = await call.server.store.transact(work)
+    return also_told(call, call.answer(values, row), acted_for)

@@ -319,7 +319,7 @@ class Activations:
         about = f"mail {mail}"
 
         async def begin(transaction: RecordTransaction) -> Activation:
-            await transaction.insert(challenge)
+            await self.codes.keep(transaction, challenge)
             if not key or (reason is None and not is_locked):
                 await transaction.delete(ActivationHelp, help_key(key, about))
             else:
@@ -460,7 +460,7 @@ class Activations:
         after = msgspec.structs.replace(activation, challenge=challenge.key, challenge_to=to)
 
         async def send(transaction: RecordTransaction) -> Activation:
-            await transaction.insert(challenge)
+            await self.codes.keep(transaction, challenge)
             await self._enqueue(transaction, activation.practice, challenge, now)
             return await step_in(transaction, activation, after, now=now)
 

@@ -14,6 +14,7 @@ from fhir_portal.fhir.errors import NotFound
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.definition import Arguments, OperationDefinition, parameters
+from fhir_portal.operations.links import touched_by
 from fhir_portal.resources.interactions.read import key_of, unknown
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.server import Server
@@ -76,7 +77,10 @@ class Call:
             message = f"{text[:80]} is not known"
             raise NotFound(message)
         row = await reader.read(key, self.visible)
-        if row is None or row.deleted:
+        if row is None:
+            raise unknown(key)
+        checked([row], self.visible)
+        if row.deleted:
             raise unknown(key)
         return row
 
@@ -86,7 +90,7 @@ class Call:
 
     def answered(self, tree: dict[str, Any], *rows: Row, status: int = 200) -> FhirResponse:
         """Return a resource as the answer."""
-        touched = {record: None for row in rows for record in row.facts.touched}
+        touched = {record: None for row in rows for record in touched_by(row)}
         return FhirResponse(status, json.dumps(tree), records=tuple(touched))
 
     @property

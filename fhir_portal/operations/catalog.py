@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.policy import Deny, decide_operation
@@ -66,10 +69,15 @@ def is_offered(request: FhirRequest) -> bool:
     return definition_of(code).is_at(request.type, instance=request.id is not None)
 
 
+def changes_something(request: FhirRequest) -> bool:
+    """Whether a request for an operation may have changed something when it was answered."""
+    return is_offered(request) and definition_of(request.operation or "").affects_state
+
+
 async def operate(
     server: Server, collaborators: Collaborators, request: FhirRequest, auth: AuthContext
 ) -> FhirResponse:
-    """Carry out an operation for a caller.
+    """Carry out an operation for a caller; what a query asked for is said to the access log.
 
     Raises:
         UnknownOperation, MethodNotAllowed, NotSupported, Forbidden: before anything of the
@@ -94,7 +102,10 @@ async def operate(
     else:
         arguments = posted(definition, request.body)
     call = Call(server, collaborators, definition, request, auth, arguments, decision.visible)
-    return await OPERATIONS[code](call)
+    answer = await OPERATIONS[code](call)
+    if request.is_get and request.query:
+        return msgspec.structs.replace(answer, detail=urlencode(request.query))
+    return answer
 
 
 def operations_of(resource_type: str | None) -> list[dict[str, Any]]:

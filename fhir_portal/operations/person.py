@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from fhir_portal.access.context import AuthContext
-from fhir_portal.access.owners import local_target
-from fhir_portal.access.relation import PROVEN, Relations
+from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.accounts.at_practice import AccountAtPractice
 from fhir_portal.accounts.proof import Write
 from fhir_portal.accounts.sessions import Session
-from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.definitions import ig_resource
 from fhir_portal.fhir.errors import Invalid, Unprocessable
+from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.security import OutboxNotices
 from fhir_portal.operations.call import Call
@@ -50,20 +51,31 @@ def person_key(call: Call, row: Row) -> str:
     return f"{call.auth.practice}/{row.key}"
 
 
-def links_of(row: Row, *, proven: bool) -> Iterator[str]:
-    """Return the ``Patient/<id>`` and ``RelatedPerson/<id>`` of this server that a Person links.
+async def patients_acted_for(
+    call: Call, transaction: ResourceTransaction, account: Account
+) -> tuple[str, ...]:
+    """Return the ``Patient/<id>`` of the practice that an account may act for now."""
+    relations = Relations(transaction, call.server.clock)
+    found = await relations.records_of(account)
+    practice = call.auth.practice
+    return tuple(one.patient for one in found if one.is_proxy and one.practice == practice)
 
-    With ``proven`` only those by which somebody may use a record.
+
+def also_told(call: Call, answer: FhirResponse, patients: Iterable[str]) -> FhirResponse:
+    """Return an answer that goes into the log of further ``Patient/<id>`` of the practice as well.
+
+    It is for those whose record somebody else got or lost the use of by the call: their line names
+    them, and not the Person it was called on.
     """
-    seen = set[str]()
-    for link in json.parse(row.body).get("link") or ():
-        target = local_target((link.get("target") or {}).get("reference") or "")
-        if target is None or str(target) in seen:
-            continue
-        if proven and link.get("assurance") not in PROVEN:
-            continue
-        seen.add(str(target))
-        yield str(target)
+    lines = [
+        (
+            msgspec.structs.replace(call.request, type="Patient", id=own_id, query=(), body=b""),
+            FhirResponse(answer.status, records=((own_id, True),)),
+        )
+        for own_id in sorted({one.partition("/")[2] for one in patients})
+        if (own_id, True) not in answer.records
+    ]
+    return msgspec.structs.replace(answer, parts=[(call.request, answer), *lines])
 
 
 def asked_by(auth: AuthContext) -> str:

@@ -14,9 +14,9 @@ from fhir_portal.accounts.sessions import LatestSignIn, Session
 from fhir_portal.accounts.totp import Totp
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.links import links_of
 from fhir_portal.operations.person import (
     connections_of,
-    links_of,
     moment,
     person_key,
     said_of,

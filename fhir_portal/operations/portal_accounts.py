@@ -22,7 +22,8 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.definition import Arguments, queried
-from fhir_portal.operations.person import links_of, moment, said_of
+from fhir_portal.operations.links import links_of
+from fhir_portal.operations.person import moment, said_of
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import Row
 from fhir_portal.search.request import parse_search

@@ -6,7 +6,13 @@ from fhir_portal.accounts.account import account_of_person
 from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.person import connections_of, first_still, moment, person_key
+from fhir_portal.operations.person import (
+    also_told,
+    connections_of,
+    first_still,
+    moment,
+    person_key,
+)
 from fhir_portal.smart.connection import UnknownConnection
 
 _NOT_THERE = "there is no such connection of this account with a record of this practice"
@@ -32,4 +38,5 @@ async def revoke_app(call: Call) -> FhirResponse:
         )
     except UnknownConnection:
         raise Unprocessable(_NOT_THERE) from None
-    return call.answer({"receipt": receipt.key, "ended": moment(receipt.at)}, row)
+    answer = call.answer({"receipt": receipt.key, "ended": moment(receipt.at)}, row)
+    return also_told(call, answer, [receipt.patient] if receipt.patient else ())

@@ -20,7 +20,8 @@ from fhir_portal.accounts.assisted_recovery import (
 from fhir_portal.fhir.errors import Forbidden, Invalid, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.person import account_behind, links_of, moment, notices_of
+from fhir_portal.operations.links import links_of
+from fhir_portal.operations.person import account_behind, moment, notices_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from fhir_portal.access.context import AuthContext
-from fhir_portal.access.log import LoggedAccess
+from fhir_portal.access.log import AccessRow, LoggedAccess
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.grant import IG
 from fhir_portal.fhir import json
@@ -184,6 +184,7 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
         }
     )
     entities: list[dict[str, Any]] = []
+    asked = _asked(row) if row.detail and whole else ""
     if row.record:
         entities.append(
             {
@@ -201,14 +202,9 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
             }
         )
     elif row.what and "/" not in row.what:
-        query = f"{row.what}?{row.detail}" if row.detail and whole else row.what
-        entities.append(
-            {
-                "type": _code("http://terminology.hl7.org/CodeSystem/audit-entity-type", "2"),
-                "role": _code("http://terminology.hl7.org/CodeSystem/object-role", "24"),
-                "query": b64encode(query.encode()).decode(),
-            }
-        )
+        entities.append(_query(asked or row.what))
+    if asked and "/" in row.what:
+        entities.append(_query(asked))
     tree: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "id": logged.id,
@@ -226,6 +222,22 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
     if entities:
         tree["entity"] = entities
     return tree
+
+
+def _asked(row: AccessRow) -> str:
+    """What was searched for, or asked of an operation by GET; ``""`` for neither."""
+    if row.interaction.startswith("$"):
+        is_answer = row.status < 400  # noqa: PLR2004
+        return f"{row.what}/{row.interaction}?{row.detail}" if is_answer else ""
+    return f"{row.what}?{row.detail}" if "/" not in row.what else ""
+
+
+def _query(asked: str) -> dict[str, Any]:
+    return {
+        "type": _code("http://terminology.hl7.org/CodeSystem/audit-entity-type", "2"),
+        "role": _code("http://terminology.hl7.org/CodeSystem/object-role", "24"),
+        "query": b64encode(asked.encode()).decode(),
+    }
 
 
 def _subtype(interaction: str) -> list[dict[str, str]]:

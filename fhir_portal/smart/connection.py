@@ -426,6 +426,7 @@ class Connections:
         of_record = [one for one in records if (one.practice, one.patient) == (practice, patient)]
         if as_staff:
             of_record = [made_by] if isinstance(made_by, RecordAccess) else []
+            of_record = [one for one in of_record if one.patient_name]  # its holder may view it
         return Connection(
             id=self._id(key),
             client=client,

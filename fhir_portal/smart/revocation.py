@@ -14,8 +14,10 @@ import msgspec
 from fhir_portal.accounts.account import Account, UnknownAccount
 from fhir_portal.accounts.at_practice import note_closed
 from fhir_portal.accounts.devices import forget_devices
+from fhir_portal.accounts.levels import Editor
+from fhir_portal.accounts.proof import Write
 from fhir_portal.accounts.sessions import end_sessions
-from fhir_portal.accounts.staff import take_off_staff
+from fhir_portal.accounts.staff import Works, take_off_staff
 from fhir_portal.notify import outbox
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.code import SEVERAL, AuthorizationCode
@@ -220,14 +222,32 @@ async def revoke_from_record(
     return ended
 
 
-async def remove_staff(store: RecordStore, *, account: str, practice: str, now: float) -> int:
+async def remove_staff(
+    store: RecordStore,
+    *,
+    account: str,
+    practice: str,
+    by: Editor,
+    now: float,
+    works: Works,
+    even_last: bool = False,
+) -> int:
     """Take a person off a practice's staff and end what they hold as that, in one transaction.
 
-    Returns how many token families ended. Raises `fhir_portal.accounts.staff.NotStaff`.
+    Returns how many token families ended. The rest is as in
+    `fhir_portal.accounts.staff.take_off_staff`.
     """
 
     async def change(transaction: RecordTransaction) -> int:
-        await take_off_staff(transaction, account=account, practice=practice)
+        await take_off_staff(
+            transaction,
+            account=account,
+            practice=practice,
+            by=by,
+            now=now,
+            works=works,
+            even_last=even_last,
+        )
         await end_staff_sessions(transaction, account, practice=practice)
         return await revoke_of_staff(
             transaction, account, practice, now=now, because="staff-removed"
@@ -236,10 +256,13 @@ async def remove_staff(store: RecordStore, *, account: str, practice: str, now: 
     return await store.transact(change)
 
 
-async def disable_account(store: RecordStore, account_id: str, *, now: float) -> int:
-    """Shut a person out everywhere at once, in one transaction.
+async def disable_account(
+    store: RecordStore, account_id: str, *, now: float, first: Write | None = None
+) -> int:
+    """Shut a person out everywhere at once, in one transaction, for the operator.
 
-    Account, sessions, remembered browsers and tokens.
+    Account, sessions, remembered browsers and tokens. ``first`` may refuse it in the transaction
+    (`fhir_portal.accounts.staff.require_administrators_without`).
 
     Returns how many token families ended. Raises `UnknownAccount`.
     """
@@ -248,6 +271,8 @@ async def disable_account(store: RecordStore, account_id: str, *, now: float) ->
         account = await transaction.get(Account, account_id)
         if account is None:
             raise UnknownAccount(account_id)
+        if first is not None:
+            await first(transaction)
         await transaction.put(msgspec.structs.replace(account, disabled=True))
         await note_closed(transaction, account)
         await end_sessions(transaction, account_id)

@@ -26,7 +26,7 @@ async def still(directory: RecordDirectory, account: Any, access: Access) -> Rig
     if not fhir_user.startswith("Practitioner/"):
         found = await directory.record_of(account, practice, patient)
     elif patient:
-        found = await directory.staff_record_of(account, practice, patient)
+        found = await directory.staff_bound_to(account, practice, patient)
     else:
         found = await directory.staff_at(account, practice)
     return found if found is not None and found.access == access else None

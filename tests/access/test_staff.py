@@ -8,8 +8,9 @@ import pytest
 
 from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
-from fhir_portal.access.relation import Relations
+from fhir_portal.access.relation import Relations, works
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import NotStaff, StaffMember
 from fhir_portal.consent.record import RecordAccess, StaffAccess
@@ -398,7 +399,9 @@ async def _held(store: EmbeddedStore) -> dict[str, set[str]]:
 async def test_taking_somebody_off_the_staff_ends_what_they_hold_as_that(
     busy: EmbeddedStore,
 ) -> None:
-    ended = await remove_staff(busy, account="desk", practice=DERM, now=START)
+    ended = await remove_staff(
+        busy, account="desk", practice=DERM, now=START, by=OPERATOR, works=works
+    )
     assert ended == 2
     left = {"own", "other"}
     assert await _held(busy) == {"families": left, "tokens": left, "codes": left}
@@ -411,7 +414,7 @@ async def test_taking_somebody_off_the_staff_ends_what_they_hold_as_that(
 async def test_who_comes_back_to_the_staff_has_to_connect_anew(
     busy: EmbeddedStore, clock: Clock
 ) -> None:
-    await remove_staff(busy, account="desk", practice=DERM, now=START)
+    await remove_staff(busy, account="desk", practice=DERM, now=START, by=OPERATOR, works=works)
     await keep(busy, a_membership())
     for name in ("whole", "bound"):
         await refuses(Callers(busy, clock), name)
@@ -426,5 +429,7 @@ async def test_who_is_not_on_the_staff_cannot_be_taken_off_it(busy: EmbeddedStor
     before = await _held(busy)
     for account, practice in (("ada", DERM), ("desk", "nowhere"), ("nobody", DERM)):
         with pytest.raises(NotStaff):
-            await remove_staff(busy, account=account, practice=practice, now=START)
+            await remove_staff(
+                busy, account=account, practice=practice, now=START, by=OPERATOR, works=works
+            )
     assert await _held(busy) == before

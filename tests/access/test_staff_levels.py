@@ -10,7 +10,7 @@ from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.owners import OF_STAFF
 from fhir_portal.access.policy import Ask, Deny, Permit, decide
-from fhir_portal.access.relation import Relations
+from fhir_portal.access.relation import Relations, works
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.level_changes import Edit, change_levels, remove_level
 from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS, AccessLevel
@@ -86,7 +86,9 @@ async def come(workers: tuple[Callers, Callers], name: str = "whole") -> AuthCon
 async def change(store: EmbeddedStore, name: str, *permissions: str, seen: int = 1) -> None:
     edit = Edit(name, frozenset(permissions), seen)
     await store.transact(
-        lambda transaction: change_levels(transaction, DERM, [edit], by=OPERATOR, now=START)
+        lambda transaction: change_levels(
+            transaction, DERM, [edit], by=OPERATOR, now=START, works=works
+        )
     )
 
 
@@ -280,7 +282,13 @@ async def test_another_level_bites_on_the_next_request_at_every_process(
     before = await come(workers, name)
     await practice.transact(
         lambda transaction: set_level(
-            transaction, practice=DERM, account="desk", level="read", by=OPERATOR
+            transaction,
+            practice=DERM,
+            account="desk",
+            level="read",
+            by=OPERATOR,
+            now=START,
+            works=works,
         )
     )
     after = await come(workers, name)
@@ -380,3 +388,18 @@ async def test_with_view_alone_everything_of_the_practice_is_seen(
     seeing = Caller(portal, a_member_of_staff(permissions=("view",)))
     for name in sorted(OF_STAFF - {"Binary", "Provenance"}):
         assert set(await seeing.everything(name)) == set(await ehr.everything(name))
+
+
+@pytest.mark.parametrize("ending", ["inactive", "deleted", "elsewhere"])
+async def test_a_membership_whose_practitioner_is_gone_is_nobody_at_work(
+    practice: EmbeddedStore, ehr: Caller, ending: str
+) -> None:
+    member = a_membership(level="desk")
+    assert await works(practice, member)
+    if ending == "inactive":
+        await ehr.store(a_practitioner("desk", active=False))
+    elif ending == "deleted":
+        await ehr.delete("Practitioner/desk")
+    else:
+        member = changed(member, practitioner="Practitioner/of-nobody")
+    assert not await works(practice, member)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,13 +12,20 @@ from fhir_portal.accounts.account import (
     Account,
     DuplicateAccount,
     InvalidUsername,
+    PersonTaken,
     UnknownAccount,
     account_named,
+    account_of_person,
     add_account,
+    add_person,
     enable_account,
+    fill_in_persons,
     folded,
 )
+from fhir_portal.app import open_store
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.settings import load
+from tests.builders import an_account, keep
 
 
 @pytest.fixture
@@ -96,3 +105,43 @@ async def test_a_name_is_long_as_it_is_written(store: EmbeddedStore, length: int
         with pytest.raises(InvalidUsername):
             await add(store, written)
         assert await account_named(store, written) is None
+
+
+async def old_accounts(store: EmbeddedStore, count: int) -> None:
+    """Accounts as they were stored before there was an `AccountPerson`."""
+    await keep(store, *(an_account(f"a{at:03}", f"p/Person/{at}") for at in range(count)))
+
+
+async def test_persons_of_old_accounts_are_filled_in_once(
+    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "_AT_ONCE", 3)
+    await old_accounts(store, 7)
+    await keep(store, an_account("b", "p/Person/3", "q/Person/3"))  # has one in common
+    assert await account_of_person(store, "p/Person/6") is None
+    await asyncio.gather(fill_in_persons(store), fill_in_persons(store))
+    for at in range(7):
+        found = await account_of_person(store, f"p/Person/{at}")
+        assert found is not None
+        assert found.key == f"a{at:03}"
+    found = await account_of_person(store, "q/Person/3")
+    assert found is not None
+    assert found.key == "b"
+    new = an_account("new")
+    await keep(store, new)
+    with pytest.raises(PersonTaken):
+        await store.transact(lambda transaction: add_person(transaction, new, "p/Person/0"))
+    await keep(store, an_account("late", "p/Person/late"))
+    await fill_in_persons(store)  # it was done
+    assert await account_of_person(store, "p/Person/late") is None
+
+
+async def test_whoever_opens_the_store_has_them_filled_in(tmp_path: Path) -> None:
+    settings = load(data=tmp_path / "portal.db")
+    old = EmbeddedStore.open(str(settings.data))
+    await old_accounts(old, 1)
+    await old.aclose()
+    store = await open_store(settings)
+    found = await account_of_person(store, "p/Person/0")
+    await store.aclose()
+    assert found is not None

@@ -131,19 +131,69 @@ async def test_nobody_changes_the_contact_of_another_account(house: House) -> No
     with pytest.raises(UnknownContact):
         await do(house, contacts.verify_contact, "somebody", contact.key, now=house.clock())
     with pytest.raises(UnknownContact):
-        await do(house, contacts.remove_contact, "somebody", contact.key)
+        await do(house, contacts.remove_contact, "somebody", contact.key, now=house.clock())
 
 
-async def test_the_last_proved_contact_stays(house: House) -> None:
-    first = await do(house, contacts.add_contact, a_contact(house))
-    await do(house, contacts.verify_contact, house.mara.key, first.key, now=house.clock())
-    second = await do(house, contacts.add_contact, a_contact(house, "other@mail.example"))
+async def proved(house: House, value: str, *, is_first: bool = False) -> Contact:
+    contact = await do(house, contacts.add_contact, a_contact(house, value))
+    found: Contact = await do(
+        house,
+        contacts.verify_contact,
+        house.mara.key,
+        contact.key,
+        now=house.clock(),
+        is_first=is_first,
+    )
+    return found
+
+
+async def removed(house: House, contact: Contact) -> None:
+    await do(house, contacts.remove_contact, house.mara.key, contact.key, now=house.clock())
+
+
+async def test_a_proved_contact_stays_until_another_one_helps_to_recover(house: House) -> None:
+    """Whoever is in for a moment could else add their own, and take the owner's away."""
+    owners = await proved(house, "mara@mail.example", is_first=True)
+    unproved = await do(house, contacts.add_contact, a_contact(house, "third@mail.example"))
     with pytest.raises(LastContact):
-        await do(house, contacts.remove_contact, house.mara.key, first.key)
-    await do(house, contacts.verify_contact, house.mara.key, second.key, now=house.clock())
-    await do(house, contacts.remove_contact, house.mara.key, first.key)
+        await removed(house, owners)
+    other = await proved(house, "other@mail.example")
+    with pytest.raises(LastContact):
+        await removed(house, owners)
+    house.clock.now += contacts.RECOVERY_AFTER_SECONDS
+    await removed(house, owners)
+    await removed(house, unproved)
     left = await contacts.contacts_of(house.store, house.mara.key)
-    assert [one.value for one in left] == ["other@mail.example"]
+    assert left == [other]
+
+
+async def test_a_contact_that_bounced_stands_for_no_other(house: House) -> None:
+    owners = await proved(house, "mara@mail.example", is_first=True)
+    await proved(house, "other@mail.example", is_first=True)
+    await do(house, contacts.note_bounce, "mail", "other@mail.example", now=house.clock())
+    with pytest.raises(LastContact):
+        await removed(house, owners)
+
+
+async def test_one_that_was_taken_away_is_told_what_changes_for_a_week(house: House) -> None:
+    async def told() -> list[str]:
+        found = await contacts.told_of_changes(house.store, house.mara.key, now=house.clock())
+        return sorted(one.value for one in found)
+
+    owners = await proved(house, "mara@mail.example", is_first=True)
+    await proved(house, "other@mail.example", is_first=True)
+    await removed(house, owners)
+    assert await told() == ["mara@mail.example", "other@mail.example"]
+    await proved(house, "mara@mail.example")
+    assert await told() == ["mara@mail.example", "other@mail.example"]  # once
+    (again,) = [
+        one
+        for one in await contacts.contacts_of(house.store, house.mara.key)
+        if one.value == "mara@mail.example"
+    ]
+    await removed(house, again)
+    house.clock.now += contacts.REMOVED_TOLD_SECONDS
+    assert await told() == ["other@mail.example"]
 
 
 async def test_a_bounce_is_noted_wherever_the_address_stands(house: House) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ from fhir_portal.accounts.levels import (
     Editor,
     InvalidLevel,
     LastAdministrator,
+    LastHolder,
     LevelChanged,
     LevelInUse,
     LevelRefused,
@@ -51,12 +53,16 @@ from fhir_portal.accounts.staff import (
     NotStaff,
     StaffMember,
     add_staff,
+    changes_of,
     members_with,
+    require_administrators_without,
     set_level,
+    take_off_staff,
 )
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.smart.revocation import disable_account
 from tests.builders import DERM, FAMILY, START, an_account, changed, keep
-from tests.staff import a_level, a_membership
+from tests.staff import a_level, a_membership, at_work
 
 ALL = frozenset(PERMISSIONS)
 BOSS = Editor("boss", ALL)
@@ -93,7 +99,9 @@ async def change(
     store: EmbeddedStore, *edits: Edit, by: Editor = OPERATOR, practice: str = DERM
 ) -> tuple[Difference, ...]:
     return await store.transact(
-        lambda transaction: change_levels(transaction, practice, edits, by=by, now=START + 1)
+        lambda transaction: change_levels(
+            transaction, practice, edits, by=by, now=START + 1, works=at_work
+        )
     )
 
 
@@ -107,6 +115,8 @@ async def give(
             account=account,
             level=level,
             by=by,
+            now=START + 3,
+            works=at_work,
             **more,
         )
     )
@@ -223,7 +233,7 @@ async def test_what_changes_nothing_makes_no_version(practice: EmbeddedStore) ->
 
 async def test_many_levels_change_in_one_action_all_or_none(practice: EmbeddedStore) -> None:
     edits = [Edit("desk", to("view", "forms"), 1), Edit("nurse", to("view"), 0)]
-    shown = await preview(practice, DERM, edits, by=OPERATOR)
+    shown = await preview(practice, DERM, edits, by=OPERATOR, works=at_work)
     assert [(one.name, one.people) for one in shown] == [("desk", 2), ("nurse", 0)]
     assert await level_of(practice, DERM, "nurse") is None
     before = await everything(practice)
@@ -254,7 +264,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_written(
 ) -> None:
     before = await everything(practice)
     with pytest.raises(error):
-        await preview(practice, DERM, edits, by=OPERATOR)
+        await preview(practice, DERM, edits, by=OPERATOR, works=at_work)
     with pytest.raises(error):
         await change(practice, *edits)
     assert await everything(practice) == before
@@ -354,7 +364,7 @@ async def test_only_who_administers_here_changes_levels_or_gives_them(
     before, by = await everything(practice), NOT_ADMINISTRATORS[who]
     acts: list[Callable[[], Awaitable[Any]]] = [
         lambda: change(practice, Edit("desk", to("view"), 1), by=by),
-        lambda: preview(practice, DERM, [Edit("desk", to("view"), 1)], by=by),
+        lambda: preview(practice, DERM, [Edit("desk", to("view"), 1)], by=by, works=at_work),
         lambda: give(practice, "desk", "read", by=by),
         lambda: give(practice, by.account, "administrator", by=by),
     ]
@@ -462,6 +472,7 @@ async def test_nobody_is_put_on_the_staff_with_a_level_that_there_is_not(
                 practitioner="Practitioner/new",
                 now=START,
                 level="billing",
+                by=OPERATOR,
             )
         )
 
@@ -482,12 +493,157 @@ async def test_where_nobody_administers_nobody_is_asked_to_stay(store: EmbeddedS
     await keep(store, an_account("desk", role="staff"), a_membership())
     await change(store, Edit("desk", to("view"), 0))
     assert (await give(store, "desk", "desk")).level == "desk"
-    assert await members_with(store, DERM, "administer") == []
+    assert await members_with(store, DERM, "administer", works=at_work) == []
+
+
+async def take_off(
+    store: EmbeddedStore, account: str, *, by: Editor = OPERATOR, **more: Any
+) -> StaffMember:
+    return await store.transact(
+        lambda transaction: take_off_staff(
+            transaction,
+            account=account,
+            practice=DERM,
+            by=by,
+            now=START + 4,
+            works=at_work,
+            **more,
+        )
+    )
+
+
+async def test_the_last_administrator_is_not_taken_off_but_by_an_operator_who_says_so(
+    practice: EmbeddedStore,
+) -> None:
+    await take_off(practice, "deputy", by=BOSS)
+    for by, even_last in ((BOSS, False), (BOSS, True), (OPERATOR, False)):
+        with pytest.raises(LastAdministrator):
+            await take_off(practice, "boss", by=by, even_last=even_last)
+    assert (await take_off(practice, "boss", even_last=True)).account == "boss"
+
+
+@pytest.mark.parametrize("who", NOT_ADMINISTRATORS)
+async def test_only_who_administers_here_takes_somebody_off(
+    practice: EmbeddedStore, who: str
+) -> None:
+    before = await everything(practice)
+    with pytest.raises(NotPermitted):
+        await take_off(practice, "desk-2", by=NOT_ADMINISTRATORS[who])
+    assert await everything(practice) == before
+
+
+async def test_nobody_takes_away_what_nobody_left_could_give_back(
+    practice: EmbeddedStore,
+) -> None:
+    """The deputy has neither audit nor billing; the boss alone has, and could give them."""
+    await keep(
+        practice,
+        a_level("books", "billing"),
+        a_membership("desk-2", practitioner="desk-2", level="books"),
+    )
+    before = await everything(practice)
+    acts: list[Callable[[], Awaitable[Any]]] = [
+        lambda: give(practice, "boss", "desk", by=DEPUTY),
+        lambda: take_off(practice, "boss", by=DEPUTY),
+        lambda: change(
+            practice, Edit("administrator", to("view", "invite", "administer"), 1), by=DEPUTY
+        ),
+        lambda: change(practice, Edit("administrator", ALL - {"administer"}, 1), by=DEPUTY),
+    ]
+    for act in acts:
+        with pytest.raises(LastHolder):
+            await act()
+        assert await everything(practice) == before
+    await give(practice, "desk-2", "read", by=DEPUTY)  # the boss can give billing back
+    await keep(practice, a_membership("desk", level="administrator"))
+    await give(practice, "boss", "desk", by=DEPUTY)  # there is another one who has it all
+
+
+async def test_whose_practitioner_is_inactive_administers_nothing(
+    practice: EmbeddedStore,
+) -> None:
+    async def but_the_deputy(reader: Any, member: StaffMember) -> bool:
+        return await at_work(reader, member) and member.account != "deputy"
+
+    assert [
+        one.account
+        for one in await members_with(practice, DERM, "administer", works=but_the_deputy)
+    ] == ["boss"]
+    with pytest.raises(LastAdministrator):
+        await practice.transact(
+            lambda transaction: set_level(
+                transaction,
+                practice=DERM,
+                account="boss",
+                level="read",
+                by=BOSS,
+                now=START,
+                works=but_the_deputy,
+            )
+        )
+
+
+async def test_each_change_of_a_membership_is_kept_with_who_made_it(
+    practice: EmbeddedStore,
+) -> None:
+    given = await give(practice, "desk", "deputy", by=BOSS)
+    assert (given.by, given.changed) == ("boss", START + 3)
+    assert await give(practice, "desk", "deputy", by=DEPUTY) == given  # nothing changes
+    await take_off(practice, "desk", by=BOSS)
+    again = await practice.transact(
+        lambda transaction: add_staff(
+            transaction,
+            account="desk",
+            practice=DERM,
+            practitioner="Practitioner/desk",
+            now=START + 5,
+            by=OPERATOR,
+        )
+    )
+    assert (again.by, again.changed) == ("operator", START + 5)
+    kept = await changes_of(practice, again.key)
+    assert [(one.before, one.after, one.by, one.at - START) for one in kept] == [
+        ("desk", "deputy", "boss", 3),
+        ("deputy", None, "boss", 4),
+        (None, "read", "operator", 5),
+    ]
+
+
+def test_a_membership_that_is_older_than_these_fields_is_read() -> None:
+    old = {
+        "key": "p/a",
+        "account": "a",
+        "practice": "p",
+        "practitioner": "Practitioner/a",
+        "added": 1.0,
+    }
+    member = msgspec.convert(old, StaffMember)
+    assert (member.by, member.changed, member.level) == ("", 0.0, READ)
+
+
+async def test_an_account_that_is_the_last_to_administer_is_not_shut_by_mistake(
+    practice: EmbeddedStore,
+) -> None:
+    async def first(transaction: Any) -> None:
+        await require_administrators_without(transaction, account, works=at_work)
+
+    account = "desk"
+    await disable_account(practice, account, now=START, first=first)
+    account = "deputy"
+    await disable_account(practice, account, now=START, first=first)
+    account = "boss"
+    with pytest.raises(LastAdministrator, match=DERM):
+        await disable_account(practice, account, now=START, first=first)
+    kept = await practice.get(Account, account)
+    assert kept is not None
+    assert not kept.disabled
 
 
 async def test_who_may_do_something_is_found(practice: EmbeddedStore) -> None:
     async def names(permission: Any) -> list[str]:
-        return [one.account for one in await members_with(practice, DERM, permission)]
+        return [
+            one.account for one in await members_with(practice, DERM, permission, works=at_work)
+        ]
 
     assert await names("administer") == ["boss", "deputy"]
     assert await names("invite") == ["boss", "deputy", "desk", "desk-2"]
@@ -586,7 +742,7 @@ async def test_what_was_changed_since_the_difference_was_shown_is_not_imported(
     practice: EmbeddedStore,
 ) -> None:
     edits = await edits_to(practice, DERM, parse_export(a_document(("desk", ["view"]))))
-    await preview(practice, DERM, edits, by=BOSS)
+    await preview(practice, DERM, edits, by=BOSS, works=at_work)
     await change(practice, Edit("desk", to("forms"), 1))
     with pytest.raises(LevelChanged):
         await change(practice, *edits, by=BOSS)
@@ -595,7 +751,7 @@ async def test_what_was_changed_since_the_difference_was_shown_is_not_imported(
 async def test_one_level_is_changed_as_several_are(practice: EmbeddedStore) -> None:
     difference = await practice.transact(
         lambda transaction: change_level(
-            transaction, DERM, Edit("desk", to("view"), 1), by=OPERATOR, now=START
+            transaction, DERM, Edit("desk", to("view"), 1), by=OPERATOR, now=START, works=at_work
         )
     )
     assert difference.taken == {"invite"}

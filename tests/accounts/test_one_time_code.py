@@ -10,6 +10,7 @@ import pytest
 
 from fhir_portal.accounts.one_time_code import (
     CODE_SECONDS,
+    MOST_IN_AN_HOUR,
     MOST_SENT,
     TRIES,
     Challenge,
@@ -42,11 +43,10 @@ async def sent(house: House, *, for_nobody: bool = False) -> Challenge:
         for_nobody=for_nobody,
     )
 
-    async def insert(transaction: Any) -> None:
-        await transaction.insert(challenge)
+    async def insert(transaction: Any) -> Challenge:
+        return await codes_of(house).keep(transaction, challenge)
 
-    await house.store.transact(insert)
-    return challenge
+    return await house.store.transact(insert)
 
 
 async def tried(
@@ -132,6 +132,18 @@ async def test_there_is_an_end_to_sending_again(house: House) -> None:
         await house.store.transact(again)
 
 
+async def test_a_challenge_that_is_over_is_not_sent_again(house: House) -> None:
+    challenge, codes = await sent(house), codes_of(house)
+
+    async def again(transaction: Any) -> Challenge:
+        return await codes.again(transaction, challenge)
+
+    house.clock.now += CODE_SECONDS
+    with pytest.raises(SentTooOften):
+        await house.store.transact(again)
+    assert await house.store.get(Challenge, challenge.key) == challenge
+
+
 async def test_a_challenge_for_nobody_is_met_by_no_code(house: House) -> None:
     challenge = await sent(house, for_nobody=True)
     assert await tried(house, challenge.key, codes_of(house).code(challenge.key, 1)) == "wrong"
@@ -150,3 +162,34 @@ async def test_the_store_holds_no_code_and_a_message_gets_it_when_it_is_sent(hou
     assert await content(house.store, "something-else/1", 1) is None
     house.clock.now += CODE_SECONDS
     assert await content(house.store, link_for(challenge), 1) is None
+
+
+async def test_one_that_was_not_counted_is_met_by_no_code(house: House) -> None:
+    """So whoever makes challenges in a new place cannot forget the limit."""
+    codes = codes_of(house)
+    challenge = codes.challenge(
+        "recovery", subject="x", browser=BROWSER, medium="mail", to="mara@mail.example"
+    )
+
+    async def insert(transaction: Any) -> None:
+        await transaction.insert(challenge)
+
+    await house.store.transact(insert)
+    assert await tried(house, challenge.key, codes.code(challenge.key, 1)) == "wrong"
+    content = MadeBy({"one-time-code/": code_maker(codes)})
+    assert await content(house.store, link_for(challenge), 1) is None
+
+
+async def test_one_subject_has_so_many_challenges_in_an_hour_and_is_not_told(house: House) -> None:
+    codes = codes_of(house)
+    for _ in range(MOST_IN_AN_HOUR):
+        last = await sent(house)
+    await asyncio.gather(*(sent(house, for_nobody=True) for _ in range(5)))
+    assert await tried(house, last.key, codes.code(last.key, 1)) == "proved"
+    house.clock.now += 3599
+    over = await sent(house)
+    assert over.for_nobody
+    assert await tried(house, over.key, codes.code(over.key, 1)) == "wrong"
+    house.clock.now += 1
+    new = await sent(house)
+    assert await tried(house, new.key, codes.code(new.key, 1)) == "proved"

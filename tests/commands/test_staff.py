@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from fhir_portal.access.log import STAFF_LEVEL, AccessRow
 from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import Account, AccountName, account_named
 from fhir_portal.accounts.credentials import Passwords
@@ -21,6 +22,7 @@ from fhir_portal.resources.importing import operator
 from fhir_portal.smart.keys import derive
 from fhir_portal.smart.token import TokenFamily
 from tests.builders import BASE, Caller, Clock, Json, a_practitioner, an_account, keep
+from tests.staff import a_level
 
 PASSWORD = "seven mossy kettles"
 ADD = ("add", "noor", "--practice", "elm")
@@ -303,3 +305,32 @@ def test_a_patients_account_is_not_this_commands_business(command: str) -> None:
     kept = account("mara")
     assert kept is not None
     assert not kept.disabled
+
+
+async def _rows(store: Any) -> list[AccessRow]:
+    found = await store.log.of_record(
+        "elm", None, agent=None, told=False, low=0, high=2**62, before=None, limit=200
+    )
+    return [one.row for one in found if one.row.interaction == STAFF_LEVEL]
+
+
+def test_each_change_of_a_membership_is_a_line_of_the_access_log() -> None:
+    told(*ADD, "--practitioner", "Practitioner/lark")
+    inside(lambda store: keep(store, a_level("desk", "view", practice="elm")))
+    told("set-level", "noor", "--practice", "elm", "--level", "Desk")
+    told("remove", "noor", "--practice", "elm")
+    rows = inside(_rows)
+    assert [one.detail for one in rows] == ["level=", "level=desk", "level=read"]
+    assert {(one.what, one.record, one.client) for one in rows} == {
+        ("Practitioner/lark", "", "operator")
+    }
+
+
+@pytest.mark.parametrize("command", [("remove", "noor", "--practice", "elm"), ("disable", "noor")])
+def test_the_last_administrator_goes_only_if_the_operator_says_so(command: Sequence[str]) -> None:
+    inside(lambda store: keep(store, a_level("boss", "administer", practice="elm")))
+    told(*ADD, "--practitioner", "Practitioner/lark", "--level", "boss")
+    assert "nobody would be left" in refused(*command)
+    assert at("elm") == "Practitioner/lark"
+    told(*command, "--even-last")
+    assert at("elm") is None

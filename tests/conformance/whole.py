@@ -20,6 +20,7 @@ import msgspec
 from joserfc.jwk import ECKey, Key, RSAKey
 
 from fhir_portal.accounts.account import add_account
+from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import add_staff
 from fhir_portal.app import Application
@@ -309,6 +310,7 @@ async def prepare(folder: Path) -> None:
             practice=DERM,
             practitioner="Practitioner/doc",
             now=whole.clock(),
+            by=OPERATOR,
         )
     )
     secrets = await _add_clients(whole)

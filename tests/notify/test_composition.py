@@ -154,7 +154,7 @@ async def test_a_code_is_in_the_one_mail_and_nowhere_else(
     code = codes.code(challenge.key, 1)
 
     async def begin(transaction: Any) -> None:
-        await transaction.insert(challenge)
+        await codes.keep(transaction, challenge)
         for key, to in (("one", "account:ada"), ("two", "mail:ben@people.example")):
             await outbox.enqueue(
                 transaction,

@@ -229,6 +229,21 @@ async def test_an_app_that_a_proxy_connected_is_shown_with_the_record_it_is_for(
     assert {to for _, to, _ in await told(world)} == {"account:ada", "account:bo"}
 
 
+async def test_who_is_acted_for_finds_that_an_app_lost_their_record(
+    world: EmbeddedStore, ehr: Caller
+) -> None:
+    proxy = as_ada(a_proxy("kit", "mother", sections=("results", "messages"), grant="grant"))
+    await an_app_of(world, "for-kit", proxy)
+    apps = values(await ehr.get(SHOW))["app"]
+    for one in apps:
+        body = parameters(app_String=one["id"])
+        assert (await ehr.ask("POST", "Person/ada/$revoke-app", body)).status == 200
+    for patient, times in (("kit", 1), ("ada", 2), ("bo", 0)):
+        events = (await Caller(ehr.portal, oneself(patient)).get("AuditEvent")).entries
+        codes = [one["subtype"][-1]["code"] for one in events]
+        assert codes.count("revoke-app") == times
+
+
 async def test_rights_that_ended_meanwhile_end_no_app(world: EmbeddedStore, ehr: Caller) -> None:
     app = values(await ehr.get(SHOW))["app"]["id"]
     gone = Caller(ehr.portal, replace(an_ehr(), token="no-such-token"))

@@ -325,3 +325,27 @@ async def test_a_person_without_an_account_has_nothing_to_close(
 
 def test_the_reasons_are_those_of_the_guide() -> None:
     assert {"suspected-misuse", "deceased", "resolved", "other"} < set(account_reasons())
+
+
+# ---------------------------------------------------------------- in whose log it is
+
+
+async def test_those_she_acts_for_find_that_an_access_ended_or_began_and_not_whose(
+    world: EmbeddedStore, ehr: Caller
+) -> None:
+    """Ada's own record tells all of it; Kit's that the practice did something about it."""
+    assert world is not None
+    await ehr.ask("POST", DISABLE, BECAUSE)
+    await ehr.ask("POST", ENABLE, parameters(reason_Code="resolved"))
+    renewal = parameters(reason_Code="staff-request")
+    await ehr.ask("POST", "Person/ada/$require-credential-renewal", renewal)
+    both = ["account-enable", "account-disable"]
+    for patient, expected in (
+        ("ada", ["require-credential-renewal", *both]),
+        ("kit", both),
+        ("bo", []),
+    ):
+        events = (await Caller(ehr.portal, oneself(patient)).get("AuditEvent")).entries
+        called = [one for one in events if one["subtype"][0]["code"] == "operation"]
+        assert [one["subtype"][1]["code"] for one in called] == expected
+        assert ("Person/ada" in str(called)) == (patient == "ada")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from fhir_portal.access.operations import OPERATIONS as RULES
-from fhir_portal.access.policy import OPERATION_TARGETS, Deny, Permit, decide_operation
+from fhir_portal.access.policy import OPERATION_TARGETS, Ask, Deny, Permit, decide, decide_operation
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.levels import PERMISSIONS
+from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.operations.catalog import OPERATIONS, operations_of
 from fhir_portal.operations.definition import definition_of
@@ -26,20 +27,18 @@ CODES = sorted(OPERATIONS)
 def scopes_of(context: str, code: str, *, without: tuple[str, str] | None = None) -> ScopeSet:
     """The scopes that an operation needs, one of them left out."""
     letters = [one for one in RULES[code].letters if one != without]
-    if ("r", RULES[code].target) not in letters and without != ("r", RULES[code].target):
-        letters.append(("r", RULES[code].target))
     return ScopeSet.parse(" ".join(f"{context}/{name}.{letter}" for letter, name in letters))
 
 
 def caller_of(kind: str, code: str, **changes: Any) -> Any:
-    """Somebody who may call an operation: an EHR, or staff who view and have the permission."""
+    """Somebody who may call an operation: an EHR, or staff who have the permission and no other."""
     if kind == "system":
         return replace(an_ehr(), scopes=scopes_of("system", code), **changes)
     member = a_member_of_staff()
     assert member.staff is not None
     permissions = {RULES[code].staff or ""}
-    if RULES[code].target not in OPERATION_TARGETS:
-        permissions.add("view")  # it is called on what staff see
+    if RULES[code].shows:
+        permissions.add("view")
     staff = replace(member.staff, permissions=frozenset(permissions))
     return replace(member, scopes=scopes_of("user", code), staff=staff, **changes)
 
@@ -52,6 +51,35 @@ def callers(code: str) -> list[str]:
 
 
 PAIRS = [(code, kind) for code in CODES for kind in callers(code)]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_asks_for_the_letter_to_read_what_it_is_called_on(code: str) -> None:
+    assert ("r", RULES[code].target) in RULES[code].letters
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_staff_who_may_call_it_read_no_record_by_that(code: str) -> None:
+    auth = caller_of("user", code)
+    if auth.may("view"):
+        pytest.skip("its level holds view")
+    for name in served_types():
+        found = decide(auth, Ask("r", name, START))
+        assert isinstance(found, Deny) or name == "Practitioner"
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_staff_bound_to_one_record_call_it_there_alone(code: str) -> None:
+    auth = caller_of("user", code)
+    scopes = scopes_of("patient", code)
+    bound = replace(auth, context="patient", staff_patient="kit", scopes=scopes)
+    found = decide_operation(bound, code, START)
+    if RULES[code].target in OPERATION_TARGETS:
+        assert isinstance(found, Deny)
+    else:
+        assert isinstance(found, Permit)
+        assert found.visible.record == "kit"
+        assert found.visible.practices == (auth.practice,)
 
 
 def test_each_has_a_rule_and_each_rule_has_an_operation() -> None:

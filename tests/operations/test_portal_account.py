@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fhir_portal.access.log import AccessRow, LoggedAccess
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.embedded.store import EmbeddedStore
-from tests.builders import START, Answer, Caller, Json, a_person, keep
+from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.resources.audit_event import render
+from tests.builders import START, Answer, Caller, Clock, Json, a_person, a_portal, keep, oneself
 from tests.staff import a_member_of_staff
 
 
@@ -89,6 +95,84 @@ async def test_the_call_is_in_the_access_log_under_its_name(
     codes = [coding["code"] for coding in events[0]["subtype"]]
     assert codes == ["operation", "portal-account"]
     assert events[0]["action"] == "E"
+
+
+async def test_the_patient_whose_own_the_person_is_finds_the_call_in_their_record(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    """What Ada uses for another Patient is nobody else's business."""
+    assert accounts is not None
+    for path in ("Person/ada/$portal-account", "Person/$portal-accounts?status=enabled"):
+        assert (await ehr.get(path)).status == 200
+    for patient, expected in (("ada", ["portal-accounts", "portal-account"]), ("kit", [])):
+        events = (await Caller(ehr.portal, oneself(patient)).get("AuditEvent")).entries
+        called = [one for one in events if one["subtype"][0]["code"] == "operation"]
+        assert [one["subtype"][1]["code"] for one in called] == expected
+
+
+async def test_a_person_whose_link_nobody_proved_is_in_nobodys_record(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    assert accounts is not None
+    await ehr.store(a_person("bo", links=["Patient/bo"], assurance="level1"))
+    await ehr.get("Person/bo/$portal-account")
+    events = (await Caller(ehr.portal, oneself("bo")).get("AuditEvent")).entries
+    assert "operation" not in [one["subtype"][0]["code"] for one in events]
+
+
+async def test_what_was_asked_for_in_a_query_is_in_the_log_for_those_who_see_whole_lines(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    assert accounts is not None
+    await ehr.get("Person/$portal-accounts?status=enabled&name=Quill")
+
+    def queries(events: list[Json]) -> list[str]:
+        entities = [one for event in events for one in event.get("entity", ())]
+        return [b64decode(one["query"]).decode() for one in entities if "query" in one]
+
+    whole = (await ehr.get("AuditEvent?subtype=portal-accounts")).entries
+    assert whole
+    for one in queries(whole):
+        assert one == "Person/$portal-accounts?status=enabled&name=Quill"
+    theirs = Caller(ehr.portal, oneself("ada"))
+    assert "Quill" not in str(queries((await theirs.get("AuditEvent")).entries))
+
+
+def test_a_line_about_one_resource_says_what_was_asked_of_an_operation() -> None:
+    row = AccessRow(1, "p", "ada", "$x", "Person/ada", 200, "ehr", "system", detail="a=b")
+    entity = render(LoggedAccess("1", row))["entity"][-1]
+    assert b64decode(entity["query"]) == b"Person/ada/$x?a=b"
+    assert "query" not in str(render(LoggedAccess("1", row), whole=False))
+
+
+class _Full:
+    """A log that takes nothing."""
+
+    async def append(self, rows: Sequence[AccessRow]) -> None:
+        assert rows
+        message = "the access could not be recorded"
+        raise Unavailable(message)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "may_have_changed"),
+    [
+        ("GET", "Person/ada/$portal-account", False),
+        ("POST", "Person/ada/$portal-account", False),
+        ("POST", "Person/ada/$end-session", True),
+    ],
+)
+async def test_only_what_may_have_changed_something_is_said_to_be_stored(
+    accounts: EmbeddedStore, ehr: Caller, clock: Clock, method: str, path: str, *,
+    may_have_changed: bool,
+) -> None:  # fmt: skip
+    portal = a_portal(accounts, clock)
+    server = replace(portal.server, log=_Full())  # type: ignore[arg-type]
+    blocked = Caller(replace(portal, server=server), ehr.auth)
+    tree = {"resourceType": "Parameters", "parameter": [{"name": "all", "valueBoolean": True}]}
+    answer = await blocked.ask(method, path, tree if may_have_changed else None)
+    assert answer.status == 503
+    assert ("stored" in answer.words[0]) == may_have_changed
 
 
 async def test_a_batch_may_call_it_and_a_transaction_may_not(

@@ -49,6 +49,7 @@ from tests.operations.invitations import (
     the_invitation,
     values,
 )
+from tests.staff import a_member_of_staff
 
 REPRESENTATIVE: Json = {
     "kind": "representative",
@@ -627,3 +628,21 @@ async def test_its_task_is_of_its_patients_record_alone(
     row = await practice.read(ResourceKey.parse(made["invitation"]), visible)
     assert row is not None
     assert row.facts.owners == ("bo",)
+
+
+async def test_who_may_invite_and_not_view_invites_and_reads_nothing(
+    practice: EmbeddedStore, portal: Portal
+) -> None:
+    """Nothing implies anything else."""
+    assert practice is not None
+    auth = a_member_of_staff(permissions=("invite",))
+    blind = Caller(portal, auth)
+    made = await invite(blind, "bo", channel="desk")
+    assert made.status == 201
+    assert b"Reed" not in made.body
+    task = values(made)["invitation"]
+    assert (await call(blind, task, "invite-resend")).status == 200
+    for path in ("Patient/bo", task, "Patient", "Task"):
+        assert (await blind.get(path)).status == 403
+    elsewhere = Caller(portal, a_member_of_staff(permissions=("view",)))
+    assert (await invite(elsewhere, "bo", channel="desk")).status == 403

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fhir_portal.access.authenticate import Callers
-from fhir_portal.access.relation import Relations
+from fhir_portal.access.relation import Relations, works
+from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.sessions import Opened, Sessions, SignedOutMeanwhile
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unauthenticated
@@ -188,7 +189,9 @@ async def test_removal_from_the_staff_ends_it_and_being_added_again_does_not_rev
     desk: Desk,
 ) -> None:
     session = await desk.staff.open(desk.visitor, DERM)
-    await remove_staff(desk.store, account="desk", practice=DERM, now=START)
+    await remove_staff(
+        desk.store, account="desk", practice=DERM, now=START, by=OPERATOR, works=works
+    )
     with pytest.raises(Unauthenticated):
         await desk.callers.held(session.token)
     await keep(desk.store, a_membership())

@@ -102,6 +102,14 @@ class Directory:
         self, account: Any, practice: str, patient: str
     ) -> RecordAccess | None:
         staff = await self.staff_at(account, practice)
+        if staff is None or (staff.permissions and "view" not in staff.permissions):
+            return None
+        return await self.staff_bound_to(account, practice, patient)
+
+    async def staff_bound_to(
+        self, account: Any, practice: str, patient: str
+    ) -> RecordAccess | None:
+        staff = await self.staff_at(account, practice)
         name = self.patients.get(f"{practice}/{patient}")
         if staff is None or name is None:
             return None

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fhir_portal.accounts.account import Account, insert_account
-from fhir_portal.accounts.contacts import Contact
+from fhir_portal.accounts.contacts import Contact, RemovedContact
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.preferences import (
     AlwaysTold,
@@ -107,6 +107,23 @@ async def ada_with(store: Any, *contacts: Contact) -> None:
 
 
 # ---------------------------------------------------------------- an account's contacts
+
+
+async def test_one_that_was_taken_away_gets_notices_and_no_code(store: Any, post: Post) -> None:
+    gone = a_contact("ada", "old@people.example")
+    ends = START + 60
+    await ada_with(store, a_contact("ada", "new@people.example"))
+    await keep(store, RemovedContact(key="r", account="ada", contact=gone, expires=ends))
+    code: dict[str, Any] = {"link_for": "one-time-code/x", "link_attempt": 1}
+    await post.send("code", template="one-time-code", **code)
+    await post.send("linked", template="security-contact-added", **code)
+    await post.send("app")
+    assert await post.work() == ["mail:new@people.example"] * 3
+    await post.send("notice", template="security-contact-added")
+    assert await post.work() == ["mail:new@people.example", "mail:old@people.example"]
+    post.clock.advance(60)
+    await post.send("late", template="security-contact-added")
+    assert await post.work() == ["mail:new@people.example"]
 
 
 async def test_each_verified_contact_of_an_account_gets_a_message(store: Any, post: Post) -> None:

@@ -11,7 +11,7 @@ from fhir_portal.access.log import AccessRow
 from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.credentials import SignIn
-from fhir_portal.accounts.levels import PERMISSIONS
+from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import add_staff
 from fhir_portal.accounts.throttle import Throttle
@@ -135,6 +135,7 @@ class StaffWorld:
                 practitioner=f"Practitioner/{name}",
                 now=self.world.clock(),
                 level=level or name,
+                by=OPERATOR,
             )
         )
 

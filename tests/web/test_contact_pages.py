@@ -12,7 +12,8 @@ from fhir_portal.accounts.account import AccountName, account_named
 from fhir_portal.accounts.contacts import RECOVERY_AFTER_SECONDS, Contact
 from fhir_portal.accounts.one_time_code import Challenge
 from fhir_portal.notify.outbox import OutboxMessage
-from tests.smart.world import Browser, World
+from tests.builders import keep
+from tests.smart.world import PASSWORD, Browser, World
 from tests.web.signing_in import at_security, done, fields_of, forms, post, problem, submit
 
 CONTACTS = "/account/contacts"
@@ -56,6 +57,15 @@ async def proves(world: World, browser: Browser, value: str) -> None:
     await submit(browser, f"{CONTACTS}/prove", code=await code_sent(world))
 
 
+async def a_day_later(world: World) -> None:
+    """Every contact was proved long enough ago."""
+    old = [
+        msgspec.structs.replace(one, recovers_from=world.clock())
+        for one in await world.store.every(Contact)
+    ]
+    await keep(world.store, *old)
+
+
 @pytest.mark.requirement("portal", "S4-09", "S1-12")
 async def test_a_proved_mail_address_is_a_name_to_sign_in_with(world: World) -> None:
     browser = await at_contacts(world)
@@ -96,6 +106,7 @@ async def test_removing_a_contact_takes_its_name_away_and_tells_it(world: World)
     browser = await at_contacts(world)
     await proves(world, browser, NEW)
     await proves(world, browser, PHONE)
+    await a_day_later(world)
     await submit(browser, f"{CONTACTS}/remove")
     assert done(browser) == "It is removed."
     assert await account_named(world.store, NEW) is None
@@ -111,10 +122,36 @@ async def test_the_last_proved_contact_stays(world: World) -> None:
     assert len(await world.store.every(Contact)) == 1
 
 
+async def test_a_contact_is_not_proved_by_a_session_that_was_left_open(world: World) -> None:
+    browser = await at_contacts(world)
+    await adds(browser, NEW)
+    world.clock.advance(301)
+    again = await code_sent(world)
+    await submit(browser, f"{CONTACTS}/prove", code=again)
+    assert browser.page.url.path == "/account/confirm"
+    (contact,) = await world.store.every(Contact)
+    assert contact.verified is None
+    await submit(browser, "/account/confirm", password=PASSWORD)
+    assert browser.page.url.path == f"{CONTACTS}/prove"
+    await submit(browser, f"{CONTACTS}/prove", code=again)
+    assert "You can sign in with it" in done(browser)
+
+
+async def test_a_contact_of_today_does_not_stand_for_one_that_is_removed(world: World) -> None:
+    browser = await at_contacts(world)
+    await proves(world, browser, NEW)
+    await a_day_later(world)
+    await proves(world, browser, PHONE)
+    await submit(browser, f"{CONTACTS}/remove")
+    assert "nobody could reach you" in browser.text
+    assert len(await world.store.every(Contact)) == 2
+
+
 async def test_ones_own_user_name_stays_when_it_was_a_contact(world: World) -> None:
     browser = await at_contacts(world)
     await proves(world, browser, "mara@example.org")
     await proves(world, browser, PHONE)
+    await a_day_later(world)
     await submit(browser, f"{CONTACTS}/remove")
     assert await account_named(world.store, "mara@example.org") == world.mara
 
@@ -126,6 +163,7 @@ async def test_a_name_of_another_account_stays_theirs(world: World) -> None:
     assert "You cannot sign in with it" in done(browser)
     assert await account_named(world.store, NEW) == other
     await proves(world, browser, PHONE)
+    await a_day_later(world)
     await submit(browser, f"{CONTACTS}/remove")
     assert await account_named(world.store, NEW) == other
 
@@ -174,9 +212,13 @@ async def test_a_code_is_over_after_ten_minutes(world: World) -> None:
     browser = await at_contacts(world)
     await adds(browser, NEW)
     right = await code_sent(world)
-    world.clock.advance(600)
+    world.clock.advance(400)
+    await submit(browser, f"{CONTACTS}/prove", code="0000 0000")  # a fresh proof first
+    await submit(browser, "/account/confirm", password=PASSWORD)
+    world.clock.advance(200)
     await submit(browser, f"{CONTACTS}/prove", code=right)
     assert browser.page.status_code == 403
+    assert "That is not the code" in problem(browser)
 
 
 async def test_adding_and_removing_need_a_fresh_proof(world: World) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fhir_portal.access.relation import Relations
+from fhir_portal.access.relation import Relations, works
+from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice as PracticeRow
 from fhir_portal.accounts.staff import add_staff
 from fhir_portal.fhir.errors import FhirError, Unauthenticated
@@ -22,6 +23,7 @@ from fhir_portal.smart.revocation import remove_staff
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import TokenFamily, token_hash
 from fhir_portal.web.pages.apps import APPS, apps_router
+from tests.builders import changed, keep
 from tests.smart.launching import (
     AT_FAMILY,
     AT_SKIN,
@@ -46,6 +48,7 @@ from tests.smart.world import (
     own_record,
     query_of,
 )
+from tests.staff import a_level, a_membership
 from tests.web.signing_in import submit
 
 STANDALONE = "openid fhirUser offline_access user/Patient.rs user/Observation.rs"
@@ -464,7 +467,14 @@ async def test_the_token_reads_patient_visit_and_user(
     """Planted fault: a staff's ``patient/`` token gets the context ``user``."""
     world, rowan = practice.world, practice.rowan.key
     relations = Relations(world.store, world.clock)
-    for name in ("records_of", "record_of", "staff_of", "staff_at", "staff_record_of"):
+    for name in (
+        "records_of",
+        "record_of",
+        "staff_of",
+        "staff_at",
+        "staff_record_of",
+        "staff_bound_to",
+    ):
         monkeypatch.setattr(world.directory, name, getattr(relations, name))
 
     async def begin(transaction: Any) -> None:
@@ -475,6 +485,7 @@ async def test_the_token_reads_patient_visit_and_user(
             practice="skin",
             practitioner="Practitioner/rowan",
             now=world.clock(),
+            by=OPERATOR,
         )
 
     await world.store.transact(begin)
@@ -495,9 +506,58 @@ async def test_the_token_reads_patient_visit_and_user(
     assert await read(tokens["fhirUser"].partition("/fhir/")[2]) == 200
     assert await read(KIT) == kits
     assert await read("Patient/elsewhere") == 404
-    await remove_staff(world.store, account=rowan, practice="skin", now=world.clock())
+    await remove_staff(
+        world.store, account=rowan, practice="skin", now=world.clock(), by=OPERATOR, works=works
+    )
     with pytest.raises(Unauthenticated):
         await world.portal.callers.of(tokens["access_token"])
+
+
+async def test_a_bound_token_of_staff_stands_while_their_level_lacks_view(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/fhir`, introspection and refresh agree; what an app was given conveys what the level does.
+
+    Once they are off the staff it ends.
+    """
+    world, rowan = practice.world, practice.rowan.key
+    relations = Relations(world.store, world.clock)
+    for name in ("records_of", "record_of", "staff_of", "staff_at", "staff_record_of"):
+        monkeypatch.setattr(world.directory, name, getattr(relations, name))
+    monkeypatch.setattr(world.directory, "staff_bound_to", relations.staff_bound_to)
+    member = a_membership(rowan, "skin", "rowan", "read")
+    await keep(world.store, PracticeRow(key="skin", name="Hillside Dermatology"), member)
+    await keep(world.store, a_level("blind", "invite", practice="skin"))
+    app = await patient_app(world)
+    scope = f"{PATIENT_SCOPE} offline_access"
+    tokens = await practice.tokens(await practice.launch(), app=app, scope=scope)
+
+    async def shown(token: str) -> Any:
+        return (await app.post("/oauth/introspect", {"token": token})).json()
+
+    async def read() -> int:
+        try:
+            auth = await world.portal.callers.of(tokens["access_token"])
+            return (await world.portal.perform(FhirRequest("read", "Patient", "mara"), auth)).status
+        except FhirError as error:
+            return error.status
+
+    for level, status in (("read", 200), ("blind", 403), ("read", 200)):
+        await keep(world.store, changed(member, level=level))
+        for _ in range(2):
+            assert await read() == status
+            for kind in ("access_token", "refresh_token"):
+                assert (await shown(tokens[kind]))["active"] is True
+            response = await app.refresh(tokens["refresh_token"])
+            assert response.status_code == 200, response.text
+            tokens = response.json()
+            assert "Mara" not in response.text
+    await remove_staff(
+        world.store, account=rowan, practice="skin", now=world.clock(), by=OPERATOR, works=works
+    )
+    assert await read() == 401
+    assert await shown(tokens["refresh_token"]) == {"active": False}
+    assert (await app.refresh(tokens["refresh_token"])).status_code == 400
 
 
 # --- the page of connected apps ----------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fhir_portal.accounts.levels import PERMISSIONS, level_of
+from fhir_portal.access.relation import works
+from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS, level_of
 from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.smart.revocation import remove_staff
 from tests.builders import a_practitioner
@@ -239,6 +240,9 @@ async def test_a_member_is_given_another_level(staff: StaffWorld) -> None:
     await submit(browser, MEMBERS, nth=row(browser, READER), level=DESK)
     assert "was changed" in browser.text
     assert await level_now(staff, READER) == DESK
+    (line,) = [one for one in await staff.rows() if one.interaction == "$staff-level"]
+    assert (line.record, line.what, line.detail) == ("", f"Practitioner/{READER}", f"level={DESK}")
+    assert line.agent == f"Practitioner/{ADMIN}"
 
 
 async def test_a_member_whose_level_changed_meanwhile_keeps_that(staff: StaffWorld) -> None:
@@ -269,7 +273,9 @@ async def test_who_was_removed_meanwhile_is_told_so(staff: StaffWorld) -> None:
     browser = await staff.at(MEMBERS)
     nth = row(browser, READER)
     key = await staff.account_key(READER)
-    await remove_staff(staff.world.store, account=key, practice=SKIN, now=0.0)
+    await remove_staff(
+        staff.world.store, account=key, practice=SKIN, now=0.0, by=OPERATOR, works=works
+    )
     await submit(browser, MEMBERS, nth=nth, level=DESK)
     assert "not on the staff" in problem(browser)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.access.relation import works
+from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.smart.client import disable_client, withdraw_approval
 from fhir_portal.smart.revocation import disable_account, remove_staff
@@ -159,7 +161,12 @@ async def test_signing_out_closes_the_pages(staff: StaffWorld) -> None:
 async def test_a_removed_member_sees_nothing_more(staff: StaffWorld) -> None:
     browser = await staff.at(FIND, DESK)
     await remove_staff(
-        staff.world.store, account=await staff.account_key(DESK), practice=SKIN, now=0.0
+        staff.world.store,
+        account=await staff.account_key(DESK),
+        practice=SKIN,
+        now=0.0,
+        by=OPERATOR,
+        works=works,
     )
     await submit(browser, FIND, name="Quill")
     assert browser.page.status_code == 403

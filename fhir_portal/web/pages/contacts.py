@@ -53,7 +53,10 @@ _WRONG: Final = (
     "That is not the code that we sent last, or it is over: each is good for ten minutes and five "
     "tries. Look again, or have a new one sent."
 )
-_LAST: Final = "Without it nobody could reach you. Add another one and prove it first."
+_LAST: Final = (
+    "Without it nobody could reach you. Add another one and prove it first: a day after that you "
+    "can remove this one."
+)
 _MOST: Final = "You have as many contacts as an account can have. Remove one first."
 
 _log = structlog.get_logger(__name__)
@@ -147,11 +150,16 @@ class ContactPages:
         browser = await self._cookies.browser(request)
         if browser.visitor.account is None:
             raise SignedOutMeanwhile
-        return await self._prove_page(browser, _query(request).get("challenge", ""))
+        challenge = _query(request).get("challenge", "")
+        if not challenge:  # they come back from a confirmation, which keeps no query
+            challenge = await self._own.latest(browser.visitor)
+        return await self._prove_page(browser, challenge)
 
     async def prove(self, request: Request) -> Response:
         browser, form = await self._posted(request, PROVE)
         challenge = form.get("challenge", "")
+        if sent := await self._step_up.to(browser, FRESH, then=PROVE):
+            return sent
         try:
             proved = await self._own.prove(browser.visitor, challenge, form.get("code", ""))
         except (WrongOneTimeCode, Spent):

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.operations import OPERATIONS
+from fhir_portal.access.relation import works
 from fhir_portal.accounts.level_changes import (
     Edit,
     change_levels,
@@ -122,6 +123,7 @@ class LevelPages:
                     edits,
                     by=editor(here),
                     now=self._desk.clock(),
+                    works=works,
                 ),
             )
         except LevelRefused as refused:
@@ -190,7 +192,7 @@ class LevelPages:
             return await self._list(here, problem="That changes nothing.")
         try:
             differences = await preview(
-                self._desk.store, here.session.practice, edits, by=editor(here)
+                self._desk.store, here.session.practice, edits, by=editor(here), works=works
             )
         except LevelRefused as refused:
             return await self._list(here, problem=_words(refused))

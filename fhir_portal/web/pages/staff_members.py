@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urlencode
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.access.relation import name_of
+from fhir_portal.access.log import STAFF_LEVEL
+from fhir_portal.access.relation import name_of, works
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.levels import LevelRefused, folded_name, levels_of
 from fhir_portal.accounts.staff import NotStaff, StaffMember, set_level, staff_of_practice
@@ -60,6 +62,8 @@ class MemberPages:
                     account=member.account,
                     level=wanted,
                     by=editor(here),
+                    now=self._desk.clock(),
+                    works=works,
                     seen=form.get("seen", ""),
                 ),
             )
@@ -68,7 +72,9 @@ class MemberPages:
         except LevelRefused as refused:
             text = str(refused)
             return await self._list(here, problem=f"{text[:1].upper()}{text[1:]}.")
-        await self._desk.note(here, "update", member.practitioner, f"access level: {wanted}")
+        await self._desk.note(
+            here, STAFF_LEVEL, member.practitioner, urlencode({"level": folded_name(wanted)})
+        )
         _log.info("access level given", practice=practice)
         return redirect(f"{MEMBERS}?done=1")
 
