@@ -24,8 +24,8 @@ class Leaking:
         self._row = row
 
     async def read(self, key: ResourceKey, visible: Visibility) -> Any:
-        assert key
-        assert visible
+        assert isinstance(key, ResourceKey)
+        assert isinstance(visible, Visibility)
         return self._row
 
 
