@@ -861,3 +861,20 @@ async def test_whose_proof_is_not_done_learns_of_no_user_name(town: Town) -> Non
     )
     (activation,) = await town.world.store.every(Activation)
     assert "username" not in activation.typed
+
+
+async def test_a_link_of_an_expired_invitation_that_was_taken_back_brings_no_new_one(
+    town: Town,
+) -> None:
+    invitation = await town.invite()
+    town.world.clock.advance(73 * 3600)
+    await town.end(invitation, "expired")
+    await town.end(invitation, "revoked")
+    link = town.of(invitation).link
+    browser = town.browser()
+    await browser.open(f"/activate/{link}")
+    await fill(browser, f"/activate/{link}/again")
+    assert browser.page.status_code == 200
+    stored = await town.stored(invitation)
+    assert (stored.state, stored.attempt) == ("revoked", 1)
+    assert await town.messages() == []
