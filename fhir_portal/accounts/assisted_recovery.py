@@ -23,7 +23,7 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import Contact, contacts_of, verified_contacts
 from fhir_portal.accounts.notice import Notices
 from fhir_portal.accounts.passkeys import Passkey
-from fhir_portal.accounts.staff import StaffMember
+from fhir_portal.accounts.staff import StaffMember, staff_of_account
 from fhir_portal.accounts.totp import Totp
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
@@ -149,9 +149,9 @@ class AssistedRecoveries:
         now = self.clock()
         there = await contacts_of(transaction, account.key)
         half: Half = "contact" if any(_gets_codes(one, now) for one in there) else "birth-date"
-        has_second = await _has_second(transaction, account.key)
+        second = await has_second(transaction, account.key)
         staff = bool(await transaction.find(StaffMember, "account", account.key, limit=1))
-        high_risk = staff or is_proxy or account.role in ("staff", "admin") or has_second
+        high_risk = staff or is_proxy or account.role in ("staff", "admin") or second
         told = bool(await verified_contacts(transaction, account.key))
         waits = told and (high_risk or half == "birth-date")
         opens_at = now + NOTICE_SECONDS if waits else now
@@ -169,7 +169,7 @@ class AssistedRecoveries:
             opens_at=opens_at,
             half=half,
             needs_approval=high_risk or half == "birth-date",
-            removes_second=has_second,
+            removes_second=second,
         )
         await end_assisted(transaction, account.key, practice)
         await transaction.insert(recovery)
@@ -264,9 +264,13 @@ async def reopen(transaction: RecordTransaction, account: Account, practice: str
     return open_again
 
 
-def closed_after(account: Account, practice: str) -> tuple[str, ...]:
-    """Return the practices whose records are closed once ``practice`` helped to recover."""
+async def closed_after(reader: RecordReader, account: Account, practice: str) -> tuple[str, ...]:
+    """Return the practices whose records are closed once ``practice`` helped to recover.
+
+    They are closed for the owner as a patient, and as a member of staff.
+    """
     others = [one.partition("/")[0] for one in account.persons]
+    others += sorted(one.practice for one in await staff_of_account(reader, account.key))
     closed = dict.fromkeys((*account.closed_at, *others))
     return tuple(one for one in closed if one != practice)
 
@@ -280,7 +284,8 @@ def _gets_codes(contact: Contact, now: float) -> bool:
     return contact.recovers(now) and contact.bounced is None
 
 
-async def _has_second(reader: RecordReader, account: str) -> bool:
+async def has_second(reader: RecordReader, account: str) -> bool:
+    """Whether an account has an authenticator app or a passkey."""
     if await reader.get(Totp, account) is not None:
         return True
     return bool(await reader.find(Passkey, "account", account, limit=1))

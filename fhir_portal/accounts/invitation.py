@@ -402,9 +402,12 @@ async def end(
     now: float,
     account: str | None = None,
 ) -> Invitation:
-    """End an invitation; its secrets lead nowhere. Raises `NotUsable` if it has ended already."""
+    """End an invitation; its secrets lead nowhere. Raises `NotUsable` if it has ended already.
+
+    One that expired can be taken back still: its link would bring a new one.
+    """
     found = await transaction.get(Invitation, invitation.key)
-    if found is None or found.state not in LIVE:
+    if found is None or found.state not in LIVE | ({"expired"} if state == "revoked" else set()):
         raise NotUsable
     if state == "redeemed" and (found.attempt != invitation.attempt or not found.is_usable(now)):
         raise NotUsable

@@ -29,6 +29,7 @@ from fhir_portal.accounts.contacts import (
 )
 from fhir_portal.accounts.notice import CodeSender, Notices
 from fhir_portal.accounts.one_time_code import Challenge, OneTimeCodes
+from fhir_portal.accounts.recovery import end_recoveries
 from fhir_portal.accounts.sessions import (
     Sessions,
     SignedOutMeanwhile,
@@ -159,6 +160,7 @@ class OwnContacts:
         async def change(transaction: RecordTransaction) -> None:
             await still_signed_in(transaction, visitor, now)
             contact = await remove_contact(transaction, account.key, key, now=now)
+            await end_recoveries(transaction, account.key)  # a code may be on its way there
             await remove_alias(transaction, account, contact.value)
             if contact.verified is not None:
                 await others(transaction)

@@ -26,6 +26,7 @@ from fhir_portal.accounts.assisted_recovery import (
     NotYetOpen,
     closed_after,
     end_assisted,
+    has_second,
 )
 from fhir_portal.accounts.contacts import (
     Contact,
@@ -424,9 +425,8 @@ class Recoveries:
         now = sessions.clock()
         changed = msgspec.structs.replace(account, password_hash=password_hash, renewal=None)
         if recovery.assisted is not None:
-            changed = msgspec.structs.replace(
-                changed, closed_at=closed_after(account, recovery.practice)
-            )
+            closed = await closed_after(sessions.store, account, recovery.practice)
+            changed = msgspec.structs.replace(changed, closed_at=closed)
         tell = self.door.notices.about(account, "account-recovered", now=now)
         remind = self.messages.username(account, once=recovery.key, now=now)
 
@@ -511,6 +511,8 @@ class Recoveries:
             found.check(self.door.sessions.clock())
         except (NoSuchRecovery, NotYetOpen):
             raise RecoveryOver from None
+        if not found.removes_second and await has_second(reader, found.account):
+            raise RecoveryOver  # added since staff started this, for which nobody approved
         return found
 
     async def _asks_second(self, account: str) -> bool:

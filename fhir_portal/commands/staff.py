@@ -30,6 +30,7 @@ from fhir_portal.accounts.account import (
     insert_account,
     new_account,
 )
+from fhir_portal.accounts.assisted_recovery import reopen
 from fhir_portal.accounts.credentials import Passwords, UnacceptablePassword
 from fhir_portal.accounts.levels import OPERATOR, READ, LevelRefused, level_of, levels_of
 from fhir_portal.accounts.practice import Practice
@@ -151,6 +152,8 @@ def add(
         async def keep(transaction: RecordTransaction) -> StaffMember:
             if account is None:
                 await insert_account(transaction, added)
+            else:
+                await _open_again(transaction, added.key, practice)
             return await add_staff(
                 transaction,
                 account=added.key,
@@ -348,6 +351,18 @@ def _asked() -> str:
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         return password
     return sys.stdin.readline().rstrip("\r\n")
+
+
+async def _open_again(transaction: RecordTransaction, account: str, practice: str) -> None:
+    """Open a practice to who comes back on its staff after another one helped with their account.
+
+    Of who is known there as a patient, too, that is to be proved first: by an invitation.
+    """
+    found = await transaction.get(Account, account)
+    if found is None or practice not in found.closed_at:
+        return
+    if all(one.partition("/")[0] != practice for one in found.persons):
+        await reopen(transaction, found, practice)
 
 
 async def _new_account(

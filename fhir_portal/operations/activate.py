@@ -71,7 +71,7 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import NOBODY, to_address
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.invitation_task import follow, progress
-from fhir_portal.operations.inviting import SENT_BY_US, expire_later, send
+from fhir_portal.operations.inviting import SENT_BY_US, expire_later, may_be_invited, send
 from fhir_portal.operations.inviting import Way as InvitationWay
 from fhir_portal.operations.matching import Match, Said, match
 from fhir_portal.operations.on_file import OnFile, contacts_on_file
@@ -375,9 +375,17 @@ class Activations:
             is_over = there.state == "expired" or there.state in invitations.LIVE
             if not is_over or now < there.ends:
                 return
+            if not (await policy_of(transaction, there.practice)).portal:
+                return
             medium, code = SENT_BY_US.get(there.channel), there.code_by
-            if medium is None or code == "hand" or not there.code_to:
-                # A new link makes the code void that the person was given: only staff can help.
+            is_sent = medium is not None and bool(there.code_to)
+            if (
+                code == "hand"
+                or not is_sent
+                or not await self._is_as_it_was(transaction, there, now)
+            ):
+                # A new link makes the code void that the person was given, and where a contact is
+                # not on file any more somebody else may have it: only staff can help.
                 await ask_for_help(
                     transaction,
                     there.practice,
@@ -394,6 +402,7 @@ class Activations:
                 ends=now + LIFETIME,
                 channel=there.channel,
                 to=there.to,
+                is_named=there.is_named,
                 code_by=code,
                 code_to=there.code_to,
                 now=now,
@@ -407,6 +416,19 @@ class Activations:
             await store.transact(again)
         except (NotUsable, invitations.AlreadyInvited):
             return
+
+    async def _is_as_it_was(
+        self, transaction: ResourceTransaction, invitation: Invitation, now: float
+    ) -> bool:
+        """Whether who was invited may be still, and is reached as they were."""
+        key = ResourceKey.parse(invitation.persons[0])
+        visible = Visibility.of_server(key.type, practice=invitation.practice)
+        row = await transaction.read(key, visible)
+        tree = json.parse(row.body) if row is not None and not row.deleted else {}
+        policy = await policy_of(transaction, invitation.practice)
+        there = {one.value for one in contacts_on_file(tree, country=policy.country, now=now)}
+        to_is_known = invitation.is_named or invitation.to in there
+        return may_be_invited(tree) and to_is_known and invitation.code_to in there
 
     # --- going on ------------------------------------------------------------------------------
 
@@ -593,7 +615,11 @@ class Activations:
         return await self._stepped(activation, after)
 
     async def choose_name(self, activation: Activation, username: str) -> Activation:
-        """Keep the user name somebody wants; see `name_for`."""
+        """Keep the user name somebody wants; see `name_for`.
+
+        Raises `ActivationOver` besides, while something is still to be proved.
+        """
+        await self._require_ready(activation)
         await self.name_for(activation, username)
         typed = {**activation.typed, "username": username}
         return await self._stepped(activation, msgspec.structs.replace(activation, typed=typed))

@@ -73,7 +73,7 @@ async def attempt_again(
     practice = await practice_of(transaction, call.auth.practice)
     policy = await policy_of(transaction, practice.key)
     author = Author.of(call.auth, practice)
-    if author.beginner not in policy.invited_by:
+    if not policy.lets_invite(author.beginner):
         message = "this practice does not let you begin an invitation"
         raise Forbidden(message)
     now = call.server.clock()

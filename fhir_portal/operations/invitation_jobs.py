@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.invitation import Invitation, LiveInvitation
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import FhirError, TooManyRequests, Unavailable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
@@ -23,7 +26,7 @@ from fhir_portal.operations.inviting import (
     invitation_secrets,
     invite,
 )
-from fhir_portal.operations.on_file import account_of_record
+from fhir_portal.operations.on_file import account_of_record, last_day_under
 from fhir_portal.resources.event_rules import INVITE
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -87,6 +90,11 @@ async def _to_be_invited(
     invitee = f"{practice.key}/{key}"
     row = await transaction.read(key, Visibility.of_server("Patient", practice=practice.key))
     if row is None or row.deleted or not set(policy.invite_channels) & SENT_BY_US.keys():
+        return None
+    # A child's contacts are its parents': to its own record nobody is invited by a machine.
+    under_age = last_day_under(policy.adult_age, json.parse(row.body).get("birthDate"))
+    today = datetime.fromtimestamp(server.clock(), ZoneInfo(practice.zone)).date().isoformat()
+    if under_age is None or today <= under_age:
         return None
     if await transaction.get(NoMoreInvitations, invitee) is not None:
         return None

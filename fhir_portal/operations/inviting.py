@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import (
     InvalidContact,
     Medium,
@@ -240,7 +241,9 @@ class _Inviting:
         if not may_be_invited(tree):
             message = "this Patient is recorded as deceased"
             raise Unprocessable(message)
-        if await account_of_record(self.transaction, self.practice.key, row.key) is not None:
+        known = await account_of_record(self.transaction, self.practice.key, row.key)
+        account = await self.transaction.get(Account, known or "")
+        if known and (account is None or self.practice.key not in account.closed_at):
             message = "this person has an account; help them back into it instead"
             raise Conflict(message)
         return str(row.key), tree

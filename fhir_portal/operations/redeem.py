@@ -27,7 +27,7 @@ from fhir_portal.accounts.account import (
 )
 from fhir_portal.accounts.activation import Activation, ActivationOver
 from fhir_portal.accounts.assisted_recovery import reopen
-from fhir_portal.accounts.assurance import Evidence, higher, level_of, reaches
+from fhir_portal.accounts.assurance import LEAST, Evidence, higher, level_of, reaches
 from fhir_portal.accounts.contacts import (
     Contact,
     Medium,
@@ -48,6 +48,7 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
 from fhir_portal.operations.invitation_task import activate_grants, follow
+from fhir_portal.operations.inviting import may_be_invited
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -85,6 +86,10 @@ class AlreadyTaken(Exception):
     """Another account is this person at the practice already."""
 
 
+class ClosedHere(Exception):
+    """The practice's records are closed for the account, and this does not prove its owner."""
+
+
 @dataclass(frozen=True, slots=True)
 class Redemption:
     """What is to be redeemed, and for whom.
@@ -111,6 +116,8 @@ async def redeem(server: Server, collaborators: Collaborators, redemption: Redem
         ActivationOver: the activation was used, changed or is over; or too little was proved.
         NotUsable: the invitation was redeemed, revoked, sent again, or is over.
         AlreadyTaken: the person at the practice is another account's.
+        ClosedHere: the account was recovered with another practice's help, and what was proved is
+        not that it belongs to who this practice knows as its owner.
         DuplicateAccount, InvalidUsername, SignedOutMeanwhile: about the account.
     """
     now, before = server.clock(), redemption.activation
@@ -195,6 +202,8 @@ class _Work:
         if account is None or account.disabled:
             raise UnknownAccount(redemption.account.key)
         if practice.key in account.closed_at:
+            if not await self._is_its_owner(transaction, account):
+                raise ClosedHere
             account = await reopen(transaction, account, practice.key)
         account, person = await self._person(transaction, account, practice, persons)
         changed = [f"{person.key}/_history/{person.version}"]
@@ -242,7 +251,7 @@ class _Work:
         for patient, person in zip(before.patients, before.persons, strict=True):
             key = local_target(person)
             tree = await self._resource(transaction, key) if key is not None else None
-            if key is None or tree is None or tree.get("active") is False:
+            if key is None or tree is None or not may_be_invited(tree):
                 raise NotUsable
             least = policy.assurance if key.type == "Patient" else policy.assurance_for_others
             of = person if key.type == "Patient" else (tree.get("patient") or {}).get("reference")
@@ -252,6 +261,24 @@ class _Work:
                 raise ActivationOver
             found.append((key, tree))
         return found
+
+    async def _is_its_owner(self, transaction: ResourceTransaction, account: Account) -> bool:
+        """Whether what was proved is to be whom the practice knows the account's owner as.
+
+        Anybody else's record, such as that of whoever got hold of the account, proves nothing
+        about its owner.
+        """
+        practice = self.auth.practice
+        own = next((p for p in account.persons if p.partition("/")[0] == practice), None)
+        if own is None:
+            return False
+        tree = await self._resource(transaction, ResourceKey.parse(own.partition("/")[2]))
+        known = {
+            (link.get("target") or {}).get("reference")
+            for link in (tree or {}).get("link") or ()
+            if reaches(link.get("assurance"), LEAST)
+        }
+        return not known.isdisjoint(self.redemption.activation.persons)
 
     async def _person(
         self,
@@ -358,11 +385,13 @@ class _Work:
         )
 
     async def _contacts(self, transaction: ResourceTransaction, account: Account) -> None:
+        is_news = False
         for contact in self.proved:
             try:
                 kept = await add_contact(transaction, contact)
             except TooManyContacts:
                 continue
+            is_news = is_news or kept.verified is None
             await verify_contact(
                 transaction,
                 account.key,
@@ -374,6 +403,16 @@ class _Work:
                 await add_alias(transaction, account.key, kept.value)
         for contact in self.unproved:
             await add_contact(transaction, contact)
+        if is_news and not self.redemption.is_new:
+            await outbox.enqueue(
+                transaction,
+                key=f"contact-added.{self.once}",
+                practice=self.auth.practice,
+                channel="mail",
+                to=to_account(account.key),
+                template="security-contact-added",
+                now=self.now,
+            )
 
     async def _tell(self, transaction: ResourceTransaction, account: Account) -> None:
         """Tell the owner, and every contact that the practice has of the person."""

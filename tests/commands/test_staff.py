@@ -334,3 +334,21 @@ def test_the_last_administrator_goes_only_if_the_operator_says_so(command: Seque
     assert at("elm") == "Practitioner/lark"
     told(*command, "--even-last")
     assert at("elm") is None
+
+
+@pytest.mark.parametrize(("persons", "closed"), [((), ()), (("elm/Person/mara",), ("elm",))])
+def test_who_comes_back_on_the_staff_is_let_in_again(
+    persons: tuple[str, ...], closed: tuple[str, ...]
+) -> None:
+    """Another practice helped with the account; a patient's own proof is to be repeated first."""
+
+    async def recovered(store: Any) -> None:
+        made = an_account("mara", *persons, password_hash="h", closed_at=("elm",))
+        await keep(store, made, AccountName(key="mara", account=made.key))
+
+    inside(recovered)
+    new = ("add", "mara", "--practice", "elm", "--practitioner", "Practitioner/lark")
+    told(*new, "--existing-account", said="")
+    kept = account("mara")
+    assert kept is not None
+    assert kept.closed_at == closed

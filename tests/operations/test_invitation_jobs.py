@@ -155,3 +155,17 @@ async def test_a_job_that_is_done_twice_invites_once(
 
 def test_other_types_have_no_rule() -> None:
     assert set(EVENT_RULES) == {"Appointment", "Patient"}
+
+
+@pytest.mark.parametrize("born", ["2013-01-01", "2013", None])
+async def test_nobody_is_invited_by_a_rule_to_the_record_of_a_child(
+    booking: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock, born: str | None
+) -> None:
+    """The contacts are a parent's, who would see as the child itself what is kept from parents."""
+    teen = a_patient("teen", telecom=[mail("parent@mail.example")], birthDate=born)
+    await ehr.store(
+        {name: value for name, value in teen.items() if value is not None},
+        an_appointment("visit", of=["teen"]),
+    )
+    assert await work(portal, booking, clock) == len(await due(booking)) == 2
+    assert await booking.every(Invitation) == []

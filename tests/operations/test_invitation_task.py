@@ -49,6 +49,7 @@ from tests.operations.invitations import (
     FATHER,
     NAN,
     call,
+    decided,
     invite,
     invited,
     messages,
@@ -491,3 +492,14 @@ async def test_a_clock_that_goes_back_ends_nothing_early(
     assert await work(portal, practice, clock) == 0
     assert await status(desk, made["invitation"]) == ("requested", "queued")
     assert len(await practice.every(Job)) == 1
+
+
+@pytest.mark.parametrize("operation", ["invite-resend", "print-instructions"])
+async def test_while_the_portal_is_off_nothing_is_sent_again(
+    practice: EmbeddedStore, desk: Caller, operation: str
+) -> None:
+    made = await invited(desk, "bo")
+    sent = await messages(practice)
+    await decided(practice, portal="off")
+    assert_outcome(await call(desk, made["invitation"], operation), 403, "forbidden")
+    assert await messages(practice) == sent

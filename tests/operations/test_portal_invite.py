@@ -21,6 +21,7 @@ from fhir_portal.portal import Portal
 from fhir_portal.web.errors import refusal
 from tests.builders import (
     DERM,
+    FAMILY,
     START,
     Caller,
     Clock,
@@ -29,8 +30,10 @@ from tests.builders import (
     a_patient,
     a_proxy,
     a_related_person,
+    an_account,
     an_ehr,
     assert_outcome,
+    keep,
     oneself,
 )
 from tests.operations.conftest import mail, mobile
@@ -646,3 +649,13 @@ async def test_who_may_invite_and_not_view_invites_and_reads_nothing(
         assert (await blind.get(path)).status == 403
     elsewhere = Caller(portal, a_member_of_staff(permissions=("view",)))
     assert (await invite(elsewhere, "bo", channel="desk")).status == 403
+
+
+async def test_who_has_to_be_proved_anew_is_invited_though_they_have_an_account(
+    practice: EmbeddedStore, desk: Caller
+) -> None:
+    """Another practice helped them back into their account, and this one's records are closed."""
+    await keep(practice, an_account("ada", f"{DERM}/Person/ada", closed_at=(FAMILY,)))
+    assert_outcome(await invite(desk, "ada", channel="desk"), 409, "conflict")
+    await keep(practice, an_account("ada", f"{DERM}/Person/ada", closed_at=(DERM,)))
+    await invited(desk, "ada", channel="desk")

@@ -15,15 +15,17 @@ import pytest
 from fhir_portal.accounts import invitation as invitations
 from fhir_portal.accounts.account import Account, AccountPerson
 from fhir_portal.accounts.activation import Activation
+from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.invitation import TRIES, Invitation, InvitationSecret
 from fhir_portal.accounts.one_time_code import Challenge
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.accounts.spoken_code import read_signs
+from fhir_portal.accounts.step_up import FIVE_MINUTES
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.web.pages.activation import NOT_MATCHED, WRONG_CODE
-from tests.builders import DERM, FAMILY, a_patient, a_person, a_practice, keep
+from tests.builders import DERM, FAMILY, a_patient, a_person, a_practice, a_task, keep
 from tests.web.activating import ADA, GOOD, MAIL, PHONE, Town, fill, words
 from tests.web.signing_in import fields_of, forms, post, problem
 
@@ -741,3 +743,138 @@ def test_practice_ids_differ_and_have_a_sign_to_check() -> None:
         assert read_signs(practice_id, 6) == practice_id
         wrong = practice_id[:-1] + ("2" if practice_id[-1] != "2" else "3")
         assert read_signs(wrong, 6) is None
+
+
+# --- what is between invitation and account ------------------------------------------------------
+
+
+async def test_a_record_of_another_person_does_not_open_what_was_closed(town: Town) -> None:
+    """Who got Ada's account by another practice's help is a patient here as well, and invited."""
+    browser = town.browser()
+    await town.by_link(browser, await town.invite())
+    await town.create(browser)
+    account = await town.account()
+    assert account is not None
+    await keep(town.world.store, msgspec.structs.replace(account, closed_at=(DERM,)))
+    await town.ehr.store(a_task("t-bo", of="bo"))
+    bo = await town.invite(
+        "t-bo", patients=("Patient/bo",), persons=("Patient/bo",),
+        to="bo@mail.example", code_to="+13125550143",
+    )  # fmt: skip
+    before = await made(town)
+    await town.by_link(browser, bo, month="1", day="31", year="1950")
+    await fill(browser, "/activate/account/add")
+    assert browser.page.status_code == 403
+    assert "has to prove" in browser.page.text
+    assert await town.records() == ()
+    assert await made(town) == before
+    assert (await town.stored(bo)).state != "redeemed"
+
+
+async def test_whoever_found_a_browser_signed_in_adds_nothing_to_the_account(town: Town) -> None:
+    """A proved mailbox helps to recover the account: it takes what adding a contact takes."""
+    browser = town.browser()
+    await town.by_link(browser, await town.invite())
+    await town.create(browser)
+    await town.ehr.store(a_task("t-bo", of="bo"))
+    bo = await town.invite(
+        "t-bo", patients=("Patient/bo",), persons=("Patient/bo",),
+        to="bo@mail.example", code_to="+13125550143",
+    )  # fmt: skip
+    town.world.clock.advance(FIVE_MINUTES + 1)
+    await town.by_link(browser, bo, month="1", day="31", year="1950")
+    await fill(browser, "/activate/account/add")
+    assert browser.page.url.path == "/account/confirm"
+    assert {one.patient for one in await town.records()} == {"Patient/ada"}
+    assert await town.world.store.find(Contact, "value", "bo@mail.example") == []
+
+
+async def test_contacts_are_told_that_a_contact_came_with_a_record(town: Town) -> None:
+    browser = town.browser()
+    await town.by_link(browser, await town.invite())
+    await town.create(browser)
+    await town.by_link(browser, await town.invite_mother(to="other@mail.example"))
+    await fill(browser, "/activate/account/add")
+    told = [one.template for one in await town.messages()]
+    assert told.count("security-contact-added") == 1
+
+
+async def test_nobody_activates_for_whoever_died_meanwhile(town: Town) -> None:
+    browser = town.browser()
+    await town.by_link(browser, await town.invite())
+    await town.ehr.store(a_patient("ada", deceasedDateTime="2026-01-01"))
+    before = await made(town)
+    await town.create(browser)
+    assert browser.page.status_code == 403
+    assert await made(town) == before
+
+
+@pytest.mark.parametrize("what", ["portal off", "contact gone", "code's contact gone", "inactive"])
+async def test_a_link_that_is_over_brings_no_new_one_where_staff_would_not_send_one(
+    town: Town, what: str
+) -> None:
+    invitation = await town.invite()
+    telecom = [
+        {"system": "email", "value": MAIL},
+        {"system": "phone", "use": "mobile", "value": PHONE},
+    ]
+    if what == "portal off":
+        await town.decide(portal=False)
+    elif what == "inactive":
+        await town.ehr.store(a_patient("ada", telecom=telecom, active=False))
+    else:
+        del telecom[0 if what == "contact gone" else 1]
+        await town.ehr.store(a_patient("ada", telecom=telecom))
+    town.world.clock.advance(73 * 3600)
+    browser = town.browser()
+    await browser.open(f"/activate/{town.of(invitation).link}")
+    await fill(browser, f"/activate/{town.of(invitation).link}/again")
+    assert browser.page.status_code == 200
+    assert (await town.stored(invitation)).attempt == 1
+    assert await town.messages() == []
+
+
+async def test_a_link_to_a_contact_that_staff_named_is_renewed_to_it(town: Town) -> None:
+    invitation = await town.invite(to="named@mail.example", is_named=True)
+    town.world.clock.advance(73 * 3600)
+    browser = town.browser()
+    await browser.open(f"/activate/{town.of(invitation).link}")
+    await fill(browser, f"/activate/{town.of(invitation).link}/again")
+    again = await town.stored(invitation)
+    assert (again.attempt, again.to, again.is_named) == (2, "named@mail.example", True)
+
+
+async def test_whose_proof_is_not_done_learns_of_no_user_name(town: Town) -> None:
+    """The form of the last step, kept from an earlier time, asks nothing before its turn."""
+    browser = town.browser()
+    await town.by_link(browser, await town.invite())
+    form = fields_of(forms(browser, "/activate/account")[0])
+    await keep(
+        town.world.store,
+        *(
+            msgspec.structs.replace(one, evidence=())
+            for one in await town.world.store.every(Activation)
+        ),
+    )
+    await browser.http.post(
+        "/activate/account", data={**form, "username": "somebody", "how": "passkey"}
+    )
+    (activation,) = await town.world.store.every(Activation)
+    assert "username" not in activation.typed
+
+
+async def test_a_link_of_an_expired_invitation_that_was_taken_back_brings_no_new_one(
+    town: Town,
+) -> None:
+    invitation = await town.invite()
+    town.world.clock.advance(73 * 3600)
+    await town.end(invitation, "expired")
+    await town.end(invitation, "revoked")
+    link = town.of(invitation).link
+    browser = town.browser()
+    await browser.open(f"/activate/{link}")
+    await fill(browser, f"/activate/{link}/again")
+    assert browser.page.status_code == 200
+    stored = await town.stored(invitation)
+    assert (stored.state, stored.attempt) == ("revoked", 1)
+    assert await town.messages() == []

@@ -26,6 +26,7 @@ from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.accounts.totp import Totp
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.records import RecordTransaction
+from tests.builders import keep
 from tests.smart.world import PASSWORD, Browser, World
 from tests.web.recovering import NEW, chooses, code_for, contact, desk_of, gives, received
 from tests.web.signing_in import Resident, at_security, fields_of, forms, problem, submit
@@ -242,3 +243,47 @@ async def test_desk_codes_are_throttled(world: World) -> None:
         browser = await at_desk(world, "2222-2222-2222")
         assert browser.page.status_code == 403
     assert (await at_desk(world, "2222-2222-2222")).page.status_code == 429
+
+
+async def test_a_second_factor_added_meanwhile_is_not_passed_by(world: World) -> None:
+    """The owner was told of a recovery, and added an authenticator app to keep others out."""
+    await contact(world, world.mara)
+    started = await start(world)
+    assert not started.recovery.removes_second
+    browser = await at_desk(world, started.code)
+    await keep(world.store, Totp(key=world.mara.key, sealed=b"x", added=0.0, last_step=0))
+    await gives(browser, await code_for(world, browser))
+    assert browser.page.status_code == 403
+    assert (await account(world)).password_hash == world.mara.password_hash
+
+
+async def test_a_second_factor_added_at_the_last_step_is_not_passed_by(world: World) -> None:
+    await contact(world, world.mara)
+    browser = await at_desk(world, (await start(world)).code)
+    await gives(browser, await code_for(world, browser))
+    await keep(world.store, Totp(key=world.mara.key, sealed=b"x", added=0.0, last_step=0))
+    await chooses(browser)
+    assert browser.page.status_code == 403
+    assert (await account(world)).password_hash == world.mara.password_hash
+
+
+async def test_staff_access_elsewhere_is_closed_until_that_practice_gives_it_again(
+    world: World,
+) -> None:
+    """Who is no patient there has no record that could be proved: the membership is given anew."""
+    await contact(world, world.mara)
+    member = StaffMember(
+        key=f"elsewhere/{world.mara.key}",
+        account=world.mara.key,
+        practice="elsewhere",
+        practitioner="Practitioner/x",
+        added=0,
+    )
+    await keep(world.store, member)
+    started = await start(world)
+    await approve(world, started)
+    world.clock.advance(NOTICE_SECONDS)
+    browser = await at_desk(world, started.code)
+    await gives(browser, await code_for(world, browser))
+    await chooses(browser)
+    assert (await account(world)).closed_at == ("family", "elsewhere")

@@ -11,6 +11,7 @@ import pytest
 from fhir_portal.accounts.account import AccountName, account_named
 from fhir_portal.accounts.contacts import RECOVERY_AFTER_SECONDS, Contact
 from fhir_portal.accounts.one_time_code import Challenge
+from fhir_portal.accounts.recovery import Recovery
 from fhir_portal.notify.outbox import OutboxMessage
 from tests.builders import keep
 from tests.smart.world import PASSWORD, Browser, World
@@ -304,3 +305,26 @@ async def test_a_contact_that_bounced_is_proved_anew(world: World) -> None:
     await submit(browser, f"{CONTACTS}/prove", code=await code_sent(world))
     (contact,) = await world.store.every(Contact)
     assert contact.bounced is None
+
+
+async def test_what_a_removed_contact_was_sent_recovers_nothing(world: World) -> None:
+    """Whoever reads that mailbox may have asked for a code a minute ago."""
+    browser = await at_contacts(world)
+    await proves(world, browser, NEW)
+    await proves(world, browser, PHONE)
+    under_way = Recovery(
+        key="r",
+        expires=world.clock() + 900,
+        browser="b",
+        want="password",
+        account=world.mara.key,
+        challenge="c",
+        practice="",
+        reason="locked",
+        proved=("contact-code",),
+    )
+    await keep(world.store, under_way)
+    await browser.open(CONTACTS)
+    await submit(browser, f"{CONTACTS}/remove")
+    assert done(browser) == "It is removed."
+    assert await world.store.every(Recovery) == []

@@ -37,10 +37,11 @@ from fhir_portal.accounts.policy import Way as PolicyWay
 from fhir_portal.accounts.proof import PASSWORD, Proof, Spent
 from fhir_portal.accounts.security_questions import is_asked_by_practice
 from fhir_portal.accounts.sessions import Sessions
+from fhir_portal.accounts.step_up import FRESH
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.operations.activate import Activations, BirthAndPlace, Greeting, NotMatched, Sheet
 from fhir_portal.operations.matching import Said
-from fhir_portal.operations.redeem import AlreadyTaken
+from fhir_portal.operations.redeem import AlreadyTaken, ClosedHere
 from fhir_portal.portal import Portal
 from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.smart.server import AuthorizationServer
@@ -49,6 +50,7 @@ from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_
 from fhir_portal.web.pages.refusals import Handler, refusing
 from fhir_portal.web.pages.render import json_text, page, redirect
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, wait_words
+from fhir_portal.web.pages.step_up import StepUp
 from fhir_portal.web.pages.words import day
 
 ACTIVATE: Final = "/activate"
@@ -85,6 +87,10 @@ _HAS_ACCOUNT: Final = (
     "Somebody has this access already. If it is you, sign in with that account. If not, ask your "
     "practice."
 )
+_CLOSED_HERE: Final = (
+    "Another practice helped you back into this account, so this practice has to prove again who "
+    "you are before it adds anything. Ask it for a new invitation to what you had before."
+)
 _SENT_OFTEN: Final = "No more codes are sent for now. Choose another way, or ask your practice."
 _NO_PASSKEY: Final = "The passkey could not be made. Try again, or choose a password."
 _MONTHS: Final = (
@@ -112,7 +118,8 @@ def activation_router(
     door = front_door(server, sessions, sign_in)
     activations = Activations(portal.server, portal.collaborators, door)
     router = APIRouter(include_in_schema=False)
-    for path, method, handler in ActivationPages(activations, door, cookies, home).routes():
+    pages = ActivationPages(activations, door, cookies, StepUp(door, cookies), home)
+    for path, method, handler in pages.routes():
         router.add_route(path, handler, methods=[method])
     return router
 
@@ -121,11 +128,17 @@ class ActivationPages:
     """The pages of all ways, from the first proof to the account."""
 
     def __init__(
-        self, activations: Activations, door: FrontDoor, cookies: Cookies, home: str
+        self,
+        activations: Activations,
+        door: FrontDoor,
+        cookies: Cookies,
+        step_up: StepUp,
+        home: str,
     ) -> None:
         self._activations = activations
         self._door = door
         self._cookies = cookies
+        self._step_up = step_up
         self._home = home
 
     def routes(self) -> Sequence[tuple[str, str, Handler]]:
@@ -516,8 +529,9 @@ class ActivationPages:
 
     async def add(self, request: Request) -> Response:
         browser, activation, _ = await self._posted(request, ADD)
-        if browser.visitor.account is None:
-            return redirect(f"{SIGN_IN}?then={ACCOUNT}")
+        # What was proved brings contacts with it, which help to recover the account one day.
+        if sent := await self._step_up.to(browser, FRESH, then=ACCOUNT):
+            return sent
         await self._activations.into(activation, browser.visitor)
         return redirect(f"{DONE}?added=1")
 
@@ -691,6 +705,8 @@ def _ending(handler: Handler) -> Handler:
             return page("activate_ended.html", status=403, message=_OVER)
         except AlreadyTaken:
             return page("activate_ended.html", status=403, message=_HAS_ACCOUNT)
+        except ClosedHere:
+            return page("activate_ended.html", status=403, message=_CLOSED_HERE)
         except TooManyAttempts as error:
             raise TooManyRequests(
                 wait_words(error), headers={"Retry-After": str(error.retry_after)}

@@ -59,11 +59,6 @@ _ACTIONS: Final = {
     "print": "print-instructions",
     "back": "invite-revoke",
 }
-_AGAIN: Final[Mapping[str, frozenset[str]]] = {
-    "again": frozenset({"expired"}),
-    "print": frozenset({"expired"}),
-    "back": frozenset(),
-}
 KINDS: Final = (
     ("self", "The patient"),
     ("guardian", "A parent or guardian"),
@@ -271,7 +266,7 @@ class PatientPages:
                             here, f"invitation-{action}", f"{patient}/{own_id}"
                         )
                         for action, operation in _ACTIONS.items()
-                        if state in _LIVE | _AGAIN[action] and here.calls(operation)
+                        if state in _LIVE | {"expired"} and here.calls(operation)
                     },
                 }
             )
