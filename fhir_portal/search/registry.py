@@ -119,7 +119,7 @@ def parameters_for(resource_type: str) -> Mapping[str, SearchParameter]:
         UnknownType: when the type is not served.
     """
     if resource_type not in served_types():
-        raise UnknownType(f"{resource_type} is not a resource type of this server.")
+        raise UnknownType("There is no such resource type here.")
     defined = search_parameters()
     rows = {**defined["Resource"], **defined.get(resource_type, {})}
     return MappingProxyType(

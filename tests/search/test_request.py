@@ -129,7 +129,7 @@ def test_a_reference_is_looked_for_under_every_form_it_may_have() -> None:
         (("value-quantity", "5|mg"), "value-quantity: A quantity"),
         (("value-quantity", "gt"), "value-quantity: A number"),
         (("value-string", "\u0301"), "value-string: only accents"),
-        (("subject", "Foo/1"), "subject: Foo is not a resource type"),
+        (("subject", "Foo/1"), "subject: What stands before the / is not a resource type"),
         (("subject:Patient", "Group/1"), "subject:Patient: With :Patient"),
         (("code:missing", "yes"), "code:missing: The value of :missing"),
         (("code:missing", "true,false"), "code:missing: The value of :missing"),

@@ -90,7 +90,7 @@ class Exchange:
         return (
             self.status >= 400  # noqa: PLR2004 - HTTP
             or _ALERT.search(self.body) is not None
-            or (b'"OperationOutcome"' in self.body and b'"Bundle"' not in self.body)
+            or self.body.startswith(b'{"resourceType":"OperationOutcome"')
         )
 
 
@@ -159,6 +159,8 @@ class Evidence:
                 kind = dict(one.headers).get("content-type", "")
                 place = "error pages" if "html" in kind else "OperationOutcomes, OAuth errors"
                 page, allowed = one.without_what_was_typed, own | form_tokens
+                if one.path.startswith("/activate/"):
+                    allowed |= carried  # in the address of its form
                 if one.path == "/account/security/app":
                     allowed |= self.canaries.of("authenticator secret")
                 yield Text(place, f"{one.status} {label}", page, allowed, one.asks_again)
@@ -173,9 +175,9 @@ class Evidence:
         """What may stand in this URL: it is the one-time URL that was made for it."""
         if url.startswith(CALLBACK):
             return self.canaries.of(*_ONE_TIME)
-        if "/oauth/authorize?" in url or "/staff/launch?" in url:
+        if "/oauth/authorize?" in url or "/staff/launch" in unquote(url):
             return self.canaries.of("launch", "request URI")
-        if match := re.search(r"/activate/([0-9a-f]{64})(?:/again)?$", url):
+        if match := re.fullmatch(r"/activate/([0-9a-f]{64})(?:/again)?", urlsplit(url).path):
             return frozenset({match[1]})
         return frozenset()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,13 @@ from fhir_portal.demo.chart import Chart
 from fhir_portal.demo.codes import Json
 from fhir_portal.records import RecordTransaction
 from fhir_portal.settings import Settings
+from fhir_portal.smart.client import add_client
+from tests.end_to_end.canary.evidence import CALLBACK
 from tests.end_to_end.canary.scan import Canaries
 
 PRACTICE: Final = "marrowbrook"
+DESK: Final = "desk"
+"""An app for that practice's staff that may change things."""
 _OF_THE_PRACTICE: Final = frozenset(
     {
         *("Organization", "Location", "HealthcareService", "Medication", "Questionnaire"),
@@ -88,7 +93,6 @@ class Mint:
 
     def postal_code(self) -> str:
         """Five digits that are no port."""
-        self._numbers += 0
         return self.canaries.add("address", f"{self.chance.randrange(70_000, 99_999)}")
 
     def of(self, kind: str, old: str) -> str:
@@ -260,6 +264,18 @@ async def build(settings: Settings, canaries: Canaries, *, seed: int = 1) -> Wor
             built = await demo.build_world(
                 application.store, clock=time.time, base=f"{settings.base_url}/fhir"
             )
+
+        await add_client(
+            application.store,
+            client_id=DESK,
+            name="Desk",
+            type="public",
+            redirect_uris=(CALLBACK,),
+            scope="openid fhirUser user/*.cruds",
+            approved_at=(PRACTICE,),
+            now=time.time(),
+            random=secrets.token_bytes,
+        )
 
         async def decide(transaction: RecordTransaction) -> None:
             for one in policies:

@@ -41,7 +41,7 @@ async def run(
     place: Place,
     *,
     say: Callable[[str], None] = lambda _: None,
-    walk: Callable[[Walk], None] = Walk.everything,
+    short: bool = False,
 ) -> Outcome:
     """Walk through a marked world at a place, and scan what that leaves."""
     canaries = Canaries()
@@ -63,10 +63,10 @@ async def run(
             "sms_url": f"http://127.0.0.1:{sms}/sms",
             "sms_secret": canaries.add("server secret", _SECRET),
         }
-        walking = Walk(server.base, world, evidence, say)
+        walking = Walk(server.base, world, evidence, say, short=short)
         try:
             await server.start()
-            walk(walking)
+            walking.everything()
             await _let_the_rest_arrive(place)
         finally:
             walking.close()
