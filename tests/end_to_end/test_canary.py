@@ -278,4 +278,3 @@ def test_people_are_allowed_where_only_secrets_are_looked_for(canaries: Canaries
     content = " ".join(VALUES.values()).encode()
     found = scan(canaries, [Text("store", "rows", content, secrets_only=True)])
     assert {one.canary.kind for one in found} == set(VALUES) - PEOPLE
-

@@ -68,10 +68,12 @@ class Exchange:
             for value in values:
                 spelt = re.escape(html.escape(value)).encode()
                 field = re.escape(name).encode()
-                page = re.sub(rb'(<input[^>]* name="%b"[^>]* value=")%b"' % (field, spelt),
-                              rb'\1"', page)
-                page = re.sub(rb'(<textarea[^>]* name="%b"[^>]*>\s*)%b<' % (field, spelt),
-                              rb"\1<", page)
+                page = re.sub(
+                    rb'(<input[^>]* name="%b"[^>]* value=")%b"' % (field, spelt), rb'\1"', page
+                )
+                page = re.sub(
+                    rb'(<textarea[^>]* name="%b"[^>]*>\s*)%b<' % (field, spelt), rb"\1<", page
+                )
         return page
 
     @property
@@ -88,7 +90,7 @@ class Exchange:
     def is_error(self) -> bool:
         """Whether it says that something is wrong, whatever its status."""
         return (
-            self.status >= 400  # noqa: PLR2004 - HTTP
+            self.status >= 400
             or _ALERT.search(self.body) is not None
             or self.body.startswith(b'{"resourceType":"OperationOutcome"')
         )
@@ -227,6 +229,10 @@ async def stored(place: Place, folder: Path) -> list[Text]:
                 content = b"".join([encode(one) async for one in database[name].find()])
                 found.append(Text("store", name, content, secrets_only=True))
         return found
+    return _beside(folder)
+
+
+def _beside(folder: Path) -> list[Text]:
     return [
         Text("store", file.name, file.read_bytes(), secrets_only=True)
         for file in sorted(folder.rglob("*"))
@@ -248,7 +254,7 @@ def gateway(taken: list[tuple[dict[str, str], bytes]]) -> Iterator[int]:
     """An SMS gateway on loopback that takes everything; its port."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the library's name
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             taken.append((dict(self.headers.items()), body))
             self.send_response(202)

@@ -1,4 +1,4 @@
-"""The demo world with a unique word in every text about a person, and people with no account yet."""
+"""The demo world with a unique word in every text about people; and people without an account."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import msgspec
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.app import Application
-from fhir_portal.demo import world as demo
+from fhir_portal.demo import people, world
 from fhir_portal.demo.chart import Chart
 from fhir_portal.demo.codes import Json
+from fhir_portal.demo.marrowbrook import marrowbrook
+from fhir_portal.demo.quillfern import quillfern
 from fhir_portal.records import RecordTransaction
 from fhir_portal.settings import Settings
 from fhir_portal.smart.client import add_client
@@ -229,7 +231,7 @@ async def build(settings: Settings, canaries: Canaries, *, seed: int = 1) -> Wor
     """Build the marked demo world in the empty store of these settings."""
     mint = Mint(canaries, random.Random(seed))
     password = canaries.add("password", f"{mint.word()} {mint.word(4)}")
-    usernames = {one.username: mint.fresh("user name") for one in demo.ACCOUNTS}
+    usernames = {one.username: mint.fresh("user name") for one in people.ACCOUNTS}
 
     def of(chart: Any) -> Any:
         def made(day: date) -> Chart:
@@ -239,12 +241,12 @@ async def build(settings: Settings, canaries: Canaries, *, seed: int = 1) -> Wor
 
         return made
 
-    accounts = tuple(replace(one, username=usernames[one.username]) for one in demo.ACCOUNTS)
+    accounts = tuple(replace(one, username=usernames[one.username]) for one in people.ACCOUNTS)
     for name in usernames.values():
         canaries.add("telecom", f"{name}@people.example")
     policies = [
         made
-        for practice in demo.PRACTICES
+        for practice in people.PRACTICES
         for made in (
             RecoveryPolicy(key=practice.key, security_questions=True),
             PracticePolicy(key=practice.key, country="US", invite_on_booking=True),
@@ -254,14 +256,14 @@ async def build(settings: Settings, canaries: Canaries, *, seed: int = 1) -> Wor
     await application.open()
     try:
         with mock.patch.multiple(
-            demo,
-            marrowbrook=of(demo.marrowbrook),
-            quillfern=of(demo.quillfern),
+            world,
+            marrowbrook=of(marrowbrook),
+            quillfern=of(quillfern),
             ACCOUNTS=accounts,
             POLICIES=(),
             PASSWORD=password,
         ):
-            built = await demo.build_world(
+            built = await world.build_world(
                 application.store, clock=time.time, base=f"{settings.base_url}/fhir"
             )
 

@@ -166,7 +166,7 @@ def scan(canaries: Iterable[Canary], texts: Collection[Text]) -> list[Finding]:
 
 
 def table(canaries: Canaries, texts: Collection[Text], found: Collection[Finding]) -> str:
-    """The figures: by kind of canary, how many there are, in how many texts they were looked for."""
+    """The figures: of each kind how many, in how many texts looked for, and how often found."""
     everywhere = len(texts)
     for_people = sum(not one.secrets_only for one in texts)
     by_kind = Counter(one.canary.kind for one in found)

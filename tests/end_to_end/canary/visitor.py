@@ -35,16 +35,16 @@ class Visitor:
         """Go to an address; ``typed`` says that a canary was put into it on purpose."""
         return self._follow("GET", path, typed=typed, headers=headers)
 
-    def fill(self, action: str, *, button: str = "", typed: bool = False, **given: Any) -> Visitor:
+    def fill(self, action: str, *, button: str = "", **given: Any) -> Visitor:
         """Send the first form whose action ends like this, with some fields filled in.
 
         ``button`` is ``name=value`` of the one that is pressed.
         """
         forms = [one for one in self.document.forms if _path(one.action).endswith(action)]
         assert forms, f"{action} is not on {self.heading!r}: {self.actions}\n{self.text[:600]}"
-        return self.send(forms[0], button=button, typed=typed, **given)
+        return self.send(forms[0], button=button, **given)
 
-    def send(self, form: Any, *, button: str = "", typed: bool = False, **given: Any) -> Visitor:
+    def send(self, form: Any, *, button: str = "", **given: Any) -> Visitor:
         """Send a form of the page."""
         fields: dict[str, Any] = {}
         for name, value in form.form_values():
@@ -53,7 +53,7 @@ class Visitor:
             name, _, value = button.partition("=")
             fields[name] = value
         fields |= given
-        return self._follow("POST", form.action, typed=typed, data=fields)
+        return self._follow("POST", form.action, data=fields)
 
     def _follow(self, method: str, path: str, *, typed: bool = False, **more: Any) -> Visitor:
         self.left = ""

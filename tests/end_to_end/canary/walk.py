@@ -225,8 +225,7 @@ class Walk:
 
     def _recovery_codes(self, visitor: Visitor) -> list[str]:
         found = [
-            one.text_content().strip()
-            for one in visitor.document.xpath('//ol[@class="codes"]/li')
+            one.text_content().strip() for one in visitor.document.xpath('//ol[@class="codes"]/li')
         ]
         self.canaries.add("recovery code", *found)
         return found
@@ -375,8 +374,12 @@ class Walk:
         task = handed["invitation"]["reference"]
         self._handed_over(self.ehr("POST", f"{task}/$invite-resend"))
         self.visitor().open(f"/activate/{handed['link']}")  # superseded
-        assert self.ehr("POST", f"Patient/{who.id}/$portal-invite", parameters(kind_Code="self")
-                        ).status_code == 409
+        assert (
+            self.ehr(
+                "POST", f"Patient/{who.id}/$portal-invite", parameters(kind_Code="self")
+            ).status_code
+            == 409
+        )
         reason = self.world.mint.fresh("note")
         answer = self.ehr("POST", f"{task}/$invite-revoke", parameters(reason_String=reason))
         assert answer.status_code == 200, answer.text
@@ -492,7 +495,7 @@ class Walk:
             if any(one.endswith("/recover/questions") for one in visitor.actions):
                 form = next(one for one in visitor.document.forms if "questions" in one.action)
                 texts = form.xpath('.//input[@type="text"]/@name')
-                visitor.send(form, **{one: world.password for one in texts})
+                visitor.send(form, **dict.fromkeys(texts, world.password))
         desk = self.visitor().open("/recover/desk")
         desk.fill("/recover/desk", code=new)
         visitor = self.visitor().open("/recover").fill("/recover", name=asked)
@@ -503,7 +506,7 @@ class Walk:
             if "/signin" in visitor.actions:
                 visitor.fill("/signin", username=mail, password=mint.fresh("password"))
 
-    # --- apps --------------------------------------------------------------------------------------
+    # --- apps ------------------------------------------------------------------------------------
 
     def authorization(self, client_id: str, **changes: str) -> dict[str, str]:
         """What an app sends the browser with."""
@@ -583,7 +586,8 @@ class Walk:
     def _person_ends_apps(self) -> None:
         visitor = self.signed_in("mara", "/account/apps")
         (connection, *_) = [
-            one for one in visitor.document.xpath("//main//a/@href")
+            one
+            for one in visitor.document.xpath("//main//a/@href")
             if one.startswith("/account/apps/")
         ]
         visitor.open(connection)
@@ -592,7 +596,7 @@ class Walk:
 
     def _dpop(self) -> None:
         holder = Holder(SimpleNamespace(clock=time.time))
-        self.canaries.add("private key", holder.key.as_dict(private=True)["d"])
+        self.canaries.add("private key", str(holder.key.as_dict(private=True)["d"]))
         code = self.code("sample-app", "mara")
         url = f"{self.base}/oauth/token"
         form = {
@@ -646,6 +650,7 @@ class Walk:
             for token in (held, self.ehr_token):
                 self.api.get(address, headers={"Authorization": f"Bearer {token}"})
             self.api.delete(address, headers={"Authorization": f"Bearer {held}"})
+        wrong: Any
         for wrong in ({"redirect_uris": [held or "x"]}, {"scope": self.ehr_token}, []):
             self.api.post("/oauth/register", json=wrong)
 
@@ -674,7 +679,8 @@ class Walk:
                 "/oauth/authorize?"
                 + urlencode(self.authorization(client, launch=launch, scope=scope))
             )
-        for wrong in ({"patient": self.ehr_token}, {"patient": f"Patient/{self.ehr_token}"}, []):
+        wrong: Any
+        for wrong in ({"patient": self.ehr_token}, {"patient": f"Patient/{self.ehr_token}_"}, []):
             self.api.post("/oauth/launch", json=wrong, headers=bearer)
 
     def _refused(self) -> None:
@@ -689,12 +695,21 @@ class Walk:
             {"grant_type": self.ehr_token},
             {"grant_type": "authorization_code", "code": self.ehr_token, "client_id": "sample-app"},
             {"grant_type": "password", "username": "x", "password": self.world.password},
-            {"grant_type": "refresh_token", "refresh_token": self.ehr_token,
-             "client_id": "sample-app"},
-            {"grant_type": "client_credentials", "client_id": self.ehr_token,
-             "client_secret": self.world.password},
-            {"grant_type": "client_credentials", "client_assertion": self.ehr_token,
-             "client_assertion_type": self.world.password},
+            {
+                "grant_type": "refresh_token",
+                "refresh_token": self.ehr_token,
+                "client_id": "sample-app",
+            },
+            {
+                "grant_type": "client_credentials",
+                "client_id": self.ehr_token,
+                "client_secret": self.world.password,
+            },
+            {
+                "grant_type": "client_credentials",
+                "client_assertion": self.ehr_token,
+                "client_assertion_type": self.world.password,
+            },
             {self.ehr_token: self.world.password},
         ):
             self.api.post("/oauth/token", data=form)
@@ -703,7 +718,7 @@ class Walk:
         self.api.post("/oauth/token", content=self.ehr_token)
         self.api.post("/oauth/token", json={"refresh_token": self.ehr_token})
 
-    # --- staff ---------------------------------------------------------------------------------------
+    # --- staff -----------------------------------------------------------------------------------
 
     def staff_and_operations(self) -> None:
         """All staff pages, and the operations of EHRs."""
@@ -718,22 +733,32 @@ class Walk:
         self._staff_recovers()
         self._without_right()
         self._merge()
-        for path in ("Person/mara/$portal-account", "Person/$portal-accounts",
-                     "Patient/mara/$portal-people"):
+        for path in (
+            "Person/mara/$portal-account",
+            "Person/$portal-accounts",
+            "Patient/mara/$portal-people",
+        ):
             self.ehr("GET", path)
         for path, given in (
             ("Person/oskar/$require-credential-renewal", {"reason_Code": "staff-request"}),
-            ("Person/oskar/$account-disable",
-             {"reason_Code": "owner-request", "text_String": self.world.mint.fresh("note")}),
+            (
+                "Person/oskar/$account-disable",
+                {"reason_Code": "owner-request", "text_String": self.world.mint.fresh("note")},
+            ),
             ("Person/oskar/$account-enable", {"reason_Code": "resolved"}),
             ("Person/oskar/$end-session", {"all_Boolean": True}),
             ("Person/oskar/$revoke-app", {"app_String": self.ehr_token}),
         ):
             self.ehr("POST", path, parameters(**given))
-        person = {"resourceType": "Patient", "birthDate": self.world.newcomers[0].born,
-                  "name": [{"family": self.world.newcomers[0].family}]}
-        body = {"resourceType": "Parameters",
-                "parameter": [{"name": "resource", "resource": person}]}
+        person = {
+            "resourceType": "Patient",
+            "birthDate": self.world.newcomers[0].born,
+            "name": [{"family": self.world.newcomers[0].family}],
+        }
+        body = {
+            "resourceType": "Parameters",
+            "parameter": [{"name": "resource", "resource": person}],
+        }
         assert self.ehr("POST", "Patient/$match", body).status_code == 200
 
     def _staff_finds(self, staff: Visitor) -> None:
@@ -741,13 +766,22 @@ class Walk:
         staff.open("/staff/patients")
         number = who.resource["identifier"][0]["value"]
         for given in (
-            {"name": who.family}, {"born": who.born}, {"number": number},
-            {"name": self.world.password}, {"born": self.world.password}, {},
+            {"name": who.family},
+            {"born": who.born},
+            {"number": number},
+            {"name": self.world.password},
+            {"born": self.world.password},
+            {},
         ):
             staff.open("/staff/patients").fill("/staff/patients", **given)
-        for path in (f"/staff/patients/{who.id}", "/staff/patients/mara", "/staff/patients/juno",
-                     "/staff/patients/mara/activity", "/staff/patients/juno/as/juno-mother",
-                     "/staff/patients/nobody"):
+        for path in (
+            f"/staff/patients/{who.id}",
+            "/staff/patients/mara",
+            "/staff/patients/juno",
+            "/staff/patients/mara/activity",
+            "/staff/patients/juno/as/juno-mother",
+            "/staff/patients/nobody",
+        ):
             staff.open(path)
 
     def _staff_invites(self, staff: Visitor) -> None:
@@ -759,8 +793,13 @@ class Walk:
             if kind == "caregiver":
                 names = staff.document.xpath("//main//form//input[@type='text']/@name")
                 other = self.world.newcomer()
-                values = {"family": other.family, "given": other.given, "mail": other.mail,
-                          "phone": other.phone, "relationship": self.world.mint.fresh("note")}
+                values = {
+                    "family": other.family,
+                    "given": other.given,
+                    "mail": other.mail,
+                    "phone": other.phone,
+                    "relationship": self.world.mint.fresh("note"),
+                }
                 given |= {k: v for k, v in values.items() if k in names} | {"who": "new"}
             staff.fill(f"/invite/{kind}", **given)
             self._shown(staff)
@@ -778,8 +817,13 @@ class Walk:
                 staff.fill("/back", reason=self.world.mint.fresh("note"))
 
     def _shown(self, staff: Visitor) -> None:
-        kinds = {"Link": "link", "Security code": "security code", "Portal ID": "portal ID",
-                 "Activation word": "activation word", "Code": "desk code"}
+        kinds = {
+            "Link": "link",
+            "Security code": "security code",
+            "Portal ID": "portal ID",
+            "Activation word": "activation word",
+            "Code": "desk code",
+        }
         for name, value in staff.codes.items():
             if name in kinds:
                 self.canaries.add(kinds[name], value.strip().rpartition("/")[2])
@@ -801,13 +845,17 @@ class Walk:
         for act in ("renew", "disable"):
             staff.open("/staff/accounts")
             (person, *_) = [
-                one for one in staff.document.xpath('//input[@name="person"]/@value')
+                one
+                for one in staff.document.xpath('//input[@name="person"]/@value')
                 if one.startswith("Person/dana")
             ]
             staff.fill("/accounts/preview", person=person, act=act)
             reasons = staff.document.xpath('//select[@name="reason"]/option/@value')
-            staff.fill("/accounts/change", text=self.world.mint.fresh("note"),
-                       **({"reason": reasons[-1]} if reasons else {}))
+            staff.fill(
+                "/accounts/change",
+                text=self.world.mint.fresh("note"),
+                **({"reason": reasons[-1]} if reasons else {}),
+            )
         # Renewal forced at the next sign-in.
         self.signed_in("dana", "/account/apps")
 
@@ -863,8 +911,12 @@ class Walk:
         return self._handed_over(answer)
 
     def _without_right(self) -> None:
-        for who, path in (("imke", "/staff/levels"), ("mara", "/staff"), ("femi", "/staff"),
-                          ("imke", "/staff/patients/mara/invite/self")):
+        for who, path in (
+            ("imke", "/staff/levels"),
+            ("mara", "/staff"),
+            ("femi", "/staff"),
+            ("imke", "/staff/patients/mara/invite/self"),
+        ):
             self.signed_in(who, path)
 
     def _merge(self) -> None:
@@ -885,35 +937,49 @@ class Walk:
         self.ehr("POST", "Patient/$merge", parameters(**given))
         self.ehr("POST", f"Patient/{one.id}/$undo-merge")
 
-    # --- FHIR ----------------------------------------------------------------------------------------
+    # --- FHIR ------------------------------------------------------------------------------------
 
     def fhir_answers(self) -> None:
         """Reads, searches, history, batches; what fails among them."""
         who = self.world.newcomers[0]
         number = who.resource["identifier"][0]["value"]
         for search in (
-            f"Patient?family={who.family}", f"Patient?birthdate={who.born}",
-            f"Patient?identifier={number}", f"Patient?address-postalcode={who.postal_code}",
+            f"Patient?family={who.family}",
+            f"Patient?birthdate={who.born}",
+            f"Patient?identifier={number}",
+            f"Patient?address-postalcode={who.postal_code}",
             f"Patient?email={quote(who.mail)}&_count=1",
         ):
             assert self.ehr("GET", search, typed=True).status_code == 200
         form = {"family:contains": "a", "_count": "1", "birthdate": "ge1900-01-01"}
         found = self.ehr("POST", "Patient/_search", data=form)
         self._next_pages(found)
-        found = self.ehr("POST", "Patient/_search",
-                         data={"family:contains": who.family[2:-2], "birthdate": who.born,
-                               "_count": "1"})
+        found = self.ehr(
+            "POST",
+            "Patient/_search",
+            data={"family:contains": who.family[2:-2], "birthdate": who.born, "_count": "1"},
+        )
         self._next_pages(found)
-        for path in ("Patient/mara", "Patient/mara/_history", "Patient/mara/$everything",
-                     "Observation?patient=mara&_count=2", "AuditEvent?patient=mara",
-                     "metadata", "Communication?patient=mara", "Provenance", "_history"):
+        for path in (
+            "Patient/mara",
+            "Patient/mara/_history",
+            "Patient/mara/$everything",
+            "Observation?patient=mara&_count=2",
+            "AuditEvent?patient=mara",
+            "metadata",
+            "Communication?patient=mara",
+            "Provenance",
+            "_history",
+        ):
             self.ehr("GET", path)
         entries = [
             {"request": {"method": "GET", "url": f"Patient?family={who.family}"}},
             {"request": {"method": "GET", "url": f"Patient?birthdate={self.ehr_token}"}},
-            {"request": {"method": "POST", "url": "Patient"}, "resource": {
-                **who.resource, "id": "x", "birthDate": who.mail}},
-            {"request": {"method": "DELETE", "url": f"Patient/{self.ehr_token[:60]}"}},
+            {
+                "request": {"method": "POST", "url": "Patient"},
+                "resource": {**who.resource, "id": "x", "birthDate": who.mail},
+            },
+            {"request": {"method": "DELETE", "url": f"Patient/{self.ehr_token}_"}},
         ]
         for kind in ("batch", "transaction"):
             self.ehr("POST", "", {"resourceType": "Bundle", "type": kind, "entry": entries})
@@ -921,16 +987,14 @@ class Walk:
     def _next_pages(self, found: httpx.Response) -> None:
         assert found.status_code == 200, found.text
         for _ in range(2):
-            following = [
-                one["url"] for one in found.json()["link"] if one["relation"] == "next"
-            ]
+            following = [one["url"] for one in found.json()["link"] if one["relation"] == "next"]
             if not following:
                 return
             found = self.api.get(
                 following[0], headers={"Authorization": f"Bearer {self.ehr_token}"}
             )
 
-    # --- wrong inputs ----------------------------------------------------------------------------------
+    # --- wrong inputs ----------------------------------------------------------------------------
 
     def wrong_inputs(self) -> None:
         """Secrets and people's data where they do not belong: fields, URLs, headers, bodies.
@@ -947,23 +1011,53 @@ class Walk:
         for value in (token, who.family) if self.short else (token, password, link, *phi):
             one = quote(value, safe="")
             for path in (
-                f"Patient?birthdate={one}", f"Patient?{one}=x", f"Patient?_count={one}",
-                f"Patient?_sort={one}", f"Patient?_include={one}", f"Patient?_format={one}",
-                f"Patient?family:{one}=x", f"Patient?_summary={one}", f"Patient?_since={one}",
-                f"Observation?date={one}", f"Observation?value-quantity={one}",
-                f"Patient?_has:{one}:patient:code=x", f"Observation?patient.{one}=x",
-                f"Observation?patient:{one}=mara", f"Patient?_elements={one}",
-                f"Patient?_page={one}", f"_history?_since={one}", f"Patient?_total={one}",
-                f"{one}", f"{one}/x", f"Patient/{one}_", f"Patient/mara/{one}",
-                f"Patient/mara/_history/{one}_", f"Patient/mara/${one}", f"${one}",
+                f"Patient?birthdate={one}",
+                f"Patient?{one}=x",
+                f"Patient?_count={one}",
+                f"Patient?_sort={one}",
+                f"Patient?_include={one}",
+                f"Patient?_format={one}",
+                f"Patient?family:{one}=x",
+                f"Patient?_summary={one}",
+                f"Patient?_since={one}",
+                f"Observation?date={one}",
+                f"Observation?value-quantity={one}",
+                f"Patient?_has:{one}:patient:code=x",
+                f"Observation?patient.{one}=x",
+                f"Observation?patient:{one}=mara",
+                f"Patient?_elements={one}",
+                f"Patient?_page={one}",
+                f"_history?_since={one}",
+                f"Patient?_total={one}",
+                f"{one}",
+                f"{one}/x",
+                f"Patient/{one}_",
+                f"Patient/mara/{one}",
+                f"Patient/mara/_history/{one}_",
+                f"Patient/mara/${one}",
+                f"${one}",
                 f"Patient?access_token={one}",
             ):
                 self.ehr("GET", path, typed=True)
             self.ehr("DELETE", f"Patient?identifier={one}", typed=True)
             self.api.get(f"/fhir/Patient?access_token={one}", extensions={"typed": True})
-            for name in ("If-Match", "If-None-Match", "If-Modified-Since", "Prefer", "Accept",
-                         "If-None-Exist", "X-Request-Id", "Content-Type", "Accept-Language",
-                         "User-Agent", "X-Forwarded-For", "Host", "Origin", "Cookie", "Referer"):
+            for name in (
+                "If-Match",
+                "If-None-Match",
+                "If-Modified-Since",
+                "Prefer",
+                "Accept",
+                "If-None-Exist",
+                "X-Request-Id",
+                "Content-Type",
+                "Accept-Language",
+                "User-Agent",
+                "X-Forwarded-For",
+                "Host",
+                "Origin",
+                "Cookie",
+                "Referer",
+            ):
                 try:
                     self.ehr("PUT", f"Patient/{who.id}", who.resource, headers={name: value})
                 except (httpx.RemoteProtocolError, UnicodeEncodeError):
@@ -972,74 +1066,157 @@ class Walk:
                 self.api.get("/fhir/Patient", headers={"Authorization": f"{scheme} {value}"})
             self._wrong_bodies(value, who)
             for path in (
-                f"/activate/{one}", f"/account/apps/{one}", f"/account/receipts/{one}",
-                f"/help/{one}", f"/go/{one}", f"/staff/patients/{one}", f"/{one}", f"/static/{one}",
-                f"/signin?then=/{one}", f"/signin?practice={one}", f"/recover?want={one}",
-                f"/recover/code?recovery={one}", f"/account/confirm?then=/account/{one}",
-                f"/account/apps?x={one}", f"/staff/launch?iss={one}&launch={one}",
-                f"/activate/proof?x={one}", f"/oauth/{one}", f"/oauth/register/{one}",
-                f"/.well-known/{one}", f"/health/{one}", f"/developers?x={one}",
-                f"/staff/shown/{one}", f"/oauth/continue?request={one}",
-                f"/oauth/consent?request={one}", f"/signin/code?request={one}",
-                f"/staff/messages/{one}", f"/notify/{one}", f"/account/contacts/prove?contact={one}",
+                f"/activate/{one}",
+                f"/account/apps/{one}",
+                f"/account/receipts/{one}",
+                f"/help/{one}",
+                f"/go/{one}",
+                f"/staff/patients/{one}",
+                f"/{one}",
+                f"/static/{one}",
+                f"/signin?then=/{one}",
+                f"/signin?practice={one}",
+                f"/recover?want={one}",
+                f"/recover/code?recovery={one}",
+                f"/account/confirm?then=/account/{one}",
+                f"/account/apps?x={one}",
+                f"/staff/launch?iss={one}&launch={one}",
+                f"/activate/proof?x={one}",
+                f"/oauth/{one}",
+                f"/oauth/register/{one}",
+                f"/.well-known/{one}",
+                f"/health/{one}",
+                f"/developers?x={one}",
+                f"/staff/shown/{one}",
+                f"/oauth/continue?request={one}",
+                f"/oauth/consent?request={one}",
+                f"/signin/code?request={one}",
+                f"/staff/messages/{one}",
+                f"/notify/{one}",
+                f"/account/contacts/prove?contact={one}",
             ):
                 self.visitor().open(path, typed=True)
             self.api.post("/notify/sms/status", json={"id": value, "status": value})
-            self.api.post("/notify/mail/bounce", json={"message_id": value},
-                          headers={"Fhir-Portal-Signature": f"t=1,v1={value}"})
-            for path in ("/signin", "/recover", "/register", "/activate/code", "/oauth/consent",
-                         "/account/security/password", "/staff/patients", "/activate/sheet"):
+            self.api.post(
+                "/notify/mail/bounce",
+                json={"message_id": value},
+                headers={"Fhir-Portal-Signature": f"t=1,v1={value}"},
+            )
+            for path in (
+                "/signin",
+                "/recover",
+                "/register",
+                "/activate/code",
+                "/oauth/consent",
+                "/account/security/password",
+                "/staff/patients",
+                "/activate/sheet",
+            ):
                 self.api.post(path, data={"form_token": value, "username": value, value: value})
 
     def _wrong_bodies(self, value: str, who: Newcomer) -> None:
         for body in (
-            {**who.resource, "birthDate": value}, {**who.resource, f"{value}!": "x"},
-            {**who.resource, "gender": value}, {**who.resource, "id": value},
+            {**who.resource, "birthDate": value},
+            {**who.resource, f"{value}!": "x"},
+            {**who.resource, "gender": value},
+            {**who.resource, "id": value},
             {**who.resource, "managingOrganization": {"reference": f"{value}_"}},
             {**who.resource, "managingOrganization": {"reference": f"Organization/{value}_"}},
-            {**who.resource, "link": [{"other": {"reference": f"Patient/{value}_"},
-                                       "type": value}]},
-            {**who.resource, "active": value}, {**who.resource, "telecom": [{"system": value}]},
-            {**who.resource, "text": {"status": "generated", "div": f"<div>{value}<script/></div>"}},
-            {**who.resource, "name": value}, {"resourceType": value}, value, [value],
+            {
+                **who.resource,
+                "link": [{"other": {"reference": f"Patient/{value}_"}, "type": value}],
+            },
+            {**who.resource, "active": value},
+            {**who.resource, "telecom": [{"system": value}]},
+            {
+                **who.resource,
+                "text": {"status": "generated", "div": f"<div>{value}<script/></div>"},
+            },
+            {**who.resource, "name": value},
+            {"resourceType": value},
+            value,
+            [value],
             {**who.resource, "extension": [{"url": value}]},
             {**who.resource, "meta": {"versionId": value, "lastUpdated": value}},
         ):
             self.ehr("PUT", f"Patient/{who.id}", body)
             self.ehr("POST", "Patient", body)
-        for raw in (f'{{"{value}!": 1, "{value}!": 2}}', value, f"<Patient><{value}/></Patient>",
-                    f'{{"resourceType": "Patient", "birthDate": {value}'):
+        for raw in (
+            f'{{"{value}!": 1, "{value}!": 2}}',
+            value,
+            f"<Patient><{value}/></Patient>",
+            f'{{"resourceType": "Patient", "birthDate": {value}',
+        ):
             self.ehr("PUT", f"Patient/{who.id}", raw.encode())
-            self.ehr("PUT", f"Patient/{who.id}", raw.encode(),
-                     headers={"Content-Type": "application/fhir+xml"})
+            self.ehr(
+                "PUT",
+                f"Patient/{who.id}",
+                raw.encode(),
+                headers={"Content-Type": "application/fhir+xml"},
+            )
         patch = [{"op": "replace", "path": f"/{value}", "value": value}]
-        self.ehr("PATCH", f"Patient/{who.id}", json.dumps(patch).encode(),
-                 headers={"Content-Type": "application/json-patch+json"})
-        for path in ("Patient/mara/$portal-invite", "Task/x/$invite-revoke", "Patient/$merge",
-                     "Patient/$match", "Person/mara/$account-disable", "Person/mara/$revoke-app",
-                     "Person/mara/$start-recovery"):
-            for given in ({f"{value}_String": "x"}, {"kind_Code": value}, {"reason_Code": value},
-                          {"kind_Code": "self", "channel_Code": value},
-                          {"kind_Code": "self", "contact_String": value},
-                          {"reason_String": value, "app_String": value},
-                          {"source-patient_Reference": {"reference": value}},
-                          {"kind_Code": "self", "lifetime-hours_Integer": value}):
+        self.ehr(
+            "PATCH",
+            f"Patient/{who.id}",
+            json.dumps(patch).encode(),
+            headers={"Content-Type": "application/json-patch+json"},
+        )
+        for path in (
+            "Patient/mara/$portal-invite",
+            "Task/x/$invite-revoke",
+            "Patient/$merge",
+            "Patient/$match",
+            "Person/mara/$account-disable",
+            "Person/mara/$revoke-app",
+            "Person/mara/$start-recovery",
+        ):
+            for given in (
+                {f"{value}_String": "x"},
+                {"kind_Code": value},
+                {"reason_Code": value},
+                {"kind_Code": "self", "channel_Code": value},
+                {"kind_Code": "self", "contact_String": value},
+                {"reason_String": value, "app_String": value},
+                {"source-patient_Reference": {"reference": value}},
+                {"kind_Code": "self", "lifetime-hours_Integer": value},
+            ):
                 self.ehr("POST", path, parameters(**given))
         for entry in (
             {"request": {"method": value, "url": "Patient"}},
             {"request": {"method": "GET", "url": value}},
-            {"request": {"method": "PUT", "url": f"Patient/{who.id}", "ifMatch": value},
-             "resource": who.resource},
-            {"fullUrl": value, "request": {"method": "POST", "url": "Patient",
-                                           "ifNoneExist": f"{value}=x"}, "resource": who.resource},
+            {
+                "request": {"method": "PUT", "url": f"Patient/{who.id}", "ifMatch": value},
+                "resource": who.resource,
+            },
+            {
+                "fullUrl": value,
+                "request": {"method": "POST", "url": "Patient", "ifNoneExist": f"{value}=x"},
+                "resource": who.resource,
+            },
         ):
             for kind in ("batch", "transaction"):
                 self.ehr("POST", "", {"resourceType": "Bundle", "type": kind, "entry": [entry]})
 
     def places_without_a_door(self) -> None:
         """Health, metrics, pages for everybody, what is not there."""
-        for path in ("/health/live", "/health/ready", "/metrics", "/help", "/help/marrowbrook",
-                     "/about/licences", "/developers", "/brands", "/demo/outbox", "/docs",
-                     "/openapi.json", "/fhir/metadata", "/.well-known/openid-configuration",
-                     "/oauth/jwks", "/nothing", "/activate", "/account/apps", "/"):
+        for path in (
+            "/health/live",
+            "/health/ready",
+            "/metrics",
+            "/help",
+            "/help/marrowbrook",
+            "/about/licences",
+            "/developers",
+            "/brands",
+            "/demo/outbox",
+            "/docs",
+            "/openapi.json",
+            "/fhir/metadata",
+            "/.well-known/openid-configuration",
+            "/oauth/jwks",
+            "/nothing",
+            "/activate",
+            "/account/apps",
+            "/",
+        ):
             self.visitor().open(path)
