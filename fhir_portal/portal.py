@@ -142,7 +142,7 @@ class Portal:
             return await operate(self.server, self.collaborators, request, auth)
         if request.type is not None:
             if request.type not in _SERVED:
-                message = f"{request.type} is not a resource type of this server"
+                message = "there is no such resource type here"
                 raise UnknownType(message)
             if request.interaction not in interactions_of(request.type):
                 message = f"{request.type} does not offer {request.interaction}"
@@ -180,8 +180,9 @@ def _rows(
     """
     touched = ((auth.patient, True),) if auth.patient else tuple(records)
     touched = touched or ((auth.staff_patient or "", auth.staff_patient is None),)
-    what = request.type or request.interaction
-    if request.id is not None:
+    # What is no type of ours may be anything that somebody typed.
+    what = request.type if request.type in _SERVED else request.interaction
+    if request.type in _SERVED and request.id is not None:
         what = f"{request.type}/{request.id}"
     elif request.interaction == "create" and status < 300:  # noqa: PLR2004 - it was made
         what, detail = detail, ""

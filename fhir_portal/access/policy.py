@@ -51,7 +51,7 @@ class Deny:
 def decide(auth: AuthContext, ask: Ask) -> Permit | Deny:
     """Decide one question; what nothing permits is denied."""
     if ask.resource_type not in _SERVED:
-        return Deny(f"{ask.resource_type} is not served")
+        return Deny("there is no such resource type here")
     if ask.at >= auth.expires:
         return Deny("the access token has expired")
     record = auth.record

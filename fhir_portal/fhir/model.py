@@ -52,7 +52,7 @@ def check(resource_type: str, body: bytes) -> list[Issue]:
 
 def _model(resource_type: str) -> Any:
     if resource_type not in served_types():
-        raise UnknownType(f"{resource_type} is not a resource type of this server.")
+        raise UnknownType("There is no such resource type here.")
     return get_fhir_model_class(resource_type)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 from fhir_portal.fhir.errors import Invalid
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.resources.server import Server
-from fhir_portal.search.criterion import SHOWN
+from fhir_portal.search.registry import SHOWN
 from fhir_portal.search.request import SearchRequest, parse_search
 
 _quoted = lru_cache(maxsize=4096)(quote_plus)

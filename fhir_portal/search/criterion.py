@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fhir_portal.fhir.errors import InvalidSearch
-from fhir_portal.search.registry import PARSED_AS, SearchParameter
+from fhir_portal.search.registry import PARSED_AS, SearchParameter, repeated
 from fhir_portal.search.values import (
     Missing,
     ReferenceValue,
@@ -14,9 +14,6 @@ from fhir_portal.search.values import (
     Value,
     split_unescaped,
 )
-
-SHOWN = 64
-"""Of a name that is not understood, so much is repeated to its sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def parse_criterion(parameter: SearchParameter, modifier: str, text: str) -> Cri
             offered += " and the types it can refer to"
         raise InvalidSearch(
             f"{parameter.code} of {parameter.resource_type} does not support the modifier "
-            f":{modifier[:SHOWN]}; it has {offered}."
+            f":{repeated(modifier)}; it has {offered}."
         )
     name = f"{parameter.code}:{modifier}" if modifier else parameter.code
     try:

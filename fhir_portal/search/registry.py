@@ -6,6 +6,7 @@ with its reason in ``UNLISTED`` or is of a type in ``UNLISTED_TYPES``.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from collections.abc import Mapping
@@ -78,6 +79,22 @@ _MODIFIERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {"string": frozenset({"exact", "contains"}), "token": frozenset({"not"})}
 )
 
+SHOWN: Final = 64
+"""No more of a name is looked at in an answer about it."""
+_CONTROLS: Final = frozenset(
+    {
+        *("_sort", "_count", "_include", "_revinclude", "_summary", "_total", "_elements", "_page"),
+        *("_contained", "_containedType", "_has", "_filter", "_text", "_content", "_query"),
+        *("_list", "_type", "_score", "_format", "_pretty"),
+    }
+)
+_MODIFIERS_OF_R4: Final = frozenset(
+    {
+        *("missing", "exact", "contains", "not", "text", "in", "not-in", "below", "above", "type"),
+        *("identifier", "ofType", "iterate", "recurse"),
+    }
+)
+_WORD: Final = re.compile(r"[^.:]+")
 _ONLY = re.compile(r"\.where\(resolve\(\) is (\w+)\)$")
 
 
@@ -102,7 +119,7 @@ def parameters_for(resource_type: str) -> Mapping[str, SearchParameter]:
         UnknownType: when the type is not served.
     """
     if resource_type not in served_types():
-        raise UnknownType(f"{resource_type} is not a resource type of this server.")
+        raise UnknownType("There is no such resource type here.")
     defined = search_parameters()
     rows = {**defined["Resource"], **defined.get(resource_type, {})}
     return MappingProxyType(
@@ -112,6 +129,30 @@ def parameters_for(resource_type: str) -> Mapping[str, SearchParameter]:
             if row.type in PARSED_AS and f"{resource_type}.{code}" not in UNLISTED
         }
     )
+
+
+def repeated(name: str) -> str:
+    """Return a name out of a query as an answer may repeat it: the words that FHIR has, else ``…``.
+
+    What stands in a name's place may be a value, a token or somebody's name even, and the answer
+    goes into the access log. Source: FHIR R4 §3.1.1 (names, modifiers, chains); OWASP ASVS 5.0,
+    16.2.5.
+    """
+    known = _words()
+    return _WORD.sub(lambda word: word[0] if word[0] in known else "…", name[:SHOWN]) or "…"
+
+
+def meant(resource_type: str, name: str) -> str:
+    """Return a hint for a mistyped name: the parameter of this type that it is like, or ``""``."""
+    like = difflib.get_close_matches(name[:SHOWN].lower(), parameters_for(resource_type), n=1)
+    return f" Did you mean {like[0]}?" if like else ""
+
+
+@functools.cache
+def _words() -> frozenset[str]:
+    """The names, modifiers and types of which R4 makes the name of a parameter."""
+    codes = {code for rows in search_parameters().values() for code in rows}
+    return frozenset({*codes, *served_types(), *_CONTROLS, *_MODIFIERS_OF_R4})
 
 
 def _parameter(resource_type: str, row: ParameterDefinition) -> SearchParameter:

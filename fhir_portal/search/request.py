@@ -12,8 +12,15 @@ from urllib.parse import parse_qsl
 
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import InvalidSearch
-from fhir_portal.search.criterion import SHOWN, Criterion, parse_criterion
-from fhir_portal.search.registry import COLUMNS, SearchParameter, parameters_for
+from fhir_portal.search.criterion import Criterion, parse_criterion
+from fhir_portal.search.registry import (
+    COLUMNS,
+    SHOWN,
+    SearchParameter,
+    meant,
+    parameters_for,
+    repeated,
+)
 from fhir_portal.search.values import DateValue, NumberValue, QuantityValue
 
 _T = TypeVar("_T")
@@ -144,7 +151,7 @@ def parse_query(resource_type: str, query: str) -> tuple[Criterion, ...]:
     for name, text in pairs:
         parameter = parameters.get(name)
         if parameter is None or name in COLUMNS:
-            raise InvalidSearch(f"{name[:SHOWN]} cannot be used in a scope for {resource_type}.")
+            raise InvalidSearch(f"{repeated(name)} cannot be used in a scope for {resource_type}.")
         criterion = parse_criterion(parameter, "", text)
         for value in criterion.values:
             if not isinstance(value, DateValue | NumberValue | QuantityValue):
@@ -197,7 +204,7 @@ class _Parsing:
         parameter = parameters_for(self.resource_type).get(code)
         if code in ("_include", "_revinclude"):
             if colon:
-                raise InvalidSearch(f"{code}:{modifier[:SHOWN]} is not supported; {code} is.")
+                raise InvalidSearch(f"{code}:{repeated(modifier)} is not supported; {code} is.")
             if code == "_include":
                 self.includes.append(self._include(text))
             else:
@@ -210,7 +217,7 @@ class _Parsing:
             if colon and not modifier:
                 raise InvalidSearch(f"{code}: has no modifier after the colon.")
             if "." in modifier:
-                raise InvalidSearch(f"{name[:SHOWN]}: chained parameters are not supported.")
+                raise InvalidSearch(f"{repeated(name)}: chained parameters are not supported.")
             criterion = parse_criterion(parameter, modifier, text)
             self.criteria.append(criterion.seen_from(self.base))
         else:
@@ -218,14 +225,17 @@ class _Parsing:
 
     def _unknown(self, name: str, code: str) -> None:
         """Refuse it, or drop it if that was asked for and it cannot be a filter that we know of."""
-        shown = name[:SHOWN]
+        shown = repeated(name)
         if code in REFUSED:
             raise InvalidSearch(f"{shown} is not supported by this server.")
         if "." in name:
             raise InvalidSearch(f"{shown}: chained parameters are not supported.")
         if not self.lenient:
-            raise InvalidSearch(f"{shown} is not a search parameter of {self.resource_type} here.")
-        self.ignored.append(shown)
+            raise InvalidSearch(
+                f"{shown} is not a search parameter of {self.resource_type} here."
+                f"{meant(self.resource_type, code)}"
+            )
+        self.ignored.append(name[:SHOWN])
 
     def _include(self, text: str) -> Include:
         include = _read_include("_include", text)
@@ -252,7 +262,8 @@ class _Parsing:
             parameter = parameters_for(self.resource_type).get(code)
             if parameter is None:
                 raise InvalidSearch(
-                    f"{code[:SHOWN]!r} is not a search parameter of {self.resource_type} here."
+                    f"{repeated(code)!r} is not a search parameter of {self.resource_type} here."
+                    f"{meant(self.resource_type, code)}"
                 )
             if any(earlier.parameter == parameter for earlier in rules):
                 raise InvalidSearch(f"{code} stands there twice.")
@@ -278,14 +289,14 @@ def _read_include(name: str, text: str) -> Include:
     if not code or (colon and not target):
         raise InvalidSearch(f"{name} is Type:parameter or Type:parameter:TargetType.")
     if source not in served_types():
-        raise InvalidSearch(f"{name}: {source[:SHOWN]!r} is not a type of this server.")
+        raise InvalidSearch(f"{name}: {repeated(source)!r} is not a type of this server.")
     parameter = parameters_for(source).get(code)
     if parameter is None or parameter.type != "reference":
         raise InvalidSearch(
-            f"{name}: {code[:SHOWN]!r} is not a reference parameter of {source} here."
+            f"{name}: {repeated(code)!r} is not a reference parameter of {source} here."
         )
     if target and target not in parameter.targets:
-        raise InvalidSearch(f"{name}: {source}:{code} cannot refer to {target[:SHOWN]!r}.")
+        raise InvalidSearch(f"{name}: {source}:{code} cannot refer to {repeated(target)!r}.")
     return Include(parameter, target or None)
 
 

@@ -206,7 +206,7 @@ class ReferenceValue:
         if reference.id is None:
             raise InvalidSearch("A reference in a search cannot be contained or conditional.")
         if reference.type not in all_types():
-            raise InvalidSearch(f"{reference.type} is not a resource type of FHIR R4.")
+            raise InvalidSearch("What stands before the / is not a resource type of FHIR R4.")
         return cls(reference.type, reference.id, None)
 
     def seen_from(self, base: str) -> Self:

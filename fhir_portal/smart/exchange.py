@@ -353,7 +353,9 @@ def refusal_of(error: authlib_errors.OAuth2Error) -> errors.OAuthError:
     """Turn Authlib's refusal into ours, which is rendered in one place."""
     kind = _KINDS.get(str(error.error), errors.InvalidRequest)
     description = error.get_error_description() or ""
-    if invalid_error_characters(description):
+    if kind in _REPEATS:
+        description = _REPEATS[kind]
+    elif invalid_error_characters(description):
         description = ""  # it repeats what was sent
     return kind(description, redirect_uri=error.redirect_uri, state=error.state)
 
@@ -371,3 +373,9 @@ _KINDS: Final = {
         errors.AccessDenied,
     )
 }
+
+_REPEATS: Final[Mapping[type[errors.OAuthError], str]] = {
+    errors.UnsupportedGrantType: "this grant_type is not supported",
+    errors.UnsupportedResponseType: "this response_type is not supported",
+}
+"""Where Authlib's words repeat what was sent, which may be a token in the wrong field."""

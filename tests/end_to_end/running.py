@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,10 @@ async def prepare(folder: Path, place: Place) -> None:
 
 @dataclass
 class Running:
-    """One server over a prepared store; its key and what it says lie in ``folder``."""
+    """One server over a prepared store; its key and what it says lie in ``folder``.
+
+    ``settings`` are further ones.
+    """
 
     folder: Path
     place: Place
@@ -146,6 +149,7 @@ class Running:
     workers: int = 1
     before: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -176,7 +180,7 @@ class Running:
         with (self.folder / "server.log").open("ab") as errors:
             self.process = subprocess.Popen(
                 [*command, *options],
-                env=environment(settings_of(self.folder, self.place)),
+                env=environment({**settings_of(self.folder, self.place), **self.settings}),
                 start_new_session=True,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -148,3 +148,39 @@ async def test_lenient_and_strict_are_told_apart_per_request(charted):
             ),
         ):
             assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "Observation?{}=x",
+        "Observation?_sort={}",
+        "Observation?code:{}=x",
+        "Observation?_has:{}:patient:code=x",
+        "Observation?patient.{}=x",
+        "Observation?_include={}:subject",
+        "Observation?_include=Observation:{}",
+        "Observation?_include:{}=x",
+        "Observation?subject={}/1",
+        "{}",
+        "{}/x",
+    ],
+)
+@pytest.mark.parametrize("typed", ["Mizifanenenapa", "c2rW8Sv0yGglFnWxlhDExMImv3UDBYSDeXhKc5GGBXk"])
+async def test_what_stands_in_the_place_of_a_name_is_neither_repeated_nor_kept(
+    fhir: FhirWorld, as_ehr, address: str, typed: str
+):
+    """A token or somebody's name in the wrong place gets into no answer, and so into no log."""
+    response = await as_ehr.get(f"/fhir/{address.format(typed)}")
+    assert response.status_code in {400, 404}
+    assert typed not in response.text
+    rows = await fhir.store.log.of_record(
+        "derm", None, agent=None, told=False, low=0, high=2**60, before=None, limit=100
+    )
+    assert not [one for one in rows if typed in repr(one.row)]
+
+
+async def test_a_name_that_is_almost_one_is_helped(as_ehr):
+    response = await as_ehr.get("/fhir/Observation?pateint=x")
+    words = "… is not a search parameter of Observation here. Did you mean patient?"
+    assert response.json()["issue"][0]["diagnostics"] == words

@@ -249,3 +249,13 @@ async def test_a_preflight_of_a_registered_origin_is_answered(world: World, path
     assert {"authorization", "content-type"} <= set(allowed)
     assert unknown.status_code == 204
     assert "access-control-allow-origin" not in unknown.headers
+
+
+async def test_what_stands_in_the_place_of_a_grant_type_is_not_repeated(world: World) -> None:
+    """It may be a token in the wrong field."""
+    token = "c2rW8Sv0yGglFnWxlhDExMImv3UDBYSDeXhKc5GGBXk"
+    async with world.http() as http:
+        response = await http.post("/oauth/token", data={"grant_type": token})
+    assert_oauth_error(response, "unsupported_grant_type")
+    assert token not in response.text
+    assert response.json()["error_description"] == "this grant_type is not supported"

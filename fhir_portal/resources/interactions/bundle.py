@@ -283,7 +283,7 @@ async def _placed(server: Server, auth: AuthContext, entry: _Entry) -> _Entry:
         message = "a transaction holds reads, searches, creates, updates and deletes"
         raise NotSupported(message)
     if name not in server.served:
-        message = f"{name} is not served"
+        message = "there is no such resource type here"
         raise UnknownType(message)
     if letter is None:
         return entry
@@ -359,7 +359,7 @@ def _base_of(full_url: str | None) -> str:
 async def _sought(server: Server, auth: AuthContext, name: str, query: str, place: str) -> str:
     """Return ``Type/id`` of the one resource a conditional reference leads to."""
     if name not in server.served:
-        message = f"{name} is not served"
+        message = "there is no such resource type here"
         raise UnknownType(message, expression=place)
     try:
         visible = permitted(server, auth, "s", name)
