@@ -6,20 +6,18 @@ Pictures of the pages are left in ``build/browser/pages``, as ``walk-...``.
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pypdf import PdfReader
 
 from tests.end_to_end.browser import Driver, missing, served_app
-from tests.end_to_end.walk import BETTER, GOOD, PICTURES, READ, ZIP, Town, Walker, town
+from tests.end_to_end.walk import BETTER, GOOD, PICTURES, ZIP, Town, Walker, town
 
 pytestmark = [
     pytest.mark.browser,
@@ -62,7 +60,7 @@ def at_the_desk(walker: Walker, patient: str, username: str = IGNACE) -> None:
     """Staff sign in, find a patient by name and birth date, and open the page of the portal."""
     walker.open("/staff")
     if walker.browser.text("h1") == "Sign in":
-        walker.sends_in(username)
+        walker.signs_in(username)
         walker.accepts_terms()
     walker.open("/staff/patients")
     walker.fills(name=patient)
@@ -105,7 +103,7 @@ def makes_account(walker: Walker, username: str, password: str = GOOD) -> None:
     walker.accepts_terms()
 
 
-# --- a practice that invites by mail and SMS -------------------------------------------------------
+# --- a practice that invites by mail and SMS ------------------------------------------------------
 
 
 @pytest.mark.requirement(
@@ -150,7 +148,7 @@ def test_a_practice_that_invites_by_mail_and_sms(world: Town) -> None:
     for word in ("Ansel", "Whitcombe", code["code"]):
         assert word not in invitation["text"]
 
-    with world.person("invited") as walker:
+    with world.person() as walker:
         walker.open("/demo/outbox")
         walker.sees("Outbox of the demo", mail, mobile)
         walker.browser.follow(f'a[href="{invitation["link"]}"]')
@@ -175,9 +173,9 @@ def test_a_practice_that_invites_by_mail_and_sms(world: Town) -> None:
         walker.browser.follow('a[href="/account/security/questions"]')
         answers_questions(walker)
         assert "asked from" not in walker.text()  # those that an account begins with count at once
-        assert len([one for one in world.messages(mail) if one["link"]]) == 1
+        assert world.count(mail, "link") == 1
 
-        with world.person("at-the-desk") as desk:
+        with world.person() as desk:
             adds_a_child(world, walker, desk, mail)
         uses_an_app(world, walker)
         leaves(walker)
@@ -185,7 +183,7 @@ def test_a_practice_that_invites_by_mail_and_sms(world: Town) -> None:
         walker.open("/help")
         walker.sees("Help")
         walker.browser.follow('ul.practices a[href*="quillfern"]')
-        walker.sees("How to reach Quillfern", "Opening hours", "711", picture="help-of-a-practice")
+        walker.sees("How to reach Quillfern", "08:00 to 17:30", "711", picture="help-of-a-practice")
         walker.open("/about/licences")
         walker.sees("Software", "Authlib")
 
@@ -227,8 +225,9 @@ def uses_an_app(world: Town, walker: Walker) -> None:
         )
         browser = walker.browser
         browser.open(
-            f"{origin}/launch.html?iss={world.demo.fhir}&client_id=page-app&scope={scope}"
-            .replace(" ", "%20")
+            f"{origin}/launch.html?iss={world.demo.fhir}&client_id=page-app&scope={scope}".replace(
+                " ", "%20"
+            )
         )
         browser.wait_for("h1", "Whose record?")
         walker.sees("Whose record?", "Ansel Whitcombe", "Wren Whitcombe")
@@ -250,9 +249,9 @@ def forgets(world: Town, walker: Walker, mail: str) -> None:
     walker.fills(name=mail)
     walker.sends()
     walker.sees("Look at your messages")
-    reminder = wait_for_words(world, mail, "It is:")
+    reminder = world.said(mail, "It is:")
     assert "ansel" in reminder["text"]
-    known, text = len([one for one in world.messages(mail) if one["code"]]), walker.text()
+    known, text = world.count(mail, "code"), walker.text()
     walker.open("/recover?want=username")
     walker.fills(name="nobody@people.example")
     walker.sends()
@@ -278,20 +277,7 @@ def forgets(world: Town, walker: Walker, mail: str) -> None:
     walker.sees("Your practice can help", "Quillfern Dermatology", "+1 312 555 0120")
 
 
-def wait_for_words(world: Town, to: str, words: str) -> dict[str, Any]:
-    """Wait for a message that says something."""
-    import time
-
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        for one in world.messages(to):
-            if words in one["text"]:
-                return one
-        time.sleep(0.05)
-    raise AssertionError(world.messages(to))
-
-
-# --- registration by mail on file, or by user name -------------------------------------------------
+# --- registration by mail on file, or by user name ------------------------------------------------
 
 
 @pytest.mark.requirement(
@@ -304,7 +290,7 @@ def test_registration_by_the_mail_address_on_file(world: Town) -> None:
     name = [{"use": "official", "given": ["Zoé"], "family": "Marchetti-Lund"}]
     contacts = telecom(mail, mobile)
     world.patient("Zoe Lund", born, practice=MARROWBROOK, name=name, telecom=contacts)
-    with world.person("register") as walker:
+    with world.person() as walker:
         browser = walker.browser
         walker.open("/signin")
         browser.follow('nav a[href="/register"]')
@@ -360,32 +346,32 @@ def test_registration_by_the_mail_address_on_file(world: Town) -> None:
         walker.fills(code=world.message("zoe.again@people.example", carries="code")["code"])
         walker.sends()
         assert "It helps to get back into your account from" in walker.text()
-        wait_for_words(world, mobile, "another address or number was added")
+        world.said(mobile, "another address or number was added")
         leaves(walker)
 
         walker.open("/register")
         asks()
-        wait_for_words(world, mail, "You have one already")
+        world.said(mail, "You have one already")
 
         walker.open("/signin")
-        walker.sends_in(mail, GOOD)
+        walker.signs_in(mail, GOOD)
         add_another_practice(world, walker, mail, mobile)
 
 
 def add_another_practice(world: Town, walker: Walker, mail: str, mobile: str) -> None:
     """An account is a person's: another practice's invitation is added to it."""
-    known = [len([one for one in world.messages(to) if one["link"]]) for to in (mail, mobile)]
-    codes = len([one for one in world.messages(mobile) if one["code"]])
+    links = world.count(mail, "link")
+    codes = world.count(mobile, "code")
     born = "1988-11-30"
     contacts = telecom(mail, mobile)
     world.patient("Zoeq Lund", born, practice=QUILLFERN, telecom=contacts)
-    with world.person("at-the-desk-again") as desk:
+    with world.person() as desk:
         at_the_desk(desk, "Zoeq Lund")
         desk.browser.follow('a[href$="/invite/self"]')
         desk.sees("Invite: The patient")
         desk.chooses("channel", "mail")
         desk.sends()
-    walker.open(world.message(mail, carries="link", number=known[0] + 1)["link"])
+    walker.open(world.message(mail, carries="link", number=links + 1)["link"])
     walker.born(born)
     code = world.message(mobile, carries="code", number=codes + 1)["code"]
     walker.fills(code=code, postal_code=ZIP)
@@ -401,14 +387,14 @@ def add_another_practice(world: Town, walker: Walker, mail: str, mobile: str) ->
 def test_registration_by_user_name_and_security_code(world: Town) -> None:
     born = "1951-06-09"
     world.patient("Corin Ashdown", born, practice=QUILLFERN)
-    with world.person("desk-code") as desk:
+    with world.person() as desk:
         at_the_desk(desk, "Corin Ashdown")
         desk.browser.follow('a[href$="/invite/self"]')
         desk.chooses("channel", "desk")
         desk.sends()
         desk.sees("To hand over", "shown once")
         (code,) = re.findall(r"[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}", desk.text())[:1]
-    with world.person("by-user-name") as walker:
+    with world.person() as walker:
         walker.open("/register")
         walker.browser.follow('main a[href="/activate/code"]')
         walker.sees("Use a security code", "You need no mail address")
@@ -434,3 +420,350 @@ def test_registration_by_user_name_and_security_code(world: Town) -> None:
         walker.accepts_terms()
         walker.open("/account/security/questions")
         answers_questions(walker)
+
+
+# --- a list of frequently asked questions ---------------------------------------------------------
+
+
+@pytest.mark.requirement(
+    "portal",
+    *("S2-16", "S2-17", "S2-18", "S2-19", "S2-20", "S2-32", "S2-33", "S2-35"),
+    *("S0-20", "S1-22"),
+)
+def test_what_people_ask_most(world: Town) -> None:
+    mail, born = "lotte@people.example", "1967-08-21"
+    world.demo.command("practice", "policy", QUILLFERN, "--set", "invite-on-mail-address=on")
+    world.patient("Lotte Harkness", born, practice=QUILLFERN)
+    assert not world.messages(mail)
+    world.patient("Lotte Harkness", born, practice=QUILLFERN, telecom=telecom(mail))
+    first = world.message(mail, carries="link")["link"]
+    with world.person() as desk:
+        at_the_desk(desk, "Lotte Harkness")
+        assert "sent or handed over" in desk.text()
+        desk.browser.follow('form[action$="/again"] button')
+        code = desk.browser.text("dl.codes .key")
+        desk.browser.follow("main p > a")
+        desk.sees("Portal of Lotte", "History", picture="history-of-an-invitation")
+    link = world.message(mail, carries="link", number=2)["link"]
+    with world.person() as walker:
+        walker.open("/help")
+        walker.sees("Help", "You can set up an account there by yourself")
+        walker.open(first)
+        walker.sees("This link cannot be used", "there is a newer one")
+        walker.open(link)
+        walker.born(born)
+        walker.fills(code=code, postal_code=ZIP)
+        walker.sends()
+        makes_account(walker, "lotte")
+        walker.open("/account/security/questions")
+        answers_questions(walker)
+        walker.open(link)
+        assert walker.browser.text("h1") == "This link cannot be used"
+
+        with world.person() as elsewhere:
+            elsewhere.open("/signin?practice=quillfern")
+            elsewhere.sees("Sign in", "You come from Quillfern", picture="sign-in-from-a-practice")
+            elsewhere.signs_in("lotte", GOOD)
+            walker.open("/account/security")
+            walker.sees("Security", "Where you are signed in", "This browser")
+            walker.sends("/account/security/sessions/end")
+            elsewhere.open("/account/security")
+            assert elsewhere.browser.text("h1") == "Sign in"
+        leaves(walker)
+
+        walker.open("/recover?want=both")
+        walker.fills(name=mail)
+        walker.sends()
+        walker.fills(code=world.message(mail, carries="code")["code"])
+        walker.sends()
+        gives_answers(walker)
+        walker.fills(new_password=BETTER)
+        walker.sends()
+        leaves(walker)
+
+
+@pytest.mark.requirement("portal", "S2-21")
+def test_a_notice_leads_by_way_of_the_sign_in_to_the_page_it_is_about(world: Town) -> None:
+    with world.person() as walker:
+        walker.open("/signin")
+        walker.signs_in("silas")
+        walker.accepts_terms()
+        walker.open("/account/security/recovery-codes")
+        walker.sends()
+        leaves(walker)
+        notice = world.said("silas@people.example", "New recovery codes were made")
+        (link,) = re.findall(r"http\S+/go/\S+?(?=[, ])", notice["text"])
+        walker.open(link)
+        assert walker.browser.text("h1") == "Sign in"
+        walker.signs_in("silas")
+        walker.sees("Security")
+
+
+# --- the desk prints a sheet with a portal ID -----------------------------------------------------
+
+
+@pytest.mark.requirement(
+    "portal",
+    *("S3-01", "S3-02", "S3-03", "S3-04", "S3-05", "S3-06", "S3-07", "S3-08", "S3-09", "S3-10"),
+    *("S3-11", "S3-12", "S3-13", "S3-14", "S3-15", "S3-16", "S3-17", "S3-18", "S3-19", "S4-02"),
+)
+def test_the_desk_prints_a_sheet_with_a_portal_id(world: Town) -> None:
+    born = "1944-03-05"
+    world.patient("Émile Quist", born, practice=MARROWBROOK, id="emile-quist")
+    switch = ("practice", "portal", MARROWBROOK, "--json")
+    assert '"off, not done"' in world.demo.command(*switch, "--off", "--dry-run")
+    assert '"none"' in world.demo.command(*switch, "--on")
+    with world.person() as walker:
+        gives_levels(walker)
+    with world.person() as walker:
+        launched = world.ehr(
+            "POST",
+            f"{world.base}/oauth/launch",
+            {"patient": "Patient/emile-quist"},
+            practice=MARROWBROOK,
+        )
+        opens = f"/staff/launch?iss={world.demo.fhir}&launch={launched['launch']}"
+        walker.open(opens)
+        walker.signs_in("imke")
+        walker.accepts_terms()
+        walker.sees("Portal of Émile Quist", "No account", "Invitations")
+        assert not walker.browser.has('a[href$="/invite/self"]')  # she may view, and no more
+    with world.person() as desk:
+        at_the_desk(desk, "Émile Quist", NOOR)
+        desk.browser.follow('a[href$="/invite/self"]')
+        desk.chooses("channel", "paper")
+        desk.sends()
+        desk.sees("To hand over", "Portal ID", "Word", picture="to-hand-over-on-paper")
+        shown = desk.browser.address
+        before = dict(zip(("code", "id", "word"), keys(desk), strict=False))
+        desk.open(shown)
+        assert desk.browser.text("h1") == "This did not work"
+        desk.open("/staff/patients/emile-quist")
+        sheet = reads_sheet(world, desk)
+        assert before["id"] not in sheet.values()
+        desk.open("/staff/patients/emile-quist")
+        assert "instructions printed" in desk.text()
+    activates_by_sheet(world, sheet, born)
+
+
+def keys(walker: Walker) -> list[str]:
+    """What is to be handed over, in the order of the page."""
+    found = walker.browser.evaluate(
+        "return [...document.querySelectorAll('dl.codes .key')].map((one) => one.textContent)"
+    )
+    return [str(one) for one in found]
+
+
+def gives_levels(walker: Walker) -> None:
+    """An administrator gives two levels at once what they may do, and sees it before."""
+    walker.open("/staff/levels")
+    walker.signs_in(ROSALIND)
+    walker.accepts_terms()
+    walker.sees("Access levels", "What may front desk do?")
+    places = walker.browser.evaluate(
+        "return [...document.querySelectorAll('input[name^=name-]')].map((one) => one.value)"
+    )
+    for name in ("front desk", "nurse"):
+        at = walker.browser.evaluate(
+            "return [...document.querySelectorAll('input[name^=name-]')]"
+            ".find((one) => one.value === arguments[0]).name.slice(5)",
+            name,
+        )
+        walker.browser.click(f"#may-{at}-revoke")
+    assert {"front desk", "nurse"} <= set(places)
+    walker.sends()
+    walker.sees("What would change", "front desk", "nurse", "may from then on")
+    walker.sends()
+    walker.sees("Access levels", "version 2", picture="levels-changed")
+    exported = walker.saves("a[href*=export]")
+    assert b'"revoke"' in exported
+
+
+def reads_sheet(world: Town, desk: Walker) -> dict[str, str]:
+    """Print the sheet as a PDF and as a page; what is on the page, which is the later one."""
+    form = 'form[action$="/print"]'
+    desk.browser.click(f"{form} input[type=checkbox]")
+    content = desk.saves(f"{form} button")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    (PICTURES / "walk-sheet.pdf").write_bytes(content)
+    text = "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(content)).pages)
+    assert "Portal ID" in text
+    assert "Émile" not in text
+    desk.open("/staff/patients/emile-quist")
+    desk.browser.click(f'{form} option[value="html"]')
+    desk.browser.follow(f"{form} button")
+    desk.browser.wait_for("h1", "Your way into the patient portal")
+    for width in (320, 1280):
+        desk.browser.resize(width)
+        desk.browser.screenshot(PICTURES / f"walk-sheet-{width}.png")
+        assert desk.browser.overhang <= 0
+    words = desk.browser.text("body")
+    assert f"{world.base}/activate" in words
+    assert "Quist" not in words
+    code, portal_id, word = desk.browser.evaluate(
+        "return [...document.querySelectorAll('dd')].map((one) => one.textContent)"
+    )
+    assert portal_id not in text
+    return {"code": code, "portal_id": portal_id, "word": word}
+
+
+def activates_by_sheet(world: Town, sheet: dict[str, str], born: str) -> None:
+    """Portal ID, initials, birth date and word; then user name and password, and signed in."""
+    with world.person() as walker:
+        walker.open("/activate")
+        walker.sees("Get your account")
+        walker.browser.follow('a[href="/activate/sheet"]')
+        walker.sees("Use a printed sheet", "Portal ID")
+        walker.browser.click("#practice_id option:nth-child(2)")
+        year, month, day = born.split("-")
+        facts = {"first_initial": "e", "last_initial": "Q", "month": f"{month}/{day}/{year}"}
+        walker.fills(portal_id=sheet["portal_id"], word="not-the-word", **facts)
+        walker.sends()
+        walker.sees("Use a printed sheet", picture="wrong-sheet")
+        refused = walker.browser.text("#problem")
+        walker.fills(word=sheet["word"], last_initial="X")
+        walker.sends()
+        assert walker.browser.text("#problem") == refused
+        walker.fills(word=sheet["word"], last_initial="q")
+        walker.sends()
+        walker.sees("How can we reach you?")
+        walker.fills(mail="emile@people.example")
+        walker.sends()
+        makes_account(walker, "emile")
+        walker.sees("Your account is ready", "You are signed in", "What to do next")
+        walker.open("/account/security")
+        assert walker.browser.text("h1") == "Security"
+
+
+# --- staff set up accounts ------------------------------------------------------------------------
+
+
+@pytest.mark.requirement(
+    "portal",
+    *("S4-01", "S4-04", "S4-05", "S4-08", "S4-09", "S4-10", "S4-11", "S4-12", "S4-13", "S4-15"),
+    *("S4-17", "S4-19", "S4-20", "S4-21", "S4-22", "S4-23", "S4-24", "S3-02"),
+)
+def test_staff_set_up_and_run_accounts(world: Town) -> None:
+    mail, born = "agna@people.example", "1939-12-24"
+    contact = {
+        "name": {"given": ["Agna"], "family": "Veldt"},
+        "relationship": [{"text": "daughter"}],
+        "telecom": telecom(mail),
+    }
+    world.patient("Hendrik Veldt", born, practice=MARROWBROOK, contact=[contact])
+    document = {
+        "resourceType": "DocumentReference",
+        "id": "hendrik-attorney",
+        "status": "current",
+        "description": "Power of attorney",
+        "subject": {"reference": "Patient/hendrik"},
+        "content": [{"attachment": {"contentType": "text/plain", "data": "c2lnbmVk"}}],
+    }
+    world.ehr("PUT", "DocumentReference/hendrik-attorney", document, practice=MARROWBROOK)
+    with world.person() as desk, world.person() as daughter:
+        desk.open("/staff/patients/hendrik")
+        desk.signs_in(ROSALIND)
+        desk.accepts_terms()
+        desk.sees("Portal of Hendrik Veldt", "Name and birth date are changed in your EHR")
+        link, code = invites_representative(desk)
+        daughter.open(link)
+        daughter.born(born)
+        daughter.fills(code=code, postal_code=ZIP)
+        daughter.sends()
+        daughter.sees("Your account")
+        daughter.fills(username=mail, password=GOOD)
+        daughter.sends("/activate/account", ".primary")
+        daughter.accepts_terms()
+        assert daughter.browser.text("h1") == "Your account is ready"
+
+        desk.open("/staff/patients/hendrik")
+        desk.sees("Portal of Hendrik", "Agna Veldt", "Sees", picture="portal-with-representative")
+        desk.browser.follow('a[href*="/as/"]')
+        desk.sees("What Agna Veldt sees", picture="view-as")
+        runs_accounts(desk, daughter, mail)
+        edits_words(world, desk)
+
+
+def invites_representative(desk: Walker) -> tuple[str, str]:
+    """Somebody on file is invited; what is handed over is a message to copy, and no password."""
+    desk.browser.follow('a[href$="/invite/representative"]')
+    desk.sees("Invite: A legal representative", "Agna Veldt (contact on file)")
+    desk.browser.click("#who-1")
+    desk.chooses("basis", "power-of-attorney")
+    desk.chooses("channel", "desk")
+    desk.sends()
+    desk.sees("Invite: A legal", "as evidence", picture="without-evidence")
+    desk.chooses("evidence", "DocumentReference/hendrik-attorney")
+    desk.sends()
+    desk.sees("To hand over", "Activation message, to copy", picture="messages-to-copy")
+    message = desk.browser.evaluate("return document.querySelector('#message').value")
+    (link,) = re.findall(r"http\S+/activate/[0-9a-f]+", message)
+    code = desk.browser.evaluate("return document.querySelector('#code-message').value")
+    assert "password" not in (message + code).lower()
+    return link, str(code).rpartition(" ")[2]
+
+
+def runs_accounts(desk: Walker, daughter: Walker, mail: str) -> None:
+    """The list, its file, shutting out and in again, and a renewed password at the next sign-in."""
+    desk.open("/staff/accounts")
+    desk.fills(name="Agna")
+    desk.sends()
+    desk.sees("Accounts", "Agna Veldt", picture="accounts")
+    assert "Mara" not in desk.text()
+    saved = desk.saves('form[action="/staff/accounts/export"] button')
+    rows = list(csv.DictReader(io.StringIO(saved.decode("utf-8-sig"))))
+    assert [row["name"] for row in rows] == ["Agna Veldt"]
+
+    def does(act: str, **fields: str) -> None:
+        desk.open("/staff/accounts")
+        desk.fills(name="Agna")
+        desk.sends()
+        desk.browser.click("#person-1")
+        desk.chooses("act", act)
+        desk.browser.follow('form[action$="/preview"] button')
+        desk.sees("", "Nothing has been changed yet", picture=f"preview-{act}")
+        if fields:
+            desk.fills(**fields)
+        desk.sends()
+        desk.sees("", "what was done", picture=f"results-{act}")
+
+    does("disable", text="asked by telephone")
+    daughter.open("/account/security")
+    assert daughter.browser.text("h1") == "Sign in"
+    desk.open("/staff/accounts")
+    desk.chooses("status", "disabled")
+    desk.sends()
+    desk.sees("Accounts", "Agna Veldt", "asked by telephone", "by Rosalind", picture="disabled")
+    does("enable")
+    does("renew")
+    daughter.open("/signin")
+    daughter.signs_in(mail, GOOD)
+    daughter.sees("Renew your sign-in")
+    daughter.fills(new_password=BETTER)
+    daughter.sends()
+    daughter.open("/account/security")
+    daughter.sees("Security")
+
+
+def edits_words(world: Town, desk: Walker) -> None:
+    """Two who edit the same message at once: the second is told, and nothing is overwritten."""
+    with world.person() as other:
+        for walker in (desk, other):
+            walker.open("/staff/messages/invitation-link")
+            if walker.browser.text("h1") == "Sign in":
+                walker.signs_in(ROSALIND)
+                walker.accepts_terms()
+        desk.sees("Message invitation-link")
+        desk.browser.type("#subject", "Come and see - {practice}")
+        desk.browser.follow('button[value="preview"]')
+        desk.sees(
+            "Message invitation-link", "Come and see - Marrowbrook", picture="message-preview"
+        )
+        desk.browser.follow('button[value="store"]')
+        other.browser.type("#subject", "Something else")
+        other.browser.follow('button[value="store"]')
+        assert other.browser.has("#problem")
+        desk.open("/staff/messages/invitation-link")
+        desk.sees("Message invitation-link", "version 1", picture="message-of-ones-own")
+        value = desk.browser.evaluate("return document.querySelector('#subject').value")
+        assert value == "Come and see - {practice}"

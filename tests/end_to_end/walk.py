@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,17 +29,6 @@ BETTER: Final = "nine loud herons here"
 Json = dict[str, Any]
 _PATIENCE: Final = 30.0
 
-READ: Final = """
-const form = document.querySelector("form[action='" + arguments[0] + "']");
-return fetch(form.action, {method: "POST", body: new URLSearchParams(new FormData(form))}).then(
-  (answer) => answer.blob()).then((blob) => new Promise((done) => {
-    const reader = new FileReader();
-    reader.onload = () => done(reader.result);
-    reader.readAsDataURL(blob);
-  }));
-"""
-"""What a form answers with, as a data URL: for what a browser would save."""
-
 
 @dataclass(frozen=True)
 class WithOutbox(File):
@@ -56,7 +46,9 @@ class Town:
     demo: Demo
     driver: Driver
     folder: Path
-    people: int = field(default=0)
+    people: int = 0
+    files: int = 0
+    looked_at: set[str] = field(default_factory=set)
 
     @property
     def base(self) -> str:
@@ -86,9 +78,9 @@ class Town:
 
         return asyncio.run(send())
 
-    def patient(self, name: str, born: str, *, practice: str, **more: Any) -> str:
+    def patient(self, who: str, born: str, *, practice: str, **more: Any) -> str:
         """Have the EHR write a patient; return the id."""
-        given, _, family = name.partition(" ")
+        given, _, family = who.partition(" ")
         tree = {
             "resourceType": "Patient",
             "id": given.lower(),
@@ -105,7 +97,8 @@ class Town:
     def messages(self, to: str) -> list[Json]:
         """What was left for an address or number, the oldest first."""
         found = [json.loads(file.read_text("utf-8")) for file in self.outbox.glob("[!.]*.json")]
-        return sorted((one for one in found if one["to"] == to), key=lambda one: one["created"])
+        found = [one for one in found if one["to"].partition(":")[2] == to or one["to"] == to]
+        return sorted(found, key=lambda one: one["created"])
 
     @property
     def outbox(self) -> Path:
@@ -122,47 +115,60 @@ class Town:
             time.sleep(0.05)
         raise AssertionError(f"no message {number} with a {carries} for {to}: {self.messages(to)}")
 
+    def said(self, to: str, words: str) -> Json:
+        """Wait for a message that says something."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            for one in self.messages(to):
+                if words in one["text"]:
+                    return one
+            time.sleep(0.05)
+        raise AssertionError(f"nobody told {to}: {words}; {self.messages(to)}")
+
+    def count(self, to: str, carries: str) -> int:
+        """How many messages with a ``link`` or ``code`` are there."""
+        return len([one for one in self.messages(to) if one[carries]])
+
     # --- who walks -------------------------------------------------------------------------------
 
     @contextmanager
-    def person(self, walk: str) -> Iterator[Walker]:
+    def person(self) -> Iterator[Walker]:
         """Somebody at a browser of their own."""
         self.people += 1
         with self.driver.browser(self.folder / f"profile-{self.people}") as browser:
             browser.resize(WIDE)
-            yield Walker(self, browser, walk)
+            yield Walker(self, browser)
 
 
 @dataclass
 class Walker:
-    """Somebody at a browser. ``walk`` names the pictures."""
+    """Somebody at a browser."""
 
     town: Town
     browser: Browser
-    walk: str
-    steps: list[str] = field(default_factory=list)
 
     def open(self, path: str) -> None:
         """Go to an address of the server's."""
         self.browser.open(path if path.startswith("http") else f"{self.town.base}{path}")
 
     def sees(self, heading: str, *words: str, picture: str = "") -> None:
-        """Be at the page with this heading, and these words somewhere; look at it, once a walk.
+        """Be at the page with this heading, and these words somewhere; look at it, the first time.
 
-        It has to fit 320 px (WCAG 1.4.10), and axe-core may object to nothing.
+        It has to fit 320 px (WCAG 1.4.10), and axe-core may object to nothing. What is another
+        state of a page has a ``picture`` name of its own.
         """
         browser = self.browser
         assert browser.text("h1").startswith(heading), (browser.address, browser.text("main"))
         said = browser.text("body")
         for each in words:
             assert each in said, (each, said)
-        name = picture or heading.lower().partition(":")[0].strip("?").replace(" ", "-")
-        if name in self.steps:
+        name = picture or re.sub(r"[^a-z]+", "-", heading.lower()).strip("-")
+        if name in self.town.looked_at:
             return
-        self.steps.append(name)
+        self.town.looked_at.add(name)
         for width in (NARROW, WIDE):
             browser.resize(width)
-            browser.screenshot(PICTURES / f"walk-{self.walk}-{name}-{width}.png")
+            browser.screenshot(PICTURES / f"walk-{name}-{width}.png")
             assert browser.overhang <= 0, f"{name}: {width} px"
             assert browser.axe() == [], f"{name}: {width} px"
 
@@ -180,11 +186,16 @@ class Walker:
         form = f'form[action="{action}"] ' if action else ""
         self.browser.follow(f"main {form}button{button or ('' if action else '.primary')}")
 
+    def saves(self, selector: str) -> bytes:
+        """Click what gives a file; return what is in it."""
+        self.town.files += 1
+        return self.browser.saved(selector, self.town.folder / f"saved-{self.town.files}")
+
     def text(self) -> str:
         """All that the page says."""
         return self.browser.text("main")
 
-    def sends_in(self, username: str, password: str = PASSWORD) -> None:
+    def signs_in(self, username: str, password: str = PASSWORD) -> None:
         """Fill in the sign-in page."""
         self.fills(username=username, password=password)
         self.browser.follow("button.primary")
