@@ -70,9 +70,8 @@ class Town:
 
         async def send() -> Json:
             async with self.demo.ehr(f"{practice}-ehr") as ehr:
-                answer = await ehr.request(
-                    method, f"{self.demo.fhir}/{path}", json=resource, headers=headers
-                )
+                address = path if path.startswith("http") else f"{self.demo.fhir}/{path}"
+                answer = await ehr.request(method, address, json=resource, headers=headers)
                 assert answer.status_code < 300, answer.text
                 return dict(answer.json()) if answer.content else {}
 
