@@ -2,7 +2,8 @@
 
 They are asked beside a one-time or recovery code and never prove anything on their own. Answers are
 compared without case, spaces and punctuation, and kept as Argon2id hashes of what a key of the
-server made of them. New answers count after a day; until then the ones before do.
+server made of them. New answers count after a day; until then the ones before do. Those that an
+account begins with count at once: nobody else can have had it for long.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ QUESTIONS: Final[Mapping[str, str]] = {
 """The list, by code. A code is never given another meaning."""
 
 ASKED: Final = 3
+BEGINNING: Final = 3600.0
+"""Seconds from the making of an account in which its first answers count at once."""
 SHORTEST: Final = 3
 LONGEST: Final = 100
 TRIES: Final = "5 per 30 minutes"
@@ -116,8 +119,8 @@ class SecurityQuestions:
     ) -> Write:
         """Return the write of an account's answers: pairs of a question's code and the answer.
 
-        ``is_first`` is for what an account begins with, which counts at once. Raises
-        `UnacceptableAnswers`.
+        ``is_first`` is for what an account begins with, which counts at once unless there are
+        answers already. Raises `UnacceptableAnswers`.
         """
         texts = [(question, _normal(text)) for question, text in given]
         codes = {question for question, _ in texts}
@@ -145,7 +148,7 @@ class SecurityQuestions:
                 SecurityAnswers(
                     key=account,
                     answers=answers,
-                    counts_from=now if is_first else now + RECOVERY_AFTER_SECONDS,
+                    counts_from=now if is_first and there is None else now + RECOVERY_AFTER_SECONDS,
                     before=() if there is None else there.counting(now),
                 )
             )

@@ -86,8 +86,8 @@ class Letter:
 
 
 _NOT_YOU: Final = (
-    "If this was you, there is nothing to do. If it was not, sign in at {portal}, change your "
-    "password under Security, and call the practice."
+    "If this was you, there is nothing to do. If it was not, sign in at "
+    "{portal}/go/security, change your password there, and call the practice."
 )
 
 
@@ -104,7 +104,7 @@ def _app(subject: str, what: str, sms: str) -> Words:
         subject=f"{subject} - {{practice}}",
         body=(
             f"Hello,\n\n{what}\n\nTo see which app it is and what it may read, sign in at "
-            "{portal} and open Apps. If you did not expect this, end its access there and call the "
+            "{portal}/go/apps. If you did not expect this, end its access there and call the "
             "practice."
         ),
         sms=f"{{practice}}: {sms} Sign in to the portal and open Apps.",

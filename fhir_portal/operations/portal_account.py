@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fhir_portal.accounts.account import Account, account_of_person
+from fhir_portal.accounts.assisted_recovery import AssistedRecovery
 from fhir_portal.accounts.at_practice import standing
 from fhir_portal.accounts.contacts import contacts_of
 from fhir_portal.accounts.invitation import Invitation, LiveInvitation
@@ -77,6 +78,7 @@ async def portal_account(call: Call) -> FhirResponse:
                 for one in sorted(sessions, key=lambda one: one.seen, reverse=True)
             ],
             "app": [await _app(call, one) for one in await _apps(call, account)],
+            "recovery": await _recoveries(call, account),
             "invitation": invitations,
         },
         row,
@@ -108,6 +110,24 @@ async def _app(call: Call, one: Connection) -> dict[str, Any]:
         "until": moment(one.until),
         "by-proxy": not one.is_mine,
     }
+
+
+async def _recoveries(call: Call, account: Account) -> list[dict[str, Any]]:
+    """What staff here have begun to help the owner back in, told to those who may do so too."""
+    if call.auth.staff is None or not call.auth.may("recover"):
+        return []
+    found = await call.server.store.find(AssistedRecovery, "account", account.key)
+    return [
+        {
+            "id": one.key,
+            "half": one.half,
+            "needs-approval": one.needs_approval and one.approved_by is None,
+            "opens": moment(one.opens_at),
+            "until": moment(one.expires),
+        }
+        for one in found
+        if one.practice == call.auth.practice and call.server.clock() < one.expires
+    ]
 
 
 async def _used(call: Call, one: Connection) -> float | None:

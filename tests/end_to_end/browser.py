@@ -127,6 +127,17 @@ class Browser:
             assert time.monotonic() < deadline, f"{self.address} does not load"
             time.sleep(0.02)
 
+    def saved(self, selector: str, folder: Path) -> bytes:
+        """Click what the browser saves as a file; return what is in the file."""
+        folder.mkdir(parents=True)
+        self._command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.click(selector)
+        deadline = time.monotonic() + _PATIENCE
+        while not (found := [one for one in folder.iterdir() if not _is_partial(one)]):
+            assert time.monotonic() < deadline, f"{selector} of {self.address} saves nothing"
+            time.sleep(0.02)
+        return found[0].read_bytes()
+
     def type(self, selector: str, text: str) -> None:
         """Type into a field, over what it holds."""
         element = self._find(selector)
@@ -220,6 +231,11 @@ class Browser:
 
     def _post(self, command: str, **body: Any) -> Any:
         return _value(self.http.post(f"{self.session}/{command}", json=body))
+
+
+def _is_partial(file: Path) -> bool:
+    """Whether Chromium is still writing it."""
+    return file.suffix == ".crdownload" or file.name.startswith(".")
 
 
 def _value(answer: httpx.Response) -> Any:

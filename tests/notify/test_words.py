@@ -287,6 +287,20 @@ def test_a_practice_cannot_take_the_footer_away() -> None:
     assert letter.text.startswith("It is 1234 5678\n\nPlease do not reply")
 
 
+@pytest.mark.requirement("portal", "S2-21")
+@pytest.mark.parametrize(
+    "template", [one for one in BUILT_IN if one.startswith(("security-", "app-"))]
+)
+def test_a_notice_leads_to_the_page_it_is_about_and_nowhere_else(template: str) -> None:
+    """Of who it is for its links say nothing; the page asks who is there."""
+    text = render(built_in(template), HEAD, {}).text
+    found = re.findall(rf"{PORTAL}(/\S*?)?(?=[,.\s])", text)
+    where = "/go/apps" if template.startswith("app-") else "/go/security"
+    if "Not you?" in built_in(template).sms or template.startswith("app-"):
+        assert found == [where]
+    assert set(found) <= {"", where}
+
+
 def test_it_says_until_when_a_link_is_good_whatever_the_words() -> None:
     until = "Wednesday, March 20, 2030, 12:46 PM (CDT)\r\nBcc: x"
     link = "https://portal.elm.example/activate/abc"

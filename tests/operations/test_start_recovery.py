@@ -117,3 +117,21 @@ async def test_an_ehr_and_staff_without_the_permission_start_none(
     assert (await ehr.ask("POST", START_IT, SEEN)).status == 403
     assert (await staff(ehr, "desk", "invite", "revoke").ask("POST", START_IT, SEEN)).status == 403
     assert not await accounts.every(AssistedRecovery)
+
+
+async def test_who_may_help_too_learns_that_it_was_begun_and_nobody_else(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    """Neither an EHR, nor a level that may not help, nor another practice's staff."""
+    assert accounts is not None
+    started = values(await staff(ehr).ask("POST", START_IT, SEEN))
+    state = "Person/ada/$portal-account"
+    told = (await staff(ehr, "second").ask("POST", state)).json["parameter"]
+    (found,) = [one["part"] for one in told if one["name"] == "recovery"]
+    parts = {one["name"]: one for one in found}
+    assert parts["id"]["valueString"] == started["recovery"]
+    assert parts["needs-approval"]["valueBoolean"] is True
+    for caller in (ehr, staff(ehr, "third", "view", "revoke")):
+        answer = await caller.ask("POST", state)
+        assert answer.status == 200
+        assert started["recovery"].encode() not in answer.body

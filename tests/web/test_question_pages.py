@@ -171,6 +171,36 @@ async def test_new_answers_count_after_a_day_and_the_old_until_then(world: World
     assert set(await questions.asked_of(world.mara, later)) == set(new)
 
 
+@pytest.mark.requirement("portal", "S0-30", "S0-31")
+@pytest.mark.parametrize(("age", "at_once"), [(3599, True), (3601, False)])
+async def test_what_an_account_begins_with_counts_at_once(
+    world: World, age: int, at_once: bool
+) -> None:
+    """Whoever registers chooses them then; on an older account the first ones wait, too."""
+    born = msgspec.structs.replace(world.mara, created=world.clock() - age)
+    await world.store.transact(lambda transaction: transaction.put(born))
+    browser = await at_security(world)
+    await browser.open(PAGE)
+    await answers(browser, PAGE, form_of(ANSWERS))
+    assert done(browser)
+    assert ("is asked from" in browser.text) is not at_once
+    found = await questions_of(world).asked_of(born, world.clock())
+    assert set(found) == (set(ANSWERS) if at_once else set())
+
+
+@pytest.mark.requirement("portal", "S1-16")
+async def test_only_the_first_answers_of_a_new_account_count_at_once(world: World) -> None:
+    born = msgspec.structs.replace(world.mara, created=world.clock())
+    await world.store.transact(lambda transaction: transaction.put(born))
+    browser = await at_security(world)
+    await browser.open(PAGE)
+    await answers(browser, PAGE, form_of(ANSWERS))
+    new = {"first-job-town": "Elmhurst", "first-teacher": "Quince", "parents-met": "Oakfield"}
+    await answers(browser, PAGE, form_of(new))
+    assert "is asked from" in browser.text
+    assert set(await questions_of(world).asked_of(born, world.clock())) == set(ANSWERS)
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -11,7 +11,7 @@ import pytest
 
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.web.pages.desk import ACCOUNTS
-from fhir_portal.web.pages.staff_accounts import CHANGE, EXPORT, PREVIEW, SESSION
+from fhir_portal.web.pages.staff_accounts import APPROVE, CHANGE, EXPORT, PREVIEW, RECOVERY, SESSION
 from tests.builders import a_person
 from tests.smart.launching import put
 from tests.smart.world import Browser
@@ -219,3 +219,56 @@ async def test_a_way_back_leads_to_a_page_of_ours(staff: StaffWorld) -> None:
         await post(browser, PREVIEW, fields | {"act": "renew", "person": MOTHER, "back": back})
         assert links(browser)[-1] == ACCOUNTS
         await browser.open(ACCOUNTS)
+
+
+async def helps(browser: Browser, basis: str = "photo-id") -> None:
+    await browser.open(KIT)
+    await submit(browser, RECOVERY, basis=basis)
+
+
+@pytest.mark.requirement("portal", "S2-34", "S4-25")
+async def test_staff_help_somebody_back_in_and_see_one_half_each(staff: StaffWorld) -> None:
+    """Kit's mother acts for Kit and has no contact: it takes a second member of staff."""
+    await staff.member("far", SKIN, level=ADMIN)
+    browser = await staff.at(KIT)
+    await helps(browser)
+    assert browser.heading == "To hand over"
+    code = browser.document.xpath('//dd[@class="key"]')[0].text_content()
+    assert "second member of staff has to approve" in browser.text
+    assert "password" in browser.text
+    shown = str(browser.page.url)
+    await browser.open(shown)
+    assert browser.page.status_code == 410
+    await browser.open(KIT)
+    assert code not in browser.text
+    await submit(browser, APPROVE)
+    assert browser.page.status_code == 403  # nobody approves of what they started
+
+    other = await staff.at(KIT, "far")
+    assert "once a second member of staff has approved" in other.text
+    await submit(other, APPROVE)
+    assert other.heading == "To hand over"
+    word = other.document.xpath('//dd[@class="key"]')[0].text_content()
+    assert code not in other.text
+    await other.open(KIT)
+    assert word not in other.text
+    assert forms(other, APPROVE) == []
+    assert "Help back in was started" in other.text
+
+
+@pytest.mark.requirement("portal", "S2-34")
+async def test_who_may_not_help_back_in_is_offered_nothing_and_refused(staff: StaffWorld) -> None:
+    admin = await staff.at(KIT)
+    form = fields_of(forms(admin, RECOVERY)[0])
+    await helps(admin)
+    reader = await staff.at(KIT, READER)
+    assert "Help back in" not in reader.text
+    await post(reader, RECOVERY, {**form, "basis": "photo-id"})
+    assert reader.page.status_code == 403
+
+
+@pytest.mark.requirement("portal", "S2-34")
+async def test_how_it_was_made_sure_has_to_be_said(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    await helps(browser, "because-they-asked")
+    assert browser.page.status_code == 400

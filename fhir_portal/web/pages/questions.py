@@ -12,6 +12,7 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.security_questions import (
     ASKED,
+    BEGINNING,
     LONGEST,
     QUESTIONS,
     SecurityQuestions,
@@ -76,7 +77,9 @@ class QuestionPages:
         ]
         try:
             await self._door.password.throttle.limit(CHANGES, f"security answers of {account.key}")
-            keep = await self._questions.answered(account.key, given, now=now)
+            keep = await self._questions.answered(
+                account.key, given, now=now, is_first=now < account.created + BEGINNING
+            )
         except UnacceptableAnswers as error:
             return await self._page(browser, status=400, problem=str(error), given=given)
         except TooManyAttempts as error:

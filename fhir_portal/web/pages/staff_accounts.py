@@ -15,10 +15,12 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fhir_portal.accounts.assisted_recovery import Basis
 from fhir_portal.fhir.definitions import ig_resource
 from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, Unauthenticated, Unavailable
 from fhir_portal.web.form import Pairs
 from fhir_portal.web.pages.desk import ACCOUNTS, FIND, Answer, AtDesk, Desk, desk_page
+from fhir_portal.web.pages.recover import DESK as RECOVER_DESK
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, page, redirect
 from fhir_portal.web.pages.shown_once import ShownOnce
@@ -29,6 +31,8 @@ CHANGE: Final = f"{ACCOUNTS}/change"
 SESSION: Final = f"{ACCOUNTS}/session"
 APP: Final = f"{ACCOUNTS}/app"
 RESULTS: Final = f"{ACCOUNTS}/results"
+RECOVERY: Final = f"{ACCOUNTS}/recovery"
+APPROVE: Final = f"{RECOVERY}/approve"
 
 ACTS: Final[Mapping[str, tuple[str, str]]] = {
     "disable": ("account-disable", "Disable"),
@@ -40,6 +44,12 @@ RENEWALS: Final[Mapping[str, str]] = {
     "staff-request": "Asked for by staff",
     "suspected-compromise": "Somebody else may know how to sign in",
 }
+IDENTIFIED_BY: Final[Mapping[Basis, str]] = {
+    "photo-id": "by a photo ID, here",
+    "known-in-person": "known in person, here",
+    "video-call-with-photo-id": "by a photo ID in a video call",
+}
+"""How staff made sure of somebody whom they help back in."""
 _STATUSES: Final = {"enabled": "enabled", "disabled": "disabled", "none": "no account"}
 _KINDS: Final = {"self": "patient", "proxy": "acts for a patient"}
 _FILTERS: Final = ("status", "kind", "name", "before")
@@ -55,6 +65,7 @@ _COLUMNS: Final = (
     *("person", "name", "status", "kind", "created", "signed-in"),
     *("since", "by", "reason", "text", "until"),
 )
+_SHOWN: Final = "This was shown already, or too long ago. Start again for a new code."
 _OVER: Final = "These results were shown already. What was done is in the list of accounts."
 
 _log = structlog.get_logger(__name__)
@@ -77,6 +88,9 @@ class AccountPages:
             (CHANGE, "POST", desk_page(self.change, back=ACCOUNTS)),
             (SESSION, "POST", desk_page(self.end_session, back=ACCOUNTS)),
             (APP, "POST", desk_page(self.revoke_app, back=ACCOUNTS)),
+            (RECOVERY, "POST", desk_page(self.start_recovery, back=ACCOUNTS)),
+            (APPROVE, "POST", desk_page(self.approve_recovery, back=ACCOUNTS)),
+            (f"{RECOVERY}/{{handle}}", "GET", desk_page(self.hand_over, back=ACCOUNTS)),
             (f"{RESULTS}/{{handle}}", "GET", desk_page(self.results, back=ACCOUNTS)),
         )
 
@@ -235,6 +249,46 @@ class AccountPages:
         await self._desk.call(here, "revoke-app", _person(form), app)
         return redirect(_done(form, "app"))
 
+    # --- back in -------------------------------------------------------------------------------
+
+    async def start_recovery(self, request: Request) -> Response:
+        here, _, form = await self._desk.posted(request, RECOVERY)
+        basis = ("basis", "valueCode", form.get("basis") or None)
+        answer = await self._desk.call(here, "start-recovery", _person(form), basis)
+        return await self._handed_over(here, form, answer)
+
+    async def approve_recovery(self, request: Request) -> Response:
+        here, _, form = await self._desk.posted(request, APPROVE)
+        recovery = ("recovery", "valueString", form.get("recovery", ""))
+        answer = await self._desk.call(here, "approve-recovery", _person(form), recovery)
+        return await self._handed_over(here, form, answer)
+
+    async def _handed_over(self, here: AtDesk, form: Mapping[str, str], answer: Answer) -> Response:
+        """Show the half that is to be handed over, once."""
+        handle = await self._once.keep(
+            here.browser,
+            {
+                "back": _back(form),
+                "code": answer.value("desk-code"),
+                "word": answer.value("activation-word"),
+                "half": answer.value("half"),
+                "awaits": answer.value("needs-approval"),
+                "removes": answer.value("removes-second-factor"),
+                "opens": here.moment(answer.value("opens")),
+                "until": here.moment(answer.value("until")),
+            },
+        )
+        return redirect(f"{RECOVERY}/{handle}")
+
+    async def hand_over(self, request: Request) -> Response:
+        here = await self._desk.at(request)
+        handle, kept = request.path_params["handle"], None
+        if request.method == "GET" and _HANDLE.fullmatch(handle):
+            kept = await self._once.take(here.browser, handle)
+        if kept is None:
+            return page("problem.html", status=410, message=_SHOWN, back=ACCOUNTS)
+        return self._desk.page(here, "staff_recovery.html", desk_at=RECOVER_DESK, **kept)
+
 
 def acts_of(here: AtDesk) -> dict[str, str]:
     """What somebody may do with accounts, and what the buttons say."""
@@ -340,8 +394,12 @@ def _person(form: Mapping[str, str]) -> str:
 
 
 def _done(form: Mapping[str, str], what: str) -> str:
+    return f"{_back(form)}?done={quote(what)}"
+
+
+def _back(form: Mapping[str, str]) -> str:
     back = form.get("back", "")
-    return f"{back if _BACK.fullmatch(back) else ACCOUNTS}?done={quote(what)}"
+    return back if _BACK.fullmatch(back) else ACCOUNTS
 
 
 def _plain(value: Any) -> str:

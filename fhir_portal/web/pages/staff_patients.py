@@ -17,7 +17,16 @@ from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.errors import Forbidden, Invalid, NotFound
 from fhir_portal.web.pages.desk import FIND, Answer, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
-from fhir_portal.web.pages.staff_accounts import APP, PREVIEW, SESSION, account_reasons, acts_of
+from fhir_portal.web.pages.staff_accounts import (
+    APP,
+    APPROVE,
+    IDENTIFIED_BY,
+    PREVIEW,
+    RECOVERY,
+    SESSION,
+    account_reasons,
+    acts_of,
+)
 from fhir_portal.web.pages.words import type_words
 
 COUNT: Final = 20
@@ -175,6 +184,11 @@ class PatientPages:
             if here.calls("end-session")
             else None,
             app=(APP, self._desk.form_token(here, APP)) if here.calls("revoke-app") else None,
+            recovery=(RECOVERY, self._desk.form_token(here, RECOVERY))
+            if here.calls("start-recovery")
+            else None,
+            approve=(APPROVE, self._desk.form_token(here, APPROVE)),
+            identified_by=IDENTIFIED_BY,
             done=_DONE.get(request.query_params.get("done", ""), ""),
         )
 
@@ -413,6 +427,15 @@ def _account(here: AtDesk, answer: Answer) -> dict[str, Any]:
         "here": answer.value("at-practice") or answer.value("status"),
         "said": _said(here, answer.value("said")),
         "renewal": answer.value("renewal") or "",
+        "recoveries": [
+            {
+                "id": one["id"],
+                "awaits": one["needs-approval"],
+                "opens": here.moment(one["opens"]),
+                "until": here.moment(one["until"]),
+            }
+            for one in answer.values("recovery")
+        ],
         "open": [
             {
                 "id": one["id"],
