@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -264,10 +264,13 @@ async def reopen(transaction: RecordTransaction, account: Account, practice: str
     return open_again
 
 
-def closed_after(account: Account, practice: str) -> tuple[str, ...]:
-    """Return the practices whose records are closed once ``practice`` helped to recover."""
+def closed_after(account: Account, practice: str, staff_at: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the practices whose records are closed once ``practice`` helped to recover.
+
+    Those that know the person, and those on whose staff (``staff_at``) they are.
+    """
     others = [one.partition("/")[0] for one in account.persons]
-    closed = dict.fromkeys((*account.closed_at, *others))
+    closed = dict.fromkeys((*account.closed_at, *others, *staff_at))
     return tuple(one for one in closed if one != practice)
 
 

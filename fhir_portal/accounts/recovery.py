@@ -44,6 +44,7 @@ from fhir_portal.accounts.recovery_codes import RecoveryCodes, is_recovery_code
 from fhir_portal.accounts.security_questions import TRIES as QUESTION_TRIES
 from fhir_portal.accounts.security_questions import SecurityQuestions, WrongAnswers
 from fhir_portal.accounts.sessions import Opened, Session
+from fhir_portal.accounts.staff import staff_of_account
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import Totp, WrongCode
 from fhir_portal.records import Record, RecordReader, RecordTransaction
@@ -424,8 +425,9 @@ class Recoveries:
         now = sessions.clock()
         changed = msgspec.structs.replace(account, password_hash=password_hash, renewal=None)
         if recovery.assisted is not None:
+            work = [one.practice for one in await staff_of_account(sessions.store, account.key)]
             changed = msgspec.structs.replace(
-                changed, closed_at=closed_after(account, recovery.practice)
+                changed, closed_at=closed_after(account, recovery.practice, work)
             )
         tell = self.door.notices.about(account, "account-recovered", now=now)
         remind = self.messages.username(account, once=recovery.key, now=now)

@@ -28,6 +28,7 @@ from fhir_portal.accounts.account import (
     insert_account,
     new_account,
 )
+from fhir_portal.accounts.assisted_recovery import reopen
 from fhir_portal.accounts.credentials import Passwords, UnacceptablePassword
 from fhir_portal.accounts.levels import OPERATOR, READ, LevelRefused, level_of, levels_of
 from fhir_portal.accounts.practice import Practice
@@ -142,6 +143,11 @@ def add(
         async def keep(transaction: RecordTransaction) -> StaffMember:
             if account is None:
                 await insert_account(transaction, added)
+            elif not any(one.startswith(f"{practice}/") for one in account.persons):
+                # Where they are known as a patient, too, it takes the proof of that.
+                now_ = await transaction.get(Account, account.key)
+                if now_ is not None and practice in now_.closed_at:
+                    await reopen(transaction, now_, practice)
             return await add_staff(
                 transaction,
                 account=added.key,

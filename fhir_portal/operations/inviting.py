@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import (
     InvalidContact,
     Medium,
@@ -240,7 +241,10 @@ class _Inviting:
         if not may_be_invited(tree):
             message = "this Patient is recorded as deceased"
             raise Unprocessable(message)
-        if await account_of_record(self.transaction, self.practice.key, row.key) is not None:
+        key = await account_of_record(self.transaction, self.practice.key, row.key)
+        account = await self.transaction.get(Account, key) if key is not None else None
+        # One that is closed here since another practice helped its owner back in opens by this.
+        if key is not None and (account is None or self.practice.key not in account.closed_at):
             message = "this person has an account; help them back into it instead"
             raise Conflict(message)
         return str(row.key), tree

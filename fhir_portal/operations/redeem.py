@@ -27,7 +27,7 @@ from fhir_portal.accounts.account import (
 )
 from fhir_portal.accounts.activation import Activation, ActivationOver
 from fhir_portal.accounts.assisted_recovery import reopen
-from fhir_portal.accounts.assurance import Evidence, higher, level_of, reaches
+from fhir_portal.accounts.assurance import LEAST, Evidence, higher, level_of, reaches
 from fhir_portal.accounts.contacts import (
     Contact,
     Medium,
@@ -85,6 +85,10 @@ class AlreadyTaken(Exception):
     """Another account is this person at the practice already."""
 
 
+class StillClosed(Exception):
+    """The practice's records are closed in this account, and this proves nobody it knows there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Redemption:
     """What is to be redeemed, and for whom.
@@ -111,6 +115,8 @@ async def redeem(server: Server, collaborators: Collaborators, redemption: Redem
         ActivationOver: the activation was used, changed or is over; or too little was proved.
         NotUsable: the invitation was redeemed, revoked, sent again, or is over.
         AlreadyTaken: the person at the practice is another account's.
+        StillClosed: since another practice helped to recover the account, this one's records are
+            closed, and what was proved is not who the account was there.
         DuplicateAccount, InvalidUsername, SignedOutMeanwhile: about the account.
     """
     now, before = server.clock(), redemption.activation
@@ -195,6 +201,7 @@ class _Work:
         if account is None or account.disabled:
             raise UnknownAccount(redemption.account.key)
         if practice.key in account.closed_at:
+            await self._require_proved_again(transaction, account, practice, persons)
             account = await reopen(transaction, account, practice.key)
         account, person = await self._person(transaction, account, practice, persons)
         changed = [f"{person.key}/_history/{person.version}"]
@@ -306,6 +313,29 @@ class _Work:
                 if_none_match=None,
             )
         return account, written.row
+
+    async def _require_proved_again(
+        self,
+        transaction: ResourceTransaction,
+        account: Account,
+        practice: Practice,
+        persons: Sequence[tuple[ResourceKey, Mapping[str, Any]]],
+    ) -> None:
+        """Hold who was proved against who the account was at the practice before it was closed.
+
+        Whoever took over an account could be invited as somebody else; with that person among
+        the account's own, even a second proof would be of a known one. Raises `StillClosed`.
+        """
+        own = next((p for p in account.persons if p.partition("/")[0] == practice.key), None)
+        key = ResourceKey.parse(own.partition("/")[2]) if own is not None else None
+        there = await self._resource(transaction, key) if key is not None else None
+        known = {
+            (one.get("target") or {}).get("reference")
+            for one in (there or {}).get("link") or ()
+            if reaches(one.get("assurance"), LEAST)
+        }
+        if not known & {str(key) for key, _ in persons}:
+            raise StillClosed
 
     async def _persons_of(
         self, transaction: ResourceTransaction, keys: Sequence[ResourceKey]

@@ -40,7 +40,7 @@ from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.operations.activate import Activations, BirthAndPlace, Greeting, NotMatched, Sheet
 from fhir_portal.operations.matching import Said
-from fhir_portal.operations.redeem import AlreadyTaken
+from fhir_portal.operations.redeem import AlreadyTaken, StillClosed
 from fhir_portal.portal import Portal
 from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.smart.server import AuthorizationServer
@@ -84,6 +84,11 @@ _OVER: Final = (
 _HAS_ACCOUNT: Final = (
     "Somebody has this access already. If it is you, sign in with that account. If not, ask your "
     "practice."
+)
+_STILL_CLOSED: Final = (
+    "The records of this practice are closed in your account since another practice helped you "
+    "back into it. Ask this practice for an invitation to your own record first, and then use "
+    "this one again."
 )
 _SENT_OFTEN: Final = "No more codes are sent for now. Choose another way, or ask your practice."
 _NO_PASSKEY: Final = "The passkey could not be made. Try again, or choose a password."
@@ -691,6 +696,8 @@ def _ending(handler: Handler) -> Handler:
             return page("activate_ended.html", status=403, message=_OVER)
         except AlreadyTaken:
             return page("activate_ended.html", status=403, message=_HAS_ACCOUNT)
+        except StillClosed:
+            return page("activate_ended.html", status=403, message=_STILL_CLOSED)
         except TooManyAttempts as error:
             raise TooManyRequests(
                 wait_words(error), headers={"Retry-After": str(error.retry_after)}
