@@ -279,14 +279,20 @@ def test_removing_ends_what_they_hold_there_and_keeps_the_account() -> None:
     told(*ADD, "--practitioner", "Practitioner/lark", "--existing-account")  # free again
 
 
+async def _keep(record: Account, store: Any) -> None:
+    await keep(store, record)
+
+
 def test_whoever_is_put_on_the_staff_again_is_let_in_after_an_assisted_recovery() -> None:
     """Where they are a patient, too, it takes the proof of that."""
     told(*ADD, "--practitioner", "Practitioner/lark")
-    for persons, closed in ((("oak/Person/noor",), ("oak",)), (("elm/Person/noor",), ("elm", "oak"))):
+    for where, closed in (("oak", ("oak",)), ("elm", ("elm", "oak"))):
         known = account("noor")
         assert known is not None
-        taken = msgspec.structs.replace(known, persons=persons, closed_at=("elm", "oak"))
-        inside(lambda store, taken=taken: keep(store, taken))
+        taken = msgspec.structs.replace(
+            known, persons=(f"{where}/Person/noor",), closed_at=("elm", "oak")
+        )
+        inside(functools.partial(_keep, taken))
         told("remove", "noor", "--practice", "elm")
         told(*ADD, "--practitioner", "Practitioner/lark", "--existing-account")
         known = account("noor")

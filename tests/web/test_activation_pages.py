@@ -718,7 +718,8 @@ async def test_a_practice_that_was_closed_stays_so_for_whoever_is_invited_as_som
         await town.invite_mother(),
         await town.invite("t-bo", patients=("Patient/bo",), persons=("Patient/bo",)),
     ):
-        await town.by_link(browser, invitation, **(bo if "Patient/bo" in invitation.patients else {}))
+        is_bo = "Patient/bo" in invitation.patients
+        await town.by_link(browser, invitation, **(bo if is_bo else {}))
         await fill(browser, "/activate/account/add")
         assert browser.page.status_code == 403
         assert "closed in your account" in browser.text
