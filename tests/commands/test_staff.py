@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -278,6 +279,27 @@ def test_removing_ends_what_they_hold_there_and_keeps_the_account() -> None:
     assert signs_in(PASSWORD)
     assert "not on the staff of 'elm'" in refused("remove", "noor", "--practice", "elm")
     told(*ADD, "--practitioner", "Practitioner/lark", "--existing-account")  # free again
+
+
+async def _keep(record: Account, store: Any) -> None:
+    await keep(store, record)
+
+
+def test_whoever_is_put_on_the_staff_again_is_let_in_after_an_assisted_recovery() -> None:
+    """Where they are a patient, too, it takes the proof of that."""
+    told(*ADD, "--practitioner", "Practitioner/lark")
+    for where, closed in (("oak", ("oak",)), ("elm", ("elm", "oak"))):
+        known = account("noor")
+        assert known is not None
+        taken = msgspec.structs.replace(
+            known, persons=(f"{where}/Person/noor",), closed_at=("elm", "oak")
+        )
+        inside(functools.partial(_keep, taken))
+        told("remove", "noor", "--practice", "elm")
+        told(*ADD, "--practitioner", "Practitioner/lark", "--existing-account")
+        known = account("noor")
+        assert known is not None
+        assert known.closed_at == closed
 
 
 def test_nothing_is_left_of_a_membership_that_was_removed() -> None:

@@ -16,7 +16,7 @@ from fhir_portal.accounts.recovery_codes import RecoveryCodes
 from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.web.pages.activation import NOT_MATCHED, birth_date_of
 from tests.accounts.authenticator import Authenticator
-from tests.builders import DERM, FAMILY, a_practice, a_task, keep
+from tests.builders import DERM, FAMILY, a_patient, a_practice, a_task, keep
 from tests.operations.invitations import invite, invited, the_invitation
 from tests.smart.world import PASSWORD, Browser
 from tests.web.activating import ADA, GOOD, HOME, KIT, MAIL, PHONE, Town, fill
@@ -689,14 +689,47 @@ async def test_a_practice_that_was_closed_opens_with_its_own_proof(town: Town) -
     browser = town.browser()
     await town.by_link(browser, await town.invite())
     await town.create(browser)
-    account = await town.account()
-    assert account is not None
-    await keep(town.world.store, msgspec.structs.replace(account, closed_at=(DERM, FAMILY)))
-    assert await town.records() == ()
-    await town.ehr.store(a_task("t-again", of="ada"))
-    await town.by_link(browser, await town.invite("t-again"))
+    assert (await invite(town.ehr, "ada", channel="mail")).status == 409
+    await closed_again(town)
+    made = await invited(town.ehr, "ada", channel="mail")
+    await town.by_link(browser, await the_invitation(town.world.store, made["invitation"]))
     await fill(browser, "/activate/account/add")
     assert {one.patient for one in await town.records()} == {"Patient/ada"}
     changed = await town.account()
     assert changed is not None
     assert changed.closed_at == (FAMILY,)
+
+
+async def test_a_practice_that_was_closed_stays_so_for_whoever_is_invited_as_somebody_else(
+    town: Town,
+) -> None:
+    """Who took the account over is a patient there, too, and has proofs of that."""
+    browser = town.browser()
+    await town.by_link(browser, await town.invite())
+    await town.create(browser)
+    await closed_again(town)
+    person = await town.person()
+    await town.ehr.store(
+        a_patient("bo", birthDate="1950-01-31", address=[{"postalCode": "60601"}]),
+        a_task("t-bo", of="bo"),
+    )
+    bo = {"month": "1", "day": "31", "year": "1950"}
+    for invitation in (
+        await town.invite_mother(),
+        await town.invite("t-bo", patients=("Patient/bo",), persons=("Patient/bo",)),
+    ):
+        is_bo = "Patient/bo" in invitation.patients
+        await town.by_link(browser, invitation, **(bo if is_bo else {}))
+        await fill(browser, "/activate/account/add")
+        assert browser.page.status_code == 403
+        assert "prove again who you are" in browser.text
+        assert await town.records() == ()
+        assert await town.person() == person
+        assert (await town.stored(invitation)).state == "opened"
+
+
+async def closed_again(town: Town) -> None:
+    account = await town.account()
+    assert account is not None
+    await keep(town.world.store, msgspec.structs.replace(account, closed_at=(DERM, FAMILY)))
+    assert await town.records() == ()

@@ -177,6 +177,22 @@ async def test_high_risk_takes_a_second_member_of_staff_and_a_days_notice(
         assert await world.store.every(kind) == []
 
 
+async def test_work_as_staff_of_another_practice_is_closed_as_well(world: World) -> None:
+    """Its patients are no business of the practice that helped; nobody there knows the person."""
+    await contact(world, world.mara)
+    member = StaffMember(
+        key="oak x", account=world.mara.key, practice="oak", practitioner="x", added=0
+    )
+    await world.store.transact(lambda transaction: transaction.insert(member))
+    started = await start(world)
+    await approve(world, started)
+    world.clock.advance(NOTICE_SECONDS)
+    browser = await at_desk(world, started.code)
+    await gives(browser, await code_for(world, browser))
+    await chooses(browser)
+    assert set((await account(world)).closed_at) == {"family", "oak"}
+
+
 async def test_the_owner_who_is_told_ends_it_by_a_new_password(world: World) -> None:
     await contact(world, world.mara)
     started = await start(world)

@@ -174,7 +174,7 @@ async def test_new_answers_count_after_a_day_and_the_old_until_then(world: World
 @pytest.mark.requirement("portal", "S0-30", "S0-31")
 @pytest.mark.parametrize(("age", "at_once"), [(3599, True), (3601, False)])
 async def test_what_an_account_begins_with_counts_at_once(
-    world: World, age: int, at_once: bool
+    world: World, age: int, *, at_once: bool
 ) -> None:
     """Whoever registers chooses them then; on an older account the first ones wait, too."""
     born = msgspec.structs.replace(world.mara, created=world.clock() - age)

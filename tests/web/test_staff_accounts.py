@@ -7,9 +7,13 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from fhir_portal.accounts.account import Account, AccountPerson
 from fhir_portal.accounts.sessions import Session
+from fhir_portal.operations import portal_accounts
+from fhir_portal.web.pages import staff_accounts
 from fhir_portal.web.pages.desk import ACCOUNTS
 from fhir_portal.web.pages.staff_accounts import APPROVE, CHANGE, EXPORT, PREVIEW, RECOVERY, SESSION
 from tests.builders import a_person
@@ -106,6 +110,30 @@ async def test_a_new_credential_is_required_and_sessions_end(staff: StaffWorld) 
     assert "password" not in browser.page.text.lower().replace("password or passkey", "")
 
 
+async def test_what_was_done_is_told_though_ones_own_access_ended_on_the_way(
+    staff: StaffWorld,
+) -> None:
+    """Who requires it of themselves, too, is signed out by it, in the midst of the others."""
+    key = await staff.account_key(ADMIN)
+    own = await staff.world.store.get(Account, key)
+    assert own is not None
+    own_person = f"{SKIN}/Person/kit"
+    await staff.keep(
+        msgspec.structs.replace(own, persons=(own_person,)),
+        AccountPerson(key=own_person, account=key),
+    )
+    browser = await staff.at(ACCOUNTS)
+    await previewed(browser, "renew", "Person/kit", MOTHER)
+    await done(browser, reason="staff-request")
+    assert browser.page.status_code == 403
+    assert browser.heading.endswith("what was done")
+    assert "has to be renewed" in browser.text
+    assert "not done" in browser.text
+    mother = await staff.world.store.get(Account, await staff.account_key("kits-mother"))
+    assert mother is not None
+    assert mother.renewal is None
+
+
 async def test_one_account_is_changed_from_the_patients_page(staff: StaffWorld) -> None:
     await staff.at(HOME, "kits-mother")
     browser = await staff.at(KIT)
@@ -131,7 +159,10 @@ async def test_filters_are_kept_to(staff: StaffWorld) -> None:
     assert browser.page.status_code == 400
 
 
-@pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", '"x",=1', SCRIPT])
+@pytest.mark.parametrize(
+    "name",
+    ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", '"x",=1', SCRIPT, "\uff1d1+1", "\uff20SUM(A1)"],
+)
 async def test_no_field_of_the_file_is_a_formula(staff: StaffWorld, name: str) -> None:
     odd = a_person("odd", links=["Patient/odd"], name=[{"text": name}])
     await put(staff.world, SKIN, odd)
@@ -145,7 +176,55 @@ async def test_no_field_of_the_file_is_a_formula(staff: StaffWorld, name: str) -
     assert row["name"].lstrip("'") == name
     for one in rows:
         for value in one.values():
-            assert not value.startswith(("=", "+", "-", "@", "\t", "\r"))
+            begins = value.lstrip() or " "
+            assert begins[0] not in "=+-@\uff1d\uff0b\uff0d\uff20"
+
+
+async def test_the_few_of_very_many_that_a_filter_leaves_are_one_file(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of the API looks at so many Persons; most of these pages hold nobody."""
+    monkeypatch.setattr(portal_accounts, "EXAMINED", 1)
+    await put(staff.world, SKIN, *(a_person(f"a{n}", links=["Patient/odd"]) for n in range(120)))
+    browser = await staff.at(ACCOUNTS)
+    await submit(browser, ACCOUNTS, nth=0, status="enabled")
+    await submit(browser, EXPORT)
+    assert browser.page.status_code == 200
+    rows = list(csv.DictReader(io.StringIO(browser.page.content.decode("utf-8-sig"))))
+    assert [one["person"] for one in rows] == [MOTHER]
+
+
+async def test_a_file_that_would_be_too_long_is_refused_as_a_whole(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staff_accounts, "_EXPORTED_AT_ONCE", 1)
+    monkeypatch.setattr(staff_accounts, "_MOST_EXPORTED", 0)
+    browser = await staff.at(ACCOUNTS)
+    await submit(browser, EXPORT)
+    assert browser.page.status_code == 400
+    assert "too many accounts" in browser.text
+
+
+async def test_who_is_a_patient_and_acts_for_another_is_listed_as_both(staff: StaffWorld) -> None:
+    both = a_person("both", links=["Patient/odd", "RelatedPerson/uncle"], name=[{"text": "Both"}])
+    await put(staff.world, SKIN, both)
+    browser = await staff.at(ACCOUNTS)
+    assert "no account, patient, acts for a patient" in browser.text
+    await submit(browser, EXPORT)
+    rows = list(csv.DictReader(io.StringIO(browser.page.content.decode("utf-8-sig"))))
+    assert [one["kind"] for one in rows if one["person"] == "Person/both"] == ["self, proxy"]
+
+
+async def test_a_form_that_names_no_session_ends_none(staff: StaffWorld) -> None:
+    await staff.at(HOME, "kits-mother")
+    key = await staff.account_key("kits-mother")
+    browser = await staff.at(KIT)
+    fields: dict[str, Any] = dict(fields_of(forms(browser, SESSION)[0]))
+    named: list[Any] = ["", [fields["session"], fields["session"]]]
+    for session in named:
+        response = await post(browser, SESSION, fields | {"session": session})
+        assert response.status_code == 400
+    assert await staff.world.store.find(Session, "account", key)
 
 
 # --- who may --------------------------------------------------------------------------------------

@@ -55,17 +55,23 @@ _KINDS: Final = {"self": "patient", "proxy": "acts for a patient"}
 _FILTERS: Final = ("status", "kind", "name", "before")
 _MOST: Final = 50
 _LONGEST_NAME: Final = 200
-_EXPORTED_PAGES: Final = 100
+_EXPORTED_AT_ONCE: Final = 200
+_MOST_EXPORTED: Final = 20_000
+"""Accounts in one file; it is made as a whole before it is sent."""
+_EXPORTED_PAGES: Final = 500
+"""Pages of the API that one file takes: with a filter most of them hold little or nothing."""
 _PAGE: Final = re.compile(r"[A-Za-z0-9_-]{1,2000}")
 _PERSON: Final = re.compile(r"Person/[A-Za-z0-9.-]{1,64}")
 _BACK: Final = re.compile(rf"{FIND}/[A-Za-z0-9.-]{{1,64}}")
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{24}")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = (*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n")
+"""What tables take for the begin of a formula, some of them in full width, too (OWASP)."""
 _COLUMNS: Final = (
     *("person", "name", "status", "kind", "created", "signed-in"),
     *("since", "by", "reason", "text", "until"),
 )
 _SHOWN: Final = "This was shown already, or too long ago. Start again for a new code."
+_NOT_WHOLE: Final = "the form is not whole; load the page again"
 _OVER: Final = "These results were shown already. What was done is in the list of accounts."
 
 _log = structlog.get_logger(__name__)
@@ -109,20 +115,21 @@ class AccountPages:
         """Give the list as a file: no field of it is taken for a formula (CWE-1236)."""
         here, _, form = await self._desk.posted(request, EXPORT)
         asked = {name: form.get(name, "").strip() for name in _FILTERS}
-        given = _given(here, asked)
-        text = io.StringIO()
+        given = _given(here, asked, count=_EXPORTED_AT_ONCE)
+        text, written = io.StringIO(), 0
         writer = csv.writer(text, quoting=csv.QUOTE_ALL)
         writer.writerow(_COLUMNS)
         for _ in range(_EXPORTED_PAGES):
             answer = await self._desk.call(here, "portal-accounts", "Person", *given)
             for one in answer.values("account"):
-                row = {**one, "person": one["person"]["reference"]}
+                row = {**one, "person": one["person"]["reference"], "kind": ", ".join(_kinds(one))}
                 writer.writerow([_plain(row.get(name)) for name in _COLUMNS])
+            written += len(answer.values("account"))
             following = answer.value("page")
-            if not following:
+            if not following or written > _MOST_EXPORTED:
                 break
             given = [("page", "valueString", following)]
-        else:
+        if following:
             raise Invalid("there are too many accounts for one file; filter them")
         return download(text.getvalue().encode("utf-8-sig"), "accounts.csv", "text/csv")
 
@@ -203,26 +210,34 @@ class AccountPages:
         if act not in acts_of(here):
             raise Forbidden(f"the level '{here.staff.level}' does not let its holders do this")
         given = _why(here, act, form)
-        results = []
+        results = list[tuple[str, str, bool]]()
+        ended: Unauthenticated | Unavailable | None = None
         for person, name in _people(pairs):
+            if ended is not None:
+                results.append((name, "not done", False))
+                continue
             try:
                 answer = await self._desk.call(here, ACTS[act][0], person, *given)
-            except (Unauthenticated, Unavailable):
-                raise
+            except (Unauthenticated, Unavailable) as error:
+                if not results:
+                    raise
+                ended = error
+                results.append((name, f"not done: {error}", False))
             except FhirError as error:
                 results.append((name, f"not done: {error}", False))
             else:
                 results.append((name, _became(here, act, answer), True))
         _log.info("accounts changed", act=act, done=sum(done for _, _, done in results))
         back = form.get("back", "")
-        handle = await self._once.keep(
-            here.browser,
-            {
-                "title": ACTS[act][1],
-                "results": results,
-                "back": back if _BACK.fullmatch(back) else ACCOUNTS,
-            },
-        )
+        content = {
+            "title": ACTS[act][1],
+            "results": results,
+            "back": back if _BACK.fullmatch(back) else ACCOUNTS,
+        }
+        if ended is not None:  # there may be nobody any more to whom another page would open
+            status = 403 if isinstance(ended, Unauthenticated) else ended.status
+            return self._desk.page(here, "staff_accounts_results.html", status=status, **content)
+        handle = await self._once.keep(here.browser, content)
         return redirect(f"{RESULTS}/{handle}")
 
     async def results(self, request: Request) -> Response:
@@ -239,7 +254,9 @@ class AccountPages:
     async def end_session(self, request: Request) -> Response:
         here, _, form = await self._desk.posted(request, SESSION)
         session = form.get("session", "")
-        what = ("session", "valueString", session) if session else ("all", "valueBoolean", True)
+        if not session:  # not all of them, for want of the name of one
+            raise Invalid(_NOT_WHOLE)
+        what = ("session", "valueString", session)
         await self._desk.call(here, "end-session", _person(form), what)
         return redirect(_done(form, "session"))
 
@@ -297,14 +314,13 @@ def acts_of(here: AtDesk) -> dict[str, str]:
 
 def described(here: AtDesk, one: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the list, in words."""
-    kinds = one.get("kind") or ""
     name = one.get("name") or one["person"]["reference"]
     return {
         "value": f"{one['person']['reference']} {name}",
         "person": one["person"]["reference"],
         "name": name,
         "status": _STATUSES.get(one["status"], one["status"]),
-        "kind": _KINDS.get(kinds, kinds),
+        "kind": ", ".join(_KINDS.get(kind, kind) for kind in _kinds(one)),
         "created": here.moment(one.get("created")),
         "signed_in": here.moment(one.get("signed-in")),
         "since": here.moment(one.get("since")),
@@ -315,6 +331,12 @@ def described(here: AtDesk, one: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _kinds(one: Mapping[str, Any]) -> list[str]:
+    """For whom an account is: the person themselves, others, or both."""
+    found = one.get("kind") or []
+    return found if isinstance(found, list) else [found]
+
+
 @functools.cache
 def account_reasons() -> Mapping[str, str]:
     """Code and words of why an account is disabled or enabled."""
@@ -322,7 +344,9 @@ def account_reasons() -> Mapping[str, str]:
     return {one["code"]: one["display"] for one in listed}
 
 
-def _given(here: AtDesk, asked: Mapping[str, str]) -> list[tuple[str, str, Any]]:
+def _given(
+    here: AtDesk, asked: Mapping[str, str], *, count: int = _MOST
+) -> list[tuple[str, str, Any]]:
     """The filters as parameters. Raises `Invalid`."""
     before = None
     if asked["before"]:
@@ -336,7 +360,7 @@ def _given(here: AtDesk, asked: Mapping[str, str]) -> list[tuple[str, str, Any]]
         ("kind", "valueCode", asked["kind"] or None),
         ("name", "valueString", asked["name"] or None),
         ("signed-in-before", "valueInstant", before),
-        ("count", "valueInteger", _MOST),
+        ("count", "valueInteger", count),
     ]
 
 
@@ -389,7 +413,7 @@ def _people(pairs: Pairs) -> list[tuple[str, str]]:
 def _person(form: Mapping[str, str]) -> str:
     person = form.get("person", "")
     if not _PERSON.fullmatch(person):
-        raise Invalid("the form is not whole; load the page again")
+        raise Invalid(_NOT_WHOLE)
     return person
 
 
@@ -405,4 +429,5 @@ def _back(form: Mapping[str, str]) -> str:
 def _plain(value: Any) -> str:
     """A field of the file; what a table would take for a formula is kept from being one."""
     text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    begins = text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA)
+    return f"'{text}" if begins else text
