@@ -78,9 +78,9 @@ class Exchange:
 
     @property
     def asks_again(self) -> bool:
-        """Whether it is a form that is shown once more to who filled it in."""
+        """Whether it is a form that is shown once more to somebody who is signed in."""
         own = f'action="{self.path}"'.encode()
-        return self.method == "POST" and own in self.body
+        return self.path.startswith(("/account/", "/staff/")) and own in self.body
 
     @property
     def location(self) -> str:

@@ -14,6 +14,7 @@ from fhir_portal.accounts.one_time_code import KEY_PURPOSE, Challenge, OneTimeCo
 from fhir_portal.app import Application
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.settings import Settings, load
+from fhir_portal.web.notify import MAIL_BOUNCE, SMS_STATUS
 from tests.end_to_end.canary.evidence import Evidence, gateway, logged, stored
 from tests.end_to_end.canary.marked import build
 from tests.end_to_end.canary.scan import Canaries, Finding, Text, scan
@@ -63,7 +64,11 @@ async def run(
             "sms_url": f"http://127.0.0.1:{sms}/sms",
             "sms_secret": canaries.add("server secret", _SECRET),
         }
-        walking = Walk(server.base, world, evidence, say, short=short)
+        gateways = {
+            MAIL_BOUNCE: server.settings["smtp_bounce_secret"],
+            SMS_STATUS: server.settings["sms_secret"],
+        }
+        walking = Walk(server.base, world, evidence, say, short=short, gateways=gateways)
         try:
             await server.start()
             walking.everything()

@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final
@@ -19,6 +19,8 @@ import pyotp
 from joserfc import jwt
 from joserfc.jwk import import_key
 
+from fhir_portal.notify.signature import SIGNATURE, signature
+from fhir_portal.web.notify import MAIL_BOUNCE, SMS_STATUS
 from tests.end_to_end.canary.evidence import CALLBACK, Evidence
 from tests.end_to_end.canary.marked import DESK, PRACTICE, Newcomer, World, parameters
 from tests.end_to_end.canary.visitor import Visitor
@@ -40,13 +42,18 @@ Say = Callable[[str], None]
 
 @dataclass
 class Walk:
-    """The world, where it is served, and what is collected on the way."""
+    """The world, where it is served, and what is collected on the way.
+
+    A ``short`` one types fewer wrong values. ``gateways`` are the secrets of who sends for us, by
+    the address at which they say what came back.
+    """
 
     base: str
     world: World
     evidence: Evidence
     say: Say = lambda _: None
     short: bool = False
+    gateways: Mapping[str, str] = field(default_factory=dict)
     seen: set[tuple[str, str]] = field(default_factory=set)
     ehr_token: str = ""
 
@@ -74,6 +81,7 @@ class Walk:
             self.staff_and_operations,
             self.fhir_answers,
             self.wrong_inputs,
+            self.what_came_back,
             self.places_without_a_door,
         ):
             self.say(part.__name__.replace("_", " "))
@@ -1196,6 +1204,19 @@ class Walk:
         ):
             for kind in ("batch", "transaction"):
                 self.ehr("POST", "", {"resourceType": "Bundle", "type": kind, "entry": [entry]})
+
+    def what_came_back(self) -> None:
+        """A mail and an SMS that arrived at nobody; staff are told."""
+        name = self.evidence.mails[0].mail["Message-ID"]
+        number = json.loads(self.evidence.sms[0][1])["id"]
+        for path, said in (
+            (MAIL_BOUNCE, {"message_id": name}),
+            (SMS_STATUS, {"id": number, "status": "failed"}),
+        ):
+            body = json.dumps(said).encode()
+            signed = signature(self.gateways[path], path, body, at=time.time())
+            answer = self.api.post(path, content=body, headers={SIGNATURE: signed})
+            assert answer.status_code == 204, answer.text
 
     def places_without_a_door(self) -> None:
         """Health, metrics, pages for everybody, what is not there."""
