@@ -172,11 +172,9 @@ class _Planning:
             if is_replaced(json.parse(row.body)):
                 message = f"{row.key} was merged into another Patient already"
                 raise Unprocessable(message)
-            if await proxies_shut_out(
-                self._transaction, self._practice, str(row.key), at=self._now
-            ):
-                message = f"those who act for {row.key} are shut out: open its account first"
-                raise Conflict(message)
+            await require_proxies_let_in(
+                self._transaction, self._practice, str(row.key), now=self._now
+            )
 
     async def _persons(self, related: set[str], there: set[str]) -> None:
         ours = await self._referring("Person", "patient", self._source)
@@ -233,7 +231,14 @@ class _Planning:
             is_over = grant is None or (grant.end is not None and grant.end <= self._now)
             if is_over and tree.get("status") not in _WAITING:
                 continue  # what conveys nothing stays where it was given
-            if grant is not None and await self._has_a_way(grant.related_person):
+            if grant is not None and await has_a_way(
+                self._transaction,
+                self._practice,
+                grant.related_person,
+                source=self._source,
+                target=self._target,
+                now=self._now,
+            ):
                 ended = {**tree, "status": "inactive"}
                 self._plan.moves.append(Move("grant-ended", row, ended))
                 who = f"RelatedPerson/{grant.related_person.rpartition('/')[2]}"
@@ -247,33 +252,6 @@ class _Planning:
                 text = f"sees {', '.join(grant.sections)} of {self._target}"
                 text += f", and acts in {', '.join(grant.act)}" if grant.act else ""
                 self._plan.gains.append(Gain(who, str(row.key), text))
-
-    async def _has_a_way(self, related_person: str) -> bool:
-        """Whether whoever is this RelatedPerson has a way to the surviving record already.
-
-        Two ways by grants are none (`fhir_portal.consent.record.way_to`), and the own one suffices.
-        """
-        key = f"RelatedPerson/{related_person.rpartition('/')[2]}"
-        for row in await self._referring("Person", "relatedperson", key):
-            for link, assurance in _links(json.parse(row.body)):
-                if assurance not in PROVEN:
-                    continue
-                if link in (self._target, self._source):
-                    return True
-                if link.startswith("RelatedPerson/") and await self._is_granted(link):
-                    return True
-        return False
-
-    async def _is_granted(self, related_person: str) -> bool:
-        own_id = related_person.partition("/")[2]
-        found = await self._transaction.find(Grant, "related_person", f"{self._practice}/{own_id}")
-        wanted = self._plan.target.key.id
-        return any(
-            one.practice == self._practice
-            and one.patient == wanted
-            and (one.end is None or one.end > self._now)
-            for one in found
-        )
 
     async def _invitations(self, related: Sequence[str]) -> None:
         seen = set[str]()
@@ -320,16 +298,67 @@ class _Planning:
         return found.account if found is not None else None
 
     async def _referring(self, name: str, code: str, to: str) -> list[Row]:
-        found = await self._transaction.referring(
-            parameters_for(name)[code],
-            [ResourceKey.parse(to)],
-            Visibility.of_server(name, practice=self._practice),
-            limit=MOST + 1,
-        )
-        if len(found) > MOST:
-            message = f"more than {MOST} resources of type {name} refer to {to}"
-            raise Unprocessable(message)
-        return sorted(found, key=lambda row: row.key)
+        return await _referring(self._transaction, self._practice, name, code, to)
+
+
+async def require_proxies_let_in(
+    transaction: ResourceTransaction, practice: str, patient: str, *, now: float
+) -> None:
+    """Refuse to move who acts for a ``Patient/<id>`` while they are shut out. Raises `Conflict`.
+
+    It is its record that is closed for them: by another one they would come in again.
+    """
+    if await proxies_shut_out(transaction, practice, patient, at=now):
+        message = f"those who act for {patient} are shut out: open its account first"
+        raise Conflict(message)
+
+
+async def has_a_way(
+    transaction: ResourceTransaction,
+    practice: str,
+    related_person: str,
+    *,
+    source: str,
+    target: str,
+    now: float,
+) -> bool:
+    """Whether whoever is a RelatedPerson of ``source`` has a way to ``target`` already.
+
+    ``related_person`` ends with ``/<id>``, the others are ``Patient/<id>``. Two ways by grants are
+    none (`fhir_portal.consent.record.way_to`), and the own one suffices.
+    """
+    key = f"RelatedPerson/{related_person.rpartition('/')[2]}"
+    for row in await _referring(transaction, practice, "Person", "relatedperson", key):
+        for link, assurance in _links(json.parse(row.body)):
+            if assurance not in PROVEN:
+                continue
+            if link in (target, source):
+                return True
+            if link.startswith("RelatedPerson/"):
+                own_id = link.partition("/")[2]
+                found = await transaction.find(Grant, "related_person", f"{practice}/{own_id}")
+                if any(
+                    f"{one.practice}/Patient/{one.patient}" == f"{practice}/{target}"
+                    and (one.end is None or one.end > now)
+                    for one in found
+                ):
+                    return True
+    return False
+
+
+async def _referring(
+    transaction: ResourceTransaction, practice: str, name: str, code: str, to: str
+) -> list[Row]:
+    found = await transaction.referring(
+        parameters_for(name)[code],
+        [ResourceKey.parse(to)],
+        Visibility.of_server(name, practice=practice),
+        limit=MOST + 1,
+    )
+    if len(found) > MOST:
+        message = f"more than {MOST} resources of type {name} refer to {to}"
+        raise Unprocessable(message)
+    return sorted(found, key=lambda row: row.key)
 
 
 def renamed(invitation: Invitation, source: str, target: str) -> Invitation:

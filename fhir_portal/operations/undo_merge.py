@@ -1,11 +1,13 @@
 """``Patient/[id]/$undo-merge``: take a merge back within a day, exactly as it was.
 
 What was changed since by somebody else is not written over: then nothing is taken back, and the
-answer names it. A grant that somebody ended meanwhile stays ended.
+answer names it. A grant that somebody ended meanwhile stays ended, and so does one that the merge
+ended because its holder had another way to the surviving record, if that way was ended meanwhile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +28,13 @@ from fhir_portal.operations.merge import (
     rename_invitation,
     write,
 )
-from fhir_portal.operations.merge_plan import is_replaced, repointed, unlinked
+from fhir_portal.operations.merge_plan import (
+    has_a_way,
+    is_replaced,
+    repointed,
+    require_proxies_let_in,
+    unlinked,
+)
 from fhir_portal.operations.person import new_name, notices_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.smart.revocation import revoke_from_record
@@ -49,6 +57,8 @@ async def undo_merge(call: Call) -> FhirResponse:
         if now >= found.at + UNDO_SECONDS:
             message = "a merge can be taken back for a day, and that is over"
             raise Unprocessable(message)
+        for patient in (found.source, found.target):
+            await require_proxies_let_in(transaction, practice, patient, now=now)
         given_back = await _give_back(call, transaction, found)
         for key in found.accounts:
             await revoke_from_record(
@@ -78,7 +88,7 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
     given_back, in_the_way = 0, list[str]()
     for one in found.changed:
         row = await _read(transaction, practice, one.key)
-        tree = await _tree_before(transaction, found, one, row)
+        tree = await _tree_before(transaction, found, one, row, now=call.server.clock())
         if tree is None:
             in_the_way.append(one.key)
         elif tree:
@@ -100,7 +110,7 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
 
 
 async def _tree_before(
-    transaction: ResourceTransaction, found: RecordMerge, one: Changed, row: Row
+    transaction: ResourceTransaction, found: RecordMerge, one: Changed, row: Row, *, now: float
 ) -> dict[str, Any] | None:
     """What is to be written: ``None`` if something is in the way, empty for nothing."""
     if row.deleted:
@@ -111,6 +121,8 @@ async def _tree_before(
     if before is None or after is None:
         return None
     if row.version == one.after or _without_meta_of(tree) == after:
+        if row.key.type == "Consent" and before.get("status") != after.get("status"):
+            return before if await _has_a_way_still(transaction, found, before, now=now) else {}
         return before  # nobody changed it, or what was changed is as it was
     if one.key == found.source:
         return {
@@ -125,6 +137,21 @@ async def _tree_before(
     if row.key.type == "Task":  # it tells how far the invitation has come meanwhile
         return repointed(tree, found.target, found.source)
     return None
+
+
+async def _has_a_way_still(
+    transaction: ResourceTransaction, found: RecordMerge, consent: Mapping[str, Any], *, now: float
+) -> bool:
+    """Whether the holder of a grant still has the way for which the merge ended it."""
+    (actor,) = consent["provision"]["actor"]
+    return await has_a_way(
+        transaction,
+        found.practice,
+        actor["reference"]["reference"],
+        source=found.source,
+        target=found.target,
+        now=now,
+    )
 
 
 async def _version(

@@ -654,6 +654,54 @@ async def test_undo_brings_no_grant_back_that_was_ended_since(
     assert not await world.every(Grant)
 
 
+async def test_undo_brings_no_grant_back_whose_holder_was_shut_out_of_the_other_record(
+    world: EmbeddedStore, ehr: Caller, clock: Clock
+) -> None:
+    """The merge ended it because they had another way; that way was ended meanwhile."""
+    await ehr.store(
+        a_related_person("friend-new", of="new"),
+        a_grant("there", of="new", to="friend-new", sections=["results"]),
+        a_person("bo", links=["RelatedPerson/friend", "RelatedPerson/friend-new"]),
+    )
+    await merged(ehr)
+    there = (await ehr.get("Consent/there")).json
+    await ehr.put(there | {"status": "inactive"})
+    assert (await ehr.ask("POST", UNDO)).status == 200
+    assert (await seen(world, clock))["bo"] == set()
+    assert not await world.every(Grant)
+
+
+async def test_undo_gives_a_grant_back_whose_holder_has_the_other_way_still(
+    world: EmbeddedStore, ehr: Caller, clock: Clock
+) -> None:
+    await ehr.store(
+        a_related_person("friend-new", of="new"),
+        a_grant("there", of="new", to="friend-new", sections=["results"]),
+        a_person("bo", links=["RelatedPerson/friend", "RelatedPerson/friend-new"]),
+    )
+    before = await everything(world, ehr)
+    await merged(ehr)
+    assert (await ehr.ask("POST", UNDO)).status == 200
+    assert await everything(world, ehr) == before
+    assert len((await seen(world, clock))["bo"]) == 2
+
+
+async def test_undo_lets_nobody_in_who_was_shut_out_since(
+    world: EmbeddedStore, ehr: Caller, clock: Clock
+) -> None:
+    """They were shut out of the surviving record; the other one would be open for them."""
+    await merged(ehr)
+    shut = parameters(reason_Code="suspected-misuse", include__proxies_Boolean=True)
+    await ehr.ask("POST", "Person/ada/$account-disable", shut)
+    answer = await ehr.ask("POST", UNDO)
+    assert answer.status == 409
+    assert "shut out" in answer.words[0]
+    assert (await seen(world, clock))["bo"] == set()
+    await ehr.ask("POST", "Person/ada/$account-enable", parameters(reason_Code="resolved"))
+    assert (await ehr.ask("POST", UNDO)).status == 200
+    assert (await seen(world, clock))["bo"] == {("Patient/old", "RelatedPerson/friend")}
+
+
 async def test_undo_leaves_what_the_ehr_wrote_into_the_patients_since(
     world: EmbeddedStore, ehr: Caller
 ) -> None:

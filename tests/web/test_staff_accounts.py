@@ -131,7 +131,10 @@ async def test_filters_are_kept_to(staff: StaffWorld) -> None:
     assert browser.page.status_code == 400
 
 
-@pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", '"x",=1', SCRIPT])
+@pytest.mark.parametrize(
+    "name",
+    ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", '"x",=1', SCRIPT, "\uff1d1+1", "\uff20SUM(A1)"],
+)
 async def test_no_field_of_the_file_is_a_formula(staff: StaffWorld, name: str) -> None:
     odd = a_person("odd", links=["Patient/odd"], name=[{"text": name}])
     await put(staff.world, SKIN, odd)
@@ -145,7 +148,29 @@ async def test_no_field_of_the_file_is_a_formula(staff: StaffWorld, name: str) -
     assert row["name"].lstrip("'") == name
     for one in rows:
         for value in one.values():
-            assert not value.startswith(("=", "+", "-", "@", "\t", "\r"))
+            begins = value.lstrip() or " "
+            assert begins[0] not in "=+-@\uff1d\uff0b\uff0d\uff20"
+
+
+async def test_who_is_a_patient_and_acts_for_another_is_listed_as_both(staff: StaffWorld) -> None:
+    both = a_person("both", links=["Patient/odd", "RelatedPerson/uncle"], name=[{"text": "Both"}])
+    await put(staff.world, SKIN, both)
+    browser = await staff.at(ACCOUNTS)
+    assert "no account, patient, acts for a patient" in browser.text
+    await submit(browser, EXPORT)
+    rows = list(csv.DictReader(io.StringIO(browser.page.content.decode("utf-8-sig"))))
+    assert [one["kind"] for one in rows if one["person"] == "Person/both"] == ["self, proxy"]
+
+
+async def test_a_form_that_names_no_session_ends_none(staff: StaffWorld) -> None:
+    await staff.at(HOME, "kits-mother")
+    key = await staff.account_key("kits-mother")
+    browser = await staff.at(KIT)
+    fields = fields_of(forms(browser, SESSION)[0])
+    for session in ("", [fields["session"], fields["session"]]):
+        response = await post(browser, SESSION, {**fields, "session": session})
+        assert response.status_code == 400
+    assert await staff.world.store.find(Session, "account", key)
 
 
 # --- who may --------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ import pytest
 
 from fhir_portal.access.relation import works
 from fhir_portal.accounts.levels import OPERATOR
+from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.smart.client import disable_client, withdraw_approval
 from fhir_portal.smart.revocation import disable_account, remove_staff
 from fhir_portal.smart.staff_pages import CLIENT, IDLE_SECONDS
 from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import AccessToken
-from tests.builders import a_patient
+from tests.builders import a_grant, a_patient
 from tests.smart.launching import put
 from tests.smart.world import PASSWORD
 from tests.staff import a_level
@@ -517,3 +518,17 @@ async def test_the_pages_client_gets_no_token_by_oauth(staff: StaffWorld, ehr: A
                 auth=auth,
             )
             assert response.status_code == 401
+
+
+@pytest.mark.parametrize("zone", ["America/Chicago", "Asia/Tokyo"])
+async def test_a_time_beyond_the_calendar_leaves_the_page_readable(
+    staff: StaffWorld, zone: str
+) -> None:
+    """Some EHRs write the first and the last moment there is for "ever"."""
+    await staff.keep(Practice(key=SKIN, name="Hillside Dermatology", zone=zone))
+    grant = a_grant("ever", of="kit", to="uncle", sections=["results"])
+    grant["provision"]["period"] = {"start": "0001-01-01T00:00:00Z", "end": "9999-12-31T23:59:59Z"}
+    await put(staff.world, SKIN, grant)
+    browser = await staff.at(KIT)
+    assert browser.page.status_code == 200
+    assert "9999" in browser.text

@@ -128,7 +128,10 @@ class AtDesk:
             return f"{found.day} {found:%B %Y}"
         if found.tzinfo is None:
             return text
-        there = found.astimezone(self.zone)
+        try:
+            there = found.astimezone(self.zone)
+        except OverflowError:  # an EHR's "from ever" or "for ever", beyond the calendar there
+            return text
         return f"{there.day} {there:%B %Y, %H:%M} {there.tzname()}"
 
     def moment_at(self, at: float) -> str:
@@ -158,7 +161,10 @@ class Answer:
         return ""
 
     def values(self, name: str) -> list[Any]:
-        """The values of a parameter; those that consist of parts as a mapping."""
+        """The values of a parameter; one that consists of parts is a mapping.
+
+        Of a part that is there several times, that holds a list.
+        """
         return _values(self.tree.get("parameter") or (), name)
 
     def value(self, name: str) -> Any:
@@ -174,7 +180,11 @@ def _value(parameter: Mapping[str, Any]) -> Any:
     if "part" in parameter:
         parts: dict[str, Any] = {}
         for part in parameter["part"]:
-            parts.setdefault(part["name"], _value(part))
+            name, value = part["name"], _value(part)
+            if name in parts:
+                before = parts[name]
+                value = [*(before if isinstance(before, list) else [before]), value]
+            parts[name] = value
         return parts
     return next((value for name, value in parameter.items() if name not in {"name", "id"}), None)
 

@@ -60,12 +60,14 @@ _PAGE: Final = re.compile(r"[A-Za-z0-9_-]{1,2000}")
 _PERSON: Final = re.compile(r"Person/[A-Za-z0-9.-]{1,64}")
 _BACK: Final = re.compile(rf"{FIND}/[A-Za-z0-9.-]{{1,64}}")
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{24}")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = (*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n")
+"""What tables take for the begin of a formula, some of them in full width, too (OWASP)."""
 _COLUMNS: Final = (
     *("person", "name", "status", "kind", "created", "signed-in"),
     *("since", "by", "reason", "text", "until"),
 )
 _SHOWN: Final = "This was shown already, or too long ago. Start again for a new code."
+_NOT_WHOLE: Final = "the form is not whole; load the page again"
 _OVER: Final = "These results were shown already. What was done is in the list of accounts."
 
 _log = structlog.get_logger(__name__)
@@ -116,7 +118,7 @@ class AccountPages:
         for _ in range(_EXPORTED_PAGES):
             answer = await self._desk.call(here, "portal-accounts", "Person", *given)
             for one in answer.values("account"):
-                row = {**one, "person": one["person"]["reference"]}
+                row = {**one, "person": one["person"]["reference"], "kind": ", ".join(_kinds(one))}
                 writer.writerow([_plain(row.get(name)) for name in _COLUMNS])
             following = answer.value("page")
             if not following:
@@ -239,7 +241,9 @@ class AccountPages:
     async def end_session(self, request: Request) -> Response:
         here, _, form = await self._desk.posted(request, SESSION)
         session = form.get("session", "")
-        what = ("session", "valueString", session) if session else ("all", "valueBoolean", True)
+        if not session:  # not all of them, for want of the name of one
+            raise Invalid(_NOT_WHOLE)
+        what = ("session", "valueString", session)
         await self._desk.call(here, "end-session", _person(form), what)
         return redirect(_done(form, "session"))
 
@@ -297,14 +301,13 @@ def acts_of(here: AtDesk) -> dict[str, str]:
 
 def described(here: AtDesk, one: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the list, in words."""
-    kinds = one.get("kind") or ""
     name = one.get("name") or one["person"]["reference"]
     return {
         "value": f"{one['person']['reference']} {name}",
         "person": one["person"]["reference"],
         "name": name,
         "status": _STATUSES.get(one["status"], one["status"]),
-        "kind": _KINDS.get(kinds, kinds),
+        "kind": ", ".join(_KINDS.get(kind, kind) for kind in _kinds(one)),
         "created": here.moment(one.get("created")),
         "signed_in": here.moment(one.get("signed-in")),
         "since": here.moment(one.get("since")),
@@ -313,6 +316,12 @@ def described(here: AtDesk, one: Mapping[str, Any]) -> dict[str, Any]:
         "text": one.get("text", ""),
         "until": here.moment(one.get("until")),
     }
+
+
+def _kinds(one: Mapping[str, Any]) -> list[str]:
+    """For whom an account is: the person themselves, others, or both."""
+    found = one.get("kind") or []
+    return found if isinstance(found, list) else [found]
 
 
 @functools.cache
@@ -389,7 +398,7 @@ def _people(pairs: Pairs) -> list[tuple[str, str]]:
 def _person(form: Mapping[str, str]) -> str:
     person = form.get("person", "")
     if not _PERSON.fullmatch(person):
-        raise Invalid("the form is not whole; load the page again")
+        raise Invalid(_NOT_WHOLE)
     return person
 
 
@@ -405,4 +414,5 @@ def _back(form: Mapping[str, str]) -> str:
 def _plain(value: Any) -> str:
     """A field of the file; what a table would take for a formula is kept from being one."""
     text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    begins = text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA)
+    return f"'{text}" if begins else text
