@@ -7,8 +7,10 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from fhir_portal.accounts.account import Account, AccountPerson
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.web.pages.desk import ACCOUNTS
 from fhir_portal.web.pages.staff_accounts import APPROVE, CHANGE, EXPORT, PREVIEW, RECOVERY, SESSION
@@ -106,6 +108,30 @@ async def test_a_new_credential_is_required_and_sessions_end(staff: StaffWorld) 
     assert "password" not in browser.page.text.lower().replace("password or passkey", "")
 
 
+async def test_what_was_done_is_told_though_ones_own_access_ended_on_the_way(
+    staff: StaffWorld,
+) -> None:
+    """Who requires it of themselves, too, is signed out by it, in the midst of the others."""
+    key = await staff.account_key(ADMIN)
+    own = await staff.world.store.get(Account, key)
+    assert own is not None
+    own_person = f"{SKIN}/Person/kit"
+    await staff.keep(
+        msgspec.structs.replace(own, persons=(own_person,)),
+        AccountPerson(key=own_person, account=key),
+    )
+    browser = await staff.at(ACCOUNTS)
+    await previewed(browser, "renew", "Person/kit", MOTHER)
+    await done(browser, reason="staff-request")
+    assert browser.page.status_code == 403
+    assert browser.heading.endswith("what was done")
+    assert "has to be renewed" in browser.text
+    assert "not done" in browser.text
+    mother = await staff.world.store.get(Account, await staff.account_key("kits-mother"))
+    assert mother is not None
+    assert mother.renewal is None
+
+
 async def test_one_account_is_changed_from_the_patients_page(staff: StaffWorld) -> None:
     await staff.at(HOME, "kits-mother")
     browser = await staff.at(KIT)
@@ -166,9 +192,10 @@ async def test_a_form_that_names_no_session_ends_none(staff: StaffWorld) -> None
     await staff.at(HOME, "kits-mother")
     key = await staff.account_key("kits-mother")
     browser = await staff.at(KIT)
-    fields = fields_of(forms(browser, SESSION)[0])
-    for session in ("", [fields["session"], fields["session"]]):
-        response = await post(browser, SESSION, {**fields, "session": session})
+    fields: dict[str, Any] = dict(fields_of(forms(browser, SESSION)[0]))
+    named: list[Any] = ["", [fields["session"], fields["session"]]]
+    for session in named:
+        response = await post(browser, SESSION, fields | {"session": session})
         assert response.status_code == 400
     assert await staff.world.store.find(Session, "account", key)
 

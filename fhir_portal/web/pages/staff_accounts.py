@@ -205,26 +205,34 @@ class AccountPages:
         if act not in acts_of(here):
             raise Forbidden(f"the level '{here.staff.level}' does not let its holders do this")
         given = _why(here, act, form)
-        results = []
+        results = list[tuple[str, str, bool]]()
+        ended: Unauthenticated | Unavailable | None = None
         for person, name in _people(pairs):
+            if ended is not None:
+                results.append((name, "not done", False))
+                continue
             try:
                 answer = await self._desk.call(here, ACTS[act][0], person, *given)
-            except (Unauthenticated, Unavailable):
-                raise
+            except (Unauthenticated, Unavailable) as error:
+                if not results:
+                    raise
+                ended = error
+                results.append((name, f"not done: {error}", False))
             except FhirError as error:
                 results.append((name, f"not done: {error}", False))
             else:
                 results.append((name, _became(here, act, answer), True))
         _log.info("accounts changed", act=act, done=sum(done for _, _, done in results))
         back = form.get("back", "")
-        handle = await self._once.keep(
-            here.browser,
-            {
-                "title": ACTS[act][1],
-                "results": results,
-                "back": back if _BACK.fullmatch(back) else ACCOUNTS,
-            },
-        )
+        content = {
+            "title": ACTS[act][1],
+            "results": results,
+            "back": back if _BACK.fullmatch(back) else ACCOUNTS,
+        }
+        if ended is not None:  # there may be nobody any more to whom another page would open
+            status = 403 if isinstance(ended, Unauthenticated) else ended.status
+            return self._desk.page(here, "staff_accounts_results.html", status=status, **content)
+        handle = await self._once.keep(here.browser, content)
         return redirect(f"{RESULTS}/{handle}")
 
     async def results(self, request: Request) -> Response:

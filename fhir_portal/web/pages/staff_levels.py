@@ -37,7 +37,7 @@ from fhir_portal.accounts.levels import (
     in_order,
     levels_of,
 )
-from fhir_portal.accounts.staff import staff_of_practice
+from fhir_portal.accounts.staff import StaffMember, staff_of_practice
 from fhir_portal.fhir.errors import Forbidden
 from fhir_portal.web.form import Pairs
 from fhir_portal.web.pages.desk import LEVELS, AtDesk, Desk, desk_page
@@ -56,6 +56,7 @@ _DONE: Final[Mapping[str, str]] = {
 }
 _MOST: Final = 102
 _OPERATOR: Final = {"operator": "an operator", BUILT_IN: "part of the portal"}
+_GONE: Final = "somebody who is not on the staff any more"
 
 _log = structlog.get_logger(__name__)
 
@@ -156,6 +157,7 @@ class LevelPages:
     async def history(self, request: Request) -> Response:
         here = await self._administrator(request)
         store, practice = self._desk.store, here.session.practice
+        names = _names(await staff_of_practice(store, practice))
         found = []
         for level in await levels_of(store, practice):
             if level.is_built_in:
@@ -169,7 +171,7 @@ class LevelPages:
                         {
                             "version": one.version,
                             "moment": here.moment_at(one.changed),
-                            "by": await self._who(one.changed_by, practice),
+                            "by": names.get(one.changed_by, _GONE),
                             "may": ", ".join(in_order(one.permissions)) or "nothing",
                         }
                         for one in versions
@@ -227,7 +229,7 @@ class LevelPages:
         store, practice = self._desk.store, here.session.practice
         members = await staff_of_practice(store, practice)
         people = Counter(folded_name(member.level) for member in members)
-        levels = await levels_of(store, practice)
+        names, levels = _names(members), await levels_of(store, practice)
         return self._desk.page(
             here,
             "staff_levels.html",
@@ -240,7 +242,7 @@ class LevelPages:
                     "level": one,
                     "people": people[folded_name(one.name)],
                     "moment": here.moment_at(one.changed) if one.changed else "",
-                    "by": await self._who(one.changed_by, practice),
+                    "by": names.get(one.changed_by, _GONE),
                     "may": [MEANS[each] for each in in_order(one.conveys)],
                     "operations": _operations(one),
                     "remove_token": self._desk.form_token(here, REMOVE),
@@ -262,15 +264,6 @@ class LevelPages:
         require_administer(here)
         return here
 
-    async def _who(self, account: str, practice: str) -> str:
-        """Who changed a level: as whom the practice knows them, never by their account."""
-        if account in _OPERATOR:
-            return _OPERATOR[account]
-        for member in await staff_of_practice(self._desk.store, practice):
-            if member.account == account:
-                return member.practitioner
-        return "somebody who is not on the staff any more"
-
 
 def require_administer(here: AtDesk) -> None:
     """Refuse whoever may not change access levels. Raises `Forbidden`."""
@@ -281,6 +274,11 @@ def require_administer(here: AtDesk) -> None:
 def editor(here: AtDesk) -> Editor:
     """Who changes levels: bounded by what they have now, and had when the request began."""
     return Editor(here.session.account, here.staff.permissions)
+
+
+def _names(members: Sequence[StaffMember]) -> dict[str, str]:
+    """Who changed a level, by account: as whom the practice knows them, never the account."""
+    return {one.account: one.practitioner for one in members} | _OPERATOR
 
 
 def _edits(pairs: Pairs) -> list[Edit]:
