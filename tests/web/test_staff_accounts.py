@@ -12,6 +12,8 @@ import pytest
 
 from fhir_portal.accounts.account import Account, AccountPerson
 from fhir_portal.accounts.sessions import Session
+from fhir_portal.operations import portal_accounts
+from fhir_portal.web.pages import staff_accounts
 from fhir_portal.web.pages.desk import ACCOUNTS
 from fhir_portal.web.pages.staff_accounts import APPROVE, CHANGE, EXPORT, PREVIEW, RECOVERY, SESSION
 from tests.builders import a_person
@@ -176,6 +178,31 @@ async def test_no_field_of_the_file_is_a_formula(staff: StaffWorld, name: str) -
         for value in one.values():
             begins = value.lstrip() or " "
             assert begins[0] not in "=+-@\uff1d\uff0b\uff0d\uff20"
+
+
+async def test_the_few_of_very_many_that_a_filter_leaves_are_one_file(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of the API looks at so many Persons; most of these pages hold nobody."""
+    monkeypatch.setattr(portal_accounts, "EXAMINED", 1)
+    await put(staff.world, SKIN, *(a_person(f"a{n}", links=["Patient/odd"]) for n in range(120)))
+    browser = await staff.at(ACCOUNTS)
+    await submit(browser, ACCOUNTS, nth=0, status="enabled")
+    await submit(browser, EXPORT)
+    assert browser.page.status_code == 200
+    rows = list(csv.DictReader(io.StringIO(browser.page.content.decode("utf-8-sig"))))
+    assert [one["person"] for one in rows] == [MOTHER]
+
+
+async def test_a_file_that_would_be_too_long_is_refused_as_a_whole(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staff_accounts, "_EXPORTED_AT_ONCE", 1)
+    monkeypatch.setattr(staff_accounts, "_MOST_EXPORTED", 0)
+    browser = await staff.at(ACCOUNTS)
+    await submit(browser, EXPORT)
+    assert browser.page.status_code == 400
+    assert "too many accounts" in browser.text
 
 
 async def test_who_is_a_patient_and_acts_for_another_is_listed_as_both(staff: StaffWorld) -> None:
