@@ -228,12 +228,7 @@ class AccountPages:
             else:
                 results.append((name, _became(here, act, answer), True))
         _log.info("accounts changed", act=act, done=sum(done for _, _, done in results))
-        back = form.get("back", "")
-        content = {
-            "title": ACTS[act][1],
-            "results": results,
-            "back": back if _BACK.fullmatch(back) else ACCOUNTS,
-        }
+        content = {"title": ACTS[act][1], "results": results, "back": _back(form)}
         if ended is not None:  # there may be nobody any more to whom another page would open
             status = 403 if isinstance(ended, Unauthenticated) else ended.status
             return self._desk.page(here, "staff_accounts_results.html", status=status, **content)
