@@ -323,6 +323,7 @@ async def test_what_a_removed_contact_was_sent_recovers_nothing(world: World) ->
         reason="locked",
         proved=("contact-code",),
     )
+    await a_day_later(world)
     await keep(world.store, under_way)
     await browser.open(CONTACTS)
     await submit(browser, f"{CONTACTS}/remove")
