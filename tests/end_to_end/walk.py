@@ -169,7 +169,7 @@ class Walker:
             browser.resize(width)
             browser.screenshot(PICTURES / f"walk-{name}-{width}.png")
             assert browser.overhang <= 0, f"{name}: {width} px"
-            assert browser.axe() == [], f"{name}: {width} px"
+        assert browser.axe() == [], name
 
     def fills(self, **fields: str) -> None:
         """Type into fields by their ids."""

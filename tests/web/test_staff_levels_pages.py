@@ -215,7 +215,7 @@ async def test_earlier_versions_are_shown(staff: StaffWorld) -> None:
     await saved(browser)
     await browser.open(f"{LEVELS}/history")
     assert "Version 2" in browser.text
-    assert "by Practitioner/admin" in browser.text
+    assert "by admin" in browser.text
     assert "by an operator" in browser.text
     assert await staff.account_key(ADMIN) not in browser.page.text
 

@@ -22,6 +22,7 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog, AccessRow
 from fhir_portal.access.operations import OPERATIONS, staff_letters
 from fhir_portal.access.owners import OF_STAFF
+from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.levels import Permission
 from fhir_portal.accounts.step_up import Need
 from fhir_portal.consent.record import RecordDirectory, StaffAccess
@@ -62,6 +63,7 @@ HOME: Final = STAFF
 PRACTICE: Final = f"{STAFF}/practice"
 FIND: Final = f"{STAFF}/patients"
 ACCOUNTS: Final = f"{STAFF}/accounts"
+_AT_ONCE: Final = 100
 LEVELS: Final = f"{STAFF}/levels"
 MEMBERS: Final = f"{STAFF}/members"
 MESSAGES: Final = f"{STAFF}/messages"
@@ -331,6 +333,18 @@ class Desk:
         except Forbidden:
             return []
         return found.entries
+
+    async def names_of_staff(
+        self, here: AtDesk, practitioners: Sequence[str | None]
+    ) -> Mapping[str, str]:
+        """Names by ``Practitioner/<id>``, as far as the level may read them."""
+        prefix, found = "Practitioner/", dict[str, str]()
+        wanted = sorted({one for one in practitioners if one and one.startswith(prefix)})
+        for at in range(0, len(wanted), _AT_ONCE):
+            ids = ",".join(one.removeprefix(prefix) for one in wanted[at : at + _AT_ONCE])
+            for one in await self.search_all(here, "Practitioner", ("_id", ids)):
+                found[f"{prefix}{one['id']}"] = name_of(one)
+        return found
 
     async def change(self, here: AtDesk, work: Callable[[RecordTransaction], Awaitable[T]]) -> T:
         """Change what is outside FHIR, in one transaction that asks again who is there."""

@@ -145,7 +145,9 @@ class AccountPages:
         except Invalid as error:
             problem = f"{error}."
         else:
-            accounts = [described(here, one) for one in answer.values("account")]
+            found = answer.values("account")
+            names = await self._desk.names_of_staff(here, [one.get("by") for one in found])
+            accounts = [described(here, one, names) for one in found]
             more = answer.value("page") or ""
         return self._desk.page(
             here,
@@ -307,8 +309,8 @@ def acts_of(here: AtDesk) -> dict[str, str]:
     return {act: words for act, (operation, words) in ACTS.items() if here.calls(operation)}
 
 
-def described(here: AtDesk, one: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of the list, in words."""
+def described(here: AtDesk, one: Mapping[str, Any], staff: Mapping[str, str]) -> dict[str, Any]:
+    """One line of the list, in words; ``staff`` are names by reference."""
     name = one.get("name") or one["person"]["reference"]
     return {
         "value": f"{one['person']['reference']} {name}",
@@ -319,7 +321,7 @@ def described(here: AtDesk, one: Mapping[str, Any]) -> dict[str, Any]:
         "created": here.moment(one.get("created")),
         "signed_in": here.moment(one.get("signed-in")),
         "since": here.moment(one.get("since")),
-        "by": one.get("by", ""),
+        "by": staff.get(one.get("by", ""), one.get("by", "")),
         "reason": account_reasons().get(one.get("reason", ""), ""),
         "text": one.get("text", ""),
         "until": here.moment(one.get("until")),

@@ -157,7 +157,7 @@ class LevelPages:
     async def history(self, request: Request) -> Response:
         here = await self._administrator(request)
         store, practice = self._desk.store, here.session.practice
-        names = _names(await staff_of_practice(store, practice))
+        names = await self._names(here, await staff_of_practice(store, practice))
         found = []
         for level in await levels_of(store, practice):
             if level.is_built_in:
@@ -229,7 +229,7 @@ class LevelPages:
         store, practice = self._desk.store, here.session.practice
         members = await staff_of_practice(store, practice)
         people = Counter(folded_name(member.level) for member in members)
-        names, levels = _names(members), await levels_of(store, practice)
+        names, levels = await self._names(here, members), await levels_of(store, practice)
         return self._desk.page(
             here,
             "staff_levels.html",
@@ -264,6 +264,13 @@ class LevelPages:
         require_administer(here)
         return here
 
+    async def _names(self, here: AtDesk, members: Sequence[StaffMember]) -> dict[str, str]:
+        """Who changed a level, by account: as whom the practice knows them, never the account."""
+        names = await self._desk.names_of_staff(here, [one.practitioner for one in members])
+        return {
+            one.account: names.get(one.practitioner, one.practitioner) for one in members
+        } | _OPERATOR
+
 
 def require_administer(here: AtDesk) -> None:
     """Refuse whoever may not change access levels. Raises `Forbidden`."""
@@ -274,11 +281,6 @@ def require_administer(here: AtDesk) -> None:
 def editor(here: AtDesk) -> Editor:
     """Who changes levels: bounded by what they have now, and had when the request began."""
     return Editor(here.session.account, here.staff.permissions)
-
-
-def _names(members: Sequence[StaffMember]) -> dict[str, str]:
-    """Who changed a level, by account: as whom the practice knows them, never the account."""
-    return {one.account: one.practitioner for one in members} | _OPERATOR
 
 
 def _edits(pairs: Pairs) -> list[Edit]:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.log import STAFF_LEVEL
-from fhir_portal.access.relation import name_of, works
+from fhir_portal.access.relation import works
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.levels import LevelRefused, folded_name, levels_of
 from fhir_portal.accounts.staff import NotStaff, StaffMember, set_level, staff_of_practice
@@ -20,7 +20,6 @@ from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 from fhir_portal.web.pages.staff_levels import editor, require_administer
 
-_AT_ONCE: Final = 100
 _GONE: Final = "They are not on the staff any more."
 
 _log = structlog.get_logger(__name__)
@@ -82,7 +81,7 @@ class MemberPages:
         store, practice = self._desk.store, here.session.practice
         members = await staff_of_practice(store, practice)
         levels = [one.name for one in await levels_of(store, practice)]
-        names = await self._names(here, [one.practitioner for one in members])
+        names = await self._desk.names_of_staff(here, [one.practitioner for one in members])
         shown = []
         for one in members:
             account = await store.get(Account, one.account)
@@ -113,12 +112,3 @@ class MemberPages:
     async def _member(self, practice: str, practitioner: str) -> StaffMember | None:
         members = await staff_of_practice(self._desk.store, practice)
         return next((one for one in members if one.practitioner == practitioner), None)
-
-    async def _names(self, here: AtDesk, practitioners: Sequence[str]) -> dict[str, str]:
-        """Names by reference, as far as the access level may read them."""
-        found: dict[str, str] = {}
-        for at in range(0, len(practitioners), _AT_ONCE):
-            ids = ",".join(one.partition("/")[2] for one in practitioners[at : at + _AT_ONCE])
-            for one in await self._desk.search_all(here, "Practitioner", ("_id", ids)):
-                found[f"Practitioner/{one['id']}"] = name_of(one)
-        return found

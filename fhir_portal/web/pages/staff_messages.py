@@ -141,6 +141,8 @@ class MessagePages:
     ) -> Response:
         own = await self._desk.store.get(MessageTemplate, f"{here.session.practice}/{name}")
         version = own.version if own is not None else 0
+        changed_by = own.changed_by if own is not None else ""
+        names = await self._desk.names_of_staff(here, [changed_by])
         letter = None
         if preview:
             site = self._desk.server.issuer.base
@@ -162,6 +164,7 @@ class MessagePages:
             words=words,
             default=built_in(name),
             own=own,
+            by=names.get(changed_by, changed_by),
             since=here.moment_at(own.changed) if own is not None else "",
             letter=letter,
             action=f"{MESSAGES}/{name}",

@@ -233,6 +233,8 @@ class PatientPages:
     ) -> Response:
         answer = await self._desk.ask(here, "search-type", "AuditEvent", query=query)
         own_id = patient["id"]
+        who = [one for event in answer.entries for one in _agents(event, "reference")]
+        names = await self._desk.names_of_staff(here, who)
         return self._desk.page(
             here,
             "staff_activity.html",
@@ -240,7 +242,7 @@ class PatientPages:
             back=f"{FIND}/{own_id}",
             action=f"{FIND}/{own_id}/activity",
             form_token=self._desk.form_token(here, "activity", own_id),
-            lines=[_line(here, one) for one in answer.entries],
+            lines=[_line(here, one, names) for one in answer.entries],
             more=answer.next,
         )
 
@@ -294,7 +296,9 @@ class PatientPages:
             person = one["person"]["reference"]
             account = None
             if one["status"] != "none":
-                account = _account(here, await self._desk.call(here, "portal-account", person))
+                told = await self._desk.call(here, "portal-account", person)
+                said_by = (told.value("said") or {}).get("by")
+                account = _account(here, told, await self._desk.names_of_staff(here, [said_by]))
             found.append(
                 {
                     "person": person,
@@ -408,8 +412,8 @@ def _relation(related: Mapping[str, Any]) -> str:
     return ""
 
 
-def _account(here: AtDesk, answer: Answer) -> dict[str, Any]:
-    """How an account stands, as `$portal-account` tells it."""
+def _account(here: AtDesk, answer: Answer, staff: Mapping[str, str]) -> dict[str, Any]:
+    """How an account stands, as `$portal-account` tells it; ``staff`` are names by reference."""
     ways = []
     if answer.value("password"):
         ways.append("password")
@@ -425,7 +429,7 @@ def _account(here: AtDesk, answer: Answer) -> dict[str, Any]:
         "recovery_codes": answer.value("recovery-codes") or 0,
         "sessions": answer.value("sessions") or 0,
         "here": answer.value("at-practice") or answer.value("status"),
-        "said": _said(here, answer.value("said")),
+        "said": _said(here, answer.value("said"), staff),
         "renewal": answer.value("renewal") or "",
         "recoveries": [
             {
@@ -458,14 +462,15 @@ def _account(here: AtDesk, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _said(here: AtDesk, said: Mapping[str, Any] | None) -> str:
+def _said(here: AtDesk, said: Mapping[str, Any] | None, staff: Mapping[str, str]) -> str:
     """Since when the practice has an account like this, by whom and why."""
     if not said:
         return ""
     reason = account_reasons().get(said["reason"], said["reason"])
     text = f" ({said['text']})" if said.get("text") else ""
     until = f", until {here.moment(said['until'])}" if said.get("until") else ""
-    return f"since {here.moment(said['since'])} by {said['by']}: {reason}{text}{until}"
+    by = staff.get(said["by"], said["by"])
+    return f"since {here.moment(said['since'])} by {by}: {reason}{text}{until}"
 
 
 def _grantee(consent: Mapping[str, Any]) -> str:
@@ -544,12 +549,15 @@ def _matrix(
     ]
 
 
-def _line(here: AtDesk, event: Mapping[str, Any]) -> dict[str, str]:
-    """One line of the access log, in words."""
+def _agents(event: Mapping[str, Any], by: str) -> list[str]:
+    """What an AuditEvent names its agents by: ``reference`` or ``display``."""
+    found = (one.get("who") or {} for one in event.get("agent") or ())
+    return [str(one[by]) for one in found if by in one]
+
+
+def _line(here: AtDesk, event: Mapping[str, Any], staff: Mapping[str, str]) -> dict[str, str]:
+    """One line of the access log, in words; ``staff`` are names by reference."""
     codes = [str(one.get("code", "")) for one in event.get("subtype") or ()]
-    agents = event.get("agent") or ()
-    who = [str(one["who"]["reference"]) for one in agents if "reference" in one.get("who", {})]
-    by = [str(one["who"]["display"]) for one in agents if "display" in one.get("who", {})]
     things = [
         str(one["what"]["reference"])
         for one in event.get("entity") or ()
@@ -558,8 +566,8 @@ def _line(here: AtDesk, event: Mapping[str, Any]) -> dict[str, str]:
     verb = f"called ${codes[1]}" if codes[0] == "operation" and codes[1:] else ""
     return {
         "when": here.moment(event.get("recorded")),
-        "who": ", ".join(who) or "a program",
-        "by": ", ".join(by),
+        "who": ", ".join(staff.get(one, one) for one in _agents(event, "reference")) or "a program",
+        "by": ", ".join(_agents(event, "display")),
         "did": verb or _INTERACTIONS.get(codes[0], codes[0]),
         "what": ", ".join(type_words(one.partition("/")[0]) for one in things),
         "refused": "" if event.get("outcome") == "0" else "refused",
