@@ -35,7 +35,7 @@ from fhir_portal.fhir.reference import (
     links_in,
     references_in,
 )
-from fhir_portal.resources import consent
+from fhir_portal.resources import consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
@@ -195,6 +195,7 @@ async def delete_in(
     if before.deleted:
         return before
     old = json.parse(before.body)
+    await task.before_deletion(transaction, before.facts.practice, key)
     await consent.before_change(
         transaction, auth, before.facts.practice, old, None, now=server.clock()
     )

@@ -182,6 +182,19 @@ async def test_an_address_that_was_corrected_on_file_is_the_one_it_goes_to_next(
     assert_outcome(again, 409, "conflict")
 
 
+async def test_its_task_is_deleted_only_when_it_is_over(
+    practice: EmbeddedStore, desk: Caller, ehr: Caller
+) -> None:
+    assert practice is not None
+    made = await invited(desk, "bo")
+    assert_outcome(await ehr.delete(made["invitation"]), 409, "conflict")
+    assert (await ehr.get(made["invitation"])).status == 200
+    assert (
+        await call(desk, made["invitation"], "invite-revoke", reason="the wrong person")
+    ).status == 200
+    assert (await ehr.delete(made["invitation"])).status == 204
+
+
 async def test_it_has_ten_attempts(practice: EmbeddedStore, desk: Caller) -> None:
     assert practice is not None
     made = await invited(desk, "di", channel="desk")

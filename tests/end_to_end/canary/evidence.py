@@ -132,7 +132,7 @@ class Evidence:
     # --- what was left where ---------------------------------------------------------------
 
     def of_exchanges(self) -> Iterator[Text]:
-        """Request targets, redirects, each Referer, headers of answers, and errors."""
+        """Request targets, redirects, Referer headers, headers of answers, and errors."""
         links = self.canaries.of("link")
         form_tokens = self.canaries.of("form token")
         carried: frozenset[str] = frozenset()

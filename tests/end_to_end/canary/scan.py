@@ -24,6 +24,8 @@ PEOPLE: Final = frozenset(
     }
 )
 """The kinds that are people's data; every other kind is a secret."""
+RARE: Final = ("Referer headers",)
+"""Where nothing may have been left: the figures say so."""
 _LONG: Final = 9
 """A value of so many signs, with a letter, is found wherever it stands; others as a whole word."""
 
@@ -176,7 +178,7 @@ def table(canaries: Canaries, texts: Collection[Text], found: Collection[Finding
         looked = for_people if kind in PEOPLE else everywhere
         lines.append(f"{kind:24} {count:8} {looked:6} {by_kind[kind]:6}")
     lines += ["", f"{'place':32} {'texts':>6} {'bytes':>10} {'found':>6}"]
-    for place in dict.fromkeys(one.place for one in texts):
+    for place in dict.fromkeys([*(one.place for one in texts), *RARE]):
         there = [one for one in texts if one.place == place]
         size = sum(len(one.content) for one in there)
         lines.append(f"{place:32} {len(there):6} {size:10} {by_place[place]:6}")

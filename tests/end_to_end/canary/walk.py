@@ -810,6 +810,10 @@ class Walk:
                 }
                 given |= {k: v for k, v in values.items() if k in names} | {"who": "new"}
             staff.fill(f"/invite/{kind}", **given)
+            if kind == "caregiver":  # without a right it was refused
+                given |= {"basis": "consent-form", "end": "2039-12-31"}
+                staff.fill(f"/invite/{kind}", **given)
+            staff.at("To hand over" if channel != "mail" else "Portal of")
             self._shown(staff)
             staff.open(at)
             again = [one for one in staff.actions if one.endswith("/again")]
@@ -829,14 +833,14 @@ class Walk:
             "Link": "link",
             "Security code": "security code",
             "Portal ID": "portal ID",
-            "Activation word": "activation word",
-            "Code": "desk code",
+            "Word": "activation word",
+            "Desk code": "desk code",
         }
         for name, value in staff.codes.items():
             if name in kinds:
                 self.canaries.add(kinds[name], value.strip().rpartition("/")[2])
         path = staff.page.url.path
-        if path.startswith("/staff/shown"):
+        if path.startswith(("/staff/shown", "/staff/accounts/recovery")):
             staff.open(path)  # once more: it was shown already
 
     def _sheet(self, staff: Visitor) -> None:
@@ -894,10 +898,24 @@ class Walk:
         desk.fill("/recover/code", code=self.received(who.mail, "one-time code"))
         new = self.canaries.add("password", f"{self.world.mint.word()} {self.world.mint.word(5)}")
         desk.fill("/recover/password", new_password=new, repeated=new)
+        self._helped_on_the_pages()
         started = self._operate(desks[0], "Person/mara/$start-recovery", basis_Code="photo-id")
         given = {"recovery_String": started["recovery"]}
         self._operate(desks[1], "Person/mara/$approve-recovery", **given)
         self.visitor().open("/recover/desk").fill("/recover/desk", code=started["desk-code"])
+
+    def _helped_on_the_pages(self) -> None:
+        who = self.world.newcomers[2]
+        for patient, needs_two in ((who.id, False), ("silas", False), ("mara", True)):
+            at = f"/staff/patients/{patient}"
+            staff = self.signed_in("rosalind", at)
+            staff.fill("/accounts/recovery", basis="photo-id")
+            assert "Desk code" in staff.codes, staff.text
+            self._shown(staff)
+            if needs_two:
+                other = self.signed_in("cyril", at)
+                other.fill("/accounts/recovery/approve")
+                self._shown(other)
 
     def _at_desk(self, who: str) -> str:
         """The token of a member of staff."""
