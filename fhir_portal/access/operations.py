@@ -57,7 +57,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "end-session": OperationRule("Person", _ON_PERSON, staff="revoke"),
     "revoke-app": OperationRule("Person", _ON_PERSON, staff="revoke"),
     "portal-accounts": OperationRule("Person", (("r", "Person"), ("s", "Person")), staff="view"),
-    "merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
+    "merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True, shows=True),
     "undo-merge": OperationRule("Patient", _MERGING, staff="administer", grant_writing=True),
     "portal-invite": OperationRule(
         "Patient",

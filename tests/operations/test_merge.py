@@ -177,6 +177,7 @@ async def test_staff_who_administer_may_merge_and_others_not(
     assert member.staff is not None
     for permissions, status in (
         ({"view", "proxies", "revoke"}, 403),
+        ({"administer"}, 403),  # the answer holds the surviving Patient
         ({"view", "administer"}, 200),
     ):
         staff = replace(member.staff, permissions=frozenset(permissions))
