@@ -489,7 +489,12 @@ def cannot_answer(world: Town, walker: Walker, mail: str) -> None:
     walker.sends("/recover/help")
     walker.sees("Your practice can help", "They never see your password")
     with world.person() as desk:
-        at_the_desk(desk, "Lotte Harkness")
+        desk.open("/staff")
+        desk.signs_in(IGNACE)
+        desk.accepts_terms()
+        desk.open("/staff/matters")
+        desk.sees("To see to", "Could not get back into their account", "Lotte Harkness")
+        desk.browser.follow("ul.entries a")
         desk.browser.click('select[name="basis"] option[value="photo-id"]')
         desk.sends("/staff/accounts/recovery")
         desk.sees("To hand over", "Desk code", "You never see it", picture="desk-code")
