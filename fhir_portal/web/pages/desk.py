@@ -67,6 +67,7 @@ _AT_ONCE: Final = 100
 LEVELS: Final = f"{STAFF}/levels"
 MEMBERS: Final = f"{STAFF}/members"
 MESSAGES: Final = f"{STAFF}/messages"
+MATTERS: Final = f"{STAFF}/matters"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
@@ -410,6 +411,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((FIND, "Patients"))
     if here.calls("portal-accounts"):
         found.append((ACCOUNTS, "Accounts"))
+    if here.may("view") and (here.may("recover") or here.may("invite")):
+        found.append((MATTERS, "To see to"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
     return found

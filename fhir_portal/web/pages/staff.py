@@ -49,6 +49,7 @@ from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
+from fhir_portal.web.pages.staff_matters import MatterPages
 from fhir_portal.web.pages.staff_members import MemberPages
 from fhir_portal.web.pages.staff_messages import MessagePages
 from fhir_portal.web.pages.staff_patients import PatientPages
@@ -96,6 +97,7 @@ def staff_router(
         LevelPages(desk).routes(),
         MemberPages(desk).routes(),
         MessagePages(desk).routes(),
+        MatterPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
