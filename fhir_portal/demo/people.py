@@ -60,7 +60,7 @@ TEENAGERS_MOTHER_SEES: Final = (
 )
 LEVELS: Final[Mapping[str, Mapping[str, tuple[Permission, ...]]]] = {
     MARROWBROOK.key: {
-        "front desk": ("view", "invite", "forms", "messages", "documents"),
+        "front desk": ("view", "invite", "proxies", "forms", "messages", "documents"),
         "nurse": ("view", "forms", "messages", "documents", "recover"),
         "billing": ("view", "billing"),
         "administrator": PERMISSIONS,

@@ -76,6 +76,9 @@ async def attempt_again(
     if not policy.lets_invite(author.beginner):
         message = "this practice does not let you begin an invitation"
         raise Forbidden(message)
+    if call.auth.staff is not None and before.relation != "self" and not call.auth.may("proxies"):
+        message = "this access level does not hold 'proxies': it invites patients alone"
+        raise Forbidden(message)
     now = call.server.clock()
     await count_attempt(transaction, policy, now=now)
     if contact is None and before.is_named and channel in {None, before.channel}:

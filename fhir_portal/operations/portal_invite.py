@@ -168,6 +168,9 @@ def channel_of(call: Call) -> Channel | None:
     return None
 
 
+NOT_FOR_OTHERS: Final = "this access level does not hold 'proxies': it invites patients alone"
+
+
 def hours_of(call: Call) -> float | None:
     """Return the lifetime that was asked for, in seconds."""
     hours = call.arguments.one("lifetime-hours")
@@ -188,6 +191,8 @@ def _wish(call: Call) -> Any:
     elif call.auth.context == "system" and GRANT_WRITING not in call.auth.permissions:
         message = "this client may not give grants"
         raise Forbidden(message)
+    elif call.auth.staff is not None and not call.auth.may("proxies"):
+        raise Forbidden(NOT_FOR_OTHERS)
     _refuse_controls(call.arguments.one("name"), "name")
     _refuse_controls(call.arguments.one("relationship"), "relationship")
     reason, channel = words(call, "reason"), channel_of(call)

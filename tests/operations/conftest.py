@@ -48,7 +48,7 @@ async def practice(accounts: EmbeddedStore, ehr: Caller) -> EmbeddedStore:
 def desk(practice: EmbeddedStore, portal: Portal) -> Caller:
     """Staff of that practice who invite and take invitations back."""
     assert practice is not None
-    return staff(portal, "invite", "revoke")
+    return staff(portal, "invite", "revoke", "proxies")
 
 
 def mail(value: str) -> dict[str, str]:

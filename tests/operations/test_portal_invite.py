@@ -332,7 +332,7 @@ async def test_a_key_is_forgotten_after_thirty_days(
 async def test_of_many_at_once_one_invites_and_retries_at_once_are_one(
     ehr: Caller, desk: Caller, portal: Portal
 ) -> None:
-    other = staff(portal, "invite", practitioner="front")
+    other = staff(portal, "invite", "proxies", practitioner="front")
     answers = await asyncio.gather(*(invite(one, "bo") for one in (desk, other) * 5))
     assert Counter(one.status for one in answers) == {201: 1, 409: 9}
     answers = await asyncio.gather(*(invite(ehr, "cy", idempotency_key="k") for _ in range(8)))
@@ -399,7 +399,7 @@ async def test_nobody_invites_to_a_record_of_another_practice(
     portal: Portal, other_ehr: Caller, patient: str
 ) -> None:
     await other_ehr.store(a_patient("elsewhere"))
-    here = staff(portal, "invite")
+    here = staff(portal, "invite", "proxies")
     wanted = 201 if patient == "kit" else 404
     assert (await invite(here, patient, channel="desk")).status == wanted
     further = await invite(here, "lia", **GUARDIAN, patient=["Patient/elsewhere"])
@@ -423,7 +423,7 @@ async def test_a_related_person_or_a_document_of_somebody_else_is_not_known(
 
 @pytest.mark.usefixtures("practice")
 async def test_staff_bound_to_one_record_invite_to_no_other(portal: Portal) -> None:
-    bound = staff(portal, "invite", patient="lia")
+    bound = staff(portal, "invite", "proxies", patient="lia")
     assert (await invite(bound, "kit", **GUARDIAN)).status == 404
     assert (await invite(bound, "lia", **GUARDIAN, patient=["Patient/kit"])).status == 404
     assert (await invite(bound, "lia", **GUARDIAN)).status == 201
@@ -631,6 +631,18 @@ async def test_its_task_is_of_its_patients_record_alone(
     row = await practice.read(ResourceKey.parse(made["invitation"]), visible)
     assert row is not None
     assert row.facts.owners == ("bo",)
+
+
+async def test_whoever_lets_somebody_act_for_a_patient_needs_the_permission(
+    practice: EmbeddedStore, portal: Portal, desk: Caller
+) -> None:
+    assert practice is not None
+    inviting = staff(portal, "invite")
+    assert (await invite(inviting, "kit", **GUARDIAN)).status == 403
+    made = await invited(desk, "kit", **GUARDIAN)
+    for operation in ("invite-resend", "print-instructions"):
+        assert (await call(inviting, made["invitation"], operation)).status == 403
+    assert (await invite(inviting, "bo", channel="desk")).status == 201
 
 
 async def test_who_may_invite_and_not_view_invites_and_reads_nothing(

@@ -177,7 +177,7 @@ class PatientPages:
             activity=f"{FIND}/{patient['id']}/activity" if here.may("audit") else "",
             invitations=await self._invitations(here, patient["id"], names),
             invite=f"{FIND}/{patient['id']}/invite" if here.calls("portal-invite") else "",
-            kinds=KINDS,
+            kinds=[one for one in KINDS if one[0] == "self" or here.may("proxies")],
             acts=acts_of(here),
             preview=(PREVIEW, self._desk.form_token(here, PREVIEW)),
             session=(SESSION, self._desk.form_token(here, SESSION))
