@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from fhir_portal.app import Application
+from fhir_portal.settings import load
 from tests.end_to_end.browser import ROOT, Browser, Driver
 from tests.end_to_end.demo import Demo
 from tests.end_to_end.person import PASSWORD
+from tests.end_to_end.running import settings_of
 from tests.places import File
 
 PICTURES: Final = ROOT / "build" / "browser" / "pages"
@@ -28,15 +32,16 @@ GOOD: Final = "seven quiet otters"
 BETTER: Final = "nine loud herons here"
 Json = dict[str, Any]
 _PATIENCE: Final = 30.0
+_ROUND_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
 class WithOutbox(File):
-    """A file whose server shows its mail and SMS on a page."""
+    """A file whose server shows its mail and SMS on a page, and leaves sending to a worker."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {**super().settings, "demo_outbox": True}
+        return {**super().settings, "demo_outbox": True, "worker": False}
 
 
 @dataclass
@@ -218,6 +223,32 @@ def town(folder: Path, driver: Driver) -> Iterator[Town]:
     demo = Demo(folder, WithOutbox(folder / "portal.db"), workers=1)
     try:
         asyncio.run(demo.start())
-        yield Town(demo, driver, folder)
+        with _worker(demo):
+            yield Town(demo, driver, folder)
     finally:
         demo.stop()
+
+
+@contextmanager
+def _worker(demo: Demo) -> Iterator[None]:
+    """Send mail and do jobs as ``fhir-portal worker`` does, but without its pauses of seconds."""
+    over = threading.Event()
+
+    async def work() -> None:
+        settings = load(**settings_of(demo.folder, demo.place), port=demo.server.port)
+        application = Application(settings, background=False)
+        await application.open()
+        try:
+            while not over.is_set():
+                await application.work_once()
+                await asyncio.sleep(_ROUND_SECONDS)
+        finally:
+            await application.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
