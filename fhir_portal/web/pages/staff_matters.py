@@ -27,7 +27,7 @@ from fhir_portal.web.pages.render import redirect
 _MOST: Final = 100
 _LONGEST: Final = 400
 _LOCKED_OUT: Final[Mapping[str, str]] = {
-    "locked": "too many codes were wrong",
+    "locked": "they asked for help, or gave too many wrong codes",
     "unverified-contact": "no contact of the account was proved",
     "no-recovery-contact": "the account has no contact that can get a code",
     "no-account": "there is no account",
