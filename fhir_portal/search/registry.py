@@ -95,6 +95,7 @@ _MODIFIERS_OF_R4: Final = frozenset(
     }
 )
 _WORD: Final = re.compile(r"[^.:]+")
+_CONTROL: Final = re.compile(r"_[a-z][A-Za-z]{1,22}")
 _ONLY = re.compile(r"\.where\(resolve\(\) is (\w+)\)$")
 
 
@@ -134,12 +135,17 @@ def parameters_for(resource_type: str) -> Mapping[str, SearchParameter]:
 def repeated(name: str) -> str:
     """Return a name out of a query as an answer may repeat it: the words that FHIR has, else ``…``.
 
-    What stands in a name's place may be a value, a token or somebody's name even, and the answer
+    What begins with ``_`` and has the form of FHIR's controls is repeated too: clients make such
+    names up, and nobody is called so. What stands in a name's place may be a value, a token or somebody's name even, and the answer
     goes into the access log. Source: FHIR R4 §3.1.1 (names, modifiers, chains); OWASP ASVS 5.0,
     16.2.5.
     """
     known = _words()
-    return _WORD.sub(lambda word: word[0] if word[0] in known else "…", name[:SHOWN]) or "…"
+
+    def shown(word: re.Match[str]) -> str:
+        return word[0] if word[0] in known or _CONTROL.fullmatch(word[0]) else "…"
+
+    return _WORD.sub(shown, name[:SHOWN]) or "…"
 
 
 def meant(resource_type: str, name: str) -> str:
