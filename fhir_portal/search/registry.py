@@ -136,9 +136,9 @@ def repeated(name: str) -> str:
     """Return a name out of a query as an answer may repeat it: the words that FHIR has, else ``…``.
 
     What begins with ``_`` and has the form of FHIR's controls is repeated too: clients make such
-    names up, and nobody is called so. What stands in a name's place may be a value, a token or somebody's name even, and the answer
-    goes into the access log. Source: FHIR R4 §3.1.1 (names, modifiers, chains); OWASP ASVS 5.0,
-    16.2.5.
+    names up, and nobody is called so. What else stands in a name's place may be a value, a token
+    or somebody's name even, and the answer goes into the access log. Source: FHIR R4 §3.1.1 (names,
+    modifiers, chains); OWASP ASVS 5.0, 16.2.5.
     """
     known = _words()
 
