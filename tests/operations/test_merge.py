@@ -756,7 +756,7 @@ async def test_rights_are_asked_for_inside_the_transaction(
 async def children(practice: EmbeddedStore, ehr: Caller) -> Json:
     """Nan is invited to Lia and to Kit; Kit has another Patient, ``kit-2``."""
     await ehr.store(a_patient("kit-2", birthDate="2020-03-01"))
-    desk = staff(ehr.portal, "invite", "administer")
+    desk = staff(ehr.portal, "invite", "proxies", "administer")
     given: Json = {
         "kind": "guardian",
         "basis": "parent",
