@@ -68,12 +68,17 @@ class Connection:
         """
         for _ in range(_MOST_CONNECTIONS):
             made = cls(*await asyncio.open_connection("127.0.0.1", server.port))
-            reply = await made.ask(request("GET", "/health/live"))
-            assert reply.status == 200
-            with suppress(NobodyHolds):
+            try:
+                reply = await made.ask(request("GET", "/health/live"))
+                assert reply.status == 200
                 made.process = await holder(server, made)
+            except NobodyHolds:
+                await made.close()
+            except BaseException:
+                await made.close()
+                raise
+            else:
                 return made
-            await made.close()
         raise NobodyHolds(f"port {server.port}")
 
     async def ask(self, sent: bytes) -> Reply:
