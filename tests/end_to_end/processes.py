@@ -88,10 +88,12 @@ class Connection:
         return await self.reply()
 
     async def awake(self) -> None:
-        """Be open, if it is a lasting one."""
-        while self.lasting is not None and (
-            self.reader.at_eof() or self.reader.exception() is not None
-        ):
+        """Be open and just used, if it is a lasting one: what is idle for long is closed."""
+        while self.lasting is not None:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                self.writer.write(request("GET", "/health/live"))
+                await self.reply()
+                return
             await self.close()
             again = await Connection.open(self.lasting)
             if again.process == self.process:
