@@ -33,6 +33,11 @@ AT_ONCE: Final[Mapping[Channel, int]] = {"mail": 4, "sms": 4, "webhook": 8}
 """How many messages of a channel one process hands over at a time."""
 PUT_OFF_SECONDS: Final = 86_400.0
 """A message that waits for its address and is older than this is given up."""
+NOBODY: Final = "nobody:"
+"""The ``to`` of a message that looks like any other and takes the same work, but is not sent.
+
+It keeps those who ask for it from learning whether there is anybody.
+"""
 _SOON: Final = 1.0
 LONGEST_KEY: Final = 150
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
@@ -64,6 +69,11 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
     def mail_id(self) -> str | None:
         """The local part of a mail's ``Message-ID``: of its key, and telling nothing of it."""
         return mail_id_of(self.key) if self.channel == "mail" else None
+
+    @property
+    def is_for_nobody(self) -> bool:
+        """Whether it is made ready like any other, and then not sent."""
+        return self.to == NOBODY
 
     @property
     def pauses(self) -> bool:
