@@ -43,6 +43,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     least ``Person.link.assurance`` (FHIR R4 §8.4) that opens a person's own record,
     ``assurance_for_others`` one that they look after. ``adult_age`` ends what
     guardians are given. ``country`` (ISO 3166-1 alpha-2) is that of numbers without a country code.
+    ``book_twice`` lets the practice's EHR store appointments for time that is taken; the portal
+    itself never books so.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -59,6 +61,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     assurance_for_others: Assurance = "level2"
     adult_age: int = 18
     country: str = ""
+    book_twice: bool = False
 
     def lets_begin(self, way: Way) -> bool:
         """Whether somebody may begin an account this way, without a link."""
@@ -178,5 +181,6 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "assurance-for-others": _assurance("assurance_for_others"),
     "adult-age": _number("adult_age", 14, 25),
     "country": _country,
+    "book-twice": _switch("book_twice"),
 }
 """What can be set, and how the text of an operator is read."""

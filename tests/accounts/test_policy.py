@@ -26,6 +26,7 @@ def test_each_setting_is_shown_under_its_name() -> None:
         ("assurance", "level4", "assurance", "level4"),
         ("adult-age", "16", "adult_age", 16),
         ("country", "US", "country", "US"),
+        ("book-twice", "on", "book_twice", True),
     ],
 )
 def test_a_setting_is_read(name: str, text: str, member: str, value: object) -> None:
@@ -55,6 +56,7 @@ def test_a_lifetime_is_of_its_channel() -> None:
         ("adult-age", "-1"),
         ("country", "us"),
         ("country", "Atlantis"),
+        ("book-twice", "sometimes"),
     ],
 )
 def test_what_is_none_is_refused(name: str, text: str) -> None:
