@@ -117,10 +117,13 @@ async def actors_of(
 ) -> tuple[str, ...]:
     """Return whose time an Appointment takes, sorted: ``Practitioner``, room or ``Device``.
 
-    A PractitionerRole stands for its Practitioner. Whoever has declined, or is told of it only, is
-    left out. Raises `Unprocessable` for too many.
+    They are its participants and the actors of the Schedules of its slots. A PractitionerRole
+    stands for its Practitioner. Whoever has declined, or is told of it only, is left out. Where
+    nobody's time is taken, each slot stands for itself (``Slot/<id>``): it is given once. Raises
+    `Unprocessable` for too many.
     """
     found: set[str] = set()
+    slots: list[ResourceKey] = []
     for one in tree.get("participant") or ():
         if one.get("status") == "declined" or one.get("required") == "information-only":
             continue
@@ -128,10 +131,36 @@ async def actors_of(
         actor = None if key is None else await whose_time(reader, practice, key)
         if actor is not None:
             found.add(actor)
-    if len(found) > _MOST_ACTORS:
+    for one in tree.get("slot") or ():
+        key = local_target(one.get("reference") or "")
+        if key is not None and key.type == "Slot":
+            slots.append(key)
+            found |= await _of_slot(reader, practice, key)
+    if len(found) > _MOST_ACTORS or len(slots) > _MOST_ACTORS:
         message = f"an appointment takes the time of {_MOST_ACTORS} actors at most"
         raise Unprocessable(message, expression="Appointment.participant")
-    return tuple(sorted(found))
+    return tuple(sorted(found or map(str, slots)))
+
+
+async def _of_slot(reader: ResourceReader, practice: str, key: ResourceKey) -> set[str]:
+    slot = await _tree(reader, practice, key)
+    schedule = local_target((slot.get("schedule") or {}).get("reference") or "")
+    if schedule is None or schedule.type != "Schedule":
+        return set()
+    return await actors_of_schedule(reader, practice, await _tree(reader, practice, schedule))
+
+
+async def actors_of_schedule(
+    reader: ResourceReader, practice: str, schedule: Mapping[str, Any]
+) -> set[str]:
+    """Return whose time is taken by what is booked in a Schedule."""
+    found = set()
+    for one in schedule.get("actor") or ():
+        key = local_target(one.get("reference") or "")
+        actor = None if key is None else await whose_time(reader, practice, key)
+        if actor is not None:
+            found.add(actor)
+    return found
 
 
 async def whose_time(reader: ResourceReader, practice: str, key: ResourceKey) -> str | None:
@@ -140,10 +169,14 @@ async def whose_time(reader: ResourceReader, practice: str, key: ResourceKey) ->
         return str(key)
     if key.type not in {"PractitionerRole", "Location"}:
         return None
-    row = await reader.read(key, Visibility.of_server(key.type, practice=practice))
-    tree = {} if row is None or row.deleted else json.parse(row.body)
+    tree = await _tree(reader, practice, key)
     if key.type == "PractitionerRole":
         who = local_target((tree.get("practitioner") or {}).get("reference") or "")
         return str(who if who is not None and who.type == "Practitioner" else key)
     codings = (tree.get("physicalType") or {}).get("coding") or ()
     return str(key) if any(one.get("code") in _ROOMS for one in codings) else None
+
+
+async def _tree(reader: ResourceReader, practice: str, key: ResourceKey) -> Mapping[str, Any]:
+    row = await reader.read(key, Visibility.of_server(key.type, practice=practice))
+    return {} if row is None or row.deleted else json.parse(row.body)

@@ -31,13 +31,21 @@ def test_cells_are_those_of_a_plain_model(steps: list[Any]) -> None:
     asyncio.run(held_against_a_model(steps))
 
 
+async def take(store: EmbeddedStore, wanted: TakenTime) -> None:
+    await store.transact(lambda change: reservation.take(change, wanted, now=START))
+
+
+async def give_back(store: EmbeddedStore, number: int) -> None:
+    await store.transact(lambda change: reservation.release(change, DERM, f"{number}"))
+
+
 async def held_against_a_model(steps: list[Any]) -> None:
     store = EmbeddedStore.open(":memory:", clock=Clock())
     model: dict[int, frozenset[tuple[str, int]]] = {}
     try:
         for step in steps:
             if isinstance(step, int):
-                await store.transact(lambda t, n=step: reservation.release(t, DERM, f"{n}"))
+                await give_back(store, step)
                 model.pop(step, None)
                 continue
             number, first, length, actors = step
@@ -50,7 +58,7 @@ async def held_against_a_model(steps: list[Any]) -> None:
                 last=FIRST + first + length,
             )
             try:
-                await store.transact(lambda t, w=time: reservation.take(t, w, now=START))
+                await take(store, time)
             except TimeTaken:
                 assert not fits
             else:
