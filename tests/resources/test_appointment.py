@@ -35,7 +35,7 @@ async def practice(ehr: Caller, other_ehr: Caller) -> None:
         resource("PractitionerRole", "role", practitioner=reference("Practitioner/lark")),
         resource("PractitionerRole", "nobody", code=[{"text": "the doctor on duty"}]),
         location("room", "ro"),
-        location("house", "bu"),
+        location("house", "wi"),
         resource("Location", "unsaid", name="Somewhere"),
     )
     await other_ehr.store(a_patient("ada"), a_practitioner("lark"))
