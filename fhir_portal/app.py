@@ -53,6 +53,7 @@ from fhir_portal.notify.recipients import AccountRecipients
 from fhir_portal.notify.recovery import USERNAME_PREFIX, username_fields
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.notify.sms import SmsDelivery, SmsGateway
+from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import sent
@@ -258,6 +259,7 @@ class Application:
         )
         self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
+        self.jobs.update(appointment_jobs(self.portal.server))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)

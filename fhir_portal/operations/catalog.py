@@ -14,9 +14,13 @@ from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, U
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.account_disable import account_disable
 from fhir_portal.operations.account_enable import account_enable
+from fhir_portal.operations.book import book
 from fhir_portal.operations.call import Call, Collaborators, Operation
+from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.find import find
+from fhir_portal.operations.hold import hold
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.match import match
@@ -50,6 +54,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "start-recovery": start_recovery,
     "approve-recovery": approve_recovery,
     "portal-people": portal_people,
+    "find": find,
+    "hold": hold,
+    "book": book,
+    "check-in": check_in,
 }
 
 
