@@ -14,5 +14,6 @@ EXAMPLES: dict[str, list[Json]] = {
     "revoke-app": [{"name": "app", "valueString": "connection"}],
     "portal-invite": [{"name": "kind", "valueCode": "self"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
+    "pay": [{"name": "idempotency-key", "valueString": "payment-1"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
 }
