@@ -76,6 +76,19 @@ _APPOINTMENTS: Final = {
     ),
 }
 
+_BILLS: Final = {
+    "amount-due": OperationRule(
+        "Invoice",
+        (("r", "Invoice"), ("r", "PaymentNotice")),
+        staff="billing",
+        section="billing",
+        acts=False,
+    ),
+    "pay": OperationRule(
+        "Invoice", (("r", "Invoice"), ("c", "PaymentNotice")), system=False, section="billing"
+    ),
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -109,6 +122,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
         "Patient", (("r", "Patient"), ("r", "Person"), ("r", "RelatedPerson")), staff="view"
     ),
     **_APPOINTMENTS,
+    **_BILLS,
 }
 
 

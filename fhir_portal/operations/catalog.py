@@ -14,6 +14,7 @@ from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, U
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.account_disable import account_disable
 from fhir_portal.operations.account_enable import account_enable
+from fhir_portal.operations.amount_due import amount_due
 from fhir_portal.operations.book import book
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.check_in import check_in
@@ -25,6 +26,7 @@ from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
+from fhir_portal.operations.pay import pay
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
 from fhir_portal.operations.portal_invite import portal_invite
@@ -58,6 +60,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "hold": hold,
     "book": book,
     "check-in": check_in,
+    "amount-due": amount_due,
+    "pay": pay,
 }
 
 

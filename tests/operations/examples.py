@@ -21,6 +21,7 @@ EXAMPLES: dict[str, list[Json]] = {
     "revoke-app": [{"name": "app", "valueString": "connection"}],
     "portal-invite": [{"name": "kind", "valueCode": "self"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
+    "pay": [{"name": "idempotency-key", "valueString": "payment-1"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
     "hold": [{"name": "appt-resource", "resource": A_TIME}],
     "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
