@@ -200,7 +200,11 @@ class Application:
             (JOB_SECONDS, "jobs", self._do_jobs),
         ]
         rounds += [
-            (DELIVERY_SECONDS, f"delivery of {one}", functools.partial(self._deliver, one, priority))
+            (
+                DELIVERY_SECONDS,
+                f"delivery of {one}",
+                functools.partial(self._deliver, one, priority),
+            )
             for one in CHANNELS
             for priority in PRIORITIES
         ]

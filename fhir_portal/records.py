@@ -19,12 +19,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ``kind`` names the collection, ``indexed`` the fields `find` may seek by (text or ``None``;
     ``None`` is not indexed). ``expires`` is seconds since 1970 UTC after which the store may
     drop the record; readers must still compare it themselves, dropping is only housekeeping.
-    Of a ``counted`` kind, which does not expire, the store counts the changes (`ChangeCount`).
+    Of a ``is_counted`` kind, which does not expire, the store counts the changes (`ChangeCount`).
     """
 
     kind: ClassVar[str]
     indexed: ClassVar[tuple[str, ...]] = ()
-    counted: ClassVar[bool] = False
+    is_counted: ClassVar[bool] = False
 
     key: str
     expires: float | None = None
@@ -104,14 +104,14 @@ class RecordStore(RecordReader, Protocol):
 
 
 async def count_change(transaction: RecordTransaction, kind: type[Record]) -> None:
-    """Count a change of a record of a ``counted`` kind; the stores do so in every one."""
-    if kind.counted:
+    """Count a change of a record of a ``is_counted`` kind; the stores do so in every one."""
+    if kind.is_counted:
         count = await changes_of(transaction, kind)
         await transaction.put(ChangeCount(key=kind.kind, count=count + 1))
 
 
 async def changes_of(reader: RecordReader, kind: type[Record]) -> int:
-    """Return how often records of a ``counted`` kind were changed."""
+    """Return how often records of a ``is_counted`` kind were changed."""
     found = await reader.get(ChangeCount, kind.kind)
     return found.count if found is not None else 0
 

@@ -29,7 +29,7 @@ from fhir_portal.app import (
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify import jobs, outbox
-from fhir_portal.notify.outbox import CHANNELS, OutboxMessage, PRIORITIES
+from fhir_portal.notify.outbox import CHANNELS, PRIORITIES, OutboxMessage
 from fhir_portal.records import DROPPED_AT_ONCE, drop_expired
 from fhir_portal.settings import InvalidSettings, load
 

@@ -48,7 +48,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "practice-policy"
-    counted: ClassVar[bool] = True
+    is_counted: ClassVar[bool] = True
 
     portal: bool = True
     invite_channels: tuple[Channel, ...] = CHANNELS

@@ -22,7 +22,7 @@ class Practice(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "practice"
-    counted: ClassVar[bool] = True
+    is_counted: ClassVar[bool] = True
 
     name: str
     zone: str = "UTC"

@@ -4,11 +4,11 @@ Delivery is at least once; the idempotency key lets whoever receives it see a re
 message holds no secret and nothing about anybody's health: links and codes are made from what
 ``link_for`` names when the message is sent, the words from its template (DESIGN: side effects).
 
-Each channel has its own turns, so that whoever is slow to take a webhook keeps no mail waiting.
-So has, on each channel, what may come by the thousand and what nobody sits and waits for: the
-messages of a `Stream` go out at a rate, and a code or a link to get back in waits for none of them. An
-address that does not answer is left alone for a growing time, and with it all that waits for it:
-the address and not its host, which may serve others, who must not suffer for one of them.
+Each channel has its own turns, so that whoever is slow to take a webhook keeps no mail waiting. So
+has, on each channel, what may come by the thousand and nobody sits waiting for: the messages of a
+`Stream` go out at a rate, and a code or a link to get back in waits for none of them. An address
+that does not answer is left alone for a growing time, and with it all that waits for it: the
+address and not its host, which may serve others, who must not suffer for one of them.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ async def enqueue(
     """Write a message in the caller's transaction; false when its key was used already.
 
     ``key`` says what happened, not when it was noticed, so that noticing twice sends once: 1 to
-    150 of ``A-Z a-z 0-9 . _ -``. Raises `ValueError` for another one. With ``stream`` it is due when
-    the rate of that allows, unless ``due`` says when.
+    150 of ``A-Z a-z 0-9 . _ -``. Raises `ValueError` for another one. With ``stream`` it is due
+    when the rate of that allows, unless ``due`` says when.
     """
     if not _KEY.fullmatch(key):
         message = "an idempotency key has 1 to 150 of A-Z a-z 0-9 . _ -"
@@ -221,9 +221,7 @@ async def enqueue(
     )
 
 
-async def _turn_in(
-    transaction: RecordTransaction, stream: Stream, key: str, now: float
-) -> float:
+async def _turn_in(transaction: RecordTransaction, stream: Stream, key: str, now: float) -> float:
     """Return when the next message of a stream is due."""
     before = await transaction.get(StreamTime, key)
     begins = max(now, before.until if before is not None else now)
@@ -323,9 +321,7 @@ async def deliver_channel(
 
     async def one_after_the_other(priority: Priority) -> int:
         count = 0
-        while (
-            held := await claim(store, channel, worker, clock(), priority=priority)
-        ) is not None:
+        while (held := await claim(store, channel, worker, clock(), priority=priority)) is not None:
             if recipients is not None and recipients.are_meant_by(held.work.to):
                 await _address(store, held, recipients, given_up, clock())
             else:

@@ -212,9 +212,7 @@ class _Inviting:
         if not self.policy.lets_invite(self.author.beginner):
             message = "this practice does not let you begin an invitation"
             raise Forbidden(message)
-        await count_attempt(
-            self.transaction, self.policy, self.author.beginner, now=self.now
-        )
+        await count_attempt(self.transaction, self.policy, self.author.beginner, now=self.now)
         records = [(row, json.parse(row.body)) for row in patients]
         for _, tree in records:
             if tree.get("active") is False:

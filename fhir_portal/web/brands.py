@@ -37,7 +37,9 @@ def brands_router(*, store: RecordStore, issuer: Issuer, clock: Callable[[], flo
         known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
         if etag in known or "*" in known:
             return Response(status_code=304, headers=headers)
-        return Response(found.body, headers=headers, media_type="application/fhir+json; charset=utf-8")
+        return Response(
+            found.body, headers=headers, media_type="application/fhir+json; charset=utf-8"
+        )
 
     router = APIRouter(include_in_schema=False)
     router.add_route(BRANDS_PATH, brands, methods=["GET", "HEAD", "OPTIONS"])

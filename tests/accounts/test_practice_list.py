@@ -43,7 +43,9 @@ async def test_it_is_read_again_only_after_a_practice_or_its_policy_has_changed(
     known = PracticeList(reader)
 
     async def names() -> list[tuple[str, bool]]:
-        return [(practice.name, policy.portal) for practice, policy in (await known.now()).practices]
+        return [
+            (practice.name, policy.portal) for practice, policy in (await known.now()).practices
+        ]
 
     try:
         assert await names() == []

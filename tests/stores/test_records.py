@@ -20,7 +20,7 @@ class Note(Record, frozen=True, kw_only=True):
 
 class Rare(Record, frozen=True, kw_only=True):
     kind: ClassVar[str] = "rare"
-    counted: ClassVar[bool] = True
+    is_counted: ClassVar[bool] = True
     value: int = 0
 
 

@@ -1,7 +1,7 @@
 """Ten thousand invitations at once: what the server does, and what everybody else notices of it.
 
-    python -m bench.invitations                         (about five minutes)
-    python -m bench.invitations --smoke                 (300 of each; checks that all of it holds)
+    python -m tests.end_to_end.invitations               (about four minutes)
+    python -m tests.end_to_end.invitations --number 700
 
 A real server with its worker inside, on loopback, over the embedded store in a file, and a mail
 server that takes 20 ms for a mail. In turn, each over a new store:
@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import httpx
 import msgspec
@@ -84,12 +84,32 @@ def an_invitation(number: int) -> dict[str, Any]:
     return {"resourceType": "Parameters", "parameter": parameters}
 
 
+Case = Literal["limit", "no limit", "bookings"]
+CASES: Final[tuple[Case, ...]] = get_args(Case)
+POLICIES: Final[dict[Case, dict[str, Any]]] = {
+    "limit": {},
+    "no limit": {"invitations_an_hour": 100_000, "messages_a_minute": 6_000},
+    "bookings": {"invite_on_booking": True},
+}
+
+
 @dataclass
 class Noticed:
     """What others noticed: seconds for each page, and for each message until it was there."""
 
     pages: list[float] = field(default_factory=list)
     mails: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The line of the table, and what it was made of."""
+
+    line: str
+    counted: Counter[str]
+    made: int
+    is_whole: bool
+    noticed: Noticed
 
 
 @dataclass
@@ -168,7 +188,7 @@ async def every(store: RecordReader, kind: Any) -> list[Any]:
 
 @contextlib.asynccontextmanager
 async def a_bench(folder: Path, receiver: Receiver, **policy: Any) -> AsyncIterator[Bench]:
-    folder.mkdir()
+    folder.mkdir()  # noqa: ASYNC240 - nobody else waits here
     place = File(folder / "portal.db")
     await prepare(folder, place)
     store = await place.open()
@@ -239,64 +259,63 @@ async def whole(bench: Bench) -> tuple[int, bool]:
     return len(invitations), len(invitations) == len(messages) == len(ends) == len(tasks)
 
 
-def shown(name: str, seconds: float, happened: str, bench: Bench, before: int) -> str:
+def shown(case: Case, seconds: float, happened: str, bench: Bench, before: int) -> str:
     now, most = bench.memory()
     pages, mails = sorted(bench.noticed.pages), bench.noticed.mails
     page = f"{statistics.median(pages) * 1e3:.0f} / {pages[int(len(pages) * 0.99)] * 1e3:.0f}"
     mail = f"{statistics.median(mails):.1f} / {max(mails):.1f}" if mails else "none came"
-    return f"| {name} | {happened} | {seconds:.0f} | {page} | {mail} | {before}, {now}, {most} |"
+    return f"| {case} | {happened} | {seconds:.0f} | {page} | {mail} | {before}, {now}, {most} |"
 
 
-async def measure(name: str, folder: Path, number: int) -> tuple[str, bool]:
+async def measure(case: Case, folder: Path, number: int, *, afterwards: float = 20.0) -> Measured:
+    """Do one of the cases; ``afterwards`` are the seconds that sending is watched for."""
     receiver = Receiver(at_data=lambda: time.sleep(MAIL_SECONDS))
-    policy: dict[str, Any] = {"limit": {}, "no limit": {}, "bookings": {}}[name]
-    if name == "no limit":
-        policy = {"invitations_an_hour": 100_000, "messages_a_minute": 6_000}
-    if name == "bookings":
-        policy = {"invite_on_booking": True}
     with receiving(receiver):
-        async with a_bench(folder, receiver, **policy) as bench:
+        async with a_bench(folder, receiver, **POLICIES[case]) as bench:
             await patients(bench, number)
             before, _ = bench.memory()
             others = asyncio.create_task(bench.others())
             try:
                 began = time.perf_counter()
-                counted = await (bookings if name == "bookings" else calls)(bench, number)
+                counted = await (bookings if case == "bookings" else calls)(bench, number)
                 seconds = time.perf_counter() - began
-                if name == "limit":
-                    again = await bench.http.post(
-                        f"/fhir/Patient/p{number - 1}/$portal-invite",
-                        content=msgspec.json.encode(an_invitation(number - 1)),
-                    )
-                    assert again.status_code == 429, again.text
-                    assert 0 < int(again.headers["Retry-After"]) <= 3601
-                await asyncio.sleep(20)  # and while they are sent
+                if counted["429"]:
+                    await refused_alone(bench, number - 1)
+                await asyncio.sleep(afterwards)
             finally:
                 others.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ExceptionGroup):
+                with contextlib.suppress(asyncio.CancelledError):
                     await others
             made, is_whole = await whole(bench)
             happened = ", ".join(f"{count} {what}" for what, count in sorted(counted.items()))
             assert sum(counted.values()) == number
-            line = shown(name, seconds, f"{happened}; {made} whole", bench, before)
-            return line, is_whole
+            line = shown(case, seconds, f"{happened}; {made} whole", bench, before)
+            return Measured(line, counted, made, is_whole, bench.noticed)
+
+
+async def refused_alone(bench: Bench, patient: int) -> None:
+    """A call on its own is told by a header how long to wait."""
+    answer = await bench.http.post(
+        f"/fhir/Patient/p{patient}/$portal-invite",
+        content=msgspec.json.encode(an_invitation(patient)),
+    )
+    assert answer.status_code == 429, answer.text
+    assert 0 < int(answer.headers["Retry-After"]) <= 3601
 
 
 async def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--invitations", type=int, default=10_000)
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--only", choices=["limit", "no limit", "bookings"])
+    parser.add_argument("--number", type=int, default=10_000)
+    parser.add_argument("--only", choices=CASES)
     given = parser.parse_args()
-    number = 700 if given.smoke else given.invitations
     print("| | what became of them | s | page, ms p50 / p99 | mail, s p50 / most | MB |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     is_right = True
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("limit", "no limit", "bookings") if given.only is None else (given.only,):
-            line, is_whole = await measure(name, Path(folder) / name.replace(" ", "-"), number)
-            print(line, flush=True)
-            is_right &= is_whole
+        for case in CASES if given.only is None else (given.only,):
+            found = await measure(case, Path(folder) / case.replace(" ", "-"), given.number)
+            print(found.line, flush=True)
+            is_right &= found.is_whole
     return is_right
 
 
