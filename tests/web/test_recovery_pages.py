@@ -413,9 +413,13 @@ async def test_each_refusal_has_its_code_and_says_what_to_do_next(world: World) 
         await browser.open("/recover/code?recovery=nothing")
         codes.append(code_of(browser))
         told.append(codes)
-    assert told == [
-        ["form-incomplete", "proof-refused", "proof-refused", "too-many-tries", "recovery-over"]
-    ] * 2
+    assert (
+        told
+        == [
+            ["form-incomplete", "proof-refused", "proof-refused", "too-many-tries", "recovery-over"]
+        ]
+        * 2
+    )
 
 
 def code_of(browser: Browser) -> str:

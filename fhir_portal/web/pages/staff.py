@@ -51,6 +51,7 @@ from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_matters import MatterPages
 from fhir_portal.web.pages.staff_members import MemberPages
+from fhir_portal.web.pages.staff_merge import MergePages
 from fhir_portal.web.pages.staff_messages import MessagePages
 from fhir_portal.web.pages.staff_patients import PatientPages
 from fhir_portal.web.pages.step_up import StepUp
@@ -93,6 +94,7 @@ def staff_router(
         StaffPages(desk).routes(),
         patients.routes(),
         InvitationPages(desk, patients, once).routes(),
+        MergePages(desk, patients).routes(),
         AccountPages(desk, once).routes(),
         LevelPages(desk).routes(),
         MemberPages(desk).routes(),
