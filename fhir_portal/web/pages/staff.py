@@ -54,6 +54,7 @@ from fhir_portal.web.pages.staff_members import MemberPages
 from fhir_portal.web.pages.staff_merge import MergePages
 from fhir_portal.web.pages.staff_messages import MessagePages
 from fhir_portal.web.pages.staff_patients import PatientPages
+from fhir_portal.web.pages.staff_settings import SettingPages
 from fhir_portal.web.pages.step_up import StepUp
 
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
@@ -100,6 +101,7 @@ def staff_router(
         MemberPages(desk).routes(),
         MessagePages(desk).routes(),
         MatterPages(desk).routes(),
+        SettingPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

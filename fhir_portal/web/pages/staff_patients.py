@@ -404,7 +404,7 @@ def _query(asked: Mapping[str, str]) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _typed(asked: Mapping[str, str]) -> dict[str, Any]:
-    """What was typed of somebody as a Patient: the family name may be the last word or the first."""
+    """What was typed of somebody, as a Patient: either end of the name may be the family name."""
     words = asked["name"].split()
     names = ((words[-1], words[:-1]), (words[0], words[1:]))
     return {
