@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ async def wants(browser: Browser, **changes: str | list[str] | None) -> None:
     """Send the form as it stands, but for some boxes."""
     await browser.open(PAGE)
     form = forms(browser, PREVIEW)[0]
-    sent: dict[str, str | list[str]] = dict(fields_of(form))
+    sent: dict[str, Any] = dict(fields_of(form))
     for name in (*SWITCHES, *LISTS):
         ticked = form.xpath(f".//input[@name='{name}'][@checked]/@value")
         sent[name] = [str(one) for one in ticked]
