@@ -45,9 +45,11 @@ from fhir_portal.notify.folder import FolderDelivery
 from fhir_portal.notify.mail import MailDelivery, MailServer
 from fhir_portal.notify.outbox import (
     CHANNELS,
+    PRIORITIES,
     Channel,
     Delivery,
     OutboxMessage,
+    Priority,
     deliver_channel,
     deliver_due,
 )
@@ -207,8 +209,13 @@ class Application:
             (JOB_SECONDS, "jobs", self._do_jobs),
         ]
         rounds += [
-            (DELIVERY_SECONDS, f"delivery of {one}", functools.partial(self._deliver, one))
+            (
+                DELIVERY_SECONDS,
+                f"delivery of {one}",
+                functools.partial(self._deliver, one, priority),
+            )
             for one in CHANNELS
+            for priority in PRIORITIES
         ]
         self._tasks = [asyncio.create_task(self._every(*one)) for one in rounds]
 
@@ -520,7 +527,7 @@ class Application:
         await self._unused_clients.sweep(self.clock())
         await drop_expired(self.store, self.clock())
 
-    async def _deliver(self, channel: Channel) -> None:
+    async def _deliver(self, channel: Channel, priority: Priority) -> None:
         await deliver_channel(
             self.store,
             channel,
@@ -530,6 +537,7 @@ class Application:
             recipients=self._recipients,
             given_up=self._given_up,
             arrived=self._arrived,
+            priorities=[priority],
         )
 
     def _capabilities(self) -> bytes:

@@ -44,7 +44,7 @@ MEANS: Final[Mapping[Permission, str]] = {
     "documents": "give documents to patients, and take in theirs",
     "billing": "work on bills and payments",
     "audit": "read who looked at what",
-    "administer": "change access levels, who has which, and the words of messages; "
+    "administer": "change access levels, who has which, words of messages and settings; "
     "open shut accounts again; merge patients",
 }
 """What each permission lets somebody do, as people read it after "may"."""

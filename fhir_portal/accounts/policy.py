@@ -44,7 +44,9 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     long they last by channel, where not 72 hours. ``invited_by`` are who may begin. The event rules
     are off until a practice wants them: ``invite_on_booking`` (an appointment is booked for a
     patient without an account) and ``invite_on_mail_address`` (one is given for them).
-    ``invitations_an_hour`` bounds what a mistake or a stolen token can send. ``self_registration``
+    ``invitations_an_hour`` bounds what a mistake or a stolen token can send; a fifth of it is for
+    staff alone (`invitations_by`), so that no EHR and no rule keeps the desk from inviting.
+    ``messages_a_minute`` is how fast what comes by the thousand goes out. ``self_registration``
     are the ways in which somebody may begin without an invitation by link; ``assurance`` is the
     least ``Person.link.assurance`` (FHIR R4 §8.4) that opens a person's own record,
     ``assurance_for_others`` one that they look after. ``adult_age`` ends what
@@ -60,6 +62,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "practice-policy"
+    is_counted: ClassVar[bool] = True
 
     portal: bool = True
     invite_channels: tuple[Channel, ...] = CHANNELS
@@ -68,6 +71,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     invite_on_booking: bool = False
     invite_on_mail_address: bool = False
     invitations_an_hour: int = 500
+    messages_a_minute: int = 120
     self_registration: tuple[Way, ...] = WAYS
     assurance: Assurance = "level2"
     assurance_for_others: Assurance = "level2"
@@ -98,6 +102,11 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     def lets_invite(self, beginner: Beginner) -> bool:
         """Whether invitations may come from here: of nobody while the portal is off."""
         return self.portal and beginner in self.invited_by
+
+    def invitations_by(self, beginner: Beginner) -> int:
+        """Return how many invitations of an hour there may be when one more comes from here."""
+        all_of_them = self.invitations_an_hour
+        return all_of_them if beginner == "staff" else all_of_them - all_of_them // 5
 
     def lifetime(self, channel: Channel) -> float:
         """Return how long an invitation lasts that goes out this way, in seconds."""
@@ -238,6 +247,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "invite-on-booking": _switch("invite_on_booking"),
     "invite-on-mail-address": _switch("invite_on_mail_address"),
     "invitations-an-hour": _number("invitations_an_hour", 1, 100_000),
+    "messages-a-minute": _number("messages_a_minute", 1, 6_000),
     "self-registration": _some_of("self_registration", WAYS),
     "assurance": _assurance("assurance"),
     "assurance-for-others": _assurance("assurance_for_others"),

@@ -31,12 +31,16 @@ def restricted() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who acts for a practice: a Reference to them, and one to the practice."""
+    """Who acts for a practice: a Reference to them, and one to the practice.
+
+    ``is_rule`` says that nobody does, but a rule of the practice's.
+    """
 
     beginner: Beginner
     client: str
     who: dict[str, Any]
     practice: dict[str, Any]
+    is_rule: bool = False
 
     @classmethod
     def of(cls, auth: AuthContext, practice: Practice) -> Author:
@@ -50,7 +54,12 @@ class Author:
     def of_event(cls, practice: Practice) -> Author:
         """Return the practice itself, which follows a rule of its own."""
         organization = _organization(practice)
-        return cls("ehr", "", organization, organization)
+        return cls("ehr", "", organization, organization, is_rule=True)
+
+    @property
+    def kind(self) -> str:
+        """Return in a word who this is: ``staff``, ``ehr`` or ``rule``."""
+        return "rule" if self.is_rule else self.beginner
 
     @property
     def requester(self) -> dict[str, Any]:
