@@ -209,9 +209,9 @@ async def enqueue(
     if not _KEY.fullmatch(key):
         message = "an idempotency key has 1 to 150 of A-Z a-z 0-9 . _ -"
         raise ValueError(message)
-    if await transaction.get(OutboxMessage, key) is not None:
-        return False
     if stream is not None and due is None:
+        if await transaction.get(OutboxMessage, key) is not None:
+            return False  # and no time of the stream is used up
         due = await _turn_in(transaction, stream, f"{channel}/{practice}/{stream.name}", now)
     return await lease.enqueue(
         transaction,

@@ -52,9 +52,8 @@ LISTS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "self-registration": (
         "How somebody may begin an account without the link of an invitation",
         {
-            "link": "By the link alone",
             "mail": "By the mail address on file",
-            "username": "By a user name and a security code",
+            "username": "By a security code and the practice ID",
             "portal-id": "By a printed sheet",
         },
     ),
@@ -196,12 +195,15 @@ def _version(policy: PracticePolicy) -> str:
 
 
 def _wanted(pairs: Pairs, before: PracticePolicy) -> dict[str, str]:
-    """Return what a form says, as texts of settings; the order that a list had stays."""
+    """Return what a form says, as texts of settings.
+
+    The order that a list had stays, and so does what the form does not ask: a link always works.
+    """
     wanted = {name: "on" if (name, "on") in pairs else "off" for name in SWITCHES}
     now = shown(before)
     for name, (_, known) in LISTS.items():
         ticked = [value for given, value in pairs if given == name]
-        kept = [one for one in now[name] if one in ticked]
+        kept = [one for one in now[name] if one in ticked or one not in known]
         wanted[name] = ",".join(
             [*kept, *(one for one in known if one in ticked and one not in kept)]
         )
@@ -234,4 +236,4 @@ def _said(name: str, value: Any) -> str:
     if name in SWITCHES:
         return "yes" if value else "no"
     known = LISTS[name][1]
-    return ", ".join(known[one] for one in value) or "none of these"
+    return ", ".join(known[one] for one in value if one in known) or "none of these"
