@@ -18,7 +18,7 @@ from fhir_portal.accounts.policy import (
     policy_of,
     shown,
 )
-from fhir_portal.accounts.portal_switch import Concerned, concerned
+from fhir_portal.accounts.portal_switch import concerned
 from fhir_portal.records import RecordTransaction
 from fhir_portal.web.form import Pairs
 from fhir_portal.web.pages.desk import SETTINGS, AtDesk, Desk, desk_page
@@ -126,7 +126,11 @@ class SettingPages:
             differences=differences,
             switched=after.portal != before.portal,
             on=after.portal,
-            concerned=await self._concerned(here),
+            concerned=await concerned(
+                self._desk.store, here.session.practice, now=self._desk.clock()
+            )
+            if after.portal != before.portal
+            else None,
             wanted=wanted,
             seen=_version(before),
             action=SAVE,
@@ -175,14 +179,10 @@ class SettingPages:
             switches=SWITCHES,
             lists=LISTS,
             told=[(words, _read(now[name])) for name, words in TOLD.items()],
-            concerned=await self._concerned(here),
             seen=_version(policy),
             action=PREVIEW,
             form_token=self._desk.form_token(here, PREVIEW),
         )
-
-    async def _concerned(self, here: AtDesk) -> Concerned:
-        return await concerned(self._desk.store, here.session.practice, now=self._desk.clock())
 
 
 class _ChangedMeanwhile(Exception):
