@@ -60,7 +60,8 @@ from fhir_portal.accounts.one_time_code import (
 from fhir_portal.accounts.passkeys import Site
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.policy import Way as PolicyWay
-from fhir_portal.accounts.practice import Practice, every_practice, practice_meant
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.practice_list import PracticeList
 from fhir_portal.accounts.proof import Spent, Write
 from fhir_portal.accounts.sessions import Session, Visitor
 from fhir_portal.accounts.throttle import TooManyAttempts, network_of
@@ -143,6 +144,7 @@ class Activations:
     server: Server
     collaborators: Collaborators
     door: FrontDoor
+    listing: PracticeList
 
     @property
     def secrets(self) -> InvitationSecrets:
@@ -160,9 +162,8 @@ class Activations:
 
     async def practices(self, way: PolicyWay) -> list[Practice]:
         """Return the practices at which somebody may begin this way."""
-        store = self.server.store
-        found = await every_practice(store)
-        return [one for one in found if (await policy_of(store, one.key)).lets_begin(way)]
+        known = (await self.listing.now()).practices
+        return [practice for practice, policy in known if policy.lets_begin(way)]
 
     # --- beginning -----------------------------------------------------------------------------
 
@@ -853,10 +854,8 @@ class Activations:
 
     async def _open_at(self, practice: str, way: PolicyWay) -> str:
         """The key of the practice that somebody means, if one may begin there this way."""
-        store = self.server.store
-        meant = await practice_meant(store, practice)
-        policy = await policy_of(store, meant.key if meant is not None else "")
-        return meant.key if meant is not None and policy.lets_begin(way) else ""
+        meant = (await self.listing.now()).meant(practice)
+        return meant[0].key if meant is not None and meant[1].lets_begin(way) else ""
 
     async def _tree(self, practice: str, reference: str) -> dict[str, Any] | None:
         key = local_target(reference)
