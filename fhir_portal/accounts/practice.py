@@ -46,7 +46,7 @@ async def every_practice(reader: RecordReader) -> list[Practice]:
 
 
 def practice_id_in(typed: str) -> str | None:
-    """Return the practice ID that somebody typed, as `Practice.practice_id` writes it, or ``None``."""
+    """Return the practice ID that was typed, as `Practice.practice_id` writes it, or ``None``."""
     return read_signs(typed, _ID_SIGNS + 1) or None
 
 
