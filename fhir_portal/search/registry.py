@@ -96,7 +96,7 @@ _MODIFIERS_OF_R4: Final = frozenset(
 )
 _HIDDEN: Final = "…"
 """Stands for what is not repeated."""
-_ENDINGS: Final = {1: "st", 2: "nd", 3: "rd"}
+_ENDINGS: Final = {1: "st", 2: "nd", 3: "rd"}  # codespell:ignore nd
 _WORD: Final = re.compile(r"[^.:]+")
 _CONTROL: Final = re.compile(r"_[a-z][A-Za-z]{1,22}")
 _ONLY = re.compile(r"\.where\(resolve\(\) is (\w+)\)$")
