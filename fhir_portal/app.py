@@ -40,9 +40,10 @@ from fhir_portal.notify import jobs
 from fhir_portal.notify.composition import Compose, Composer
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.content import MadeBy, Maker
-from fhir_portal.notify.faults import RecordedFaults, Undelivered
+from fhir_portal.notify.faults import Undelivered
 from fhir_portal.notify.folder import FolderDelivery
 from fhir_portal.notify.mail import MailDelivery, MailServer
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.outbox import (
     CHANNELS,
     PRIORITIES,
@@ -63,6 +64,7 @@ from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import sent
 from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.settlement import settlement_jobs
+from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
@@ -279,11 +281,12 @@ class Application:
         if self.portal.collaborators.payments is not None:
             provider = self.portal.collaborators.payments
             self.jobs.update(settlement_jobs(self.portal.server, provider))
+        self.jobs.update(staff_task_jobs(self.portal.server))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
         self._recipients = AccountRecipients(clock, frozenset(deliveries))
-        self._given_up = Undelivered(RecordedFaults())
+        self._given_up = Undelivered(QueuedMatters())
         self._fhir = FhirApi(
             self.portal,
             capabilities=functools.cache(self._capabilities),

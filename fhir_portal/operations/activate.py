@@ -30,16 +30,16 @@ from fhir_portal.accounts.account import (
 from fhir_portal.accounts.activation import (
     TRIES,
     Activation,
-    ActivationHelp,
     ActivationOver,
     FileContact,
+    Reason,
     Way,
     activation_key,
     activation_of,
-    ask_for_help,
     begin_in,
     count_typed,
     help_key,
+    help_matter,
     step_in,
 )
 from fhir_portal.accounts.assurance import Evidence, Over, level_of, reaches
@@ -50,6 +50,7 @@ from fhir_portal.accounts.contacts import (
 )
 from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.invitation import LIFETIME, Invitation, InvitationSecrets, NotUsable
+from fhir_portal.accounts.matter import Candidate
 from fhir_portal.accounts.one_time_code import (
     KEY_PURPOSE,
     Challenge,
@@ -69,6 +70,7 @@ from fhir_portal.accounts.user_name import chosen_name
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.recipients import to_address
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.invitation_task import follow, progress
@@ -322,14 +324,15 @@ class Activations:
         async def begin(transaction: RecordTransaction) -> Activation:
             await self.codes.keep(transaction, challenge)
             if not key or (reason is None and not is_locked):
-                await transaction.delete(ActivationHelp, help_key(key, about))
+                await _MATTERS.settle(transaction, help_key(key, about), now=now)
             else:
-                await ask_for_help(
+                await _ask_for_help(
                     transaction,
                     key,
                     about,
                     reason or "locked",
                     now=now,
+                    patient=result.patient,
                     candidates=result.candidates,
                     typed={
                         "mail": mail,
@@ -387,7 +390,7 @@ class Activations:
             ):
                 # A new link makes the code void that the person was given, and where a contact is
                 # not on file any more somebody else may have it: only staff can help.
-                await ask_for_help(
+                await _ask_for_help(
                     transaction,
                     there.practice,
                     there.key,
@@ -567,7 +570,7 @@ class Activations:
         async def count(transaction: RecordTransaction) -> bool:
             tries = await count_typed(transaction, f"code after {activation.key}", now=now)
             if tries >= TRIES:
-                await ask_for_help(
+                await _ask_for_help(
                     transaction, activation.practice, activation.key, "no-second-proof", now=now
                 )
             return tries <= TRIES
@@ -595,7 +598,7 @@ class Activations:
         now = self.server.clock()
 
         async def leave(transaction: RecordTransaction) -> None:
-            await ask_for_help(
+            await _ask_for_help(
                 transaction,
                 activation.practice,
                 activation.key,
@@ -748,7 +751,7 @@ class Activations:
                 await count_typed(transaction, f"{way} {what[:200]}", now=now)
                 return None
             if counted.is_locked:
-                await ask_for_help(
+                await _ask_for_help(
                     transaction,
                     found.practice,
                     found.key,
@@ -785,7 +788,8 @@ class Activations:
 
         async def begin(transaction: ResourceTransaction) -> Activation:
             await invitations.take_back_try(transaction, found.key, attempt=found.attempt)
-            await transaction.delete(ActivationHelp, help_key(found.practice, found.key))
+            key = help_key(found.practice, found.key)
+            await _MATTERS.settle(transaction, key, now=now)
             await progress(transaction, self.server, found.key, "opened", attempt=found.attempt)
             return await begin_in(transaction, activation, now=now)
 
@@ -836,7 +840,7 @@ class Activations:
             return
 
         async def leave(transaction: ResourceTransaction) -> None:
-            await ask_for_help(
+            await _ask_for_help(
                 transaction,
                 activation.practice,
                 activation.key,
@@ -918,6 +922,29 @@ _NOBODYS: Final = Invitation(
     attempt=0,
 )
 """Looked at where there is no invitation, so that this takes as long."""
+
+
+_MATTERS: Final = QueuedMatters()
+
+
+async def _ask_for_help(
+    transaction: RecordTransaction,
+    practice: str,
+    about: str,
+    reason: Reason,
+    *,
+    now: float,
+    invitation: str | None = None,
+    patient: str | None = None,
+    candidates: tuple[Candidate, ...] = (),
+    typed: Mapping[str, str] | None = None,
+) -> None:
+    """Leave word for staff, by `help_matter`."""
+    matter = help_matter(
+        practice, about, reason, now=now,
+        invitation=invitation, patient=patient, candidates=candidates, typed=typed,
+    )  # fmt: skip
+    await _MATTERS.note(transaction, matter)
 
 
 def _facts(said: BirthAndPlace, patients: Sequence[Tree], now: float) -> list[Evidence]:

@@ -37,6 +37,7 @@ from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.start_recovery import approve_recovery, start_recovery
+from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.writing import names_version
@@ -68,6 +69,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "amount-due": amount_due,
     "pay": pay,
     "portal-dashboard": portal_dashboard,
+    "task-done": task_done,
 }
 
 

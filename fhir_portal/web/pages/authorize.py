@@ -25,6 +25,7 @@ from fhir_portal.accounts.recovery import Recoveries
 from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.one_time_codes import OutboxCodes
 from fhir_portal.notify.recovery import OutboxRecoveries
 from fhir_portal.portal import fault
@@ -134,7 +135,13 @@ def pages_router(
         server.keys.derive("desk-code"), door.notices, sessions.clock, sessions.random
     )
     recoveries = Recoveries(
-        door, codes, OutboxRecoveries(), questions, desk, birth_dates(server.directory)
+        door,
+        codes,
+        OutboxRecoveries(),
+        questions,
+        desk,
+        birth_dates(server.directory),
+        QueuedMatters(),
     )
     contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, sign_in.throttle)
     for path, method, handler in (
