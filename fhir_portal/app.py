@@ -64,6 +64,7 @@ from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import sent
 from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.settlement import settlement_jobs
+from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
@@ -286,7 +287,8 @@ class Application:
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
         self._recipients = AccountRecipients(clock, frozenset(deliveries))
-        self._given_up = Undelivered(QueuedMatters())
+        self._undelivered = Undelivered(QueuedMatters())
+        self._sends = SendLog(self.portal.server)
         self._fhir = FhirApi(
             self.portal,
             capabilities=functools.cache(self._capabilities),
@@ -517,11 +519,25 @@ class Application:
                 recipients=self._recipients,
                 given_up=self._given_up,
                 arrived=self._arrived,
+                addressed=self._sends.addressed,
+                dropped=self._sends.superseded,
             )
         return arrived
 
     async def _arrived(self, transaction: ResourceTransaction, message: OutboxMessage) -> None:
         await sent(transaction, self.portal.server, message)
+        await self._sends.completed(transaction, message)
+
+    async def _given_up(
+        self,
+        transaction: Any,
+        message: OutboxMessage,
+        why: str,
+        bounced: bool,  # noqa: FBT001 - the signature of `GivenUp`
+        now: float,
+    ) -> None:
+        await self._undelivered(transaction, message, why, bounced, now)
+        await self._sends.given_up(transaction, message, bounced=bounced)
 
     async def _do_jobs(self) -> None:
         await jobs.work_off(self.store, self.jobs, worker=self._worker, clock=self.clock)
@@ -541,6 +557,8 @@ class Application:
             given_up=self._given_up,
             arrived=self._arrived,
             priorities=[priority],
+            addressed=self._sends.addressed,
+            dropped=self._sends.superseded,
         )
 
     def _capabilities(self) -> bytes:

@@ -413,7 +413,7 @@ class Activations:
             )
             way = InvitationWay(there.channel, there.to, OnFile(code, there.code_to))
             await follow(transaction, self.server, sent)
-            await send(transaction, sent, way, now=now, template="invitation-resent")
+            await send(transaction, self.server, sent, way, now=now, template="invitation-resent")
             await expire_later(transaction, sent, now=now)
 
         try:

@@ -111,7 +111,7 @@ async def attempt_again(
         raise Conflict(message) from None
     rows = await follow(transaction, call.server, again)
     await send(
-        transaction, again, way, now=now, template="invitation-resent",
+        transaction, call.server, again, way, now=now, template="invitation-resent",
         stream=stream_of(policy, author),
     )  # fmt: skip
     await expire_later(transaction, again, now=now)

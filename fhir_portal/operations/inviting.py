@@ -76,6 +76,7 @@ from fhir_portal.operations.on_file import (
     related_persons_of,
     seem_the_same,
 )
+from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -237,7 +238,7 @@ class _Inviting:
         tasks = await self._tasks(kept)
         await self._told_of(tasks, [*made, *grants])
         stream = stream_of(self.policy, self.author)
-        await send(self.transaction, kept, way, now=self.now, stream=stream)
+        await send(self.transaction, self.server, kept, way, now=self.now, stream=stream)
         await expire_later(self.transaction, kept, now=self.now)
         if kept.channel in HANDED_OVER:
             kept = await hand_over(self.transaction, self.server, kept)
@@ -655,7 +656,8 @@ def stream_of(policy: PracticePolicy, author: Author) -> Stream:
 
 
 async def send(
-    transaction: RecordTransaction,
+    transaction: ResourceTransaction,
+    server: Server,
     invitation: Invitation,
     way: Way,
     *,
@@ -663,35 +665,63 @@ async def send(
     template: str = "invitation-link",
     stream: Stream | None = None,
 ) -> None:
-    """Write the messages of an attempt: the link, and to another contact the code."""
-    name = f"invitation.{invitation.practice}.{invitation.task}.{invitation.attempt}"
-    medium = SENT_BY_US.get(way.channel)
-    if medium is not None:
-        await outbox.enqueue(
-            transaction,
-            key=f"{name}.link",
-            practice=invitation.practice,
-            channel=medium,
-            to=way.to,
-            template=template,
-            now=now,
-            stream=stream,
-            link_for=LINK_PREFIX + invitation.key,
-            link_attempt=invitation.attempt,
-        )
+    """Write the messages of an attempt: the link, and to another contact the code.
+
+    Each record that it opens tells of them, and of nobody else's.
+    """
+    link = SENT_BY_US.get(way.channel)
+    if link is not None:
+        await _send(
+            transaction, server, invitation, template, link, way.to, LINK_PREFIX,
+            now=now, stream=stream,
+        )  # fmt: skip
     if way.code is not None:
-        await outbox.enqueue(
-            transaction,
-            key=f"{name}.code",
-            practice=invitation.practice,
-            channel=way.code.medium,
-            to=way.code.value,
-            template="invitation-code",
-            now=now,
-            stream=stream,
-            link_for=CODE_PREFIX + invitation.key,
-            link_attempt=invitation.attempt,
-        )
+        await _send(
+            transaction, server, invitation, "invitation-code", way.code.medium, way.code.value,
+            CODE_PREFIX, now=now, stream=stream,
+        )  # fmt: skip
+
+
+async def _send(
+    transaction: ResourceTransaction,
+    server: Server,
+    invitation: Invitation,
+    template: str,
+    medium: Medium,
+    to: str,
+    prefix: str,
+    *,
+    now: float,
+    stream: Stream | None,
+) -> None:
+    what = "link" if prefix == LINK_PREFIX else "code"
+    key = f"invitation.{invitation.practice}.{invitation.task}.{invitation.attempt}.{what}"
+    await outbox.enqueue(
+        transaction,
+        key=key,
+        practice=invitation.practice,
+        channel=medium,
+        to=to,
+        template=template,
+        now=now,
+        stream=stream,
+        link_for=prefix + invitation.key,
+        link_attempt=invitation.attempt,
+    )
+    tasks = (invitation.task, *invitation.tasks)
+    await SendLog(server).log(
+        transaction,
+        key,
+        practice=invitation.practice,
+        channel=medium,
+        template=template,
+        addressees=[
+            Addressee(patient, (person,), f"Task/{task}")
+            for patient, person, task in zip(
+                invitation.patients, invitation.persons, tasks, strict=True
+            )
+        ],
+    )
 
 
 async def expire_later(

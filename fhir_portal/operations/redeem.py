@@ -49,6 +49,7 @@ from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
 from fhir_portal.operations.invitation_task import activate_grants, follow
 from fhir_portal.operations.inviting import may_be_invited
+from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -425,16 +426,30 @@ class _Work:
             if (one.medium, one.value) not in proved
         ]
         event = "account-created" if self.redemption.is_new else "record-added"
+        whom = [
+            Addressee(patient, (person,))
+            for patient, person in zip(before.patients, before.persons, strict=True)
+        ]
         for number, (medium, to) in enumerate(told):
+            key = f"{event}.{self.once}.{number}"
             await outbox.enqueue(
                 transaction,
-                key=f"{event}.{self.once}.{number}",
+                key=key,
                 practice=before.practice,
                 channel=medium,
                 to=to,
                 template=event,
                 now=self.now,
             )
+            if number:  # that to the account has no address yet
+                await SendLog(self.server).log(
+                    transaction,
+                    key,
+                    practice=before.practice,
+                    channel=medium,
+                    template=event,
+                    addressees=whom,
+                )
 
     async def _resource(self, reader: ResourceReader, key: ResourceKey) -> dict[str, Any] | None:
         visible = Visibility.of_server(key.type, practice=self.auth.practice)
