@@ -22,6 +22,7 @@ import msgspec
 import structlog
 from pydantic import SecretStr
 
+from fhir_portal.access.owed import pay_due
 from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
@@ -545,6 +546,7 @@ class Application:
     async def _keep_house(self) -> None:
         await self._unused_clients.sweep(self.clock())
         await drop_expired(self.store, self.clock())
+        await pay_due(self.store, self.store.log, self.clock())
 
     async def _deliver(self, channel: Channel, priority: Priority) -> None:
         await deliver_channel(

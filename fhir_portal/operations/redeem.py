@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessRow
+from fhir_portal.access.owed import owe, pay
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts import invitation as invitations
@@ -145,26 +146,30 @@ async def redeem(server: Server, collaborators: Collaborators, redemption: Redem
         unproved=tuple(unproved),
         once=collaborators.random(12).hex(),
     )
-    account = await server.store.transact(work)
-    await server.log.append(
-        [
-            AccessRow(
-                at=int(now * 1000),
-                practice=before.practice,
-                record=patient.partition("/")[2],
-                interaction="$redeem-invite",
-                what=person,
-                status=200,
-                client=CLIENT,
-                context="patient",
-                agent=person,
-                account=account.key,
-                detail=", ".join(f"{one.what} ({one.over})" for one in before.evidence),
-            )
-            for patient, person in zip(before.patients, before.persons, strict=True)
-        ]
-    )
+    store: Any = server.store  # records too: `fhir_portal.resources.store.PortalStore`
+    account: Account = await store.transact(work)
+    await pay(store, server.log, work.once)
     return account
+
+
+def _lines(before: Activation, account: Account, *, now: float) -> list[AccessRow]:
+    """What the log of each record says of it."""
+    return [
+        AccessRow(
+            at=int(now * 1000),
+            practice=before.practice,
+            record=patient.partition("/")[2],
+            interaction="$redeem-invite",
+            what=person,
+            status=200,
+            client=CLIENT,
+            context="patient",
+            agent=person,
+            account=account.key,
+            detail=", ".join(f"{one.what} ({one.over})" for one in before.evidence),
+        )
+        for patient, person in zip(before.patients, before.persons, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +226,7 @@ class _Work:
             await write(transaction)
         await self._contacts(transaction, account)
         await self._tell(transaction, account)
+        await owe(transaction, self.once, _lines(before, account, now=self.now), now=self.now)
         return account
 
     async def _invitation(self, transaction: ResourceTransaction) -> Invitation | None:
