@@ -15,7 +15,7 @@ from typing import ClassVar, Final, Literal
 import msgspec
 
 from fhir_portal.accounts.assurance import Evidence
-from fhir_portal.accounts.contacts import Medium
+from fhir_portal.accounts.contacts import Medium, mailbox_of
 from fhir_portal.accounts.matter import KEPT_SECONDS, Candidate, StaffMatter, matter_key
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
@@ -45,6 +45,11 @@ class FileContact(msgspec.Struct, frozen=True):
 
     medium: Medium
     value: str
+
+    @property
+    def mailbox(self) -> tuple[Medium, str]:
+        """What it is the same contact by: several addresses may be one mailbox."""
+        return self.medium, mailbox_of(self.medium, self.value)
 
 
 class Activation(Record, frozen=True, kw_only=True):

@@ -456,9 +456,14 @@ class Activations:
         return "account" if decided else "contact"
 
     def open_contacts(self, activation: Activation) -> list[FileContact]:
-        """Return the contacts on file from which nothing came back yet."""
-        proved = set(activation.proved_contacts)
-        return [one for one in activation.file_contacts if one not in proved]
+        """Return the contacts on file from which nothing came back yet, each mailbox once."""
+        known = {one.mailbox for one in activation.proved_contacts}
+        found: list[FileContact] = []
+        for one in activation.file_contacts:
+            if one.mailbox not in known:
+                known.add(one.mailbox)
+                found.append(one)
+        return found
 
     async def send_code(self, activation: Activation, choice: str) -> Activation:
         """Send a one-time code to one of the `open_contacts`, by its number, from 0 on.

@@ -364,6 +364,21 @@ async def test_by_mail_on_file_and_a_second_contact(town: Town) -> None:
     assert (await town.person(MAIL))["link"][0]["assurance"] == "level2"
 
 
+async def test_another_address_of_the_same_mailbox_is_no_second_contact(town: Town) -> None:
+    """``name+tag@`` is not offered: a code that was sent there would prove nothing more."""
+    patient = (await town.ehr.get("Patient/ada")).json
+    local, _, domain = MAIL.partition("@")
+    tagged = {"system": "email", "value": f"{local}+clinic@{domain}"}
+    await town.ehr.store({**patient, "telecom": [patient["telecom"][0], tagged]})
+    browser = town.browser()
+    await town.register(browser)
+    await fill(browser, "/activate/proof", code=await town.code_sent_to(MAIL))
+    assert browser.heading == "Prove that it is you"
+    assert not browser.document.xpath('//input[@name="contact"]')
+    await browser.open("/activate/account")
+    assert browser.heading == "Prove that it is you"
+
+
 @pytest.mark.requirement("portal", "S1-21", "S1-24")
 async def test_by_mail_alone_a_security_code_is_asked_for(town: Town) -> None:
     """Where the practice has one contact only, the mailbox alone opens nothing."""
