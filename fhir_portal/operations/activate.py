@@ -77,7 +77,7 @@ from fhir_portal.operations.invitation_task import follow, progress
 from fhir_portal.operations.inviting import SENT_BY_US, expire_later, may_be_invited, send
 from fhir_portal.operations.inviting import Way as InvitationWay
 from fhir_portal.operations.matching import Match, Said, match
-from fhir_portal.operations.on_file import OnFile, contacts_on_file
+from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account
 from fhir_portal.operations.redeem import INVITATIONS_KEY, Redemption, redeem
 from fhir_portal.operations.same_person import initials, postal_code, same_initials
 from fhir_portal.records import RecordReader, RecordTransaction
@@ -430,6 +430,10 @@ class Activations:
         row = await transaction.read(key, visible)
         tree = json.parse(row.body) if row is not None and not row.deleted else {}
         policy = await policy_of(transaction, invitation.practice)
+        if invitation.relation == "self" and await has_account(
+            transaction, invitation.practice, key
+        ):
+            return False
         there = {one.value for one in contacts_on_file(tree, country=policy.country, now=now)}
         to_is_known = invitation.is_named or invitation.to in there
         return may_be_invited(tree) and to_is_known and invitation.code_to in there

@@ -18,7 +18,6 @@ import msgspec
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
-from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import (
     InvalidContact,
     Medium,
@@ -70,8 +69,8 @@ from fhir_portal.operations.invitation_task import (
 )
 from fhir_portal.operations.on_file import (
     OnFile,
-    account_of_record,
     contacts_on_file,
+    has_account,
     last_day_under,
     related_persons_of,
     seem_the_same,
@@ -248,9 +247,7 @@ class _Inviting:
         if not may_be_invited(tree):
             message = "this Patient is recorded as deceased"
             raise Unprocessable(message)
-        known = await account_of_record(self.transaction, self.practice.key, row.key)
-        account = await self.transaction.get(Account, known or "")
-        if known and (account is None or self.practice.key not in account.closed_at):
+        if await has_account(self.transaction, self.practice.key, row.key):
             message = "this person has an account; help them back into it instead"
             raise Conflict(message)
         return str(row.key), tree

@@ -246,6 +246,9 @@ class _Work:
         # `end`, with all else.
         if found is None or found.attempt != before.attempt or found.practice != before.practice:
             raise NotUsable
+        # It may be for another record by now (`$merge`): that moves what is under way, too.
+        if (found.patients, found.persons) != (before.patients, before.persons):
+            raise NotUsable
         return found
 
     async def _persons(
