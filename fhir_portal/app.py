@@ -64,8 +64,8 @@ from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import sent
 from fhir_portal.operations.inviting import invitation_secrets
-from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.sending import SendLog
+from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired

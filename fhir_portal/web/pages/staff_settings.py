@@ -154,14 +154,18 @@ class SettingPages:
             return before, after
 
         try:
-            before, after = await self._desk.change(here, store)
+            before, after = await self._desk.change(
+                here,
+                store,
+                interaction="update",
+                what="practice-policy",
+                detail=lambda done: ",".join(_changed(*done)),
+            )
         except _ChangedMeanwhile:
             return await self._page(here, problem=_CHANGED, status=412)
         except UnknownPolicy as error:
             return await self._page(here, problem=f"This cannot be: {error}.", status=400)
-        names = [name for name, *_ in _differences(before, after)]
-        await self._desk.note(here, "update", "practice-policy", ",".join(names))
-        _log.info("practice policy changed", practice=practice, settings=names)
+        _log.info("practice policy changed", practice=practice, settings=_changed(before, after))
         return redirect(f"{SETTINGS}?done=saved")
 
     async def _page(
@@ -230,6 +234,11 @@ def _read(value: Any) -> str:
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
     return str(value) or "none"
+
+
+def _changed(before: PracticePolicy, after: PracticePolicy) -> list[str]:
+    """Return the names of the settings that differ."""
+    return [name for name, *_ in _differences(before, after)]
 
 
 def _said(name: str, value: Any) -> str:
