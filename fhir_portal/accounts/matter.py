@@ -68,11 +68,16 @@ class StaffMatter(Record, frozen=True, kw_only=True):
     task: str | None = None
 
 
+def settled(matter: StaffMatter, *, at: float) -> StaffMatter:
+    """Return a matter that is over: what somebody typed, and what came near it, is not kept."""
+    return msgspec.structs.replace(matter, settled=at, candidates=(), typed={})
+
+
 class StaffMatters(Protocol):
     """Notes what staff have to see to, in the transaction that finds it."""
 
     async def note(self, transaction: RecordTransaction, matter: StaffMatter) -> None:
-        """Keep it as the only one of its key; see `new_matter`."""
+        """Keep it as the only one of its key; the same once more is counted."""
         ...
 
     async def settle(self, transaction: RecordTransaction, key: str, *, now: float) -> None:

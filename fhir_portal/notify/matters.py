@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from fhir_portal.accounts.matter import StaffMatter
+from fhir_portal.accounts.matter import StaffMatter, settled
 from fhir_portal.notify import jobs
 from fhir_portal.records import RecordTransaction
 
@@ -52,9 +52,9 @@ class QueuedMatters:
                 arguments={"matter": key},
             )
             return
-        settled = msgspec.structs.replace(found, settled=now, turn=found.turn + 1)
-        await transaction.put(settled)
-        await _enqueue(transaction, settled, now=now)
+        over = msgspec.structs.replace(settled(found, at=now), turn=found.turn + 1)
+        await transaction.put(over)
+        await _enqueue(transaction, over, now=now)
 
 
 async def _enqueue(transaction: RecordTransaction, matter: StaffMatter, *, now: float) -> None:

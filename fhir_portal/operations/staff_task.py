@@ -12,7 +12,7 @@ access level shows it; neither the patient nor anybody who acts for the patient 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.invitation import Invitation
 from fhir_portal.accounts.levels import Permission
-from fhir_portal.accounts.matter import About, StaffMatter
+from fhir_portal.accounts.matter import About, StaffMatter, settled
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import IG
 from fhir_portal.consent.labels import FOR_STAFF, PORTAL_TAG
@@ -33,7 +33,7 @@ from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.matters import STAFF_TASK
 from fhir_portal.operations.authorship import organization_of
 from fhir_portal.operations.call import acting_for
-from fhir_portal.records import RecordReader
+from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -70,6 +70,10 @@ WORDS: Final[Mapping[tuple[About, str], str]] = {
     ("undelivered-message", "no-contact"): "Nothing reaches this person: the account has no "
     "contact that is proved and takes messages",
 }
+STRANGERS_AN_HOUR: Final = 60
+"""Tasks of people who named no invitation and no one record: beyond that none is made. Versions
+of a Task stay for good, and whoever registers with made-up names could fill a practice's feed."""
+_HOUR: Final = 3600.0
 _MICROSECONDS: Final = 1_000_000
 
 
@@ -117,7 +121,7 @@ async def settle_matter(
     """Note that the Task of a matter was completed: noted once more, it is a new one."""
     matter = await matter_of(transaction, practice, task)
     if matter is not None and matter.settled is None:
-        await transaction.put(msgspec.structs.replace(matter, settled=now))
+        await transaction.put(settled(matter, at=now))
 
 
 async def _follow(transaction: ResourceTransaction, server: Server, matter: StaffMatter) -> None:
@@ -138,6 +142,9 @@ async def _follow(transaction: ResourceTransaction, server: Server, matter: Staf
         tree["lastModified"] = instant(int(matter.latest * _MICROSECONDS))
         await _update(transaction, server, row.key, practice.key, tree)
         return
+    is_stranger = matter.about == "activation-help" and not (matter.invitation or matter.patient)
+    if is_stranger and await _are_too_many(transaction, practice.key, now=server.clock()):
+        return
     task = server.new_id()
     new = msgspec.structs.replace(
         matter, task=f"{practice.key}/Task/{task}", since=matter.latest, times=1
@@ -148,6 +155,27 @@ async def _follow(transaction: ResourceTransaction, server: Server, matter: Staf
         Visibility.of_server("Task", practice=practice.key), resource_id=task,
     )  # fmt: skip
     await transaction.put(new)
+
+
+class StrangerCount(Record, frozen=True, kw_only=True):
+    """How many Tasks a practice got within an hour of people whom it may not know at all.
+
+    ``key`` is ``<practice>/<hour since 1970>``.
+    """
+
+    kind: ClassVar[str] = "stranger-count"
+
+    count: int
+
+
+async def _are_too_many(transaction: ResourceTransaction, practice: str, *, now: float) -> bool:
+    """Count a Task that anybody on the internet can cause; true where it is one too many."""
+    hour = int(now // _HOUR)
+    key = f"{practice}/{hour}"
+    found = await transaction.get(StrangerCount, key)
+    count = found.count + 1 if found is not None else 1
+    await transaction.put(StrangerCount(key=key, count=count, expires=(hour + 2) * _HOUR))
+    return count > STRANGERS_AN_HOUR
 
 
 async def _open_task(transaction: ResourceTransaction, matter: StaffMatter) -> Row | None:

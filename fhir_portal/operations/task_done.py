@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from fhir_portal.fhir import json
-from fhir_portal.fhir.errors import Unprocessable
+from fhir_portal.fhir.errors import Forbidden, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.portal_invite import words
-from fhir_portal.operations.staff_task import OPEN, about_of, completed, settle_matter
+from fhir_portal.operations.staff_task import (
+    OPEN,
+    SHOWN_TO,
+    about_of,
+    completed,
+    settle_matter,
+)
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import update_in
 
@@ -17,6 +23,7 @@ async def task_done(call: Call) -> FhirResponse:
 
     Raises:
         Unprocessable: the Task is of another kind; an invitation is revoked, not completed.
+        Forbidden: the access level is not for it.
     """
     reason = words(call, "reason")
 
@@ -24,9 +31,14 @@ async def task_done(call: Call) -> FhirResponse:
         await call.server.still(transaction, call.auth)
         row = await call.target(transaction)
         tree = json.parse(row.body)
-        if about_of(tree) is None:
+        about = about_of(tree)
+        if about is None:
             message = "this Task tells staff of nothing: what it stands for has its own operations"
             raise Unprocessable(message)
+        if call.auth.staff is not None and not call.auth.may(SHOWN_TO[about]):
+            # Its tag hides it from them; a client that may label could have taken that away.
+            message = f"this access level does not hold '{SHOWN_TO[about]}'"
+            raise Forbidden(message)
         if tree["status"] not in OPEN:
             return row, tree["status"]
         now = call.server.clock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from fhir_portal.accounts.account import AccountPerson
@@ -12,7 +13,7 @@ from fhir_portal.accounts.levels import PERMISSIONS
 from fhir_portal.accounts.matter import About, Candidate, StaffMatter, matter_key
 from fhir_portal.consent.labels import FOR_STAFF, PORTAL_TAG
 from fhir_portal.notify.matters import QueuedMatters
-from fhir_portal.operations.staff_task import PROFILE, SHOWN_TO, WORDS
+from fhir_portal.operations.staff_task import PROFILE, SHOWN_TO, STRANGERS_AN_HOUR, WORDS
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
@@ -318,3 +319,40 @@ async def test_a_task_of_another_kind_is_not_done_this_way(ehr: Caller, desk: Ca
     task = (await invited(desk, "bo", channel="desk"))["invitation"].partition("/")[2]
     assert (await done(desk, task)).status == 422
     assert (await ehr.get(f"Task/{task}")).json["status"] == "requested"
+
+
+async def test_what_was_typed_is_gone_when_somebody_has_seen_to_it(
+    ehr: Caller, portal: Portal, desk: Caller
+) -> None:
+    near = (Candidate("Patient/bo", 50, ("birth date",)),)
+    await noted(portal, a_matter("activation-help", typed={"last": "Reed"}, candidates=near))
+    (found,) = await tasks(ehr)
+    assert (await done(desk, found["id"])).status == 200
+    (kept,) = await portal.server.store.every(StaffMatter)
+    assert (kept.typed, kept.candidates) == ({}, ())
+
+
+async def test_without_its_tag_it_is_completed_by_nobody_else(ehr: Caller, portal: Portal) -> None:
+    """Planted fault: a client that may label takes the tag away that hides it from other staff."""
+    await noted(portal, a_matter())
+    (found,) = await tasks(ehr)
+    bare = {**found, "meta": {"tag": [{"system": "urn:x", "code": "x"}]}}
+    assert (await ehr.put(bare)).status == 200
+    viewer = staff(portal, "invite")
+    assert (await viewer.get(f"Task/{found['id']}")).status == 200
+    assert (await done(viewer, found["id"])).status == 403
+    assert len(await tasks(ehr)) == 1
+
+
+async def test_strangers_fill_no_feed(ehr: Caller, portal: Portal, clock: Clock) -> None:
+    """Beyond sixty an hour they have no Task; who was invited, or fits a record, has one still."""
+    many = [
+        msgspec.structs.replace(a_matter("activation-help"), key=f"{DERM}/{number}")
+        for number in range(STRANGERS_AN_HOUR + 5)
+    ]
+    await noted(portal, *many)
+    assert len((await ehr.get("Task?status=requested&_count=200")).entries) == STRANGERS_AN_HOUR
+    await noted(portal, a_matter("activation-help", patient="Patient/bo"))
+    clock.advance(3600)
+    await noted(portal, msgspec.structs.replace(many[-1], latest=clock()))
+    assert len((await ehr.get("Task?status=requested&_count=200")).entries) == STRANGERS_AN_HOUR + 2

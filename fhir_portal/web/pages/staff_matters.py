@@ -52,8 +52,9 @@ class MatterPages:
         matters: dict[About, list[dict[str, Any]]] = {about: [] for about in SHOWN_TO}
         for task in await self._open(here):
             about = about_of(task)
-            if about is not None:
-                matters[about].append(await self._shown(here, task, names))
+            # A client that may label could have taken the tag away that hides it from others.
+            if about is not None and here.may(SHOWN_TO[about]):
+                matters[about].append(await self._shown(here, about, task, names))
         return self._desk.page(
             here,
             "staff_matters.html",
@@ -91,9 +92,13 @@ class MatterPages:
         )
         return answer.entries
 
-    async def _shown(self, here: AtDesk, task: Mapping[str, Any], names: _Names) -> dict[str, Any]:
+    async def _shown(
+        self, here: AtDesk, about: About, task: Mapping[str, Any], names: _Names
+    ) -> dict[str, Any]:
         """One Task in plain words, with what is known beside it as long as that is kept."""
         matter = await matter_of(self._desk.store, here.session.practice, task["id"])
+        if matter is not None and matter.about != about:
+            matter = None
         patient = (task.get("for") or {}).get("reference")
         return {
             "task": task["id"],
