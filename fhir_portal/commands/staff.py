@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import typer
 
 from fhir_portal.access.log import STAFF_LEVEL, AccessRow
+from fhir_portal.access.owed import owe, pay
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import Relations, name_of, works
 from fhir_portal.access.visibility import Visibility
@@ -154,7 +155,7 @@ def add(
                 await insert_account(transaction, added)
             else:
                 await _open_again(transaction, added.key, practice)
-            return await add_staff(
+            new = await add_staff(
                 transaction,
                 account=added.key,
                 practice=practice,
@@ -163,9 +164,12 @@ def add(
                 level=level,
                 by=OPERATOR,
             )
+            await line.owe(transaction, new, new.level)
+            return new
 
+        line = _Line(now)
         member = await store.transact(keep)
-        await _note(store, member, level=member.level, now=now)
+        await pay(store, store.log, line.key)
         return await _shown(store, member) | shown
 
     found = _run(work)
@@ -226,7 +230,7 @@ def set_level_(
         now = time.time()
 
         async def change(transaction: RecordTransaction) -> StaffMember:
-            return await set_level(
+            changed = await set_level(
                 transaction,
                 practice=practice,
                 account=account.key,
@@ -235,9 +239,12 @@ def set_level_(
                 now=now,
                 works=works,
             )
+            await line.owe(transaction, changed, changed.level)
+            return changed
 
+        line = _Line(now)
         member = await store.transact(change)
-        await _note(store, member, level=member.level, now=now)
+        await pay(store, store.log, line.key)
         return await _shown(store, member)
 
     print_found(_run(work, username, practice), as_json=as_json)
@@ -256,7 +263,13 @@ def remove(
         await known_practices(store, [practice])
         account = await _account(store, username)
         now = time.time()
+        line = _Line(now)
         member = await store.get(StaffMember, staff_key(practice, account.key))
+
+        async def owe_line(transaction: RecordTransaction) -> None:
+            if member is not None:
+                await line.owe(transaction, member, "")
+
         ended = await remove_staff(
             store,
             account=account.key,
@@ -265,9 +278,9 @@ def remove(
             now=now,
             works=works,
             even_last=even_last,
+            also=owe_line,
         )
-        if member is not None:
-            await _note(store, member, level="", now=now)
+        await pay(store, store.log, line.key)
         return {"username": account.username, "practice": practice, "ended": ended}
 
     print_found(_run(work, username, practice), as_json=as_json)
@@ -305,24 +318,28 @@ def enable(username: Username, *, as_json: AsJson = False) -> None:
     print_found(_run(work), as_json=as_json)
 
 
-async def _note(store: PortalStore, member: StaffMember, *, level: str, now: float) -> None:
-    """Write down in the access log which level somebody has now, ``""`` for none."""
-    await store.log.append(
-        [
-            AccessRow(
-                at=int(now * 1000),
-                practice=member.practice,
-                record="",
-                interaction=STAFF_LEVEL,
-                what=member.practitioner,
-                status=200,
-                client="operator",
-                context="system",
-                detail=urlencode({"level": level}),
-                told=False,
-            )
-        ]
-    )
+class _Line:
+    """The line of the access log that says which level somebody has now, ``""`` for none."""
+
+    def __init__(self, now: float) -> None:
+        self.key = secrets.token_urlsafe(_GENERATED_BYTES)
+        self._now = now
+
+    async def owe(self, transaction: RecordTransaction, member: StaffMember, level: str) -> None:
+        """Leave it in the transaction of the change."""
+        line = AccessRow(
+            at=int(self._now * 1000),
+            practice=member.practice,
+            record="",
+            interaction=STAFF_LEVEL,
+            what=member.practitioner,
+            status=200,
+            client="operator",
+            context="system",
+            detail=urlencode({"level": level}),
+            told=False,
+        )
+        await owe(transaction, self.key, [line], now=self._now)
 
 
 def _run(work: Callable[[PortalStore], Awaitable[T]], username: str = "", practice: str = "") -> T:

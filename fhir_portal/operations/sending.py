@@ -6,7 +6,7 @@ no words, no address, and no secret. It belongs to the patient's record where th
 that patient; what went to somebody who acts for patients alone is in no record, and seen by the
 practice.
 
-Which messages are told of stands with their words (`fhir_portal.notify.words.Words.in_record`):
+Which messages are told of stands with their words (`fhir_portal.notify.words.is_in_record`):
 those in which a practice speaks of its own records. What only concerns how somebody signs in to
 their account, which is outside FHIR and may be of several practices, is in none of them; nor is a
 one-time code, whose existence would tell that somebody has an account.
