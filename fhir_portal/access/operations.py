@@ -81,6 +81,9 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-people": OperationRule(
         "Patient", (("r", "Patient"), ("r", "Person"), ("r", "RelatedPerson")), staff="view"
     ),
+    "confirm-proxy": OperationRule(
+        "Task", (("r", "Task"), ("u", "Task")), staff="proxies", system=False
+    ),
 }
 
 

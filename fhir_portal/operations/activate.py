@@ -164,6 +164,16 @@ class Activations:
         found = await every_practice(store)
         return [one for one in found if (await policy_of(store, one.key)).lets_begin(way)]
 
+    async def waiting(self, account: Account) -> list[tuple[Practice, str]]:
+        """Return where an account's use of an invitation waits to be confirmed, and the number."""
+        store, now = self.server.store, self.server.clock()
+        found = []
+        for one in await invitations.awaiting_of(store, account.key, now=now):
+            practice = await store.get(Practice, one.practice)
+            if practice is not None:
+                found.append((practice, self.secrets.number(one)))
+        return found
+
     # --- beginning -----------------------------------------------------------------------------
 
     async def greeting(self, link: str) -> Greeting | None:

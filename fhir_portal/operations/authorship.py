@@ -31,19 +31,24 @@ def restricted() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who acts for a practice: a Reference to them, and one to the practice."""
+    """Who acts for a practice: a Reference to them, and one to the practice.
+
+    ``account`` is that of a member of staff, ``""`` of nobody.
+    """
 
     beginner: Beginner
     client: str
     who: dict[str, Any]
     practice: dict[str, Any]
+    account: str = ""
 
     @classmethod
     def of(cls, auth: AuthContext, practice: Practice) -> Author:
         """Return who stands behind a call: a member of staff, or the practice's EHR."""
         organization = _organization(practice)
         if auth.staff is not None:
-            return cls("staff", auth.client, {"reference": auth.staff.fhir_user}, organization)
+            who = {"reference": auth.staff.fhir_user}
+            return cls("staff", auth.client, who, organization, auth.account or "")
         return cls("ehr", auth.client, {"display": auth.client}, organization)
 
     @classmethod

@@ -15,6 +15,7 @@ from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.account_disable import account_disable
 from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.call import Call, Collaborators, Operation
+from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.end_session import end_session
 from fhir_portal.operations.invite_resend import invite_resend
@@ -50,6 +51,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "start-recovery": start_recovery,
     "approve-recovery": approve_recovery,
     "portal-people": portal_people,
+    "confirm-proxy": confirm_proxy,
 }
 
 

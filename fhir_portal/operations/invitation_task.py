@@ -45,6 +45,7 @@ _TASK_STATUS: Final[Mapping[State, str]] = {
     "sent": "requested",
     "delivered": "received",
     "opened": "in-progress",
+    "awaiting": "in-progress",
     "redeemed": "completed",
     "expired": "failed",
     "revoked": "cancelled",

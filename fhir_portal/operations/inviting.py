@@ -39,6 +39,7 @@ from fhir_portal.accounts.invitation import (
     LiveInvitation,
     advance,
     issue,
+    with_handler,
 )
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.practice import Practice
@@ -58,6 +59,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs, outbox
 from fhir_portal.operations.authorship import Author, restricted
 from fhir_portal.operations.call import acting_for
+from fhir_portal.operations.four_eyes import require_another_invites
 from fhir_portal.operations.invitation_task import (
     InvitationTask,
     follow,
@@ -223,6 +225,13 @@ class _Inviting:
             on_file=contacts_on_file(persons[0][1], country=self.policy.country, now=self.now),
         )  # fmt: skip
         names = [person for person, _ in persons]
+        if self.wish.another is not None:
+            for _, invited in persons:
+                await require_another_invites(
+                    self.transaction, self.practice.key, self.author.account, invited,
+                    to=[way.to, way.code.value if way.code is not None else ""],
+                    country=self.policy.country, now=self.now,
+                )  # fmt: skip
         await self._not_unwanted(names)
         grants: list[Row] = []
         if self.wish.another is not None:
@@ -428,6 +437,7 @@ class _Inviting:
             code_to=way.code.value if way.code is not None else "",
             by=self.author.who.get("reference", ""),
             changed=self.now,
+            handled_by=with_handler((), self.author.account),
         )
         over = await self._over(invitation)
         try:

@@ -47,8 +47,10 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
+from fhir_portal.operations.four_eyes import require_not_their_own, waits_for_confirmation
 from fhir_portal.operations.invitation_task import activate_grants, follow
 from fhir_portal.operations.inviting import may_be_invited
+from fhir_portal.operations.new_proxy import tell_of_proxy
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -118,6 +120,7 @@ async def redeem(server: Server, collaborators: Collaborators, redemption: Redem
         AlreadyTaken: the person at the practice is another account's.
         ClosedHere: the account was recovered with another practice's help, and what was proved is
         not that it belongs to who this practice knows as its owner.
+        InvitedThemselves: they are on the staff, and made the invitation.
         DuplicateAccount, InvalidUsername, SignedOutMeanwhile: about the account.
     """
     now, before = server.clock(), redemption.activation
@@ -205,21 +208,35 @@ class _Work:
             if not await self._is_its_owner(transaction, account):
                 raise ClosedHere
             account = await reopen(transaction, account, practice.key)
-        account, person = await self._person(transaction, account, practice, persons)
+        waits = False
+        if invitation is not None:
+            await require_not_their_own(
+                transaction, invitation, account, [tree for _, tree in persons],
+                proved=[one.value for one in before.proved_contacts], now=self.now,
+            )  # fmt: skip
+            waits = await waits_for_confirmation(transaction, invitation)
+        account, person = await self._person(
+            transaction, account, practice, persons, () if waits else before.evidence
+        )
         changed = [f"{person.key}/_history/{person.version}"]
         if invitation is not None:
-            zone = ZoneInfo(practice.zone)
-            await activate_grants(transaction, self.server, invitation, zone=zone)
+            if not waits:
+                zone = ZoneInfo(practice.zone)
+                await activate_grants(transaction, self.server, invitation, zone=zone)
+                changed += invitation.grants
             ended = await invitations.end(
-                transaction, self.secrets, invitation, "redeemed", now=self.now, account=account.key
-            )
+                transaction, self.secrets, invitation, "awaiting" if waits else "redeemed",
+                now=self.now, account=account.key, assurance=level_of(before.evidence),
+            )  # fmt: skip
             tasks = await follow(transaction, self.server, ended)
-            changed += [*invitation.grants, *(f"{row.key}/_history/{row.version}" for row in tasks)]
+            changed += [f"{row.key}/_history/{row.version}" for row in tasks]
+            if not waits and invitation.relation != "self":
+                await tell_of_proxy(transaction, self.server, ended, once=self.once)
         await self._provenance(transaction, changed)
         for write in redemption.also:
             await write(transaction)
         await self._contacts(transaction, account)
-        await self._tell(transaction, account)
+        await self._tell(transaction, account, waits=waits)
         return account
 
     async def _invitation(self, transaction: ResourceTransaction) -> Invitation | None:
@@ -286,8 +303,12 @@ class _Work:
         account: Account,
         practice: Practice,
         persons: Sequence[tuple[ResourceKey, Mapping[str, Any]]],
+        evidence: Sequence[Evidence],
     ) -> tuple[Account, Row]:
-        """Link the account's Person at the practice to each of them; make it if there is none."""
+        """Link the account's Person at the practice to each of them; make it if there is none.
+
+        Without ``evidence`` the links open nothing.
+        """
         targets = [str(key) for key, _ in persons]
         own = next((p for p in account.persons if p.partition("/")[0] == practice.key), None)
         free: Row | None = None
@@ -314,7 +335,7 @@ class _Work:
         tree["link"] = _linked(
             tree.get("link") or (),
             targets,
-            self.redemption.activation.evidence,
+            evidence,
             keep=own is not None,
         )
         if there is None:
@@ -414,7 +435,9 @@ class _Work:
                 now=self.now,
             )
 
-    async def _tell(self, transaction: ResourceTransaction, account: Account) -> None:
+    async def _tell(
+        self, transaction: ResourceTransaction, account: Account, *, waits: bool
+    ) -> None:
         """Tell the owner, and every contact that the practice has of the person."""
         before = self.redemption.activation
         proved = {(one.medium, one.value) for one in before.proved_contacts}
@@ -425,6 +448,8 @@ class _Work:
             if (one.medium, one.value) not in proved
         ]
         event = "account-created" if self.redemption.is_new else "record-added"
+        if waits and not self.redemption.is_new:
+            told = []  # nothing was added yet
         for number, (medium, to) in enumerate(told):
             await outbox.enqueue(
                 transaction,
@@ -433,6 +458,16 @@ class _Work:
                 channel=medium,
                 to=to,
                 template=event,
+                now=self.now,
+            )
+        if waits:
+            await outbox.enqueue(
+                transaction,
+                key=f"record-waits.{self.once}",
+                practice=before.practice,
+                channel="mail",
+                to=to_account(account.key),
+                template="record-waits",
                 now=self.now,
             )
 

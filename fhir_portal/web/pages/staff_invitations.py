@@ -53,6 +53,7 @@ class InvitationPages:
             (f"{at}/invite/{{kind}}", "POST", desk_page(self.invite, back=FIND)),
             (f"{at}/invitations/{{task}}/again", "POST", desk_page(self.again, back=FIND)),
             (f"{at}/invitations/{{task}}/back", "POST", desk_page(self.take_back, back=FIND)),
+            (f"{at}/invitations/{{task}}/confirm", "POST", desk_page(self.confirm, back=FIND)),
             (f"{at}/invitations/{{task}}/print", "POST", desk_page(self.print, back=FIND)),
             (f"{SHOWN}/{{handle}}", "GET", desk_page(self.shown, back=FIND)),
         )
@@ -166,6 +167,19 @@ class InvitationPages:
             ("no-more", "valueBoolean", True if form.get("no_more") else None),
         )
         return redirect(f"{FIND}/{patient['id']}?done=back")
+
+    async def confirm(self, request: Request) -> Response:
+        """Confirm who used an invitation, by the number that their page shows."""
+        here, patient, form, target = await self._about(request, "confirm")
+        answer = await self._desk.call(
+            here,
+            "confirm-proxy",
+            target,
+            ("number", "valueString", _text(form, "number") or "-"),
+            ("alone", "valueString", _text(form, "alone")),
+        )
+        done = "confirmed" if answer.value("told") else "confirmed-untold"
+        return redirect(f"{FIND}/{patient['id']}?done={done}")
 
     async def print(self, request: Request) -> Response:
         here, _, form, target = await self._about(request, "print")

@@ -59,6 +59,7 @@ _STATES: Final[Mapping[str, str]] = {
     "sent": "sent or handed over",
     "delivered": "arrived",
     "opened": "begun by the invited person",
+    "awaiting": "used: somebody else here has to confirm who used it",
     "redeemed": "used: there is an account by it",
     "expired": "expired",
     "revoked": "taken back",
@@ -67,7 +68,13 @@ _ACTIONS: Final = {
     "again": "invite-resend",
     "print": "print-instructions",
     "back": "invite-revoke",
+    "confirm": "confirm-proxy",
 }
+_ACTIONS_IN: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(_LIVE | {"expired"}, frozenset({"again", "print", "back"})),
+    "awaiting": frozenset({"back", "confirm"}),
+}
+"""What can be done with an invitation, by its state."""
 KINDS: Final = (
     ("self", "The patient"),
     ("guardian", "A parent or guardian"),
@@ -78,6 +85,9 @@ KINDS: Final = (
 _DONE: Final[Mapping[str, str]] = {
     "invited": "The invitation is on its way.",
     "back": "The invitation was taken back.",
+    "confirmed": "Confirmed: the record is open for them, and the patient was told.",
+    "confirmed-untold": "Confirmed: the record is open for them. Nobody could be told of it: write "
+    "the patient a letter.",
     "session": "The browser was signed out.",
     "app": "The app's access was ended. The owner finds the receipt among theirs.",
 }
@@ -282,7 +292,7 @@ class PatientPages:
                             here, f"invitation-{action}", f"{patient}/{own_id}"
                         )
                         for action, operation in _ACTIONS.items()
-                        if state in _LIVE | {"expired"} and here.calls(operation)
+                        if action in _ACTIONS_IN.get(state, ()) and here.calls(operation)
                     },
                 }
             )
