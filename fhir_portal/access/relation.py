@@ -76,13 +76,12 @@ class Relations:
         if account.disabled:
             return ()
         members = await self._reader.find(StaffMember, "account", account.key)
-        members = [one for one in members if one.practice not in account.closed_at]
         found = [await self._staff(member) for member in members]
         return tuple(one for one in found if one is not None)
 
     async def staff_at(self, account: Account, practice: str) -> StaffAccess | None:
         """Return the one of `staff_of` for a practice."""
-        if account.disabled or practice in account.closed_at:
+        if account.disabled:
             return None
         member = await self._reader.get(StaffMember, staff_key(practice, account.key))
         return None if member is None else await self._staff(member)
@@ -142,7 +141,12 @@ class Relations:
         return await self._resource(practice, key)
 
     async def _staff(self, member: StaffMember) -> StaffAccess | None:
-        """A membership conveys nothing without its practice, an active Practitioner and a level."""
+        """A membership conveys nothing without its practice, an active Practitioner and a level.
+
+        Nor does one that is suspended since staff helped to recover the account.
+        """
+        if member.suspended is not None:
+            return None
         practice = await self._reader.get(Practice, member.practice)
         practitioner = await _practitioner(self._reader, member)
         if practice is None or practitioner is None:

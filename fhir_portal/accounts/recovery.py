@@ -45,6 +45,7 @@ from fhir_portal.accounts.recovery_codes import RecoveryCodes, is_recovery_code
 from fhir_portal.accounts.security_questions import TRIES as QUESTION_TRIES
 from fhir_portal.accounts.security_questions import SecurityQuestions, WrongAnswers
 from fhir_portal.accounts.sessions import Opened, Session
+from fhir_portal.accounts.staff import suspend_staff
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import Totp, WrongCode
 from fhir_portal.records import Record, RecordReader, RecordTransaction
@@ -425,7 +426,7 @@ class Recoveries:
         now = sessions.clock()
         changed = msgspec.structs.replace(account, password_hash=password_hash, renewal=None)
         if recovery.assisted is not None:
-            closed = await closed_after(sessions.store, account, recovery.practice)
+            closed = closed_after(account, recovery.practice)
             changed = msgspec.structs.replace(changed, closed_at=closed)
         tell = self.door.notices.about(account, "account-recovered", now=now)
         remind = self.messages.username(account, once=recovery.key, now=now)
@@ -437,6 +438,8 @@ class Recoveries:
                 assisted = await self._assisted(transaction, recovery)
                 if assisted.removes_second:
                     await _remove_second(transaction, account.key)
+                helpers = [one for one in (assisted.by, assisted.approved_by) if one]
+                await suspend_staff(transaction, account.key, helped_by=helpers, now=now)
             await end_recoveries(transaction, account.key)
             await transaction.delete(RecoveryHelp, account.key)
             await tell(transaction)
