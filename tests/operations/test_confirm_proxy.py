@@ -171,6 +171,46 @@ async def test_while_it_waits_no_grant_of_any_kind_opens_the_record(
     assert await records(town, clock, "second") == []
 
 
+@pytest.mark.parametrize("when", ["before it was used", "before it was confirmed"])
+async def test_of_two_grants_the_one_that_the_ehr_wrote_meanwhile_stands(
+    town: EmbeddedStore,
+    ehr: Caller,
+    eve: Caller,
+    bob: Caller,
+    portal: Portal,
+    clock: Clock,
+    when: str,
+) -> None:
+    """Of two that match neither would open anything."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    related = made["related-person"][0].partition("/")[2]
+    written = a_grant("other", of="kit", to=related, sections=["results"])
+    if when == "before it was used":
+        await ehr.store(written)
+    waiting = await used(portal, town, made)
+    if when == "before it was confirmed":
+        await ehr.store(written)
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
+    account = await town.get(Account, "nan")
+    assert account is not None
+    (record,) = await Relations(town, clock).records_of(account)
+    assert (record.grant, record.sections) == ("Consent/other", frozenset({"results"}))
+    assert (await ehr.get(made["grant"][0])).json["status"] == "rejected"
+
+
+async def test_a_grant_that_is_over_or_another_ones_is_in_nobodys_way(
+    town: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    made = values(await invite(ehr, "kit", **GUARDIAN))
+    related = made["related-person"][0].partition("/")[2]
+    await ehr.store(
+        a_grant("over", of="kit", to=related, start="2001-01-01", end="2002-01-01"),
+        a_grant("ended", of="kit", to=related, status="inactive"),
+    )
+    assert (await used(portal, town, made)).state == "redeemed"
+    assert await records(town, clock) == ["Patient/kit"]
+
+
 async def test_the_number_is_that_of_the_account_and_five_wrong_ones_are_the_last(
     town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
 ) -> None:
