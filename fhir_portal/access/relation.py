@@ -130,6 +130,28 @@ class Relations:
             zone=staff.zone,
         )
 
+    async def birth_date_of(self, account: Account, practice: str) -> str | None:
+        """Return the birth date on file of who an account was proved to be at a practice.
+
+        Of a Patient, or else of a RelatedPerson; also while the practice's records are closed for
+        the account, which is when it is asked for: it opens nothing by itself.
+        """
+        own = next((one for one in account.persons if one.partition("/")[0] == practice), None)
+        person = None
+        if own is not None:
+            person = await self._resource(practice, ResourceKey.parse(own.partition("/")[2]))
+        proven = [
+            target
+            for link in (person or {}).get("link") or ()
+            if link.get("assurance") in PROVEN
+            and (target := local_target((link.get("target") or {}).get("reference") or ""))
+        ]
+        for target in sorted(proven, key=lambda one: one.type != "Patient"):
+            tree = await self._resource(practice, target)
+            if tree is not None and tree.get("birthDate"):
+                return str(tree["birthDate"])
+        return None
+
     async def has_patient(self, practice: str, patient: str) -> bool:
         """Whether a practice has this ``Patient/<id>``; nothing else about it is told."""
         return await self._patient(practice, patient) is not None

@@ -132,7 +132,7 @@ class BirthDates(Protocol):
     """Knows when people were born, as a practice's record says."""
 
     async def __call__(self, account: Account, practice: str) -> str | None:
-        """Return the birth date in an account's own record at a practice, ``YYYY-MM-DD``."""
+        """Return the birth date that a practice has of an account's owner, ``YYYY-MM-DD``."""
         ...
 
 

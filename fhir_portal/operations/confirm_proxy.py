@@ -11,6 +11,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.assisted_recovery import reopen
 from fhir_portal.accounts.invitation import (
     Invitation,
     NotUsable,
@@ -103,15 +104,21 @@ async def _open(
     account = await transaction.get(Account, before.redeemed_by or "")
     if account is None or account.disabled:
         raise NotUsable
-    await prove_links(transaction, call.server, before, account)
+    were_proven = await prove_links(transaction, call.server, before, account)
+    if practice.key in account.closed_at:
+        # Another practice helped to recover the account: what opens all there is here again is to
+        # be whom it was known as, and nobody else.
+        if not were_proven:
+            raise NotUsable
+        await reopen(transaction, account, practice.key)
     await activate_grants(transaction, call.server, before, zone=ZoneInfo(practice.zone))
     confirmed = await confirm(transaction, before, by=by, now=now)
     said = f"{_ALONE}{alone}" if alone else "confirmed"
     rows = await follow(transaction, call.server, confirmed, reason=said if alone else "")
     author = Author.of(call.auth, practice)
-    for row, grant in zip(rows, confirmed.grants, strict=False):
+    for row in rows:
         await record_provenance(
-            transaction, call.server, practice.key, author, [str(row.key), grant],
+            transaction, call.server, practice.key, author, [str(row.key)],
             activity="UPDATE", reason=said,
         )  # fmt: skip
     await outbox.enqueue(

@@ -236,7 +236,8 @@ class _Inviting:
         grants: list[Row] = []
         if self.wish.another is not None:
             for (row, tree), person in zip(records, names, strict=True):
-                grants.append(await self._grant(row, tree, person))
+                if not await self._proves_again(row.key.id, person):
+                    grants.append(await self._grant(row, tree, person))
         kept = await self._issue([str(row.key) for row in patients], names, grants, way)
         tasks = await self._tasks(kept)
         await self._told_of(tasks, [*made, *grants])
@@ -266,7 +267,9 @@ class _Inviting:
             found = await has_grant(
                 self.transaction, self.practice.key, row.key.id, given["id"], now=self.now
             )
-            if found is not None:
+            if found is not None and await self._is_closed(f"RelatedPerson/{given['id']}"):
+                self._refuse_terms(another)
+            elif found is not None:
                 message = f"this person has access by Consent/{found.consent}; end that one first"
                 raise Conflict(message)
             return f"RelatedPerson/{given['id']}", given
@@ -279,6 +282,40 @@ class _Inviting:
         )  # fmt: skip
         made.append(written.row)
         return str(written.row.key), tree
+
+    async def _is_closed(self, person: str) -> bool:
+        """Whether a RelatedPerson's account has to prove again here who it belongs to.
+
+        Another practice helped to recover it (DESIGN §3.6).
+        """
+        known = await account_of_record(
+            self.transaction, self.practice.key, ResourceKey.parse(person)
+        )
+        account = await self.transaction.get(Account, known or "")
+        return account is not None and self.practice.key in account.closed_at
+
+    async def _proves_again(self, patient: str, person: str) -> bool:
+        """Whether an invitation renews the proof alone: the grant that there is goes on."""
+        found = await has_grant(
+            self.transaction, self.practice.key, patient, person.partition("/")[2], now=self.now
+        )
+        return found is not None and await self._is_closed(person)
+
+    def _refuse_terms(self, another: ForAnother) -> None:
+        """Refuse what would change a grant that only goes on."""
+        given: dict[str, Any] = {
+            "section": another.sections,
+            "period": another.start or another.end,
+            "basis": another.basis,
+            "evidence": another.evidence,
+        }
+        for name, value in given.items():
+            if value:
+                message = (
+                    "this person proves again who they are, and their access stays as it is: "
+                    f"leave {name} out"
+                )
+                raise Unprocessable(message, expression=parameter(name))
 
     def _new_person(self, row: Row, another: ForAnother) -> dict[str, Any]:
         model = next(iter(another.persons.values()), {})

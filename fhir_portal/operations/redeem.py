@@ -204,10 +204,9 @@ class _Work:
             account = await transaction.get(Account, redemption.account.key)
         if account is None or account.disabled:
             raise UnknownAccount(redemption.account.key)
-        if practice.key in account.closed_at:
-            if not await self._is_its_owner(transaction, account):
-                raise ClosedHere
-            account = await reopen(transaction, account, practice.key)
+        is_closed = practice.key in account.closed_at
+        if is_closed and not await self._is_its_owner(transaction, account):
+            raise ClosedHere
         waits = False
         if invitation is not None:
             await require_not_their_own(
@@ -215,6 +214,8 @@ class _Work:
                 proved=[one.value for one in before.proved_contacts], now=self.now,
             )  # fmt: skip
             waits = await waits_for_confirmation(transaction, invitation)
+        if is_closed and not waits:
+            account = await reopen(transaction, account, practice.key)
         account, person = await self._person(
             transaction, account, practice, persons, () if waits else before.evidence
         )

@@ -24,11 +24,13 @@ from fhir_portal.resources.writing import update_in
 
 async def prove_links(
     transaction: ResourceTransaction, server: Server, invitation: Invitation, account: Account
-) -> None:
+) -> bool:
     """Give the links of who used an invitation the assurance that they proved.
 
-    Raises `NotUsable`: it is not as it was any more, in whatever way.
+    Returns whether one of them was proved before. Raises `NotUsable`: it is not as it was any more,
+    in whatever way.
     """
+    were_proven = False
     key, tree = await _person(transaction, invitation.practice, account)
     level = invitation.assurance
     if key is None or tree.get("active") is False or level not in LEVELS:
@@ -39,8 +41,10 @@ async def prove_links(
         link = next((one for one in tree.get("link") or () if _target(one) == person), None)
         if link is None or not may_be_invited(related) or of != patient:
             raise NotUsable
+        were_proven = were_proven or link.get("assurance") in PROVEN
         link["assurance"] = higher([link.get("assurance")], level)
     await _write(transaction, server, invitation.practice, key, tree)
+    return were_proven
 
 
 async def drop_links(

@@ -106,6 +106,12 @@ class Directory:
             return None
         return await self.staff_bound_to(account, practice, patient)
 
+    async def birth_date_of(self, account: Any, practice: str) -> str | None:
+        for record in await self.records_of(account):
+            if record.practice == practice and record.is_own:
+                return record.birth_date
+        return None
+
     async def staff_bound_to(
         self, account: Any, practice: str, patient: str
     ) -> RecordAccess | None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from fhir_portal.accounts.account import Account, AccountPerson
 from fhir_portal.accounts.invitation import Invitation
 from tests.operations.proxies import number, uses
 from tests.staff import a_level
@@ -109,3 +110,23 @@ async def test_a_second_member_of_staff_types_the_number(staff: StaffWorld) -> N
     rows = [one for one in await staff.rows() if one.interaction == "$confirm-proxy"]
     latest_first = [one.status for one in rows if one.agent == "Practitioner/far"]
     assert latest_first == [200, 422]
+
+
+async def test_a_proxy_whom_another_practice_helped_proves_it_again(staff: StaffWorld) -> None:
+    """The button is there while the account is closed here, and the grant goes on."""
+    prove = f"{KIT}/prove/mother"
+    browser = await staff.at(KIT, ADMIN)
+    assert not [one for one in buttons(browser) if "prove it again" in one]
+    key = await staff.account_key("kits-mother")
+    account = await staff.world.store.get(Account, key)
+    assert account is not None
+    await staff.keep(
+        AccountPerson(key=f"{SKIN}/Person/mara", account=key),
+        msgspec.structs.replace(account, closed_at=(SKIN,)),
+    )
+    await browser.open(KIT)
+    assert "Have Mara Quill prove it again" in buttons(browser)
+    await fill(browser, prove)
+    assert browser.heading == "To hand over", browser.text
+    (made,) = await staff.world.store.every(Invitation)
+    assert (made.grants, made.persons) == ((), ("RelatedPerson/mother",))

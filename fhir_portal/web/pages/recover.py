@@ -78,10 +78,7 @@ def birth_dates(directory: RecordDirectory) -> BirthDates:
     """Read birth dates where records are resolved for sign-in."""
 
     async def find(account: Account, practice: str) -> str | None:
-        for record in await directory.records_of(account):
-            if record.practice == practice and record.is_own:
-                return record.birth_date
-        return None
+        return await directory.birth_date_of(account, practice)
 
     return find
 

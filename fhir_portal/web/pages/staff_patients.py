@@ -355,6 +355,10 @@ class PatientPages:
                 if _grantee(consent) == own_id
             ],
             "current": _of(grants, own_id, here, now) is not None,
+            "prove_at": f"{FIND}/{patient}/prove/{own_id}",
+            "prove_token": self._desk.form_token(here, "prove", f"{patient}/{own_id}")
+            if here.calls("portal-invite") and here.may("proxies")
+            else "",
         }
 
 
