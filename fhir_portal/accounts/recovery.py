@@ -404,12 +404,25 @@ class Recoveries:
             raise
         return await self._advanced(counted, unchanged, answered=True, tries=0)
 
+    async def owner(self, recovery: Recovery) -> Account:
+        """Return the account, to whoever has proved all of it. Raises `RecoveryOver`."""
+        if await self.step(recovery) != "password":
+            raise RecoveryOver
+        return await self._account(recovery)
+
     async def finish(
-        self, recovery: Recovery, before: Session, password: str, place: Place
+        self,
+        recovery: Recovery,
+        before: Session,
+        password: str,
+        place: Place,
+        *,
+        also: Sequence[Write] = (),
     ) -> Opened:
         """Set a new password and sign the person in, under a new cookie.
 
-        All sessions and remembered browsers of the account end, and all its other recoveries.
+        All sessions and remembered browsers of the account end, and all its other recoveries;
+        ``also`` is written in the same transaction.
         Raises `UnacceptablePassword`, `RecoveryOver`, `SignedOutMeanwhile` and `Spent`.
         """
         if await self.step(recovery) != "password":
@@ -451,7 +464,7 @@ class Recoveries:
             account,
             proofs=[Proof(factor) for factor in recovery.proved],
             device=place.device,
-            also=[close],
+            also=[close, *also],
             changed=changed,
         )
 
