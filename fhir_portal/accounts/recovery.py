@@ -12,8 +12,8 @@ passkey, or the other one of the first two. So no way around the second factor l
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
@@ -46,7 +46,6 @@ from fhir_portal.accounts.security_questions import TRIES as QUESTION_TRIES
 from fhir_portal.accounts.security_questions import SecurityQuestions, WrongAnswers
 from fhir_portal.accounts.sessions import Opened, Session
 from fhir_portal.accounts.staff import suspend_staff
-from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import Totp, WrongCode
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
@@ -60,7 +59,10 @@ TRIES: Final = 5
 MESSAGES: Final = 3
 """Messages that each beginning writes: to so many contacts a code goes, the rest is dropped."""
 SENDINGS: Final = "6 per hour"
-"""Codes sent for one name, and for one account. A recovery code works meanwhile."""
+"""Codes sent for one name, and for one account, to each network or known browser that asks. A
+recovery code works meanwhile."""
+SENDINGS_ANYWHERE: Final = "20 per hour"
+"""The same for all networks together, but for browsers that are known to be the account's."""
 HELP_SECONDS: Final = 30 * 86_400.0
 _ID_BYTES: Final = 16
 _SENT_DIGITS: Final = 8
@@ -175,11 +177,13 @@ class Recoveries:
         *,
         handle: str = "",
         then: str = "",
+        knows: Callable[[Account], Awaitable[str | None]] | None = None,
     ) -> Recovery:
         """Begin a recovery for a user name, mail address or telephone number.
 
-        ``browser`` is the stored session's. Raises `TooManyAttempts`, the same whether or not
-        there is an account.
+        ``browser`` is the stored session's. ``knows`` names it if an account signed in there
+        before: then strangers cannot have used up what it may. Raises `TooManyAttempts`, the same
+        whether or not there is an account.
         """
         store, now = self.door.sessions.store, self.door.sessions.clock()
         throttle = self.door.password.throttle
@@ -191,14 +195,16 @@ class Recoveries:
         elif owners:
             account = None  # each of them is told its user name, and begins again with that
         there = await contacts_of(store, account.key if account is not None else "")
+        known = await knows(account) if knows is not None and account is not None else None
+        place = replace(place, known=known)
         await throttle.attempt(
-            f"recover {folded(typed)}", address=place.address, device=None, guessable=False
+            f"recover {folded(typed)}", address=place.address, device=known, guessable=False
         )
-        sent = await self._may_send(f"name {folded(typed)}")
+        sent = await self._may_send(f"name {folded(typed)}", place)
         # By another of its names an account gets no further codes. Nobody is told that: it would
         # tell that two names are one account's.
         is_silent = not await self._may_send(
-            f"account {account.key if account is not None else folded(typed)}"
+            f"account {account.key if account is not None else folded(typed)}", place
         )
         tells_names = want == "username" or len(owners) > 1
         codes_to = [one for one in there if one.recovers(now) and one.bounced is None]
@@ -236,7 +242,7 @@ class Recoveries:
 
         async def begin(transaction: RecordTransaction) -> None:
             await transaction.insert(recovery)
-            await self.codes.keep(transaction, challenge)
+            await self.codes.keep(transaction, challenge, lane=" known" if known else "")
             await write(transaction)
 
         await store.transact(begin)
@@ -284,7 +290,7 @@ class Recoveries:
                 assisted=assisted.key,
             )
             await transaction.insert(recovery)
-            await self.codes.keep(transaction, challenge)
+            await self.codes.keep(transaction, challenge, lane=f" desk {assisted.key}")
             messages = self.messages.begin(
                 recovery, codes_to=codes_to[:MESSAGES], names_to=(), now=now
             )
@@ -505,12 +511,14 @@ class Recoveries:
             if account is not None and not account.disabled
         ]
 
-    async def _may_send(self, identity: str) -> bool:
-        try:
-            await self.door.password.throttle.limit(SENDINGS, f"recovery codes for {identity}")
-        except TooManyAttempts:
-            return False
-        return True
+    async def _may_send(self, identity: str, place: Place) -> bool:
+        return await self.door.password.throttle.allows(
+            SENDINGS,
+            SENDINGS_ANYWHERE,
+            f"recovery codes for {identity}",
+            address=place.address,
+            device=place.known,
+        )
 
     async def _account(self, recovery: Recovery) -> Account:
         found = await self.door.sessions.store.get(Account, recovery.account or "")

@@ -289,8 +289,10 @@ class World:
             transport=httpx.ASGITransport(self.asgi), base_url=self.base, **options
         )
 
-    def browser(self) -> Browser:
-        return Browser(self, self.http())
+    def browser(self, address: str = "127.0.0.1") -> Browser:
+        """A browser without cookies, on some network."""
+        transport = httpx.ASGITransport(self.asgi, client=(address, 123))
+        return Browser(self, httpx.AsyncClient(transport=transport, base_url=self.base))
 
     async def account(self, username: str, *records: RecordAccess) -> Account:
         account = await add_account(

@@ -6,6 +6,7 @@ recovery is known by a random handle in the address and belongs to one browser.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final, cast, get_args
 
@@ -152,6 +153,7 @@ class RecoveryPages:
                 Place(address_of(request)),
                 handle=onward.handle,
                 then=onward.then,
+                knows=functools.partial(self._cookies.known_as, request),
             )
         except TooManyAttempts as error:
             _log.warning("recovery throttled")
