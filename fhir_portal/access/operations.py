@@ -84,6 +84,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "confirm-proxy": OperationRule(
         "Task", (("r", "Task"), ("u", "Task")), staff="proxies", system=False
     ),
+    "cancel-recovery": OperationRule("Person", _ON_PERSON, staff="recover", system=False),
 }
 
 

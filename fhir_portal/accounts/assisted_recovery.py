@@ -196,7 +196,10 @@ class AssistedRecoveries:
         return Approved(approved, self.word(key) if found.half == "birth-date" else None)
 
     async def withdraw(self, transaction: RecordTransaction, key: str, *, practice: str) -> None:
-        """Take a recovery back. Raises `NoSuchRecovery`."""
+        """Take a recovery back: desk code and word open nothing any more. Raises `NoSuchRecovery`.
+
+        What the owner began with it is over as well, at its next step.
+        """
         found = await transaction.get(AssistedRecovery, key)
         if found is None or found.practice != practice:
             raise NoSuchRecovery
@@ -252,6 +255,12 @@ async def end_assisted(
     for found in await transaction.find(AssistedRecovery, "account", account):
         if practice in (None, found.practice):
             await transaction.delete(AssistedRecovery, found.key)
+
+
+async def assisted_of(reader: RecordReader, account: str, *, now: float) -> bool:
+    """Whether staff have begun to help somebody back into an account, and it is not over."""
+    found = await reader.find(AssistedRecovery, "account", account)
+    return any(now < one.expires and one.begun <= BEGINNINGS for one in found)
 
 
 async def reopen(transaction: RecordTransaction, account: Account, practice: str) -> Account:

@@ -280,6 +280,12 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "The practice has begun to help somebody back into your patient portal account.",
             "the practice has begun to help somebody back into your portal account.",
         ),
+        "security-recovery-cancelled": _security(
+            "Help with your account was ended",
+            "What the practice had begun, to help somebody back into your patient portal account, "
+            "was ended. The codes that were handed over for it are no longer good.",
+            "help with getting back into your portal account was ended.",
+        ),
         "username-reminder": Words(
             subject="Your user name for the patient portal - {practice}",
             body=(

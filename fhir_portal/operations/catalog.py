@@ -29,7 +29,11 @@ from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
-from fhir_portal.operations.start_recovery import approve_recovery, start_recovery
+from fhir_portal.operations.start_recovery import (
+    approve_recovery,
+    cancel_recovery,
+    start_recovery,
+)
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 
@@ -52,6 +56,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "approve-recovery": approve_recovery,
     "portal-people": portal_people,
     "confirm-proxy": confirm_proxy,
+    "cancel-recovery": cancel_recovery,
 }
 
 

@@ -13,6 +13,7 @@ EXAMPLES: dict[str, list[Json]] = {
     "approve-recovery": [{"name": "recovery", "valueString": "recovery"}],
     "revoke-app": [{"name": "app", "valueString": "connection"}],
     "portal-invite": [{"name": "kind", "valueCode": "self"}],
+    "cancel-recovery": [{"name": "recovery", "valueString": "recovery"}],
     "confirm-proxy": [{"name": "number", "valueString": "000 000"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],

@@ -322,3 +322,50 @@ async def test_a_second_factor_added_at_the_last_step_is_not_passed_by(world: Wo
     await chooses(browser)
     assert browser.page.status_code == 403
     assert (await account(world)).password_hash == world.mara.password_hash
+
+
+async def test_the_owner_ends_it_on_the_security_page(world: World) -> None:
+    """Who began with the desk code is out, and who is only signed in for long confirms first."""
+    await contact(world, world.mara)
+    started = await start(world)
+    thief = await at_desk(world, started.code)
+    owner = await at_security(world)
+    assert "has begun to help somebody back" in owner.text
+    await submit(owner, "/account/security/recovery/end")
+    assert "Nobody gets into your account by it" in owner.text
+    assert "has begun to help somebody back" not in owner.text
+    await gives(thief, await _the_code(world, started))
+    assert thief.heading == "This did not work"
+    told = [one.template for one in await world.store.every(OutboxMessage)]
+    assert "security-recovery-cancelled" in told
+
+
+async def _the_code(world: World, started: Started) -> str:
+    assert started.recovery.account == world.mara.key
+    found = [code for _, code in await received(world)]
+    return found[-1] if found else "0000 0000"
+
+
+async def test_in_a_browser_left_open_nobody_ends_the_owners_help(world: World) -> None:
+    await contact(world, world.mara)
+    owner = await at_security(world)
+    await start(world)
+    world.clock.advance(600)
+    await owner.open("/account/security")
+    await submit(owner, "/account/security/recovery/end")
+    assert owner.page.url.path == "/account/confirm"
+    assert len(await world.store.every(AssistedRecovery)) == 1
+
+
+async def test_what_staff_take_back_ends_what_was_begun_with_it(world: World) -> None:
+    await contact(world, world.mara)
+    started, desk = await start(world), desk_of(world)
+    browser = await at_desk(world, started.code)
+    await gives(browser, await code_for(world, browser))
+    assert browser.heading == "Choose a new password"
+    await world.store.transact(
+        lambda transaction: desk.withdraw(transaction, started.recovery.key, practice="skin")
+    )
+    await chooses(browser)
+    assert browser.page.status_code == 403
+    assert (await account(world)).password_hash == world.mara.password_hash

@@ -20,6 +20,7 @@ from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.staff_accounts import (
     APP,
     APPROVE,
+    CANCEL,
     IDENTIFIED_BY,
     PREVIEW,
     RECOVERY,
@@ -88,6 +89,7 @@ _DONE: Final[Mapping[str, str]] = {
     "confirmed": "Confirmed: the record is open for them, and the patient was told.",
     "confirmed-untold": "Confirmed: the record is open for them. Nobody could be told of it: write "
     "the patient a letter.",
+    "cancelled": "The help was ended: what was handed over opens nothing any more.",
     "session": "The browser was signed out.",
     "app": "The app's access was ended. The owner finds the receipt among theirs.",
 }
@@ -197,7 +199,10 @@ class PatientPages:
             recovery=(RECOVERY, self._desk.form_token(here, RECOVERY))
             if here.calls("start-recovery")
             else None,
-            approve=(APPROVE, self._desk.form_token(here, APPROVE)),
+            approve=(
+                *(APPROVE, self._desk.form_token(here, APPROVE)),
+                *(CANCEL, self._desk.form_token(here, CANCEL)),
+            ),
             identified_by=IDENTIFIED_BY,
             done=_DONE.get(request.query_params.get("done", ""), ""),
         )

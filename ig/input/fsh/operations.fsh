@@ -69,7 +69,7 @@ Description: "How the portal account behind a Person stands: whether there is on
 * insert Part(out, until, 1, 1, instant, [["When its access ends at the latest."]])
 * insert Part(out, by-proxy, 1, 1, boolean, [["Whether somebody who acts for the person connected it."]])
 * insert Parts(out, recovery, 0, *, [["What staff of this practice have begun to help the owner back in. Told to staff alone whose level has `recover`."]])
-* insert Part(out, id, 1, 1, string, [["What `$approve-recovery` calls it by. It opens nothing."]])
+* insert Part(out, id, 1, 1, string, [["What `$approve-recovery` and `$cancel-recovery` call it by. It opens nothing."]])
 * insert Part(out, half, 1, 1, code, [["What the owner needs beside the desk code: `contact`, `birth-date`."]])
 * insert Part(out, needs-approval, 1, 1, boolean, [["Whether it waits for a second member of staff."]])
 * insert Part(out, opens, 1, 1, instant, [["From when it can be used."]])

@@ -12,3 +12,16 @@ Description: "Opens the record of a patient for the account that used an invitat
 * insert Parameter(out, invitation, 1, 1, Reference, [["The Task of the invitation."]])
 * insert Parameter(out, status, 1, 1, code, [["`redeemed`."]])
 * insert Parameter(out, told, 1, 1, integer, [["How many messages tell the patient, or who acts for them in full. 0: nobody could be told; write a letter."]])
+
+Instance: cancel-recovery
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Take a recovery back"
+Description: "Ends a recovery that staff of the practice started with `$start-recovery`: desk code and activation word open nothing any more, and what the owner began with them is over. The owner is told."
+* insert Operation(cancel-recovery)
+* name = "CancelRecovery"
+* affectsState = true
+* insert OnInstance(Person)
+* insert Parameter(in, recovery, 1, 1, string, [["The recovery, as `$start-recovery` and `$portal-account` call it."]])
+* insert Parameter(out, recovery, 1, 1, string, [["The one that was ended."]])
+* insert Parameter(out, ended, 1, 1, instant, [["When."]])
