@@ -1,5 +1,4 @@
-"""``Person/[id]/$start-recovery``, ``$approve-recovery`` and ``$cancel-recovery``: staff help
-somebody back in, or take back what they began.
+"""``$start-recovery``, ``$approve-recovery``, ``$cancel-recovery`` on a ``Person``: help back in.
 
 Staff see one half each at most, and no password ever (`fhir_portal.accounts.assisted_recovery`).
 They are for people: who did it is a member of staff, by name.
