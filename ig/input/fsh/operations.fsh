@@ -39,7 +39,7 @@ Instance: portal-account
 InstanceOf: OperationDefinition
 Usage: #definition
 Title: "State of an account"
-Description: "How the portal account behind a Person stands: whether there is one, whether it can be used, and by what its owner signs in. It returns no secret, no user name, no contact and nothing that another practice knows."
+Description: "How the portal account behind a Person stands: whether there is one, whether it can be used, and by what its owner signs in. It returns no secret, no user name, no contact, and neither records nor apps of another practice. What it tells of the sign-in (when, by what, in which browsers) is the same whichever practice asks: one human has one."
 * insert Operation(portal-account)
 * name = "PortalAccount"
 * affectsState = false
