@@ -31,6 +31,8 @@ from fhir_portal.accounts.credentials import Passwords, SignIn
 from fhir_portal.accounts.one_time_code import KEY_PURPOSE, LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.sessions import SessionLimits, Sessions
 from fhir_portal.accounts.throttle import Throttle
+from fhir_portal.billing.ledger import Ledger
+from fhir_portal.billing.provider import HttpProvider, PaymentProvider
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.logs import configure
@@ -43,9 +45,11 @@ from fhir_portal.notify.folder import FolderDelivery
 from fhir_portal.notify.mail import MailDelivery, MailServer
 from fhir_portal.notify.outbox import (
     CHANNELS,
+    PRIORITIES,
     Channel,
     Delivery,
     OutboxMessage,
+    Priority,
     deliver_channel,
     deliver_due,
 )
@@ -53,10 +57,12 @@ from fhir_portal.notify.recipients import AccountRecipients
 from fhir_portal.notify.recovery import USERNAME_PREFIX, username_fields
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.notify.sms import SmsDelivery, SmsGateway
+from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import sent
 from fhir_portal.operations.inviting import invitation_secrets
+from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
@@ -84,10 +90,12 @@ from fhir_portal.web.pages.about import about_router
 from fhir_portal.web.pages.activation import activation_router
 from fhir_portal.web.pages.apps import APPS, apps_router
 from fhir_portal.web.pages.demo_outbox import demo_outbox_router
+from fhir_portal.web.pages.demo_payments import DEMO_PAYMENTS, demo_payments_router
 from fhir_portal.web.pages.desk import staff_page_scope
 from fhir_portal.web.pages.go import go_router
 from fhir_portal.web.pages.help import help_router
 from fhir_portal.web.pages.staff import staff_router
+from fhir_portal.web.payments import payments_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -178,6 +186,7 @@ class Application:
         self.authorization: AuthorizationServer
         self.keys: ServerKeys
         self._http: httpx.AsyncClient
+        self._ledger: PortalStore | None = None
         self._is_open = False
 
     async def open(self) -> None:
@@ -188,6 +197,8 @@ class Application:
             await self._put_together()
         except BaseException:
             await self._http.aclose()
+            if self._ledger is not None:
+                await self._ledger.aclose()
             await self.store.aclose()
             raise
         self._is_open = True
@@ -198,8 +209,13 @@ class Application:
             (JOB_SECONDS, "jobs", self._do_jobs),
         ]
         rounds += [
-            (DELIVERY_SECONDS, f"delivery of {one}", functools.partial(self._deliver, one))
+            (
+                DELIVERY_SECONDS,
+                f"delivery of {one}",
+                functools.partial(self._deliver, one, priority),
+            )
             for one in CHANNELS
+            for priority in PRIORITIES
         ]
         self._tasks = [asyncio.create_task(self._every(*one)) for one in rounds]
 
@@ -222,6 +238,7 @@ class Application:
             aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
             derive=self.keys.derive,
             lifetimes=lifetimes,
+            payments=self._payments(),
         )
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
@@ -258,6 +275,10 @@ class Application:
         )
         self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
+        self.jobs.update(appointment_jobs(self.portal.server))
+        if self.portal.collaborators.payments is not None:
+            provider = self.portal.collaborators.payments
+            self.jobs.update(settlement_jobs(self.portal.server, provider))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
@@ -331,6 +352,17 @@ class Application:
         demo = []
         if settings.shows_outbox:
             demo.append(demo_outbox_router(settings.outbox_folder, portal=settings.base_url))
+        if settings.takes_test_payments:
+            self._ledger = EmbeddedStore.open(str(settings.ledger), clock=clock)
+            demo.append(
+                demo_payments_router(
+                    Ledger(self._ledger, secrets.token_bytes),
+                    base=settings.base_url,
+                    secret=self._payments_secret() or "",
+                    clock=clock,
+                    http=self._http,
+                )
+            )
         # Only the pages and the endpoints of the authorization server count by address.
         launches = Launches(
             store,
@@ -355,6 +387,9 @@ class Application:
                     brands,
                     developers,
                     told,
+                    payments_router(
+                        self.portal.server, secret=self._payments_secret(), clock=clock
+                    ),
                     *demo,
                     help_router(store),
                     about_router(),
@@ -363,6 +398,22 @@ class Application:
                 version=version("fhir-portal"),
             )
         )
+
+    def _payments_secret(self) -> str | None:
+        """What a payment provider and this server both know; ``None`` where there is none."""
+        if self.settings.takes_test_payments:
+            return self.keys.derive("test-payments").hex()
+        return _revealed(self.settings.payments_secret)
+
+    def _payments(self) -> PaymentProvider | None:
+        """What takes payments, where something is set up to."""
+        settings, secret = self.settings, self._payments_secret()
+        url = settings.payments_url
+        if settings.takes_test_payments:
+            url = f"{settings.base_url}{DEMO_PAYMENTS}"
+        if url is None or secret is None:
+            return None
+        return HttpProvider(url, secret, self._http, self.clock)
 
     def _deliveries(self, compose: Compose) -> dict[Channel, Delivery]:
         """What sends mail and SMS; where nothing is set up to, they are left in a folder.
@@ -400,6 +451,8 @@ class Application:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await self._http.aclose()
+            if self._ledger is not None:
+                await self._ledger.aclose()
             await self.store.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -474,7 +527,7 @@ class Application:
         await self._unused_clients.sweep(self.clock())
         await drop_expired(self.store, self.clock())
 
-    async def _deliver(self, channel: Channel) -> None:
+    async def _deliver(self, channel: Channel, priority: Priority) -> None:
         await deliver_channel(
             self.store,
             channel,
@@ -484,6 +537,7 @@ class Application:
             recipients=self._recipients,
             given_up=self._given_up,
             arrived=self._arrived,
+            priorities=[priority],
         )
 
     def _capabilities(self) -> bytes:

@@ -19,6 +19,7 @@ import structlog
 from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog, AccessRow
+from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
@@ -70,6 +71,7 @@ class Portal:
         new_id: Callable[[], str] = random_id,
         random: Callable[[int], bytes] = os.urandom,
         lifetimes: Lifetimes | None = None,
+        payments: PaymentProvider | None = None,
     ) -> Portal:
         """Put a portal together. ``base`` is the FHIR base.
 
@@ -90,7 +92,11 @@ class Portal:
         )
         site = base.removesuffix("/fhir")
         collaborators = Collaborators(
-            base=site, derive=derive, random=random, lifetimes=lifetimes or Lifetimes()
+            base=site,
+            derive=derive,
+            random=random,
+            lifetimes=lifetimes or Lifetimes(),
+            payments=payments,
         )
         return cls(server, callers, collaborators)
 

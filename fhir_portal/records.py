@@ -19,13 +19,27 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ``kind`` names the collection, ``indexed`` the fields `find` may seek by (text or ``None``;
     ``None`` is not indexed). ``expires`` is seconds since 1970 UTC after which the store may
     drop the record; readers must still compare it themselves, dropping is only housekeeping.
+    Of a ``is_counted`` kind, which does not expire, the store counts the changes (`ChangeCount`).
     """
 
     kind: ClassVar[str]
     indexed: ClassVar[tuple[str, ...]] = ()
+    is_counted: ClassVar[bool] = False
 
     key: str
     expires: float | None = None
+
+
+class ChangeCount(Record, frozen=True, kw_only=True):
+    """How often records of a kind, the ``key``, were changed: in the transaction of each change.
+
+    Whoever keeps what was made of all records of a kind reads this in each request and makes it
+    anew if it differs. It is for kinds that change rarely: all their changes meet here.
+    """
+
+    kind: ClassVar[str] = "change-count"
+
+    count: int
 
 
 R = TypeVar("R", bound=Record)
@@ -87,6 +101,19 @@ class RecordStore(RecordReader, Protocol):
         transaction. An exception rolls everything back and is passed on.
         """
         ...
+
+
+async def count_change(transaction: RecordTransaction, kind: type[Record]) -> None:
+    """Count a change of a record of a ``is_counted`` kind; the stores do so in every one."""
+    if kind.is_counted:
+        count = await changes_of(transaction, kind)
+        await transaction.put(ChangeCount(key=kind.kind, count=count + 1))
+
+
+async def changes_of(reader: RecordReader, kind: type[Record]) -> int:
+    """Return how often records of a ``is_counted`` kind were changed."""
+    found = await reader.get(ChangeCount, kind.kind)
+    return found.count if found is not None else 0
 
 
 DROPPED_AT_ONCE = 500

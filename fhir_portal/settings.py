@@ -72,7 +72,10 @@ class Settings(BaseSettings):
     sms_url: str | None = None
     sms_secret: SecretStr | None = None
     worker: bool = True
+    payments_url: str | None = None
+    payments_secret: SecretStr | None = None
     demo_outbox: bool = False
+    demo_payments: bool = False
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -101,9 +104,20 @@ class Settings(BaseSettings):
         return self.outbox or self.data.parent / "outbox"
 
     @property
+    def ledger(self) -> Path:
+        """The ledger of the demo's payment provider, beside the data."""
+        return self.data.parent / "demo-payments.db"
+
+    @property
     def shows_outbox(self) -> bool:
         """Whether the demo shows its outbox on a page: on a person's own machine only."""
         return self.demo_outbox and _is_loopback(urlsplit(self.base_url).hostname or "")
+
+    @property
+    def takes_test_payments(self) -> bool:
+        """Whether the demo's test provider takes payments: on a person's own machine only."""
+        here = _is_loopback(urlsplit(self.base_url).hostname or "")
+        return self.demo_payments and here and self.payments_url is None
 
     def secret_key(self) -> bytes:
         """Return the server's key, made on first use and readable by its owner alone.
@@ -159,7 +173,7 @@ class Settings(BaseSettings):
             raise ValueError("must have ASCII letters before the @")
         return found.ascii_email
 
-    @field_validator("sms_url")
+    @field_validator("sms_url", "payments_url")
     @classmethod
     def _is_gateway(cls, url: str | None) -> str | None:
         if url is None:
@@ -171,7 +185,7 @@ class Settings(BaseSettings):
             raise ValueError("must be https, unless it is a loopback address")
         return url
 
-    @field_validator("sms_secret", "smtp_bounce_secret")
+    @field_validator("sms_secret", "smtp_bounce_secret", "payments_secret")
     @classmethod
     def _is_long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
@@ -205,6 +219,8 @@ class Settings(BaseSettings):
             raise ValueError("smtp_username and smtp_password go together")
         if (self.sms_url is None) != (self.sms_secret is None):
             raise ValueError("sms_url and sms_secret go together")
+        if (self.payments_url is None) != (self.payments_secret is None):
+            raise ValueError("payments_url and payments_secret go together")
         return self
 
     @classmethod

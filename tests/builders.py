@@ -17,6 +17,7 @@ import msgspec
 from fhir_portal.access.context import AuthContext
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import SECTION_SYSTEM, section_displays
 from fhir_portal.fhir.errors import FhirError
@@ -72,7 +73,12 @@ class Ids:
 
 
 def a_portal(
-    store: PortalStore, clock: Callable[[], float], *, ids: Ids | None = None, base: str = BASE
+    store: PortalStore,
+    clock: Callable[[], float],
+    *,
+    ids: Ids | None = None,
+    base: str = BASE,
+    payments: PaymentProvider | None = None,
 ) -> Portal:
     return Portal.over(
         store,
@@ -82,6 +88,7 @@ def a_portal(
         aliases=("http://localhost:8000/fhir",),
         derive=functools.partial(derive, b"0123456789abcdef" * 2),
         new_id=ids or Ids(),
+        payments=payments,
     )
 
 
@@ -181,6 +188,18 @@ def an_appointment(own_id: str | None = None, *, of: Sequence[str] = ("ada",), *
         "participant": actors,
     }
     return resource("Appointment", own_id, **given | more)
+
+
+def an_invoice(
+    own_id: str | None = None, *, of: str = "ada", total: Any = 120, **more: Any
+) -> Json:
+    """A bill that waits for its money; ``total`` in dollars."""
+    given: Json = {
+        "status": "issued",
+        "subject": reference(f"Patient/{of}"),
+        "totalGross": {"value": total, "currency": "USD"},
+    }
+    return resource("Invoice", own_id, **given | more)
 
 
 def a_document(

@@ -29,7 +29,7 @@ from fhir_portal.app import (
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify import jobs, outbox
-from fhir_portal.notify.outbox import CHANNELS, OutboxMessage
+from fhir_portal.notify.outbox import CHANNELS, PRIORITIES, OutboxMessage
 from fhir_portal.records import DROPPED_AT_ONCE, drop_expired
 from fhir_portal.settings import InvalidSettings, load
 
@@ -124,7 +124,7 @@ async def test_what_waits_in_the_outbox_is_sent_while_the_server_runs(tmp_path: 
     pauses = Pauses()
     async with opened(tmp_path, pauses) as application:
         await application.store.transact(told_somebody)
-        await pauses.round(DELIVERY_SECONDS, tasks=len(CHANNELS))
+        await pauses.round(DELIVERY_SECONDS, tasks=len(CHANNELS) * len(PRIORITIES))
         sent = application.settings.outbox_folder / "app.ended.1.key.json"
         assert json.loads(sent.read_text())["to"] == "mail:somebody@people.example"
         messages = await application.store.every(OutboxMessage)

@@ -22,6 +22,8 @@ class OperationRule:
     ``system`` says whether an EHR may call it in its practice, ``grant_writing`` that its client
     then needs the grant-writing permission: it gives access to somebody. ``shows`` says that the
     answer holds resources: staff see them only if their level lets them view, too.
+    ``section`` is the portal section in which patients, and proxies who see it, may call it;
+    ``None``: it is not for them. With ``acts`` a proxy must be allowed to act there.
     """
 
     target: str
@@ -30,6 +32,8 @@ class OperationRule:
     system: bool = True
     grant_writing: bool = False
     shows: bool = False
+    section: str | None = None
+    acts: bool = True
 
     @property
     def by_type(self) -> tuple[tuple[str, str], ...]:
@@ -48,6 +52,42 @@ _MERGING: Final = (
     ("r", "Patient"),
     *(("u", name) for name in ("Patient", "Person", "RelatedPerson", "Consent", "Task")),
 )
+
+_CHANGING: Final = (("r", "Appointment"), ("c", "Appointment"), ("u", "Appointment"))
+_ON_APPOINTMENTS: Final = OperationRule(
+    "Appointment", _CHANGING, staff="appointments", shows=True, section="appointments"
+)
+_APPOINTMENTS: Final = {
+    "find": OperationRule(
+        "Appointment",
+        (("r", "Appointment"), ("s", "Appointment")),
+        staff="appointments",
+        section="appointments",
+        acts=False,
+    ),
+    "hold": _ON_APPOINTMENTS,
+    "book": _ON_APPOINTMENTS,
+    "check-in": OperationRule(
+        "Appointment",
+        (("r", "Appointment"), ("u", "Appointment")),
+        staff="appointments",
+        shows=True,
+        section="appointments",
+    ),
+}
+
+_BILLS: Final = {
+    "amount-due": OperationRule(
+        "Invoice",
+        (("r", "Invoice"), ("r", "PaymentNotice")),
+        staff="billing",
+        section="billing",
+        acts=False,
+    ),
+    "pay": OperationRule(
+        "Invoice", (("r", "Invoice"), ("c", "PaymentNotice")), system=False, section="billing"
+    ),
+}
 
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
@@ -85,7 +125,24 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
         "Task", (("r", "Task"), ("u", "Task")), staff="proxies", system=False
     ),
     "cancel-recovery": OperationRule("Person", _ON_PERSON, staff="recover", system=False),
+    **_APPOINTMENTS,
+    **_BILLS,
 }
+
+
+def person_letters(resource_type: str) -> str:
+    """Return the letters on a type that operations for patients need (``cruds`` order).
+
+    What of them no plain interaction is for can be granted under ``patient/`` for that alone.
+    """
+    found = {
+        letter
+        for rule in OPERATIONS.values()
+        if rule.section is not None
+        for letter, name in rule.letters
+        if name == resource_type
+    }
+    return "".join(letter for letter in "cruds" if letter in found)
 
 
 def staff_letters(resource_type: str) -> str:

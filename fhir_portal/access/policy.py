@@ -109,7 +109,15 @@ def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
         if rule.staff is None:
             return "this operation is not for a practice's staff"
         return "" if auth.may(rule.staff) else f"this access level does not hold '{rule.staff}'"
-    return "this operation is for a practice"
+    if rule.section is None or auth.record is None:
+        return "this operation is for a practice"
+    if auth.is_self:
+        return ""
+    if rule.section not in (auth.record.sections or ()):
+        return f"the grant does not show this person '{rule.section}'"
+    if rule.acts and rule.section not in auth.record.act:
+        return f"the grant does not let this person act in '{rule.section}'"
+    return ""
 
 
 def _within(auth: AuthContext, letter: str, resource_type: str) -> Permit | Deny:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
-from fhir_portal.access.operations import staff_letters
+from fhir_portal.access.operations import person_letters, staff_letters
 from fhir_portal.access.owners import DIRECTORY, OF_STAFF, OWNERS
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import sections_of, types_in
@@ -111,7 +111,7 @@ class WriteTableScopes:
         if of_staff:
             return _of_staff(resource_type)
         rule = PERSON_WRITES.get(resource_type)
-        letters = "rs" + (rule.letters if rule else "")
+        letters = "rs" + (rule.letters if rule else "") + person_letters(resource_type)
         if record is not None and not record.is_own:
             if resource_type not in _OF_ANY_SECTION | types_in(record.sections):
                 return ""

@@ -5,7 +5,8 @@ Each setting has a name, as an operator types it, and a check; `changed` is the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, Literal, get_args
 
 import msgspec
@@ -16,12 +17,17 @@ from fhir_portal.records import Record, RecordReader
 
 Beginner = Literal["staff", "ehr", "patient"]
 Way = Literal["link", "mail", "username", "portal-id"]
+Booking = Literal["view", "request", "book"]
+"""What patients may do about a service: see their appointments, ask for one, book one."""
 Assurance = Literal["level2", "level3", "level4"]
 """The levels of `fhir_portal.accounts.assurance` that can open anything."""
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
+BOOKINGS: Final[tuple[Booking, ...]] = get_args(Booking)
+_CODE: Final = re.compile(r"[^\s,=|]{1,64}")
+_MOST: Final = 100
 
 
 class UnknownPolicy(Exception):
@@ -38,16 +44,27 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     long they last by channel, where not 72 hours. ``invited_by`` are who may begin. The event rules
     are off until a practice wants them: ``invite_on_booking`` (an appointment is booked for a
     patient without an account) and ``invite_on_mail_address`` (one is given for them).
-    ``invitations_an_hour`` bounds what a mistake or a stolen token can send. ``self_registration``
+    ``invitations_an_hour`` bounds what a mistake or a stolen token can send; a fifth of it is for
+    staff alone (`invitations_by`), so that no EHR and no rule keeps the desk from inviting.
+    ``messages_a_minute`` is how fast what comes by the thousand goes out. ``self_registration``
     are the ways in which somebody may begin without an invitation by link; ``assurance`` is the
     least ``Person.link.assurance`` (FHIR R4 §8.4) that opens a person's own record,
     ``assurance_for_others`` one that they look after. ``proxy_confirmation`` says whether a record
     opens for somebody whom staff invited to act for the patient only once another member of staff
     confirmed who they are. ``adult_age`` ends what
     guardians are given. ``country`` (ISO 3166-1 alpha-2) is that of numbers without a country code.
+    ``book_twice`` lets the practice's EHR store appointments for time that is taken; the portal
+    itself never books so. ``booking`` is what patients may do about appointments, of some services
+    what ``booking_services`` says by the code of their type. ``hold_minutes`` is how long a time is
+    held for somebody; they book from ``notice_hours`` to ``ahead_days`` from now on, and move or
+    cancel until ``cancel_hours`` before. ``check_in_before`` and ``check_in_after`` are the minutes
+    around the start in which they may say that they are here; ``reminder_hours`` when before the
+    start they are reminded. ``reply_hours`` is by when the practice answers a request. What is the
+    purpose of ``private_services`` is not shown on pages, nor put in calendars.
     """
 
     kind: ClassVar[str] = "practice-policy"
+    is_counted: ClassVar[bool] = True
 
     portal: bool = True
     invite_channels: tuple[Channel, ...] = CHANNELS
@@ -56,12 +73,30 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     invite_on_booking: bool = False
     invite_on_mail_address: bool = False
     invitations_an_hour: int = 500
+    messages_a_minute: int = 120
     self_registration: tuple[Way, ...] = WAYS
     assurance: Assurance = "level2"
     assurance_for_others: Assurance = "level2"
     proxy_confirmation: bool = True
     adult_age: int = 18
     country: str = ""
+    book_twice: bool = False
+    booking: Booking = "request"
+    booking_services: dict[str, Booking] = msgspec.field(default_factory=dict)
+    hold_minutes: int = 10
+    notice_hours: int = 2
+    ahead_days: int = 180
+    cancel_hours: int = 24
+    check_in_before: int = 60
+    check_in_after: int = 30
+    reminder_hours: tuple[int, ...] = (48,)
+    reply_hours: int = 48
+    private_services: tuple[str, ...] = ()
+
+    def booking_of(self, services: Iterable[str]) -> Booking:
+        """Return what patients may do about something of these services: the least of them."""
+        found = [self.booking_services.get(one, self.booking) for one in services]
+        return min(found or [self.booking], key=BOOKINGS.index)
 
     def lets_begin(self, way: Way) -> bool:
         """Whether somebody may begin an account this way, without a link."""
@@ -70,6 +105,11 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     def lets_invite(self, beginner: Beginner) -> bool:
         """Whether invitations may come from here: of nobody while the portal is off."""
         return self.portal and beginner in self.invited_by
+
+    def invitations_by(self, beginner: Beginner) -> int:
+        """Return how many invitations of an hour there may be when one more comes from here."""
+        all_of_them = self.invitations_an_hour
+        return all_of_them if beginner == "staff" else all_of_them - all_of_them // 5
 
     def lifetime(self, channel: Channel) -> float:
         """Return how long an invitation lasts that goes out this way, in seconds."""
@@ -103,6 +143,8 @@ def shown(policy: PracticePolicy) -> dict[str, Any]:
     found = {name.replace("_", "-"): value for name, value in tree.items()}
     for name in ("key", "expires", "lifetime-hours"):
         found.pop(name, None)
+    found["booking-services"] = [f"{one}={way}" for one, way in policy.booking_services.items()]
+    found["reminder-hours"] = [str(one) for one in policy.reminder_hours]
     for channel in CHANNELS:
         found[f"lifetime-hours-{channel}"] = round(policy.lifetime(channel) / HOUR)
     return found
@@ -156,6 +198,38 @@ def _assurance(member: str) -> Setting:
     return change
 
 
+def _booking(policy: PracticePolicy, text: str) -> PracticePolicy:
+    if text not in BOOKINGS:
+        raise ValueError(f"one of {', '.join(BOOKINGS)}")
+    return msgspec.structs.replace(policy, booking=text)
+
+
+def _booking_services(policy: PracticePolicy, text: str) -> PracticePolicy:
+    found: dict[str, str] = {}
+    for one in filter(None, map(str.strip, text.split(","))):
+        code, _, mode = one.partition("=")
+        if _CODE.fullmatch(code) is None or mode not in BOOKINGS:
+            raise ValueError(f"CODE={'|'.join(BOOKINGS)}, with commas")
+        found[code] = mode
+    if len(found) > _MOST:
+        raise ValueError(f"{_MOST} services at most")
+    return msgspec.structs.replace(policy, booking_services=found)
+
+
+def _private_services(policy: PracticePolicy, text: str) -> PracticePolicy:
+    found = tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    if len(found) > _MOST or not all(map(_CODE.fullmatch, found)):
+        raise ValueError(f"codes of services, with commas; {_MOST} at most")
+    return msgspec.structs.replace(policy, private_services=found)
+
+
+def _reminder_hours(policy: PracticePolicy, text: str) -> PracticePolicy:
+    found = {_whole(one, 1, 720) for one in filter(None, map(str.strip, text.split(",")))}
+    if len(found) > 5:  # noqa: PLR2004
+        raise ValueError("five reminders at most")
+    return msgspec.structs.replace(policy, reminder_hours=tuple(sorted(found, reverse=True)))
+
+
 def _country(policy: PracticePolicy, text: str) -> PracticePolicy:
     if text and text not in phonenumbers.SUPPORTED_REGIONS:
         raise ValueError("two capital letters such as US, or nothing")
@@ -176,11 +250,24 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "invite-on-booking": _switch("invite_on_booking"),
     "invite-on-mail-address": _switch("invite_on_mail_address"),
     "invitations-an-hour": _number("invitations_an_hour", 1, 100_000),
+    "messages-a-minute": _number("messages_a_minute", 1, 6_000),
     "self-registration": _some_of("self_registration", WAYS),
     "assurance": _assurance("assurance"),
     "assurance-for-others": _assurance("assurance_for_others"),
     "proxy-confirmation": _switch("proxy_confirmation"),
     "adult-age": _number("adult_age", 14, 25),
     "country": _country,
+    "book-twice": _switch("book_twice"),
+    "booking": _booking,
+    "booking-services": _booking_services,
+    "hold-minutes": _number("hold_minutes", 1, 60),
+    "notice-hours": _number("notice_hours", 0, 720),
+    "ahead-days": _number("ahead_days", 1, 730),
+    "cancel-hours": _number("cancel_hours", 0, 720),
+    "check-in-before": _number("check_in_before", 5, 720),
+    "check-in-after": _number("check_in_after", 0, 720),
+    "reminder-hours": _reminder_hours,
+    "reply-hours": _number("reply_hours", 1, 720),
+    "private-services": _private_services,
 }
 """What can be set, and how the text of an operator is read."""

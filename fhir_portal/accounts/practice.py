@@ -22,6 +22,7 @@ class Practice(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "practice"
+    is_counted: ClassVar[bool] = True
 
     name: str
     zone: str = "UTC"

@@ -33,7 +33,7 @@ def demo_command(
     anything else is left alone.
     """
     try:
-        settings = load(host=host, port=port, demo_outbox=True)
+        settings = load(host=host, port=port, demo_outbox=True, demo_payments=True)
         if serve:
             _require_free(settings)
         placed = asyncio.run(place_demo(settings, reset=reset))

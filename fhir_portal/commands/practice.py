@@ -12,9 +12,7 @@ import msgspec
 import typer
 
 from fhir_portal.access.visibility import SHARED
-from fhir_portal.accounts.account import AccountPerson
 from fhir_portal.accounts.contacts import InvalidContact, telephone_number
-from fhir_portal.accounts.invitation import Invitation
 from fhir_portal.accounts.policy import (
     PracticePolicy,
     UnknownPolicy,
@@ -22,11 +20,12 @@ from fhir_portal.accounts.policy import (
     policy_of,
     shown,
 )
+from fhir_portal.accounts.portal_switch import concerned
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.practice_contact import PracticeContact
 from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.commands.store import Refused, known_practices, print_found, run_in_store
-from fhir_portal.records import DuplicateRecord, RecordReader, RecordTransaction
+from fhir_portal.records import DuplicateRecord, RecordTransaction
 from fhir_portal.resources.practice_directory import (
     NotInDirectory,
     contact_in_directory,
@@ -213,7 +212,8 @@ def portal(
     async def work(store: PortalStore) -> dict[str, Any]:
         await known_practices(store, [key])
         before = await policy_of(store, key)
-        effect = await _concerned(store, key, now=time.time())
+        whom = await concerned(store, key, now=time.time())
+        effect = {"accounts": whom.accounts, "invitations": whom.invitations}
         wanted = before.portal if on is None else on
         found = {"practice": key, "portal": _switch(before.portal), **effect}
         if wanted == before.portal:
@@ -260,20 +260,6 @@ def publish(key: Key, *, dry_run: DryRun = False, as_json: AsJson = False) -> No
         return
     for line in _public_lines(found):
         typer.echo(line)
-
-
-async def _concerned(reader: RecordReader, practice: str, *, now: float) -> dict[str, int]:
-    """How many accounts know a practice, and how many invitations of it are on their way."""
-    accounts, after, start = set[str](), f"{practice}/", f"{practice}/"
-    while page := await reader.every(AccountPerson, after=after):
-        here = [one for one in page if one.key.startswith(start)]
-        accounts |= {one.account for one in here}
-        after = page[-1].key
-        if len(here) < len(page):
-            break
-    invitations = await reader.find(Invitation, "practice", practice, limit=100_000)
-    live = [one for one in invitations if one.is_usable(now)]
-    return {"accounts": len(accounts), "invitations": len(live)}
 
 
 def _switch(on: bool) -> str:  # noqa: FBT001 - what is said of it

@@ -60,7 +60,15 @@ TEENAGERS_MOTHER_SEES: Final = (
 )
 LEVELS: Final[Mapping[str, Mapping[str, tuple[Permission, ...]]]] = {
     MARROWBROOK.key: {
-        "front desk": ("view", "invite", "proxies", "forms", "messages", "documents"),
+        "front desk": (
+            "view",
+            "invite",
+            "proxies",
+            "appointments",
+            "forms",
+            "messages",
+            "documents",
+        ),
         "nurse": ("view", "forms", "messages", "documents", "recover"),
         "billing": ("view", "billing"),
         "administrator": PERMISSIONS,

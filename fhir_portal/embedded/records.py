@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fhir_portal.records import DuplicateRecord, Record
+from fhir_portal.records import DuplicateRecord, Record, count_change
 
 R = TypeVar("R", bound=Record)
 
@@ -63,6 +63,7 @@ class RecordChanges(Records):
         except sqlite3.IntegrityError:
             raise DuplicateRecord(record.kind) from None
         self._index(record)
+        await count_change(self, type(record))
 
     async def put(self, record: Record) -> None:
         self._connection.execute(
@@ -71,6 +72,7 @@ class RecordChanges(Records):
         )
         self._unindex(record, record.key)
         self._index(record)
+        await count_change(self, type(record))
 
     async def replace(self, old: R, new: R) -> bool:
         if (old.kind, old.key) != (new.kind, new.key):
@@ -86,6 +88,8 @@ class RecordChanges(Records):
             "DELETE FROM record WHERE kind = ? AND key = ?", (kind.kind, key)
         ).rowcount
         self._unindex(kind, key)
+        if gone:
+            await count_change(self, kind)
         return gone > 0
 
     async def drop_expired(self, now: float, *, limit: int = 1000) -> int:

@@ -17,7 +17,7 @@ from fhir_portal.mongo.changes import Changes
 from fhir_portal.mongo.driver import Document
 from fhir_portal.mongo.reading import Reading
 from fhir_portal.mongo.schema import RECORD
-from fhir_portal.records import DuplicateRecord, Record
+from fhir_portal.records import DuplicateRecord, Record, count_change
 
 R = TypeVar("R", bound=Record)
 
@@ -89,9 +89,11 @@ class RecordChanges(Records):
         if await self.get(type(record), record.key) is not None:
             raise DuplicateRecord(record.kind)
         self._record_changes.insert(RECORD, _document(record), lambda: DuplicateRecord(record.kind))
+        await count_change(self, type(record))
 
     async def put(self, record: Record) -> None:
         self._record_changes.replace(RECORD, _document(record))
+        await count_change(self, type(record))
 
     async def replace(self, old: R, new: R) -> bool:
         if (old.kind, old.key) != (new.kind, new.key):
@@ -106,6 +108,7 @@ class RecordChanges(Records):
         if await self.get(kind, key) is None:
             return False
         self._record_changes.delete(RECORD, _id(kind, key))
+        await count_change(self, kind)
         return True
 
     async def drop_expired(self, now: float, *, limit: int = 1000) -> int:

@@ -52,6 +52,7 @@ _GREEDY_SECONDS: Final = 0.2
 Who loses a turn tries again some milliseconds later; who had it would take it again at once.
 """
 _YIELD_SECONDS: Final = 0.2
+_SPEAKS_AGAIN_SECONDS: Final = 1.0
 _SETTLE_SECONDS: Final = 10.0
 """How long a server that stops waits for the transaction under way."""
 
@@ -89,6 +90,24 @@ async def prepare(driver: Driver) -> None:
         if not found:
             turn = {"_id": "turn", "count": 0, "instant": 0, "holder": None, "recent": []}
             await driver.write(TURN, [Insert(turn)])
+
+
+class _Waiting:
+    """The pauses of one that tries again; if they grow long the others are told that it waits."""
+
+    def __init__(self, driver: Driver, process: str) -> None:
+        self._driver = driver
+        self._process = process
+        self._pause = _PAUSE_SECONDS
+        self._speaks = time.monotonic() + _GREEDY_SECONDS / 2
+
+    async def pause(self) -> None:
+        if time.monotonic() > self._speaks:
+            self._speaks = time.monotonic() + _SPEAKS_AGAIN_SECONDS
+            with contextlib.suppress(Unavailable, DriverError):
+                await self._driver.write(TURN, [Replace({"_id": "waiting", "who": self._process})])
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
 
 class _Turns(ABC):
@@ -136,8 +155,7 @@ class _Turns(ABC):
 
     async def _tried(self, work: Callable[[Changes], Awaitable[T]]) -> T:
         deadline = time.monotonic() + WAIT_SECONDS
-        said = time.monotonic()
-        pause = _PAUSE_SECONDS
+        waiting = _Waiting(self.driver, self._process)
         while True:
             began = time.monotonic()
             try:
@@ -146,18 +164,10 @@ class _Turns(ABC):
                 if time.monotonic() > deadline:
                     lost = isinstance(error, Transient)
                     raise Unavailable(_BUSY if lost else _NOTHING_CHANGED) from error
-                if time.monotonic() - said > _GREEDY_SECONDS / 2:
-                    said = time.monotonic() + 1
-                    await self._say_that_one_waits()
             else:
                 self._held += time.monotonic() - began
                 return result
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    async def _say_that_one_waits(self) -> None:
-        with contextlib.suppress(Unavailable, DriverError):
-            await self.driver.write(TURN, [Replace({"_id": "waiting", "who": self._process})])
+            await waiting.pause()
 
     async def _let_others_go_first(self) -> None:
         """Pause if another process waits and this one has had the turn for some time."""
@@ -320,7 +330,7 @@ class LeaseTurns(_Turns):
 
     async def _take(self, name: str) -> Document:
         deadline = time.monotonic() + WAIT_SECONDS + self.abandoned_after
-        pause = _PAUSE_SECONDS
+        waiting = _Waiting(self.driver, self._process)
         while True:
             try:
                 turn = await self._try_to_take(name)
@@ -334,8 +344,7 @@ class LeaseTurns(_Turns):
                 return turn
             if time.monotonic() > deadline:
                 raise Unavailable(_BUSY)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            await waiting.pause()
 
     async def _try_to_take(self, name: str) -> Document | None:
         take: Document = {"$set": {"holder": name}, "$inc": {"count": 1}}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from fhir_portal.access.relation import IdentityReader
 from fhir_portal.notify.content import Content
 from fhir_portal.notify.letterhead import letterhead_of
 from fhir_portal.notify.outbox import OutboxMessage, Superseded, UndeliverableMessage
 from fhir_portal.notify.words import Letter, UnfitValue, UnknownTemplate, render, words_of
+
+_NO_CODE: Final = {"code": "0000 0000"}
 
 Compose = Callable[[OutboxMessage], Awaitable[Letter]]
 """Raises `UndeliverableMessage`, `Superseded`."""
@@ -26,6 +29,8 @@ class Composer:
     async def __call__(self, message: OutboxMessage) -> Letter:
         """Return the letter of a message. It is the same at every attempt to send it.
 
+        That of nobody's message has a code that is none: it is for the time that it takes.
+
         Raises `UndeliverableMessage` where there are no words for it or nothing to put into them,
         and `Superseded` where what it was for is over.
         """
@@ -37,6 +42,8 @@ class Composer:
         fields: dict[str, str] = {}
         if message.link_for is not None:
             made = await self.content(self.reader, message.link_for, message.link_attempt)
+            if message.is_for_nobody:
+                made = _NO_CODE
             if made is None:
                 raise Superseded("what it was for is over")
             fields.update(made)

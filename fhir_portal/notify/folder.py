@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
@@ -27,9 +28,10 @@ class FolderDelivery:
         self._compose = compose
 
     async def __call__(self, message: OutboxMessage) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all; that of nobody's message does not stay."""
         letter = await self._compose(message)
-        self._write(
+        await asyncio.to_thread(  # what waits for a disk holds up nobody else
+            self._write,
             message.key,
             {
                 "key": message.key,
@@ -42,9 +44,10 @@ class FolderDelivery:
                 "link": letter.link,
                 "code": letter.code,
             },
+            is_for_nobody=message.is_for_nobody,
         )
 
-    def _write(self, key: str, content: Mapping[str, Any]) -> None:
+    def _write(self, key: str, content: Mapping[str, Any], *, is_for_nobody: bool) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(dir=self._folder, prefix=".")  # mode 0600
         try:
@@ -53,7 +56,10 @@ class FolderDelivery:
                 file.write("\n")
                 file.flush()
                 os.fsync(file.fileno())
-            Path(draft).replace(self._folder / f"{key}{_ENDING}")
+            if is_for_nobody:
+                Path(draft).unlink()
+            else:
+                Path(draft).replace(self._folder / f"{key}{_ENDING}")
         except BaseException:
             Path(draft).unlink(missing_ok=True)
             raise

@@ -1,5 +1,7 @@
 """Jobs: expiry, reminders, reindex, exports, age steps, on any number of workers.
 
+Each kind has its own turns, and a worker takes one of each in turn: ten thousand of one kind keep
+another waiting for one job, not for all of them.
 Each kind of job has a name; its function gets the `Lease`, so that its changes can carry the
 fencing number: `fhir_portal.notify.lease.finish_in` ends a job in the transaction of its work.
 """
@@ -26,6 +28,16 @@ class Job(Leased, frozen=True, kw_only=True):
 
     name: str
     arguments: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def queue(self) -> str:
+        """Each kind of job is one."""
+        return queue_of(self.name)
+
+
+def queue_of(name: str) -> str:
+    """The queue of the jobs of a name."""
+    return f"{Job.kind}.{name}"
 
 
 Work = Callable[[Lease[Job]], Awaitable[None]]
@@ -54,10 +66,12 @@ async def enqueue(
 
 
 async def claim(
-    store: RecordStore, worker: str, now: float, lease_seconds: float = LEASE_SECONDS
+    store: RecordStore, name: str, worker: str, now: float, lease_seconds: float = LEASE_SECONDS
 ) -> Lease[Job] | None:
-    """Take the job that has been due longest."""
-    return await lease.claim(store, Job, worker=worker, now=now, lease_seconds=lease_seconds)
+    """Take the job of a name that has been due longest."""
+    return await lease.claim(
+        store, Job, worker=worker, now=now, lease_seconds=lease_seconds, queue=queue_of(name)
+    )
 
 
 async def work_off(
@@ -67,26 +81,42 @@ async def work_off(
     worker: str,
     clock: Callable[[], float],
 ) -> int:
-    """Do what is due, one after the other; returns how many jobs were done.
+    """Do what is due, one after the other and of each name in turn; returns how many were done.
 
-    A job may have ended itself (`finish_in`). One whose name is not known here is put back for
-    a worker that knows it.
+    A job may have ended itself (`finish_in`), or put itself off (`put_off_in`). One whose name is
+    not known here waits for a worker that knows it.
     """
+    # An earlier release had one queue for all: this moves what it left to the queues of its names.
+    await lease.claim(
+        store, Job, worker=worker, now=clock(), lease_seconds=LEASE_SECONDS, queue=Job.kind
+    )
     done = 0
-    while (held := await claim(store, worker, clock())) is not None:
-        try:
-            await functions[held.work.name](held)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job must not be lost
-            await _failed(store, held, error, clock())
-            continue
-        try:
-            await finish(store, held, now=clock())
-        except StaleLease:
-            job = await store.get(Job, held.work.key)
-            if job is None or job.fence != held.fence:
-                continue  # it took longer than the lease: somebody else is at it, or was
-        done += 1
+    is_idle = False
+    while not is_idle:
+        is_idle = True
+        for name, function in list(functions.items()):
+            held = await claim(store, name, worker, clock())
+            if held is not None:
+                is_idle = False
+                done += await _do(store, function, held, clock)
     return done
+
+
+async def _do(
+    store: RecordStore, function: Work, held: Lease[Job], clock: Callable[[], float]
+) -> bool:
+    try:
+        await function(held)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job must not be lost
+        await _failed(store, held, error, clock())
+        return False
+    try:
+        await finish(store, held, now=clock())
+    except StaleLease:
+        job = await store.get(Job, held.work.key)
+        # Done by itself, unless it was put off, or took longer than the lease and is another's.
+        return job is not None and job.fence == held.fence and job.state == "done"
+    return True
 
 
 async def _failed(store: RecordStore, held: Lease[Job], error: Exception, now: float) -> None:

@@ -125,8 +125,11 @@ async def claim(
             if turn is None:
                 return None
             work = await transaction.get(kind, turn.work)
-            if work is None or Turn.of(work) != turn:
+            own = Turn.of(work) if work is not None else None
+            if work is None or own != turn:
                 await transaction.delete(Turn, turn.key)  # of something that was removed
+                if own is not None and own.due == turn.due:
+                    await transaction.put(own)  # its queue has another name in this release
                 continue
             instead = None if put_off is None else await put_off(transaction, work)
             if instead is not None:
@@ -206,6 +209,13 @@ async def fail_in(
     work = await _held(transaction, lease)
     state: State = "waiting" if retry_at is not None else "failed"
     put = msgspec.structs.replace(work, due=retry_at, state=state, fault=fault)
+    await _put(transaction, work, put)
+
+
+async def put_off_in(transaction: RecordTransaction, lease: Lease[W], *, until: float) -> None:
+    """Put work back that may not be done yet: no attempt of its own. Raises `StaleLease`."""
+    work = await _held(transaction, lease)
+    put = msgspec.structs.replace(work, due=until, state="waiting", attempts=work.attempts - 1)
     await _put(transaction, work, put)
 
 

@@ -72,6 +72,8 @@ class MailDelivery:
         letter = await self.compose(message)  # first: what is over needs no address
         address = address_of(message)
         mail = mail_of(message, letter, address, self.server)
+        if message.is_for_nobody:
+            return
         async with asyncio.timeout(self.seconds):
             await self._send(mail, address)
 

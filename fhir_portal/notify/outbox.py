@@ -4,9 +4,11 @@ Delivery is at least once; the idempotency key lets whoever receives it see a re
 message holds no secret and nothing about anybody's health: links and codes are made from what
 ``link_for`` names when the message is sent, the words from its template (DESIGN: side effects).
 
-Each channel has its own turns, so that whoever is slow to take a webhook keeps no mail waiting. An
-address that does not answer is left alone for a growing time, and with it all that waits for it:
-the address and not its host, which may serve others, who must not suffer for one of them.
+Each channel has its own turns, so that whoever is slow to take a webhook keeps no mail waiting. So
+has, on each channel, what may come by the thousand and nobody sits waiting for: the messages of a
+`Stream` go out at a rate, and a code or a link to get back in waits for none of them. An address
+that does not answer is left alone for a growing time, and with it all that waits for it: the
+address and not its host, which may serve others, who must not suffer for one of them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, Protocol, get_args
 
 import msgspec
@@ -25,14 +28,24 @@ from fhir_portal.records import Record, RecordStore, RecordTransaction
 
 Channel = Literal["mail", "sms", "webhook"]
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
+Priority = Literal["urgent", "routine"]
+"""FHIR R4 request-priority: ``routine`` is what belongs to a stream, ``urgent`` all else."""
+PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
 
 ATTEMPTS: Final = 10
 """After so many a message is given up, and staff see why."""
 LEASE_SECONDS: Final = 60.0
 AT_ONCE: Final[Mapping[Channel, int]] = {"mail": 4, "sms": 4, "webhook": 8}
-"""How many messages of a channel one process hands over at a time."""
+"""How many messages of a channel and a priority one process hands over at a time."""
+AT_ONCE_OF_A_STREAM: Final = 10.0
+"""So many seconds' worth of a stream's rate may go out together, when it was silent before."""
 PUT_OFF_SECONDS: Final = 86_400.0
 """A message that waits for its address and is older than this is given up."""
+NOBODY: Final = "nobody:"
+"""The ``to`` of a message that looks like any other and takes the same work, but is not sent.
+
+It keeps those who ask for it from learning whether there is anybody.
+"""
 _SOON: Final = 1.0
 LONGEST_KEY: Final = 150
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
@@ -43,6 +56,7 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
 
     ``to`` is an address; ``template`` names the words, ``values`` fills them. ``link_for`` names
     what a link or code is derived from at each sending (a Task), ``link_attempt`` which one.
+    ``stream`` names the one it belongs to, if any.
     """
 
     kind: ClassVar[str] = "outbox-message"
@@ -54,16 +68,22 @@ class OutboxMessage(Leased, frozen=True, kw_only=True):
     values: dict[str, str] = msgspec.field(default_factory=dict)
     link_for: str | None = None
     link_attempt: int = 0
+    stream: str = ""
 
     @property
     def queue(self) -> str:
-        """Each channel is one."""
-        return queue_of(self.channel)
+        """Each channel has one for each priority."""
+        return queue_of(self.channel, "routine" if self.stream else "urgent")
 
     @property
     def mail_id(self) -> str | None:
         """The local part of a mail's ``Message-ID``: of its key, and telling nothing of it."""
         return mail_id_of(self.key) if self.channel == "mail" else None
+
+    @property
+    def is_for_nobody(self) -> bool:
+        """Whether it is made ready like any other, and then not sent."""
+        return self.to == NOBODY
 
     @property
     def pauses(self) -> bool:
@@ -76,9 +96,29 @@ def mail_id_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def queue_of(channel: Channel) -> str:
-    """The queue of a channel's messages."""
-    return f"{OutboxMessage.kind}.{channel}"
+def queue_of(channel: Channel, priority: Priority = "urgent") -> str:
+    """The queue of a channel's messages of a priority."""
+    queue = f"{OutboxMessage.kind}.{channel}"
+    return queue if priority == "urgent" else f"{queue}.{priority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Messages of one kind, of one practice, on one channel: so many ``a_minute`` at most."""
+
+    name: str
+    a_minute: int
+
+
+class StreamTime(Record, frozen=True, kw_only=True):
+    """When a stream has sent all it has, at its rate: ``key`` is ``<channel>/<practice>/<name>``.
+
+    The theoretical arrival time of the generic cell rate algorithm (ITU-T I.371, annex A).
+    """
+
+    kind: ClassVar[str] = "outbox-stream"
+
+    until: float
 
 
 class Pause(Record, frozen=True, kw_only=True):
@@ -158,15 +198,21 @@ async def enqueue(
     link_for: str | None = None,
     link_attempt: int = 0,
     due: float | None = None,
+    stream: Stream | None = None,
 ) -> bool:
     """Write a message in the caller's transaction; false when its key was used already.
 
     ``key`` says what happened, not when it was noticed, so that noticing twice sends once: 1 to
-    150 of ``A-Z a-z 0-9 . _ -``. Raises `ValueError` for another one.
+    150 of ``A-Z a-z 0-9 . _ -``. Raises `ValueError` for another one. With ``stream`` it is due
+    when the rate of that allows, unless ``due`` says when.
     """
     if not _KEY.fullmatch(key):
         message = "an idempotency key has 1 to 150 of A-Z a-z 0-9 . _ -"
         raise ValueError(message)
+    if await transaction.get(OutboxMessage, key) is not None:
+        return False
+    if stream is not None and due is None:
+        due = await _turn_in(transaction, stream, f"{channel}/{practice}/{stream.name}", now)
     return await lease.enqueue(
         transaction,
         OutboxMessage(
@@ -180,8 +226,18 @@ async def enqueue(
             values=dict(values or {}),
             link_for=link_for,
             link_attempt=link_attempt,
+            stream=stream.name if stream is not None else "",
         ),
     )
+
+
+async def _turn_in(transaction: RecordTransaction, stream: Stream, key: str, now: float) -> float:
+    """Return when the next message of a stream is due."""
+    before = await transaction.get(StreamTime, key)
+    begins = max(now, before.until if before is not None else now)
+    until = begins + 60.0 / stream.a_minute
+    await transaction.put(StreamTime(key=key, until=until, expires=until + PUT_OFF_SECONDS))
+    return max(now, begins - AT_ONCE_OF_A_STREAM)
 
 
 async def claim(
@@ -190,8 +246,9 @@ async def claim(
     worker: str,
     now: float,
     lease_seconds: float = LEASE_SECONDS,
+    priority: Priority = "urgent",
 ) -> Lease[OutboxMessage] | None:
-    """Take the message of a channel that is due longest and whose address is not left alone."""
+    """Take the message of a queue that is due longest and whose address is not left alone."""
 
     async def put_off(
         transaction: RecordTransaction, message: OutboxMessage
@@ -218,7 +275,7 @@ async def claim(
         worker=worker,
         now=now,
         lease_seconds=lease_seconds,
-        queue=queue_of(channel),
+        queue=queue_of(channel, priority),
         put_off=put_off,
     )
 
@@ -263,6 +320,7 @@ async def deliver_channel(
     recipients: Recipients | None = None,
     given_up: GivenUp | None = None,
     arrived: Arrived | None = None,
+    priorities: Sequence[Priority] = PRIORITIES,
 ) -> int:
     """Deliver what is due on a channel, `AT_ONCE` of it at a time; returns how many arrived.
 
@@ -271,9 +329,9 @@ async def deliver_channel(
     ``arrived`` in the one that says that it was handed over.
     """
 
-    async def one_after_the_other() -> int:
+    async def one_after_the_other(priority: Priority) -> int:
         count = 0
-        while (held := await claim(store, channel, worker, clock())) is not None:
+        while (held := await claim(store, channel, worker, clock(), priority=priority)) is not None:
             if recipients is not None and recipients.are_meant_by(held.work.to):
                 await _address(store, held, recipients, given_up, clock())
             else:
@@ -281,7 +339,11 @@ async def deliver_channel(
         return count
 
     async with asyncio.TaskGroup() as tasks:
-        going = [tasks.create_task(one_after_the_other()) for _ in range(AT_ONCE[channel])]
+        going = [
+            tasks.create_task(one_after_the_other(priority))
+            for priority in priorities
+            for _ in range(AT_ONCE[channel])
+        ]
     return sum(one.result() for one in going)
 
 

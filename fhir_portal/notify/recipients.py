@@ -13,7 +13,7 @@ come: a notice goes to the contacts of then.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,10 +42,13 @@ from fhir_portal.notify.outbox import (
 from fhir_portal.notify.words import UnknownTemplate, built_in
 from fhir_portal.search.registry import parameters_for
 
-NOBODY: Final = "nobody:"
 ACCOUNT: Final = "account:"
 RECORD: Final = "record:"
 _MOST_PERSONS: Final = 20
+_NOBODYS: Final[Mapping[Channel, str]] = {
+    "mail": "nobody@example.org",
+    "sms": "+12025550100",
+}
 _NOTICE: Final = "security-"
 
 
@@ -70,6 +73,8 @@ def address_of(message: OutboxMessage) -> str:
     Raises `UndeliverableMessage` where it is none: an address is looked at once more before it
     gets near a header.
     """
+    if message.is_for_nobody:
+        return _NOBODYS[message.channel]
     value = message.to.removeprefix(f"{message.channel}:")
     try:
         return mail_address(value) if message.channel == "mail" else telephone_number(value)
@@ -89,7 +94,7 @@ class AccountRecipients:
 
     def are_meant_by(self, to: str) -> bool:
         """Whether ``to`` stands for others."""
-        return to.startswith((ACCOUNT, RECORD, NOBODY))
+        return to.startswith((ACCOUNT, RECORD))
 
     async def of(self, transaction: Any, message: OutboxMessage) -> Sequence[OutboxMessage]:
         """Return a message for each contact that is to get it.
@@ -97,8 +102,6 @@ class AccountRecipients:
         ``transaction`` is one of a `fhir_portal.resources.store.PortalStore`. Raises
         `UndeliverableMessage` where nobody can be reached.
         """
-        if message.to.startswith(NOBODY):
-            return ()
         try:
             topic = built_in(message.template).topic
         except UnknownTemplate as error:

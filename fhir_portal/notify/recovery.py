@@ -1,7 +1,7 @@
 """What a recovery sends, as messages of the outbox: always as many, whether or not it is anybody's.
 
-A message for nobody is made of a challenge that does not exist, so that it is dropped where the
-code would be made (`fhir_portal.accounts.one_time_code.code_maker`).
+A message for nobody (`fhir_portal.notify.outbox.NOBODY`) is made ready like the others where those
+are sent, in the same time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from fhir_portal.records import RecordReader, RecordTransaction
 
 USERNAME_TEMPLATE: Final = "username-reminder"
 USERNAME_PREFIX: Final = "username/"
-NOBODY: Final = "mail:nobody@portal.invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class OutboxRecoveries:
             )
             for one in names_to
         ]
-        nobody = _Draft("", "mail", NOBODY, TEMPLATE, f"{LINK_PREFIX}nobody")
+        nobody = _Draft("", "mail", outbox.NOBODY, TEMPLATE, f"{LINK_PREFIX}nobody")
         drafts += [nobody] * (MESSAGES - len(drafts))
 
         async def enqueue(transaction: RecordTransaction) -> None:

@@ -79,6 +79,8 @@ class SmsDelivery:
             },
             extensions={"timeout": httpx.Timeout(self.seconds).as_dict()},
         )
+        if message.is_for_nobody:
+            return
         async with asyncio.timeout(self.seconds):
             # Streamed and left: nothing but the status of the answer is of use.
             answer = await self.http.send(request, stream=True, follow_redirects=False)

@@ -68,7 +68,7 @@ from fhir_portal.accounts.user_name import chosen_name
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
-from fhir_portal.notify.recipients import NOBODY, to_address
+from fhir_portal.notify.recipients import to_address
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.invitation_task import follow, progress
 from fhir_portal.operations.inviting import SENT_BY_US, expire_later, may_be_invited, send
@@ -358,7 +358,7 @@ class Activations:
                 key=f"one-time-code.{challenge.key}.1",
                 practice=key,
                 channel="mail",
-                to=to_address("mail", mail) if is_real or has_one else NOBODY,
+                to=to_address("mail", mail) if is_real or has_one else outbox.NOBODY,
                 template="account-exists" if has_one else "one-time-code",
                 now=now,
                 link_for=None if has_one else link_for(challenge),
@@ -826,7 +826,9 @@ class Activations:
             key=f"one-time-code.{challenge.key}.{challenge.attempt}",
             practice=practice,
             channel=challenge.medium,
-            to=NOBODY if challenge.for_nobody else to_address(challenge.medium, challenge.to),
+            to=outbox.NOBODY
+            if challenge.for_nobody
+            else to_address(challenge.medium, challenge.to),
             template="one-time-code",
             now=now,
             link_for=link_for(challenge),

@@ -28,6 +28,7 @@ from fhir_portal.operations.inviting import (
     may_be_invited,
     record_provenance,
     send,
+    stream_of,
     way_of,
 )
 from fhir_portal.operations.on_file import contacts_on_file
@@ -81,7 +82,7 @@ async def attempt_again(
         message = "this access level does not hold 'proxies': it invites patients alone"
         raise Forbidden(message)
     now = call.server.clock()
-    await count_attempt(transaction, policy, now=now)
+    await count_attempt(transaction, policy, author.beginner, now=now)
     if contact is None and before.is_named and channel in {None, before.channel}:
         contact = before.to
     key = ResourceKey.parse(before.persons[0])
@@ -117,7 +118,10 @@ async def attempt_again(
         message = f"this person has another invitation, {error.key.partition('/')[2]}"
         raise Conflict(message) from None
     rows = await follow(transaction, call.server, again)
-    await send(transaction, again, way, now=now, template="invitation-resent")
+    await send(
+        transaction, again, way, now=now, template="invitation-resent",
+        stream=stream_of(policy, author),
+    )  # fmt: skip
     await expire_later(transaction, again, now=now)
     if again.channel in HANDED_OVER:
         again = await hand_over(transaction, call.server, again)

@@ -33,7 +33,8 @@ def restricted() -> dict[str, Any]:
 class Author:
     """Who acts for a practice: a Reference to them, and one to the practice.
 
-    ``account`` is that of a member of staff, ``""`` of nobody.
+    ``account`` is that of a member of staff, ``""`` of nobody. ``is_rule`` says that
+    nobody does, but a rule of the practice's.
     """
 
     beginner: Beginner
@@ -41,6 +42,7 @@ class Author:
     who: dict[str, Any]
     practice: dict[str, Any]
     account: str = ""
+    is_rule: bool = False
 
     @classmethod
     def of(cls, auth: AuthContext, practice: Practice) -> Author:
@@ -55,7 +57,12 @@ class Author:
     def of_event(cls, practice: Practice) -> Author:
         """Return the practice itself, which follows a rule of its own."""
         organization = _organization(practice)
-        return cls("ehr", "", organization, organization)
+        return cls("ehr", "", organization, organization, is_rule=True)
+
+    @property
+    def kind(self) -> str:
+        """Return in a word who this is: ``staff``, ``ehr`` or ``rule``."""
+        return "rule" if self.is_rule else self.beginner
 
     @property
     def requester(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import NotFound
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
@@ -30,13 +31,14 @@ class Collaborators:
 
     ``base`` is the address of the site, without a slash at its end; ``derive`` makes a key of the
     server's secret for a purpose; ``random`` gives that many unpredictable bytes; ``lifetimes`` are
-    those of tokens.
+    those of tokens; ``payments`` takes payments, where a provider is set up.
     """
 
     base: str
     derive: Callable[..., bytes]
     random: Callable[[int], bytes]
     lifetimes: Lifetimes = Lifetimes()  # noqa: RUF009 - frozen
+    payments: PaymentProvider | None = None
 
 
 @dataclass(frozen=True, slots=True)

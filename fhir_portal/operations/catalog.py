@@ -14,14 +14,20 @@ from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, U
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.account_disable import account_disable
 from fhir_portal.operations.account_enable import account_enable
+from fhir_portal.operations.amount_due import amount_due
+from fhir_portal.operations.book import book
 from fhir_portal.operations.call import Call, Collaborators, Operation
+from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.find import find
+from fhir_portal.operations.hold import hold
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
+from fhir_portal.operations.pay import pay
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
 from fhir_portal.operations.portal_invite import portal_invite
@@ -55,6 +61,12 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "start-recovery": start_recovery,
     "approve-recovery": approve_recovery,
     "portal-people": portal_people,
+    "find": find,
+    "hold": hold,
+    "book": book,
+    "check-in": check_in,
+    "amount-due": amount_due,
+    "pay": pay,
     "confirm-proxy": confirm_proxy,
     "cancel-recovery": cancel_recovery,
 }

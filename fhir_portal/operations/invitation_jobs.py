@@ -14,7 +14,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import FhirError, TooManyRequests, Unavailable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
-from fhir_portal.notify.lease import Lease, finish_in
+from fhir_portal.notify.lease import Lease, finish_in, put_off_in
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.invitation_task import expire
@@ -25,9 +25,10 @@ from fhir_portal.operations.inviting import (
     Wish,
     invitation_secrets,
     invite,
+    time_later,
 )
 from fhir_portal.operations.on_file import account_of_record, last_day_under
-from fhir_portal.resources.event_rules import INVITE
+from fhir_portal.resources.event_rules import INVITE, RULES
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 
@@ -46,7 +47,9 @@ def invitation_jobs(server: Server, collaborators: Collaborators) -> Mapping[str
             practice = await transaction.get(Practice, job.practice)
             if practice is None:
                 return
-            row = await _to_be_invited(transaction, server, practice, key)
+            row = await _to_be_invited(
+                transaction, server, practice, key, rule=job.arguments.get("rule", "")
+            )
             if row is None:
                 return
             await invite(
@@ -58,10 +61,17 @@ def invitation_jobs(server: Server, collaborators: Collaborators) -> Mapping[str
         async def leave(transaction: ResourceTransaction) -> None:
             await finish_in(transaction, held, now=server.clock())
 
+        async def come_later(transaction: ResourceTransaction) -> None:
+            policy = await policy_of(transaction, job.practice)
+            until = await time_later(transaction, policy, "ehr", now=server.clock())
+            await put_off_in(transaction, held, until=until)
+
         try:
             await server.store.transact(work)
-        except (TooManyRequests, Unavailable):
-            raise  # later: its turn comes again
+        except TooManyRequests:
+            await server.store.transact(come_later)
+        except Unavailable:
+            raise  # its turn comes again
         except FhirError:
             # Nobody to write to, or not to be invited: there is nothing that another try changes.
             await server.store.transact(leave)
@@ -83,10 +93,20 @@ def invitation_jobs(server: Server, collaborators: Collaborators) -> Mapping[str
 
 
 async def _to_be_invited(
-    transaction: ResourceTransaction, server: Server, practice: Practice, key: ResourceKey
+    transaction: ResourceTransaction,
+    server: Server,
+    practice: Practice,
+    key: ResourceKey,
+    *,
+    rule: str,
 ) -> Row | None:
-    """Return the patient of an event, unless they need no invitation, or want none."""
+    """Return the patient of an event, unless they need no invitation, or want none.
+
+    A ``rule`` that was switched off since invites nobody any more: that stops what waits.
+    """
     policy = await policy_of(transaction, practice.key)
+    if rule in RULES and not RULES[rule](policy):
+        return None
     invitee = f"{practice.key}/{key}"
     row = await transaction.read(key, Visibility.of_server("Patient", practice=practice.key))
     if row is None or row.deleted or not set(policy.invite_channels) & SENT_BY_US.keys():

@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Final
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
@@ -41,7 +43,7 @@ from fhir_portal.accounts.invitation import (
     issue,
     with_handler,
 )
-from fhir_portal.accounts.policy import PracticePolicy, policy_of
+from fhir_portal.accounts.policy import Beginner, PracticePolicy, policy_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import CATEGORY, read_grant
 from fhir_portal.consent.presets import BASES, PRESETS, Basis, ProxyKind
@@ -57,6 +59,7 @@ from fhir_portal.fhir.errors import (
 )
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs, outbox
+from fhir_portal.notify.outbox import Stream
 from fhir_portal.operations.authorship import Author, restricted
 from fhir_portal.operations.call import acting_for
 from fhir_portal.operations.four_eyes import require_another_invites
@@ -154,11 +157,13 @@ class InvitationCount(Record, frozen=True, kw_only=True):
     """How many attempts a practice made in an hour: ``key`` is ``<practice>/<hour since 1970>``.
 
     Everybody who invites for the practice changes it, so that two of them never decide at once.
+    ``later`` counts those that had no room in it and were given a time in another hour.
     """
 
     kind: ClassVar[str] = "invitation-count"
 
-    count: int
+    count: int = 0
+    later: int = 0
 
 
 class NoMoreInvitations(Record, frozen=True, kw_only=True):
@@ -209,7 +214,7 @@ class _Inviting:
         if not self.policy.lets_invite(self.author.beginner):
             message = "this practice does not let you begin an invitation"
             raise Forbidden(message)
-        await count_attempt(self.transaction, self.policy, now=self.now)
+        await count_attempt(self.transaction, self.policy, self.author.beginner, now=self.now)
         records = [(row, json.parse(row.body)) for row in patients]
         for _, tree in records:
             if tree.get("active") is False:
@@ -241,7 +246,8 @@ class _Inviting:
         kept = await self._issue([str(row.key) for row in patients], names, grants, way)
         tasks = await self._tasks(kept)
         await self._told_of(tasks, [*made, *grants])
-        await send(self.transaction, kept, way, now=self.now)
+        stream = stream_of(self.policy, self.author)
+        await send(self.transaction, kept, way, now=self.now, stream=stream)
         await expire_later(self.transaction, kept, now=self.now)
         if kept.channel in HANDED_OVER:
             kept = await hand_over(self.transaction, self.server, kept)
@@ -654,17 +660,45 @@ def _address(medium: Medium, text: str, policy: PracticePolicy) -> str:
 
 
 async def count_attempt(
-    transaction: RecordTransaction, policy: PracticePolicy, *, now: float
+    transaction: RecordTransaction, policy: PracticePolicy, beginner: Beginner, *, now: float
 ) -> None:
     """Count one attempt of a practice's. Raises `TooManyRequests`; then nothing is counted."""
+    hour, counted = await _count_of(transaction, policy, now)
+    most = policy.invitations_by(beginner)
+    if counted.count >= most:
+        wait = int((hour + 1) * HOUR - now) + 1
+        message = (
+            f"the practice has made as many invitations this hour as it may ({most}): "
+            f"try again in {wait} seconds"
+        )
+        raise TooManyRequests(message, retry_after=wait)
+    await transaction.put(msgspec.structs.replace(counted, count=counted.count + 1))
+
+
+async def time_later(
+    transaction: RecordTransaction, policy: PracticePolicy, beginner: Beginner, *, now: float
+) -> float:
+    """Return when there is room for one more attempt that had none: the first to ask comes first.
+
+    So whatever waits by the thousand asks again once, and not all of it every hour.
+    """
+    hour, counted = await _count_of(transaction, policy, now)
+    await transaction.put(msgspec.structs.replace(counted, later=counted.later + 1))
+    return (hour + 1 + counted.later // policy.invitations_by(beginner)) * HOUR
+
+
+async def _count_of(
+    transaction: RecordTransaction, policy: PracticePolicy, now: float
+) -> tuple[int, InvitationCount]:
     hour = int(now // HOUR)
     key = f"{policy.key}/{hour}"
     found = await transaction.get(InvitationCount, key)
-    count = found.count if found is not None else 0
-    if count >= policy.invitations_an_hour:
-        message = "the practice has made too many invitations this hour"
-        raise TooManyRequests(message, retry_after=int((hour + 1) * HOUR - now) + 1)
-    await transaction.put(InvitationCount(key=key, count=count + 1, expires=(hour + 2) * HOUR))
+    return hour, found or InvitationCount(key=key, expires=(hour + 2) * HOUR)
+
+
+def stream_of(policy: PracticePolicy, author: Author) -> Stream:
+    """Return to which messages those of an invitation belong: none waits for other beginners'."""
+    return Stream(f"invitations.{author.kind}", policy.messages_a_minute)
 
 
 async def send(
@@ -674,6 +708,7 @@ async def send(
     *,
     now: float,
     template: str = "invitation-link",
+    stream: Stream | None = None,
 ) -> None:
     """Write the messages of an attempt: the link, and to another contact the code."""
     name = f"invitation.{invitation.practice}.{invitation.task}.{invitation.attempt}"
@@ -687,6 +722,7 @@ async def send(
             to=way.to,
             template=template,
             now=now,
+            stream=stream,
             link_for=LINK_PREFIX + invitation.key,
             link_attempt=invitation.attempt,
         )
@@ -699,6 +735,7 @@ async def send(
             to=way.code.value,
             template="invitation-code",
             now=now,
+            stream=stream,
             link_for=CODE_PREFIX + invitation.key,
             link_attempt=invitation.attempt,
         )

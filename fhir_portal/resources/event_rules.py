@@ -8,17 +8,22 @@ seen that it may. However often an EHR sends the same again, the job is the same
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from fhir_portal.access.owners import own_patients
-from fhir_portal.accounts.policy import policy_of
+from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
 from fhir_portal.resources.store import ResourceTransaction
 
 INVITE: Final = "invite-for-event"
-"""The name of the job that invites; its arguments are ``patient`` (an id) and ``reason``."""
+"""The name of the job that invites: ``patient`` (an id), ``reason``, and the ``rule`` (`RULES`)."""
+RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
+    "invite-on-booking": lambda policy: policy.invite_on_booking,
+    "invite-on-mail-address": lambda policy: policy.invite_on_mail_address,
+}
+"""The rules by the names of their settings: whether a practice wants one."""
 _MICROSECONDS: Final = 1_000_000
 _MOST_PATIENTS: Final = 5
 
@@ -58,8 +63,9 @@ async def appointment_booked(
         about = f"{new['resourceType']}/{new['id']}"
         patients = own_patients(new)[:_MOST_PATIENTS]
         await _invite_later(
-            transaction, practice, patients, about, "an appointment was booked", now=now
-        )
+            transaction, practice, patients, about, "an appointment was booked",
+            rule="invite-on-booking", now=now,
+        )  # fmt: skip
 
 
 async def mail_address_given(
@@ -75,8 +81,9 @@ async def mail_address_given(
     if added and (await policy_of(transaction, practice)).invite_on_mail_address:
         about = f"{new['resourceType']}/{new['id']} {' '.join(sorted(added))}"
         await _invite_later(
-            transaction, practice, [new["id"]], about, "a mail address was given", now=now
-        )
+            transaction, practice, [new["id"]], about, "a mail address was given",
+            rule="invite-on-mail-address", now=now,
+        )  # fmt: skip
 
 
 EVENT_RULES: Final[Mapping[str, EventRule]] = {
@@ -93,6 +100,7 @@ async def _invite_later(
     about: str,
     reason: str,
     *,
+    rule: str,
     now: float,
 ) -> None:
     for patient in patients:
@@ -103,7 +111,7 @@ async def _invite_later(
             practice=practice,
             name=INVITE,
             now=now,
-            arguments={"patient": patient, "reason": reason},
+            arguments={"patient": patient, "reason": reason, "rule": rule},
         )
 
 

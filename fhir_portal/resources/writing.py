@@ -35,7 +35,7 @@ from fhir_portal.fhir.reference import (
     links_in,
     references_in,
 )
-from fhir_portal.resources import consent, task
+from fhir_portal.resources import appointment, consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
@@ -199,6 +199,9 @@ async def delete_in(
     await consent.before_change(
         transaction, auth, before.facts.practice, old, None, now=server.clock()
     )
+    await appointment.before_change(
+        transaction, before.facts.practice, old, None, now=server.clock(), may_take_twice=False
+    )
     row = Row(
         unowned(before.facts),
         before.version + 1,
@@ -294,6 +297,11 @@ async def store_extracted(
     await consent.before_change(
         transaction, auth, auth.practice, old or {}, tree, now=server.clock()
     )
+    if facts.resource_type == "Appointment":
+        await appointment.before_change(
+            transaction, auth.practice, old or {}, tree, now=server.clock(),
+            may_take_twice=auth.context == "system",
+        )  # fmt: skip
     rule = EVENT_RULES.get(facts.resource_type)
     if rule is not None:
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from fhir_portal.accounts.policy import policy_of
-from fhir_portal.accounts.practice import Practice, every_practice
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.practice_list import Listing, PracticeList
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.issuer import Issuer
 
@@ -56,23 +57,49 @@ def sign_in_link(issuer: Issuer, practice: str = "") -> str:
     return issuer.at(f"/signin{query}")
 
 
-async def published(store: RecordStore, issuer: Issuer, *, now: float) -> tuple[str, bytes]:
-    """Return the Bundle of the practices whose portal is on, and a name that is its content's."""
-    practices = [
-        one for one in await every_practice(store) if (await policy_of(store, one.key)).portal
-    ]
-    bundle = brands_bundle(issuer, practices)
-    content = hashlib.sha256(msgspec.json.encode(bundle)).hexdigest()[:32]
-    known = await store.get(PublishedBrands, _CURRENT)
-    if known is None or known.content != content:
-        known = PublishedBrands(key=_CURRENT, content=content, at=now)
+@dataclass(frozen=True, slots=True)
+class Brands:
+    """The Bundle as bytes, and a name (``content``) that is its content's."""
 
-        async def keep(transaction: RecordTransaction) -> None:
-            await transaction.put(known)
+    content: str
+    body: bytes
 
-        await store.transact(keep)
-    moment = datetime.fromtimestamp(known.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return content, msgspec.json.encode({**bundle, "timestamp": moment})
+
+class BrandList:
+    """Publishes the practices whose portal is on; made again only when a practice has changed."""
+
+    def __init__(self, store: RecordStore, issuer: Issuer, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._clock = clock
+        self._practices = PracticeList(store)
+        self._kept: tuple[Listing, Brands] | None = None
+
+    async def now(self) -> Brands:
+        """Return what is published now."""
+        listing = await self._practices.now()
+        if self._kept is None or self._kept[0] is not listing:
+            self._kept = listing, await self._made_of(listing)
+        return self._kept[1]
+
+    async def _made_of(self, listing: Listing) -> Brands:
+        practices = [practice for practice, policy in listing.practices if policy.portal]
+        bundle = brands_bundle(self._issuer, practices)
+        content = hashlib.sha256(msgspec.json.encode(bundle)).hexdigest()[:32]
+        now = self._clock()
+
+        async def publish(transaction: RecordTransaction) -> PublishedBrands:
+            known = await transaction.get(PublishedBrands, _CURRENT)
+            if known is None or known.content != content:
+                known = PublishedBrands(key=_CURRENT, content=content, at=now)
+                await transaction.put(known)
+            return known
+
+        known = await self._store.get(PublishedBrands, _CURRENT)
+        if known is None or known.content != content:
+            known = await self._store.transact(publish)
+        moment = datetime.fromtimestamp(known.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Brands(content, msgspec.json.encode({**bundle, "timestamp": moment}))
 
 
 def brands_bundle(issuer: Issuer, practices: Sequence[Practice]) -> dict[str, Any]:

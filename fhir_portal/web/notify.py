@@ -68,13 +68,15 @@ def notify_router(
     router = APIRouter(include_in_schema=False)
     for path, secret, take in ((SMS_STATUS, sms_secret, sms), (MAIL_BOUNCE, mail_secret, mail)):
         if secret is not None:
-            router.add_route(path, _signed(path, secret, take, clock), methods=["POST"])
+            router.add_route(path, signed(path, secret, take, clock), methods=["POST"])
     return router
 
 
-def _signed(
+def signed(
     path: str, secret: str, take: Callable[[bytes], Awaitable[None]], clock: Callable[[], float]
 ) -> Callable[[Request], Awaitable[Response]]:
+    """Return the handler of an address that takes what is signed for it; see the module."""
+
     async def answer(request: Request) -> Response:
         try:
             body = await read_body(request.receive, _MAX_BYTES)

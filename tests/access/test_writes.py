@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fhir_portal.access.context import AuthContext
-from fhir_portal.access.operations import staff_letters
+from fhir_portal.access.operations import person_letters, staff_letters
 from fhir_portal.access.owners import DIRECTORY, OWNERS
 from fhir_portal.access.policy import Ask, Deny, Permit, decide
 from fhir_portal.access.writes import (
@@ -135,6 +135,10 @@ def test_no_scope_can_be_granted_that_would_be_of_no_use(name: str) -> None:
         granted = policy.grantable(context, name, auth.record)
         for letter in "cruds":
             usable = may(auth, letter, name)
+            if context == "patient" and letter in person_letters(name):
+                # Of use for operations, where the grant lets them act.
+                assert auth.record is not None
+                usable = usable or auth.is_self or name in types_in(auth.record.act)
             if auth is MOTHER and name not in reachable:
                 assert granted == ""  # what the grant's sections could never show
             else:

@@ -26,6 +26,14 @@ def test_each_setting_is_shown_under_its_name() -> None:
         ("assurance", "level4", "assurance", "level4"),
         ("adult-age", "16", "adult_age", 16),
         ("country", "US", "country", "US"),
+        ("book-twice", "on", "book_twice", True),
+        ("booking", "book", "booking", "book"),
+        ("booking-services", "a=book, b=view", "booking_services", {"a": "book", "b": "view"}),
+        ("booking-services", "", "booking_services", {}),
+        ("reminder-hours", "24, 72,24", "reminder_hours", (72, 24)),
+        ("reminder-hours", "", "reminder_hours", ()),
+        ("private-services", "a,b,a", "private_services", ("a", "b")),
+        ("hold-minutes", "5", "hold_minutes", 5),
     ],
 )
 def test_a_setting_is_read(name: str, text: str, member: str, value: object) -> None:
@@ -55,8 +63,25 @@ def test_a_lifetime_is_of_its_channel() -> None:
         ("adult-age", "-1"),
         ("country", "us"),
         ("country", "Atlantis"),
+        ("book-twice", "sometimes"),
+        ("booking", "maybe"),
+        ("booking-services", "a"),
+        ("booking-services", "a=maybe"),
+        ("booking-services", "=book"),
+        ("reminder-hours", "0"),
+        ("reminder-hours", "1,2,3,4,5,6"),
+        ("private-services", "a b"),
+        ("hold-minutes", "0"),
     ],
 )
 def test_what_is_none_is_refused(name: str, text: str) -> None:
     with pytest.raises(UnknownPolicy):
         changed(DEFAULT, {"adult-age": "17", name: text})
+
+
+def test_of_several_services_the_least_counts() -> None:
+    policy = changed(DEFAULT, {"booking": "book", "booking-services": "a=request,b=view"})
+    assert policy.booking_of([]) == "book"
+    assert policy.booking_of(["other"]) == "book"
+    assert policy.booking_of(["a", "other"]) == "request"
+    assert policy.booking_of(["a", "b"]) == "view"

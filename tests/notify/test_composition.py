@@ -232,10 +232,32 @@ def begin_again(clock: Clock, challenge: Any) -> Any:
 
 
 async def test_what_is_over_is_over_even_where_it_has_no_address(store: EmbeddedStore) -> None:
-    """A recovery for nobody: it must not become a matter for staff."""
+    """It must not become a matter for staff."""
     message = a_message(
         "invitation-link", to="mail:nobody@portal.invalid", link_for="Task/7", link_attempt=2
     )
     server = MailServer("127.0.0.1", 9, "none", "no@portal.example.org")
     with pytest.raises(Superseded):
         await MailDelivery(server, composer(store, None))(message)
+
+
+def nobodys() -> OutboxMessage:
+    return a_message("one-time-code", to=outbox.NOBODY, link_for="challenge/none", link_attempt=1)
+
+
+async def test_what_is_for_nobody_is_composed_like_any_other(store: EmbeddedStore) -> None:
+    letter = await composer(store, None)(nobodys())
+    assert letter.code == "0000 0000"
+    assert letter.text
+
+
+async def test_what_is_for_nobody_goes_to_no_mail_server(store: EmbeddedStore) -> None:
+    """Nothing answers at this port: a message that was sent there would fail."""
+    server = MailServer("127.0.0.1", 9, "none", "no@portal.example.org")
+    await MailDelivery(server, composer(store, None))(nobodys())
+
+
+async def test_what_is_for_nobody_leaves_no_file(store: EmbeddedStore, tmp_path: Path) -> None:
+    await FolderDelivery(tmp_path, composer(store, None))(nobodys())
+    assert messages_in(tmp_path, limit=10) == []
+    assert not any(tmp_path.glob("*"))  # noqa: ASYNC240 - a test's own folder

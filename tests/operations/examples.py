@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from tests.builders import Json
 
+A_TIME: Json = {
+    "resourceType": "Appointment",
+    "status": "proposed",
+    "slot": [{"reference": "Slot/nine"}],
+    "participant": [{"actor": {"reference": "Patient/ada"}, "status": "accepted"}],
+}
+
 EXAMPLES: dict[str, list[Json]] = {
     "account-disable": [{"name": "reason", "valueCode": "owner-request"}],
     "account-enable": [{"name": "reason", "valueCode": "resolved"}],
@@ -16,5 +23,8 @@ EXAMPLES: dict[str, list[Json]] = {
     "cancel-recovery": [{"name": "recovery", "valueString": "recovery"}],
     "confirm-proxy": [{"name": "number", "valueString": "000 000"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
+    "pay": [{"name": "idempotency-key", "valueString": "payment-1"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
+    "hold": [{"name": "appt-resource", "resource": A_TIME}],
+    "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
 }

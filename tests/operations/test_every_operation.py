@@ -17,7 +17,18 @@ from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.operations.catalog import OPERATIONS, operations_of
 from fhir_portal.operations.definition import definition_of
 from fhir_portal.smart.scope import ScopeSet
-from tests.builders import START, Caller, a_patient, a_person, a_proxy, a_task, an_ehr, oneself
+from tests.builders import (
+    START,
+    Caller,
+    a_patient,
+    a_person,
+    a_proxy,
+    a_task,
+    an_appointment,
+    an_ehr,
+    an_invoice,
+    oneself,
+)
 from tests.operations.examples import EXAMPLES
 from tests.staff import a_member_of_staff
 
@@ -70,6 +81,8 @@ def test_staff_who_may_call_it_read_no_record_by_that(code: str) -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_staff_bound_to_one_record_call_it_there_alone(code: str) -> None:
+    if RULES[code].staff is None:
+        pytest.skip("it is not for staff")
     auth = caller_of("user", code)
     scopes = scopes_of("patient", code)
     bound = replace(auth, context="patient", staff_patient="kit", scopes=scopes)
@@ -129,10 +142,40 @@ def test_an_expired_token_calls_nothing(code: str, kind: str) -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_patients_and_proxies_may_not_do_what_a_practice_does(code: str) -> None:
+    if RULES[code].section is not None:
+        pytest.skip("it is for them, too: see the tests of its section")
     scopes = scopes_of("patient", code)
     for auth in (oneself(), a_proxy(sections=("results",), act=("results",))):
         denied = decide_operation(replace(auth, scopes=scopes), code, START)
         assert isinstance(denied, Deny)
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if RULES[code].section is not None])
+def test_what_is_for_people_is_for_a_proxy_with_the_section_who_may_act(code: str) -> None:
+    rule, scopes = RULES[code], scopes_of("patient", code)
+    section = rule.section or ""
+
+    def answer(auth: Any, **changes: Any) -> Permit | Deny:
+        return decide_operation(replace(auth, scopes=scopes, **changes), code, START)
+
+    acting = a_proxy(sections=(section,), act=(section,))
+    for auth in (oneself(), acting):
+        found = answer(auth)
+        assert isinstance(found, Permit)
+        assert (found.visible.record, found.visible.practices) == (auth.patient, (auth.practice,))
+        assert isinstance(answer(auth, expires=START), Deny)
+        for letter, name in rule.letters:
+            narrower = scopes_of("patient", code, without=(letter, name))
+            assert isinstance(decide_operation(replace(auth, scopes=narrower), code, START), Deny)
+    assert isinstance(answer(a_proxy(sections=("results",), act=("results",))), Deny)
+    reading = answer(a_proxy(sections=(section,), act=("results",)))
+    assert isinstance(reading, Deny if rule.acts else Permit)
+    ended = a_proxy(sections=(section,), act=(section,), until=START)
+    assert isinstance(answer(ended), Deny)
+    policy = WriteTableScopes()
+    for letter, name in rule.letters:
+        for record in (None, oneself().record, acting.record):
+            assert letter in policy.grantable("patient", name, record)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -155,11 +198,18 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
         "Patient": a_patient("elsewhere"),
         "Person": a_person("elsewhere", links=["Patient/ada-f"]),
         "Task": a_task("elsewhere", of="ada-f"),
+        "Appointment": an_appointment("elsewhere", of=["ada-f"]),
+        "Invoice": an_invoice("elsewhere", of="ada-f"),
     }[target]
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:
         pytest.skip("it is not called on a resource")
-    caller = ehr if RULES[code].system else Caller(ehr.portal, caller_of("user", code))
+    if RULES[code].system:
+        caller = ehr
+    elif RULES[code].staff is not None:
+        caller = Caller(ehr.portal, caller_of("user", code))
+    else:
+        caller = Caller(ehr.portal, replace(oneself(), scopes=scopes_of("patient", code)))
     answers = []
     for own_id in ("nobody", "elsewhere"):
         tree = {"resourceType": "Parameters", "parameter": EXAMPLES.get(code, [])}

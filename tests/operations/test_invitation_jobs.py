@@ -12,9 +12,18 @@ from fhir_portal.notify.jobs import Job, work_off
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.portal import Portal
 from fhir_portal.resources.event_rules import EVENT_RULES, INVITE
-from tests.builders import DERM, Caller, Clock, a_bundle, a_patient, an_appointment, an_observation
+from tests.builders import (
+    DERM,
+    Caller,
+    Clock,
+    a_bundle,
+    a_patient,
+    an_appointment,
+    an_observation,
+    assert_outcome,
+)
 from tests.operations.conftest import mail
-from tests.operations.invitations import call, decided, invited, messages
+from tests.operations.invitations import call, decided, invite, invited, messages
 
 
 @pytest.fixture
@@ -142,6 +151,45 @@ async def test_an_hour_that_is_full_puts_the_rest_off(
     clock.advance(HOUR)
     await work(portal, booking, clock)
     assert len(await booking.every(Invitation)) == 2
+
+
+async def test_thousands_at_once_go_out_hour_by_hour_and_leave_room_for_the_desk(
+    booking: EmbeddedStore, ehr: Caller, desk: Caller, portal: Portal, clock: Clock
+) -> None:
+    """None is given up for having waited long, and each asks again once, not every hour."""
+    await decided(booking, invite_on_booking="on", invitations_an_hour="5")
+    names = [f"p{number:02}" for number in range(18)]
+    for name in names:
+        await ehr.store(
+            a_patient(name, telecom=[mail(f"{name}@mail.example")]),
+            an_appointment(f"visit-{name}", of=[name]),
+        )
+    made = []
+    for _ in range(6):
+        await work(portal, booking, clock)
+        made.append(len(await booking.every(Invitation)))
+        if len(made) == 1:
+            await invited(desk, "bo")
+            refused = await invite(ehr, "cy")
+            assert_outcome(refused, 429, "throttled")
+        clock.advance(HOUR)
+    assert made == [4, 9, 13, 17, 19, 19]
+    waited = await due(booking)
+    assert {one.state for one in waited} == {"done"}
+    assert max(one.fence for one in waited) == 2
+
+
+async def test_a_rule_that_is_switched_off_stops_what_waits(
+    booking: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    await decided(booking, invite_on_booking="on", invitations_an_hour="1")
+    await ehr.store(an_appointment("one", of=["bo"]), an_appointment("two", of=["cy"]))
+    await work(portal, booking, clock)
+    await decided(booking, invite_on_booking="off")
+    clock.advance(HOUR)
+    await work(portal, booking, clock)
+    assert {one.state for one in await due(booking)} == {"done"}
+    assert len(await booking.every(Invitation)) == 1
 
 
 async def test_a_job_that_is_done_twice_invites_once(

@@ -17,15 +17,18 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import TooManyRequests
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job
+from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.portal import Portal
 from fhir_portal.web.errors import refusal
 from tests.builders import (
     DERM,
     FAMILY,
     START,
+    Answer,
     Caller,
     Clock,
     Json,
+    a_bundle,
     a_document,
     a_patient,
     a_proxy,
@@ -382,6 +385,47 @@ async def test_ten_thousand_at_once_stay_bounded(
     assert (await call(desk, task, "print-instructions")).status == 429
     clock.advance(HOUR)
     assert (await invite(desk, "p11", channel="desk")).status in {201, 409}
+
+
+async def test_a_batch_that_is_too_many_says_which_and_leaves_the_desk_its_part(
+    practice: EmbeddedStore, desk: Caller, ehr: Caller, clock: Clock
+) -> None:
+    """An entry has no header: when to come back is in its outcome. Sent again, none is doubled."""
+    await decided(practice, invitations_an_hour="5")
+    names = [f"p{number:02}" for number in range(12)]
+    await ehr.store(*(a_patient(one, telecom=[mail(f"{one}@mail.example")]) for one in names))
+
+    def batch() -> Json:
+        return a_bundle(
+            "batch",
+            *(
+                (
+                    "POST",
+                    f"Patient/{one}/$portal-invite",
+                    body(kind="self", idempotency_key=f"campaign-{one}"),
+                )
+                for one in names
+            ),
+        )
+
+    def statuses(answer: Answer) -> Counter[str]:
+        assert answer.status == 200
+        return Counter(one["response"]["status"][:3] for one in answer.json["entry"])
+
+    clock.advance(-clock() % HOUR)
+    first = await ehr.bundle(batch())
+    assert statuses(first) == {"201": 4, "429": 8}
+    refused = first.json["entry"][-1]["response"]["outcome"]["issue"][0]
+    assert refused["code"] == "throttled"
+    assert "try again in 3601 seconds" in refused["diagnostics"]
+    assert len(await practice.every(Invitation)) == 4
+    assert len((await ehr.get("Task?code=portal-invite")).ids) == 4
+    assert len(await practice.every(OutboxMessage)) == 4
+    assert (await invite(desk, "bo")).status == 201
+    assert (await invite(desk, "cy")).status == 429
+    clock.advance(HOUR)
+    assert statuses(await ehr.bundle(batch())) == {"200": 4, "201": 4, "429": 4}
+    assert len(await practice.every(Invitation)) == 9
 
 
 def test_whoever_is_too_many_is_told_when_to_come_back() -> None:

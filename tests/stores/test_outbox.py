@@ -21,6 +21,7 @@ from fhir_portal.notify.lease import (
     fail,
     finish,
     finish_in,
+    put_off_in,
     renew,
 )
 from fhir_portal.notify.outbox import (
@@ -29,6 +30,7 @@ from fhir_portal.notify.outbox import (
     AddressDown,
     OutboxMessage,
     Pause,
+    Stream,
     UndeliverableMessage,
     deliver_channel,
     deliver_due,
@@ -562,6 +564,66 @@ async def test_more_than_one_transaction_looks_at_may_wait_for_one_address(
     assert (await claim(store, channel="webhook")).work.key == "up"
 
 
+# ---------------------------------------------------------------- streams
+
+STREAM = Stream("invitations.rule", a_minute=60)
+
+
+async def due_of(store: Any, *keys: str) -> list[float]:
+    """When messages are due, in seconds from `START`."""
+    found = [await store.get(OutboxMessage, key) for key in keys]
+    return [one.due - START for one in found]
+
+
+async def test_a_stream_goes_out_at_its_rate_and_a_few_at_once_after_silence(store: Any) -> None:
+    keys = [f"m{n:02}" for n in range(14)]
+    for key in keys:
+        assert await send(store, key, stream=STREAM)
+    assert await due_of(store, *keys) == [0.0] * 11 + [1.0, 2.0, 3.0]
+    assert await send(store, "m00", stream=STREAM) is False  # and has used no time
+    assert await send(store, "later", stream=STREAM, now=START + 600)
+    assert await due_of(store, "later") == [600.0]
+
+
+async def test_no_stream_and_nothing_without_one_waits_for_a_stream(store: Any) -> None:
+    for n in range(40):
+        await send(store, f"m{n:02}", stream=STREAM)
+    await send(store, "other-practice", practice="quillfern", stream=STREAM)
+    await send(store, "other-stream", stream=Stream("invitations.staff", a_minute=60))
+    await send(store, "other-channel", channel="sms", stream=STREAM)
+    await send(store, "code")
+    await send(store, "at-nine", stream=STREAM, due=START + 5)
+    others = ("other-practice", "other-stream", "other-channel", "code", "at-nine")
+    assert await due_of(store, *others) == [0.0, 0.0, 0.0, 0.0, 5.0]
+
+
+async def test_a_code_overtakes_a_stream_that_nobody_takes(store: Any) -> None:
+    """Planted fault: one queue for all; the mail server keeps each invitation for a minute."""
+    for n in range(200):
+        await send(store, f"m{n:03}", stream=STREAM, due=START - 100)
+    await send(store, "code")
+    arrived: list[str] = []
+    answers = asyncio.Event()
+
+    async def slow(message: OutboxMessage) -> None:
+        if message.stream:
+            await answers.wait()
+        arrived.append(message.key)
+
+    async def lane(*priorities: outbox.Priority) -> int:
+        return await deliver_channel(
+            store, "mail", slow, worker="one", clock=Clock(), priorities=priorities
+        )
+
+    invitations = asyncio.create_task(lane("routine"))
+    await asyncio.sleep(0)
+    assert await lane("urgent") == 1
+    assert arrived == ["code"]
+    assert len(await store.find(OutboxMessage, "state", "taken")) <= AT_ONCE["mail"]
+    answers.set()
+    assert await invitations == 200
+
+
 # ---------------------------------------------------------------- jobs
 
 
@@ -575,13 +637,13 @@ async def begin(store: Any, key: str = "expiry-2030-03-17", **more: Any) -> None
 
 async def test_messages_and_jobs_do_not_take_each_others_turns(store: Any) -> None:
     await send(store, "same-key")
-    assert await jobs.claim(store, "one", START) is None
+    assert await jobs.claim(store, "expiry", "one", START) is None
     await begin(store, "same-key", due=START - 5)
-    job = await jobs.claim(store, "one", START)
+    job = await jobs.claim(store, "expiry", "one", START)
     assert job is not None
     assert isinstance(job.work, Job)
     assert isinstance((await claim(store)).work, OutboxMessage)
-    assert await jobs.claim(store, "one", START) is None
+    assert await jobs.claim(store, "expiry", "one", START) is None
 
 
 async def test_jobs_are_done_and_failures_put_back(store: Any) -> None:
@@ -600,7 +662,54 @@ async def test_jobs_are_done_and_failures_put_back(store: Any) -> None:
     assert await jobs.work_off(store, functions, worker="one", clock=Clock()) == 1
     assert done == [{"day": "1"}]
     waiting = {job.key: job.fault for job in await store.find(Job, "state", "waiting")}
-    assert waiting == {"b": "LookupError", "c": "KeyError"}
+    assert waiting == {"b": "LookupError", "c": ""}
+
+
+async def test_many_jobs_of_one_kind_keep_another_waiting_for_one_of_them(store: Any) -> None:
+    """Planted fault: one queue for all, in the order of time."""
+    for n in range(20):
+        await begin(store, f"invite-{n}", name="invite", due=START - 50)
+    await begin(store, "expiry")
+    done: list[str] = []
+
+    async def note(lease: Any) -> None:
+        done.append(lease.work.name)
+
+    functions = {"invite": note, "expiry": note}
+    assert await jobs.work_off(store, functions, worker="one", clock=Clock()) == 21
+    assert done == ["invite", "expiry", *["invite"] * 19]
+
+
+async def test_a_job_that_is_put_off_is_not_an_attempt_however_often(store: Any) -> None:
+    await begin(store)
+    clock = Clock()
+
+    async def not_yet(lease: Any) -> None:
+        async def work(transaction: Any) -> None:
+            await put_off_in(transaction, lease, until=clock() + 60)
+
+        await store.transact(work)
+
+    for _ in range(3 * jobs.ATTEMPTS):
+        assert await jobs.work_off(store, {"expiry": not_yet}, worker="one", clock=clock) == 0
+        clock.advance(60)
+    assert await jobs.work_off(store, {"expiry": _nothing}, worker="one", clock=clock) == 1
+    (job,) = await store.every(Job)
+    assert (job.state, job.attempts) == ("done", 1)
+
+
+async def test_what_an_earlier_release_left_in_its_one_queue_is_done(store: Any) -> None:
+    await begin(store, "a")
+    (turn,) = await store.every(Turn)
+
+    async def as_it_was(transaction: Any) -> None:
+        await transaction.delete(Turn, turn.key)
+        await transaction.put(Turn(key=turn.key.replace("job.expiry/", "job/"), work="a"))
+        await transaction.put(Turn(key="job/000000000000001/gone", work="gone"))
+
+    await store.transact(as_it_was)
+    assert await jobs.work_off(store, {"expiry": _nothing}, worker="one", clock=Clock()) == 1
+    assert await store.every(Turn) == []
 
 
 async def test_a_job_that_changes_the_store_ends_in_the_same_transaction(store: Any) -> None:
@@ -620,8 +729,8 @@ async def test_a_job_that_changes_the_store_ends_in_the_same_transaction(store: 
 
 async def test_a_worker_that_lost_its_lease_changes_nothing(store: Any) -> None:
     await begin(store)
-    stale = await jobs.claim(store, "one", START, lease_seconds=10)
-    fresh = await jobs.claim(store, "two", START + 10, lease_seconds=10)
+    stale = await jobs.claim(store, "expiry", "one", START, lease_seconds=10)
+    fresh = await jobs.claim(store, "expiry", "two", START + 10, lease_seconds=10)
     assert stale is not None
     assert fresh is not None
 

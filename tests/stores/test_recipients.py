@@ -222,7 +222,7 @@ async def test_whom_nothing_reaches_staff_are_told_of(store: Any, post: Post) ->
 
 async def test_a_message_to_nobody_ends_like_any_other(store: Any, post: Post) -> None:
     await post.send(to="nobody:")
-    assert await post.work() == []
+    assert await post.work() == ["nobody:"]
     assert await post.states() == {"m1": ("done", "")}
     assert await open_faults(store, DERM) == []
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fhir_portal.records import DuplicateRecord, Record
+from fhir_portal.records import DuplicateRecord, Record, changes_of
 from tests.builders import keep
 
 
@@ -16,6 +16,12 @@ class Note(Record, frozen=True, kw_only=True):
     topic: str
     author: str | None = None
     words: str = ""
+
+
+class Rare(Record, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "rare"
+    is_counted: ClassVar[bool] = True
+    value: int = 0
 
 
 class Stamp(Record, frozen=True, kw_only=True):
@@ -253,3 +259,44 @@ async def test_the_epoch_tells_of_commits_by_another_process(store: Any, second:
     await keep(second, Stamp(key="a"))
     assert await store.epoch() != before
     assert await store.get(Stamp, "a") == Stamp(key="a")
+
+
+async def test_every_change_of_a_counted_kind_is_counted_in_its_transaction(store: Any) -> None:
+    async def change(transaction: Any) -> None:
+        await transaction.insert(Rare(key="a"))
+        await transaction.put(Rare(key="a", value=1))
+        assert await transaction.replace(Rare(key="a", value=1), Rare(key="a", value=2))
+        assert await transaction.delete(Rare, "a")
+
+    async def no_change(transaction: Any) -> None:
+        assert not await transaction.replace(Rare(key="a", value=1), Rare(key="a", value=2))
+        assert not await transaction.delete(Rare, "a")
+        await transaction.put(Stamp(key="a"))
+
+    async def fails(transaction: Any) -> None:
+        await transaction.put(Rare(key="b"))
+        raise LookupError
+
+    assert await changes_of(store, Rare) == 0
+    await store.transact(change)
+    assert await changes_of(store, Rare) == 4
+    await store.transact(no_change)
+    with pytest.raises(LookupError):
+        await store.transact(fails)
+    assert await changes_of(store, Rare) == 4
+    assert await changes_of(store, Stamp) == 0
+
+
+async def test_changes_at_the_same_time_are_all_counted(store: Any) -> None:
+    async def put(number: int) -> None:
+        await keep(store, Rare(key=f"{number}"))
+
+    await asyncio.gather(*(put(number) for number in range(8)))
+    assert await changes_of(store, Rare) == 8
+
+
+async def test_another_process_sees_the_count_with_the_change(store: Any, second: Any) -> None:
+    await keep(store, Rare(key="a"))
+    assert await changes_of(second, Rare) == 1
+    await keep(second, Rare(key="a", value=1))
+    assert await changes_of(store, Rare) == 2

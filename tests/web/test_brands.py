@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
+from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.fhir.model import check
 from fhir_portal.smart.brands import brand_metadata, brands_bundle
@@ -141,3 +142,33 @@ async def test_it_changes_its_tag_and_time_only_with_its_content(world: World) -
     assert changed.status_code == 200
     assert changed.headers["etag"] != first.headers["etag"]
     assert changed.json()["timestamp"] == "2030-03-17T18:46:40Z"
+
+
+async def test_a_change_shows_at_once_and_nothing_is_made_again_without_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand practices cost a request what two do; a commit elsewhere makes nothing anew."""
+    made: list[int] = []
+
+    def counted(issuer: Issuer, practices: Sequence[Practice]) -> dict[str, Any]:
+        made.append(len(practices))
+        return brands_bundle(issuer, practices)
+
+    monkeypatch.setattr("fhir_portal.smart.brands.brands_bundle", counted)
+    await put(world, *(Practice(key=f"p{n:04}", name=f"Practice {n}") for n in range(1000)))
+    first = await get(world)
+    async with world.http() as http:
+        await http.get("/signin")  # which writes a session
+    assert (await get(world)).content == first.content
+    assert made == [1000]
+
+    async def off(transaction: Any) -> None:
+        await transaction.put(PracticePolicy(key="p0007", portal=False))
+
+    await world.store.transact(off)
+    changed = await get(world, **{"If-None-Match": first.headers["etag"]})
+    assert changed.status_code == 200
+    assert "Practice 7" not in {one["name"] for one in of_type(changed.json(), "Organization")}
+    await put(world, Practice(key="p0008", name="Another name"))
+    assert "Another name" in (await get(world)).text
+    assert made == [1000, 999, 999]

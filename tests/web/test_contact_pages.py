@@ -120,6 +120,7 @@ async def test_the_last_proved_contact_stays(world: World) -> None:
     await proves(world, browser, NEW)
     await submit(browser, f"{CONTACTS}/remove")
     assert "nobody could reach you" in browser.text
+    assert "Error code: contact-refused" in browser.text
     assert len(await world.store.every(Contact)) == 1
 
 
@@ -145,6 +146,7 @@ async def test_a_contact_of_today_does_not_stand_for_one_that_is_removed(world: 
     await proves(world, browser, PHONE)
     await submit(browser, f"{CONTACTS}/remove")
     assert "nobody could reach you" in browser.text
+    assert "Error code: contact-refused" in browser.text
     assert len(await world.store.every(Contact)) == 2
 
 
@@ -178,6 +180,7 @@ async def test_what_cannot_be_a_contact_is_said_and_not_kept(world: World, value
     await adds(browser, value)
     assert browser.page.status_code == 400
     assert problem(browser)
+    assert "Error code: contact-refused" in browser.text
     assert await world.store.every(Contact) == []
     assert await messages(world) == []
 
@@ -189,6 +192,7 @@ async def test_codes_are_not_found_by_trying(world: World) -> None:
     for _ in range(5):
         await submit(browser, f"{CONTACTS}/prove", code="0000 0000")
         assert browser.page.status_code == 403
+        assert "Error code: proof-refused" in browser.text
     await submit(browser, f"{CONTACTS}/prove", code=right)
     assert browser.page.status_code == 403
     (contact,) = await world.store.every(Contact)

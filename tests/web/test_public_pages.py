@@ -99,6 +99,36 @@ async def test_anybody_learns_where_one_can_set_up_an_account_oneself(world: Wor
     assert links(browser, "//ul[@class='practices']//a") == ["/help/ash", "/help/elm", "/help/oak"]
 
 
+async def test_many_practices_come_in_pages_and_can_be_looked_for(world: World) -> None:
+    await put(world, *(Practice(key=f"n{n:03}", name=f"Number {n:03} Clinic") for n in range(120)))
+    at = "//ul[@class='practices']//a"
+    browser = world.browser()
+    seen = []
+    await browser.open("/help")
+    while True:
+        seen += links(browser, at)
+        following = links(browser, "//a[@rel='next']")
+        if not following:
+            break
+        await browser.open(following[0])
+    assert len(seen) == len(set(seen)) == 123
+    assert "Page 3 of 3" in browser.text
+    await browser.open("/help?name=CLINIC+number+07")
+    assert links(browser, at) == ["/help/n007", *(f"/help/n07{n}" for n in range(10)), "/help/n107"]
+    await browser.open("/help?name=clinic&page=2")
+    assert len(links(browser, at)) == 50
+    assert links(browser, "//a[@rel='prev']") == ["/help?name=clinic&page=1"]
+    answer = await browser.open("/help?name=%3Cscript%3E")
+    assert "No practice here is called that." in browser.text
+    assert "<script>" not in answer.text
+    for number in ("0", "-1", "4", "x", "9" * 40, "٢"):
+        await browser.open(f"/help?page={number}")
+        assert "Page 1 of 3" in browser.text
+    await put(world, PracticePolicy(key="ash", portal=True))
+    await browser.open("/help?name=ash")
+    assert "You can set up an account there by yourself." in browser.text
+
+
 @pytest.mark.requirement("portal", "S0-62", "S2-37")
 async def test_the_page_of_a_practice_says_how_and_when_to_reach_it(world: World) -> None:
     browser = world.browser()

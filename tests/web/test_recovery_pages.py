@@ -21,10 +21,11 @@ from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.recovery import MESSAGES, Recovery, RecoveryHelp, RecoveryOver
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.embedded.store import EmbeddedStore, EmbeddedTransaction
-from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.notify.outbox import NOBODY, OutboxMessage
 from fhir_portal.records import RecordTransaction
+from fhir_portal.web.pages.errors import next_step
 from tests.accounts.authenticator import Authenticator
-from tests.smart.world import PASSWORD, World
+from tests.smart.world import PASSWORD, Browser, World
 from tests.web.recovering import (
     MAIL,
     NEW,
@@ -335,9 +336,7 @@ async def test_width_and_case_of_ones_own_name_do_not_matter(world: World) -> No
 async def test_whatever_is_typed_sends_nothing_to_anybody_else(world: World, name: str) -> None:
     browser = await begins(world, name.encode("utf-8", "replace").decode())
     assert browser.page.status_code in (200, 400)
-    assert {one.to for one in await world.store.every(OutboxMessage)} <= {
-        "mail:nobody@portal.invalid"
-    }
+    assert {one.to for one in await world.store.every(OutboxMessage)} <= {NOBODY}
 
 
 # --- what does not help to recover ----------------------------------------------------------------
@@ -389,6 +388,46 @@ async def test_a_code_is_good_once_and_in_its_browser_and_for_ten_minutes(world:
     await gives(browser, code)
     assert problem(browser)
     assert not await recovered(world)
+
+
+@pytest.mark.requirement("portal", "S0-54")
+async def test_each_refusal_has_its_code_and_says_what_to_do_next(world: World) -> None:
+    """The same ones, whether or not there is an account."""
+    await contact(world, world.mara)
+    told: list[list[str]] = []
+    for name in (MAIL, UNKNOWN):
+        browser = await begins(world, name="")
+        codes = [code_of(browser)]
+        await browser.open("/recover/desk")
+        await submit(browser, "/recover/desk", code="no such code")
+        codes.append(code_of(browser))
+        browser = await begins(world, name)
+        await gives(browser, "00000000")
+        codes.append(code_of(browser))
+        for _ in range(4):
+            await gives(browser, "00000000")
+        assert browser.heading == "Your practice can help"
+        codes.append(code_of(browser))
+        await browser.open("/recover/code?recovery=nothing")
+        codes.append(code_of(browser))
+        told.append(codes)
+    assert (
+        told
+        == [
+            ["form-incomplete", "proof-refused", "proof-refused", "too-many-tries", "recovery-over"]
+        ]
+        * 2
+    )
+
+
+def code_of(browser: Browser) -> str:
+    """The code of a page, which says beside it what to do and how to reach the practice."""
+    (said,) = browser.document.xpath("//p[@class='next']")
+    text = " ".join(said.text_content().split())
+    step, _, code = text.partition(" How to reach your practice. Error code: ")
+    assert step == next_step(code)  # type: ignore[arg-type]
+    assert said.xpath("a/@href") == ["/help"]
+    return code
 
 
 async def test_a_finished_recovery_cannot_be_repeated(world: World) -> None:
@@ -469,6 +508,7 @@ async def test_weak_and_old_passwords_are_refused_and_may_be_tried_again(world: 
         await chooses(browser, weak)
         assert browser.page.status_code == 400
         assert problem(browser)
+        assert code_of(browser) == "password-refused"
     await chooses(browser)
     assert browser.heading == "You are signed in"
 

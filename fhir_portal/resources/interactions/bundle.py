@@ -40,6 +40,7 @@ from fhir_portal.resources.interactions.read import key_of, read
 from fhir_portal.resources.interactions.search_type import search_type
 from fhir_portal.resources.interactions.vread import vread
 from fhir_portal.resources.permission import permitted
+from fhir_portal.resources.reservation import lift
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import (
@@ -158,6 +159,11 @@ async def _transaction(
     async def work(transaction: ResourceTransaction) -> list[tuple[int, FhirResponse]]:
         await server.still(transaction, auth)
         done = []
+        for entry in writes:
+            # The order of a transaction means nothing (FHIR R4 §3.1.0.11.2): two appointments
+            # may change places, and a new one take the time of one that is cancelled with it.
+            if entry.key is not None and entry.key.type == "Appointment":
+                await lift(transaction, auth.practice, entry.key.id)
         for entry in writes:
             with _Named(entry.index):
                 response = await _apply(transaction, server, auth, entry, prefer)

@@ -25,7 +25,7 @@ from fhir_portal.accounts.proof import Spent
 from fhir_portal.accounts.sessions import SignedOutMeanwhile
 from fhir_portal.accounts.step_up import FRESH
 from fhir_portal.accounts.throttle import TooManyAttempts
-from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
+from fhir_portal.smart.errors import TooManyRequests
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.refusals import refusing
@@ -180,7 +180,9 @@ class ContactPages:
         except UnknownContact:
             return redirect(CONTACTS)
         except LastContact:
-            raise InvalidRequest(_LAST) from None
+            return page(
+                "problem.html", status=400, message=_LAST, error="contact-refused", back=CONTACTS
+            )
         return _back("removed")
 
     def _add_page(
@@ -190,6 +192,7 @@ class ContactPages:
             "contact_add.html",
             status=status,
             problem=problem,
+            error="contact-refused" if problem else "",
             value=value,
             form_token=self._cookies.form_token(browser, ADD, ""),
         )
@@ -204,6 +207,7 @@ class ContactPages:
             "contact_prove.html",
             status=status,
             problem=problem,
+            error="proof-refused" if problem else "",
             contact=contact,
             challenge=challenge,
             form_token=self._cookies.form_token(browser, PROVE, ""),

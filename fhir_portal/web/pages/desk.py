@@ -68,6 +68,7 @@ LEVELS: Final = f"{STAFF}/levels"
 MEMBERS: Final = f"{STAFF}/members"
 MESSAGES: Final = f"{STAFF}/messages"
 MATTERS: Final = f"{STAFF}/matters"
+SETTINGS: Final = f"{STAFF}/settings"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
@@ -415,6 +416,7 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((MATTERS, "To see to"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
+        found.append((SETTINGS, "Settings"))
     return found
 
 

@@ -31,6 +31,11 @@ PageError = Literal[
     "unknown-page",
     "unknown-link",
     "unknown-practice",
+    "form-incomplete",
+    "proof-refused",
+    "password-refused",
+    "recovery-over",
+    "contact-refused",
 ]
 PAGE_ERRORS: Final[tuple[PageError, ...]] = get_args(PageError)
 

@@ -7,20 +7,21 @@ and what its policy says to everybody, never its resources.
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
-from fhir_portal.accounts.practice import Practice, every_practice
+from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.practice_contact import (
     ContactLine,
     OpenHours,
     PracticeContact,
     days_words,
 )
+from fhir_portal.accounts.practice_list import PracticeList
 from fhir_portal.records import RecordReader
 from fhir_portal.web.pages.errors import next_step
 from fhir_portal.web.pages.refusals import Handler, refusing
@@ -28,6 +29,8 @@ from fhir_portal.web.pages.render import page
 
 HELP: Final = "/help"
 _UNKNOWN: Final = "There is no such practice here."
+_ON_A_PAGE: Final = 50
+_LONGEST_NAME: Final = 200
 _LINE_WORDS: Final = {
     "phone": "Telephone",
     "tty": "Text telephone (TTY)",
@@ -61,15 +64,30 @@ class HelpPages:
 
     def __init__(self, reader: RecordReader) -> None:
         self._reader = reader
+        self._practices = PracticeList(reader)
 
-    async def show(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
-        known = await every_practice(self._reader)
+    async def show(self, request: Request) -> Response:
+        known = (await self._practices.now()).practices
+        name = request.query_params.get("name", "").strip()[:_LONGEST_NAME]
+        wanted = name.casefold().split()
+        found = [
+            one for one in known if all(word in one[0].name.casefold() for word in wanted)
+        ] if wanted else known  # fmt: skip
+        pages = max(1, -(-len(found) // _ON_A_PAGE))
+        number = _page_number(request.query_params.get("page", ""), pages)
+        first = (number - 1) * _ON_A_PAGE
         return page(
             "help.html",
             practices=[
-                (one.name, help_at(one.key), _begins(await policy_of(self._reader, one.key)))
-                for one in known
+                (practice.name, help_at(practice.key), _begins(policy))
+                for practice, policy in found[first : first + _ON_A_PAGE]
             ],
+            is_long=len(known) > _ON_A_PAGE,
+            name=name,
+            number=number,
+            pages=pages,
+            before=_list_at(name, number - 1) if number > 1 else "",
+            after=_list_at(name, number + 1) if number < pages else "",
         )
 
     async def show_practice(self, request: Request) -> Response:
@@ -92,6 +110,17 @@ class HelpPages:
             sign_in=f"/signin?practice={quote(key, safe='')}",
             forgotten=next_step("sign-in-refused"),
         )
+
+
+def _page_number(text: str, pages: int) -> int:
+    """Which page is meant: the first one, if the text is not the number of any."""
+    is_number = text.isascii() and text.isdecimal() and len(text) < 10  # noqa: PLR2004
+    return int(text) if is_number and 1 <= int(text) <= pages else 1
+
+
+def _list_at(name: str, number: int) -> str:
+    asked = {"name": name} if name else {}
+    return f"{HELP}?{urlencode({**asked, 'page': number})}"
 
 
 def _begins(policy: PracticePolicy) -> str:

@@ -7,8 +7,8 @@ recovery is known by a random handle in the address and belongs to one browser.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Final, cast, get_args
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, cast, get_args
 
 import structlog
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from fhir_portal.accounts.assisted_recovery import NoSuchRecovery, NotYetOpen
 from fhir_portal.accounts.credentials import MAX_LENGTH, MIN_LENGTH, UnacceptablePassword
 from fhir_portal.accounts.front_door import Place
 from fhir_portal.accounts.passkeys import PasskeyRefused
-from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.practice_list import PracticeList
 from fhir_portal.accounts.proof import Spent
 from fhir_portal.accounts.recovery import (
     BirthDates,
@@ -39,6 +39,7 @@ from fhir_portal.smart.connection import Connection, Connections, is_of_practice
 from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
+from fhir_portal.web.pages.errors import PageError
 from fhir_portal.web.pages.refusals import Handler, refusing
 from fhir_portal.web.pages.render import json_text, page, redirect
 from fhir_portal.web.pages.signin import (
@@ -75,6 +76,11 @@ _EMPTY: Final = "Fill this in."
 _SHOWN, _ENDS = "app-", "end-"
 """Fields of the last form: an app that was shown, and one that is to end."""
 _LONGEST: Final = 254
+_MOST_PRACTICES: Final = 50
+_ERRORS: Final[Mapping[str, PageError]] = {
+    _EMPTY: "form-incomplete",
+    WRONG_PASSKEY: "passkey-refused",
+}
 
 _log = structlog.get_logger(__name__)
 
@@ -102,6 +108,7 @@ class RecoveryPages:
         self._recoveries = recoveries
         self._connections = connections
         self._door = recoveries.door
+        self._practices = PracticeList(recoveries.door.sessions.store)
         self._cookies = cookies
         self._requests = requests
         self._home = home
@@ -174,6 +181,7 @@ class RecoveryPages:
             status=status,
             want=want,
             problem=problem,
+            error=_error(problem),
             back=onward.at(SIGN_IN),
             longest=_LONGEST,
             form_token=self._cookies.form_token(browser, RECOVER, ""),
@@ -197,12 +205,12 @@ class RecoveryPages:
             )
         except NoSuchRecovery:
             _log.info("desk code refused")
-            shown = self._desk_page(browser, status=403, problem=_WRONG_DESK)
+            shown = self._desk_page(browser, 403, problem=_WRONG_DESK, error="proof-refused")
         except NotYetOpen as error:
             when = _AWAITS_STAFF
             if error.opens_at is not None:
                 when = f"This code works from {moment(error.opens_at)} on."
-            shown = self._desk_page(browser, status=403, problem=when)
+            shown = self._desk_page(browser, 403, problem=when)
         except TooManyAttempts as error:
             raise _slower(error) from None
         else:
@@ -219,11 +227,19 @@ class RecoveryPages:
             return await self._next(request, browser, recovery, status=403, problem=_WRONG_HALF)
         return redirect(f"{CODE}?recovery={recovery.key}")
 
-    def _desk_page(self, browser: Browser, *, status: int = 200, problem: str = "") -> Response:
+    def _desk_page(
+        self,
+        browser: Browser,
+        status: int = 200,
+        *,
+        problem: str = "",
+        error: PageError | Literal[""] = "",
+    ) -> Response:
         return page(
             "recover_desk.html",
             status=status,
             problem=problem,
+            error=error,
             form_token=self._cookies.form_token(browser, DESK, ""),
         )
 
@@ -311,6 +327,7 @@ class RecoveryPages:
                 then=await self._requests.app_of(browser, _onward(recovery)),
                 scripted=True,
                 problem=problem,
+                error="password-refused" if problem else "",
                 wrong=wrong,
                 least=MIN_LENGTH,
                 most=MAX_LENGTH,
@@ -322,6 +339,7 @@ class RecoveryPages:
                 "recover_birth_date.html",
                 status=status,
                 problem=problem,
+                error=_error(problem),
                 recovery=recovery.key,
                 form_token=self._cookies.form_token(browser, BIRTH_DATE, recovery.key),
             )
@@ -330,6 +348,7 @@ class RecoveryPages:
                 "recover_questions.html",
                 status=status,
                 problem=problem,
+                error=_error(problem),
                 questions=[
                     (code, QUESTIONS[code]) for code in await self._recoveries.asked(recovery)
                 ],
@@ -351,6 +370,7 @@ class RecoveryPages:
             passkey_options=PASSKEY_OPTIONS,
             passkey_action=PASSKEY,
             problem=problem,
+            error="too-many-tries" if status == TooManyRequests.status else _error(problem),
             recovery=recovery.key,
             form_token=self._cookies.form_token(browser, CODE, recovery.key),
             help_token=self._cookies.form_token(browser, HELP, recovery.key),
@@ -419,12 +439,14 @@ class RecoveryPages:
 
     async def _help_page(self, *, status: int = 200, locked: bool = False) -> Response:
         """Whom to call: all practices, because whose patient somebody is tells something."""
-        practices = await self._door.sessions.store.every(Practice)
+        known = [practice for practice, _ in (await self._practices.now()).practices]
         return page(
             "recover_help.html",
             status=status,
             locked=locked,
-            practices=sorted((one.name, one.phone or "") for one in practices),
+            error="too-many-tries" if locked else "",
+            practices=[(one.name, one.phone or "") for one in known[:_MOST_PRACTICES]],
+            has_more=len(known) > _MOST_PRACTICES,
         )
 
     # --- what all of them do -------------------------------------------------------------------
@@ -443,6 +465,7 @@ class RecoveryPages:
                     "problem.html",
                     status=403,
                     message="This recovery is over, or was begun in another browser. Begin again.",
+                    error="recovery-over",
                     back=RECOVER,
                 )
 
@@ -464,6 +487,11 @@ class RecoveryPages:
 
 def _onward(recovery: Recovery) -> Onward:
     return Onward(recovery.handle, local(recovery.then))
+
+
+def _error(problem: str) -> PageError | Literal[""]:
+    """The code of what a page says: whatever proof was wrong, it is the same one."""
+    return _ERRORS.get(problem, "proof-refused") if problem else ""
 
 
 def _want(text: str) -> Want:

@@ -51,8 +51,10 @@ from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_matters import MatterPages
 from fhir_portal.web.pages.staff_members import MemberPages
+from fhir_portal.web.pages.staff_merge import MergePages
 from fhir_portal.web.pages.staff_messages import MessagePages
 from fhir_portal.web.pages.staff_patients import PatientPages
+from fhir_portal.web.pages.staff_settings import SettingPages
 from fhir_portal.web.pages.step_up import StepUp
 
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
@@ -93,11 +95,13 @@ def staff_router(
         StaffPages(desk).routes(),
         patients.routes(),
         InvitationPages(desk, patients, once).routes(),
+        MergePages(desk, patients).routes(),
         AccountPages(desk, once).routes(),
         LevelPages(desk).routes(),
         MemberPages(desk).routes(),
         MessagePages(desk).routes(),
         MatterPages(desk).routes(),
+        SettingPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

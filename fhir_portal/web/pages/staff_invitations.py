@@ -21,6 +21,7 @@ from fhir_portal.web.pages.desk import FIND, Answer, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, page, printed, redirect
 from fhir_portal.web.pages.shown_once import ShownOnce
+from fhir_portal.web.pages.staff_candidates import candidates
 from fhir_portal.web.pages.staff_patients import KINDS, PatientPages, described
 
 SHOWN: Final = "/staff/shown"
@@ -32,6 +33,7 @@ CHANNELS: Final[Mapping[Channel, str]] = {
     "sms": "By SMS to a number on file",
 }
 _OVER: Final = "This was shown already, or too long ago. Send the invitation again for new codes."
+_PROBABLE: Final = 0.6
 _LONGEST: Final = 200
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{24}")
 _TASK: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
@@ -122,6 +124,10 @@ class InvitationPages:
             status=400 if problem else 200,
             problem=problem,
             patient=described(here, patient),
+            same=await candidates(self._desk, here, patient, least=_PROBABLE)
+            if kind == "self"
+            else [],
+            may_merge=here.calls("merge"),
             kind=kind,
             title=dict(KINDS)[kind],
             given=given,

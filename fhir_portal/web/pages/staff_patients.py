@@ -28,6 +28,12 @@ from fhir_portal.web.pages.staff_accounts import (
     account_reasons,
     acts_of,
 )
+from fhir_portal.web.pages.staff_candidates import (
+    Candidate,
+    candidates,
+    merged_into,
+    record_number,
+)
 from fhir_portal.web.pages.words import type_words
 
 COUNT: Final = 20
@@ -39,7 +45,8 @@ _LONGEST: Final = 100
 _MOST_WORDS: Final = 5
 _FIELDS: Final = ("name", "born", "number")
 _SPECIAL: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\,|$"})
-_MRN: Final = "MR"
+_LIKE_ENOUGH: Final = 0.4
+"""A name and a birth date of which one is the same and the other comes near."""
 _INTERACTIONS: Final[Mapping[str, str]] = {
     "read": "read",
     "vread": "read an earlier version of",
@@ -92,6 +99,8 @@ _DONE: Final[Mapping[str, str]] = {
     "cancelled": "The help was ended: what was handed over opens nothing any more.",
     "session": "The browser was signed out.",
     "app": "The app's access was ended. The owner finds the receipt among theirs.",
+    "merged": "The records were merged. On the page of the one that went it can be taken back.",
+    "unmerged": "The merge was taken back.",
 }
 
 
@@ -144,7 +153,13 @@ class PatientPages:
             if problem:
                 return self._search_page(here, asked, problem=problem)
         answer = await self._desk.ask(here, "search-type", "Patient", query=query)
-        return self._search_page(here, asked, found=_listed(answer), more=answer.next)
+        same: list[Candidate] = []
+        if asked["name"] and asked["born"] and not following:
+            listed = [one["id"] for one in answer.entries]
+            same = await candidates(
+                self._desk, here, _typed(asked), least=_LIKE_ENOUGH, without=listed
+            )
+        return self._search_page(here, asked, found=_listed(answer), more=answer.next, same=same)
 
     def _search_page(
         self,
@@ -154,6 +169,7 @@ class PatientPages:
         found: list[Found] | None = None,
         more: str = "",
         problem: str = "",
+        same: Sequence[Candidate] = (),
     ) -> Response:
         return self._desk.page(
             here,
@@ -165,6 +181,7 @@ class PatientPages:
             found=found,
             more=more,
             problem=problem,
+            same=same,
         )
 
     # --- one patient ---------------------------------------------------------------------------
@@ -205,6 +222,11 @@ class PatientPages:
             ),
             identified_by=IDENTIFIED_BY,
             done=_DONE.get(request.query_params.get("done", ""), ""),
+            same=f"{FIND}/{patient['id']}/same" if here.calls("match") else "",
+            merged=f"{FIND}/{into}" if (into := merged_into(patient)) else "",
+            unmerge=self._desk.form_token(here, "unmerge", patient["id"])
+            if here.calls("undo-merge")
+            else "",
         )
 
     async def view_as(self, request: Request) -> Response:
@@ -373,7 +395,7 @@ def described(here: AtDesk, patient: Mapping[str, Any]) -> dict[str, Any]:
         "id": patient["id"],
         "name": name_of(patient),
         "born": here.moment(patient.get("birthDate")) or "not recorded",
-        "number": _number(patient),
+        "number": record_number(patient),
         "deceased": bool(patient.get("deceasedBoolean") or patient.get("deceasedDateTime")),
         "inactive": patient.get("active") is False,
     }
@@ -400,26 +422,28 @@ def _query(asked: Mapping[str, str]) -> tuple[str, list[tuple[str, str]]]:
     return "", [*query, ("_sort", "family"), ("_count", str(COUNT))]
 
 
+def _typed(asked: Mapping[str, str]) -> dict[str, Any]:
+    """What was typed of somebody, as a Patient: either end of the name may be the family name."""
+    words = asked["name"].split()
+    names = ((words[-1], words[:-1]), (words[0], words[1:]))
+    return {
+        "name": [
+            {"family": family} | ({"given": given} if given else {}) for family, given in names
+        ],
+        "birthDate": asked["born"],
+    }
+
+
 def _listed(answer: Answer) -> list[Found]:
     return [
         Found(
             address=f"{FIND}/{one['id']}",
             name=name_of(one),
             born=str(one.get("birthDate", "")),
-            number=_number(one),
+            number=record_number(one),
         )
         for one in answer.entries
     ]
-
-
-def _number(patient: Mapping[str, Any]) -> str:
-    """The record number: the identifier that is marked as such, else the first."""
-    identifiers = [one for one in patient.get("identifier") or () if one.get("value")]
-    for one in identifiers:
-        codings = (one.get("type") or {}).get("coding") or ()
-        if any(coding.get("code") == _MRN for coding in codings):
-            return str(one["value"])
-    return str(identifiers[0]["value"]) if identifiers else ""
 
 
 def _relation(related: Mapping[str, Any]) -> str:

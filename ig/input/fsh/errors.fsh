@@ -32,3 +32,8 @@ Description: "Why a request or a page was refused, with what to do next. The cod
 * #unknown-page "Nothing of yours is at this address" "Go back to the list and choose from what is there. It may have ended meanwhile."
 * #unknown-link "The link leads nowhere" "Sign in and look for the page there. Links in old messages end."
 * #unknown-practice "No such practice" "Choose the practice from the list."
+* #form-incomplete "Something is missing" "Fill in what is missing, then go on."
+* #proof-refused "What was to prove who you are was not accepted" "Check it for a slip. A code that we sent is good for ten minutes: begin again to have another one sent. Your practice can help, too."
+* #password-refused "The new password cannot be used" "Choose another one, and type it the same way twice where the page asks for it twice."
+* #recovery-over "The recovery is over" "Begin again, and stay in the same browser until you are signed in."
+* #contact-refused "The contact was not accepted" "Change what the page says about it, then send it again."

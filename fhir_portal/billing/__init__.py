@@ -1,0 +1,1 @@
+"""Bills and how they are paid: amounts, what is due, and the provider that takes the money."""

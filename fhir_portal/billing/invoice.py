@@ -1,0 +1,110 @@
+"""What is due on a bill: its total less what was paid and what is being paid.
+
+A payment is a PaymentNotice whose ``request`` is the Invoice, whoever wrote it: this server, or the
+practice's EHR. Source: FHIR R4 §13.8 (Invoice), §13.5 (PaymentNotice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.billing.amount import Amount, NoAmount
+from fhir_portal.billing.payment import Payment, under_way
+from fhir_portal.fhir import json
+from fhir_portal.resources.store import ResourceStore, ResourceTransaction, Row
+from fhir_portal.search.registry import parameters_for
+
+PAYABLE: Final = "issued"
+"""The status of an Invoice that waits for money. Before it nothing is due, after it nothing is."""
+_MOST: Final = 1000
+"""Payments of one bill; a bill with more is not reckoned up here."""
+
+
+class NotReckoned(Exception):
+    """What is due on this bill cannot be said. The words say why, for who asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """One payment that was made: its PaymentNotice, how much, and the day (``YYYY-MM-DD``)."""
+
+    notice: Row
+    amount: Amount
+    day: str
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How a bill stands. ``due`` is never less than nothing; ``over`` is what was paid too much."""
+
+    total: Amount
+    payments: Sequence[Paid]
+    waiting: Sequence[Payment]
+    is_payable: bool
+
+    @property
+    def paid(self) -> Amount:
+        """What was paid so far."""
+        return self._of(sum(one.amount.units for one in self.payments))
+
+    @property
+    def under_way(self) -> Amount:
+        """What is being paid: begun, and it is not known yet how it ends."""
+        return self._of(sum(one.amount for one in self.waiting))
+
+    @property
+    def due(self) -> Amount:
+        """What is left to be paid."""
+        left = self.total.units - self.paid.units - self.under_way.units
+        return self._of(max(left, 0) if self.is_payable else 0)
+
+    @property
+    def over(self) -> Amount:
+        """What was paid beyond the total."""
+        return self._of(max(self.paid.units - self.total.units, 0))
+
+    def _of(self, units: int) -> Amount:
+        return Amount(units, self.total.currency)
+
+
+async def balance_of(reader: ResourceStore | ResourceTransaction, row: Row) -> Balance:
+    """Reckon up a bill (a living Invoice).
+
+    Raises:
+        NotReckoned: it has no total, or payments in another currency, or too many.
+    """
+    tree = json.parse(row.body)
+    practice = row.facts.practice
+    try:
+        total = Amount.of(tree.get("totalGross") or tree.get("totalNet"))
+    except NoAmount as error:
+        raise NotReckoned(f"this bill has no total that can be reckoned with: {error}") from None
+    notices = await reader.referring(
+        parameters_for("PaymentNotice")["request"],
+        [row.key],
+        Visibility.of_server("PaymentNotice", practice=practice),
+        limit=_MOST,
+    )
+    if len(notices) == _MOST:
+        raise NotReckoned("this bill has too many payments to be reckoned up")
+    payments = [one for one in map(_payment, notices) if one is not None]
+    waiting = await under_way(reader, f"{practice}/{row.key}")
+    currencies = {one.amount.currency for one in payments} | {one.currency for one in waiting}
+    if currencies - {total.currency}:
+        raise NotReckoned("this bill has payments in another currency: ask the practice")
+    return Balance(total, payments, waiting, is_payable=tree.get("status") == PAYABLE)
+
+
+def _payment(notice: Row) -> Paid | None:
+    """Return what a PaymentNotice says was paid; ``None`` where it does not count."""
+    tree: Mapping[str, Any] = json.parse(notice.body)
+    if tree.get("status") != "active":
+        return None
+    try:
+        amount = Amount.of(tree.get("amount"))
+    except NoAmount as error:
+        raise NotReckoned(f"a payment of this bill cannot be reckoned with: {error}") from None
+    return Paid(notice, amount, str(tree.get("paymentDate") or tree.get("created") or "")[:10])

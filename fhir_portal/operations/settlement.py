@@ -1,0 +1,248 @@
+"""How a payment ends: what the provider says of its order becomes resources, once.
+
+A paid order is a PaymentReconciliation (what the provider took in) and a PaymentNotice (what was
+paid of the bill); a bill of which nothing is left is ``balanced``. The provider tells by a webhook,
+and is asked, by a job, about every order of which it has told nothing: so its ledger and the bills
+agree whatever was lost on the way. Source: FHIR R4 §13.5, §13.6, §13.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.billing.invoice import NotReckoned, balance_of
+from fhir_portal.billing.payment import BEGUN_SECONDS, Payment, ended
+from fhir_portal.billing.provider import Order, PaymentProvider, ProviderFault
+from fhir_portal.fhir import json
+from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify import jobs
+from fhir_portal.notify.jobs import Job, Work
+from fhir_portal.notify.lease import Lease, finish_in
+from fhir_portal.operations.authorship import restricted
+from fhir_portal.operations.call import acting_for
+from fhir_portal.records import RecordTransaction
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.writing import create_in, update_in
+
+WATCH: Final = "settle-payment"
+PAYMENT_SYSTEM: Final = "https://fhir-portal.example/ig/NamingSystem/payment"
+"""Names a payment as the provider is asked about it."""
+ASK_AGAIN_SECONDS: Final = 60.0
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+_MICROSECONDS: Final = 1_000_000
+_PAID: Final = {
+    "coding": [{"system": "http://terminology.hl7.org/CodeSystem/paymentstatus", "code": "paid"}]
+}
+_PAYMENT: Final = {
+    "coding": [{"system": "http://terminology.hl7.org/CodeSystem/payment-type", "code": "payment"}]
+}
+_OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
+_AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+
+_log = structlog.get_logger(__name__)
+
+
+class OtherOrder(Exception):
+    """The provider took another amount than was agreed. A person has to look at that."""
+
+
+async def settle(server: Server, order: Order) -> Payment:
+    """Note what became of an order; again changes nothing. Returns the payment as it is then.
+
+    Raises:
+        LookupError: no payment of this server is called so.
+        OtherOrder: the provider says it took another amount.
+    """
+
+    async def work(transaction: ResourceTransaction) -> Payment:
+        return await settle_in(transaction, server, order)
+
+    return await server.store.transact(work)
+
+
+async def settle_in(transaction: ResourceTransaction, server: Server, order: Order) -> Payment:
+    """Do what `settle` does, inside a transaction."""
+    payment = await transaction.get(Payment, order.order)
+    if payment is None:
+        raise LookupError(order.order)
+    if payment.state != "begun" or order.state == "open":
+        return payment
+    if order.state == "ended":
+        await ended(transaction, payment, "ended", now=server.clock())
+    else:
+        if order.money != payment.money:
+            _log.error("a provider took another amount than was agreed", payment=payment.key)
+            raise OtherOrder
+        notice = await _write(transaction, server, payment)
+        await ended(transaction, payment, "paid", notice=notice, now=server.clock())
+    after = await transaction.get(Payment, payment.key)
+    if after is None:  # it was there a moment ago, in this very transaction
+        raise LookupError(payment.key)
+    return after
+
+
+async def watch(
+    transaction: RecordTransaction, payment: Payment, *, now: float, n: int = 0
+) -> None:
+    """Have the provider asked about an order, in a while."""
+    pause = min(ASK_AGAIN_SECONDS * 2**n, LONGEST_PAUSE_SECONDS)
+    await jobs.enqueue(
+        transaction,
+        key=f"{WATCH}.{payment.key}.{n}",
+        practice=payment.practice,
+        name=WATCH,
+        now=now,
+        due=now + pause,
+        arguments={"payment": payment.key, "n": str(n)},
+    )
+
+
+def settlement_jobs(server: Server, provider: PaymentProvider) -> Mapping[str, Work]:
+    """Return the function of this job by name, for `fhir_portal.notify.jobs.work_off`."""
+
+    async def ask(held: Lease[Job]) -> None:
+        """Ask about an order; one that nobody paid in time is cancelled. It never gives up."""
+        job = held.work
+        key, n = job.arguments["payment"], int(job.arguments["n"])
+        payment = await server.store.get(Payment, key)
+        if payment is None or payment.state != "begun":
+            return
+        overdue = server.clock() >= payment.begun + BEGUN_SECONDS
+        order: Order | None = None
+        try:
+            order = await (provider.cancel(key) if overdue else provider.state(key))
+        except ProviderFault as error:  # asked again until it answers: nothing else tells
+            _log.warning("the payment provider does not answer", fault=str(error))
+
+        async def note(transaction: ResourceTransaction) -> None:
+            after: Payment = payment
+            if order is not None and (order.state == "ended" or order.money == payment.money):
+                after = await settle_in(transaction, server, order)
+            if after.state == "begun":
+                await watch(transaction, after, now=server.clock(), n=n + 1)
+            await finish_in(transaction, held, now=server.clock())
+
+        await server.store.transact(note)
+
+    return {WATCH: ask}
+
+
+async def _write(transaction: ResourceTransaction, server: Server, payment: Payment) -> str:
+    """Write what was paid; returns the id of the PaymentNotice."""
+    practice = await transaction.get(Practice, payment.practice)
+    zone = ZoneInfo(practice.zone if practice is not None else "UTC")
+    now = server.clock()
+    today = datetime.fromtimestamp(now, zone).date().isoformat()
+    created = instant(int(now * _MICROSECONDS))
+    whom = _payee(practice)
+    _, _, name = payment.invoice.partition("/")
+    common = {"status": "active", "created": created, "paymentDate": today}
+    reconciliation = await _create(
+        transaction,
+        server,
+        payment,
+        {
+            "resourceType": "PaymentReconciliation",
+            "identifier": [{"system": PAYMENT_SYSTEM, "value": payment.key}],
+            **common,
+            "requestor": whom,
+            "outcome": "complete",
+            "paymentAmount": payment.money.money,
+            "detail": [
+                {"type": _PAYMENT, "request": {"reference": name}, "amount": payment.money.money}
+            ],
+        },
+    )
+    notice = await _create(
+        transaction,
+        server,
+        payment,
+        {
+            "resourceType": "PaymentNotice",
+            **common,
+            "request": {"reference": name},
+            "payment": {"reference": str(reconciliation.key)},
+            "payee": whom,
+            "recipient": whom,
+            "amount": payment.money.money,
+            "paymentStatus": _PAID,
+        },
+    )
+    await _close(transaction, server, payment, ResourceKey.parse(name))
+    await _create(
+        transaction,
+        server,
+        payment,
+        {
+            "resourceType": "Provenance",
+            "meta": restricted(),
+            "target": [{"reference": str(notice.key)}],
+            "recorded": created,
+            "activity": {"coding": [{"system": _OPERATION, "code": "CREATE"}]},
+            "agent": [
+                {
+                    "type": {"coding": [{"system": _AGENT, "code": "author"}]},
+                    "who": {"reference": payment.payer},
+                }
+            ],
+        },
+    )
+    return notice.key.id
+
+
+async def _close(
+    transaction: ResourceTransaction, server: Server, payment: Payment, key: ResourceKey
+) -> None:
+    """Have a bill of which nothing is left say so."""
+    everything = Visibility.of_server("Invoice", practice=payment.practice)
+    row = await transaction.read(key, everything)
+    if row is None or row.deleted:
+        return  # it was paid all the same, and the notice says so
+    try:
+        balance = await balance_of(transaction, row)
+    except NotReckoned:
+        return  # changed meanwhile: the practice sees the payment, and reckons itself
+    if not balance.is_payable or balance.paid.units < balance.total.units:
+        return
+    tree = json.parse(row.body) | {"status": "balanced"}
+    await update_in(
+        transaction,
+        server,
+        acting_for(payment.practice, payment.client),
+        tree,
+        everything,
+        key=key,
+        if_match=None,
+        if_none_match=None,
+    )
+
+
+async def _create(
+    transaction: ResourceTransaction, server: Server, payment: Payment, tree: dict[str, Any]
+) -> Row:
+    written = await create_in(
+        transaction,
+        server,
+        acting_for(payment.practice, payment.client),
+        tree,
+        Visibility.of_server(tree["resourceType"], practice=payment.practice),
+        resource_id=server.new_id(),
+    )
+    return written.row
+
+
+def _payee(practice: Practice | None) -> dict[str, Any]:
+    if practice is None:
+        return {"display": "unknown"}
+    if practice.organization:
+        return {"reference": practice.organization, "display": practice.name}
+    return {"display": practice.name}

@@ -1,0 +1,182 @@
+"""Appointment has behaviour of its own: it takes the time of who and what it needs.
+
+No two Appointments of a practice take the same five minutes of a practitioner, a room or a device,
+whoever writes them (`fhir_portal.resources.reservation`). Source: FHIR R4 §12.25 (Appointment),
+appointmentstatus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fhir_portal.access.owners import local_target
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.policy import policy_of
+from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import Conflict, Unprocessable
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.records import RecordTransaction
+from fhir_portal.resources import reservation
+from fhir_portal.resources.reservation import Span, TakenTime, TimeTaken, UnfitTime
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction
+
+TAKES_TIME: Final = frozenset({"pending", "booked", "arrived", "checked-in", "fulfilled"})
+"""The statuses under which somebody's time is taken. ``pending`` is a time that was named and waits
+for a participant's word (a hold is one); ``proposed`` and ``waitlist`` are wishes; who did not come
+or cancelled gives the time back."""
+_ROOMS: Final = frozenset({"ro", "bd", "ve"})
+"""location-physical-type: room, bed, vehicle. A house or a wing has room for more than one."""
+_MOST_ACTORS: Final = 20
+_WAITING: Final = "pending"
+
+
+async def before_change(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any] | None,
+    *,
+    now: float,
+    may_take_twice: bool,
+) -> None:
+    """Take and give back time for what is about to be stored (``None``: deleted).
+
+    What has passed takes nothing: a chart of years ago is stored as it was. ``may_take_twice`` says
+    that the writer may book time that is taken, if the practice wants that of its EHR.
+
+    Raises:
+        Conflict: somebody else has some of the time. Unprocessable: it is no time.
+    """
+    tree = new or old
+    if tree.get("resourceType") != "Appointment":
+        return
+    held = await reservation.time_of(transaction, practice, tree["id"])
+    span = span_of(new) if new is not None and new.get("status") in TAKES_TIME else None
+    if new is None or span is None or span.is_over(now):
+        if held is not None:
+            await reservation.release(transaction, practice, tree["id"])
+        return
+    check(span)
+    actors = await actors_of(transaction, practice, new)
+    until = held.until if held is not None and new.get("status") == _WAITING else None
+    wanted = TakenTime(
+        key=f"{practice}/{tree['id']}",
+        actors=actors,
+        first=span.first,
+        last=span.last,
+        until=until,
+        expires=held.expires if held is not None else None,
+    )
+    if wanted == held:
+        return
+    try:
+        await reservation.take(transaction, wanted, now=now)
+    except TimeTaken:
+        twice = may_take_twice and (await policy_of(transaction, practice)).book_twice
+        if not twice:
+            message = "the time is taken: a participant has another appointment then"
+            raise Conflict(message, expression="Appointment.start") from None
+        await reservation.take(transaction, wanted, now=now, twice=True)
+
+
+async def hold(
+    transaction: RecordTransaction, practice: str, appointment: str, until: float
+) -> None:
+    """Let the time of an Appointment, just taken in this transaction, be free at ``until``."""
+    held = await reservation.time_of(transaction, practice, appointment)
+    if held is None:
+        message = "this Appointment takes no time"
+        raise LookupError(message)
+    await reservation.take(
+        transaction, TakenTime(
+            key=held.key, actors=held.actors, first=held.first, last=held.last, until=until
+        ), now=until,
+    )  # fmt: skip
+
+
+def span_of(tree: Mapping[str, Any]) -> Span | None:
+    """Return the cells of an Appointment or a Slot; ``None`` where it names no time."""
+    start, end = tree.get("start"), tree.get("end")
+    try:
+        return Span.of(start or "", end or "")
+    except UnfitTime:
+        return None
+
+
+def check(span: Span) -> None:
+    """Refuse a time that nobody can take. Raises `Unprocessable`."""
+    try:
+        span.check()
+    except UnfitTime as error:
+        raise Unprocessable(str(error), expression="Appointment.end") from None
+
+
+async def actors_of(
+    reader: ResourceReader, practice: str, tree: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return whose time an Appointment takes, sorted: ``Practitioner``, room or ``Device``.
+
+    They are its participants and the actors of the Schedules of its slots. A PractitionerRole
+    stands for its Practitioner. Whoever has declined, or is told of it only, is left out. Where
+    nobody's time is taken, each slot stands for itself (``Slot/<id>``): it is given once. Raises
+    `Unprocessable` for too many.
+    """
+    found: set[str] = set()
+    slots: list[ResourceKey] = []
+    for one in tree.get("participant") or ():
+        if one.get("status") == "declined" or one.get("required") == "information-only":
+            continue
+        key = local_target((one.get("actor") or {}).get("reference") or "")
+        actor = None if key is None else await whose_time(reader, practice, key)
+        if actor is not None:
+            found.add(actor)
+    for one in tree.get("slot") or ():
+        key = local_target(one.get("reference") or "")
+        if key is not None and key.type == "Slot":
+            slots.append(key)
+            found |= await _of_slot(reader, practice, key)
+    if len(found) > _MOST_ACTORS or len(slots) > _MOST_ACTORS:
+        message = f"an appointment takes the time of {_MOST_ACTORS} actors at most"
+        raise Unprocessable(message, expression="Appointment.participant")
+    return tuple(sorted(found or map(str, slots)))
+
+
+async def _of_slot(reader: ResourceReader, practice: str, key: ResourceKey) -> set[str]:
+    slot = await _tree(reader, practice, key)
+    schedule = local_target((slot.get("schedule") or {}).get("reference") or "")
+    if schedule is None or schedule.type != "Schedule":
+        return set()
+    return await actors_of_schedule(reader, practice, await _tree(reader, practice, schedule))
+
+
+async def actors_of_schedule(
+    reader: ResourceReader, practice: str, schedule: Mapping[str, Any]
+) -> set[str]:
+    """Return whose time is taken by what is booked in a Schedule."""
+    found = set()
+    for one in schedule.get("actor") or ():
+        key = local_target(one.get("reference") or "")
+        actor = None if key is None else await whose_time(reader, practice, key)
+        if actor is not None:
+            found.add(actor)
+    return found
+
+
+async def whose_time(reader: ResourceReader, practice: str, key: ResourceKey) -> str | None:
+    """Return the actor whose time is taken with this one; ``None`` where there is room for more."""
+    if key.type in {"Practitioner", "Device"}:
+        return str(key)
+    if key.type not in {"PractitionerRole", "Location"}:
+        return None
+    tree = await _tree(reader, practice, key)
+    if key.type == "PractitionerRole":
+        who = local_target((tree.get("practitioner") or {}).get("reference") or "")
+        return str(who if who is not None and who.type == "Practitioner" else key)
+    codings = (tree.get("physicalType") or {}).get("coding") or ()
+    return str(key) if any(one.get("code") in _ROOMS for one in codings) else None
+
+
+async def _tree(reader: ResourceReader, practice: str, key: ResourceKey) -> Mapping[str, Any]:
+    row = await reader.read(key, Visibility.of_server(key.type, practice=practice))
+    return {} if row is None or row.deleted else json.parse(row.body)
