@@ -220,7 +220,8 @@ async def standing(reader: RecordReader, practice: str, by: Editor) -> frozenset
     member = await reader.get(StaffMember, staff_key(practice, by.account))
     account = await reader.get(Account, by.account)
     has = frozenset[str]()
-    if member is not None and account is not None and not account.disabled:
+    is_open = account is not None and not account.disabled
+    if member is not None and is_open and member.suspended is None:
         level = await level_of(reader, practice, member.level)
         has = has if level is None else level.conveys & by.permissions
     if "administer" not in has:

@@ -30,7 +30,7 @@ from fhir_portal.operations.call import Call
 from fhir_portal.operations.four_eyes import (
     ANOTHER_CONFIRMS,
     is_one_human,
-    others_who_confirm,
+    others_there,
     require_another_confirms,
 )
 from fhir_portal.operations.invitation_task import activate_grants, follow
@@ -145,6 +145,9 @@ async def _require_alone(
         transaction, invitation.practice, by, invitation.redeemed_by or "", now=now
     ):
         raise Forbidden(ANOTHER_CONFIRMS)
-    if others := await others_who_confirm(transaction, invitation, now=now):
-        message = f"there are others here who can confirm this ({others}): it is not done alone"
+    if others := await others_there(transaction, invitation, by, now=now):
+        message = (
+            f"there are others here who can confirm ({others}), so it is not done alone; if they "
+            "had a part in this invitation, take it back and invite anew without them"
+        )
         raise Forbidden(message)

@@ -108,26 +108,24 @@ async def require_another_confirms(
     transaction: ResourceTransaction, invitation: Invitation, by: str, *, now: float
 ) -> None:
     """Refuse whoever had another part in an invitation. Raises `Forbidden`."""
-    if not await _may_confirm(transaction, invitation, by, now=now):
-        raise Forbidden(ANOTHER_CONFIRMS)
-
-
-async def others_who_confirm(
-    transaction: ResourceTransaction, invitation: Invitation, *, now: float
-) -> int:
-    """Return how many of the practice's staff could confirm an invitation."""
-    able = await members_with(transaction, invitation.practice, "proxies", works=works)
-    accounts = {one.account for one in able}
-    return sum([await _may_confirm(transaction, invitation, one, now=now) for one in accounts])
-
-
-async def _may_confirm(
-    transaction: ResourceTransaction, invitation: Invitation, by: str, *, now: float
-) -> bool:
     for other in (*invitation.handled_by, invitation.redeemed_by or ""):
         if await is_one_human(transaction, invitation.practice, by, other, now=now):
-            return False
-    return True
+            raise Forbidden(ANOTHER_CONFIRMS)
+
+
+async def others_there(
+    transaction: ResourceTransaction, invitation: Invitation, by: str, *, now: float
+) -> int:
+    """Return how many of the practice's staff beside ``by`` could confirm such an invitation.
+
+    Also those who had a part in this one: else whoever wants to be alone would only have to get a
+    colleague to print it. It can be taken back and made anew, without them.
+    """
+    practice, found = invitation.practice, 0
+    for one in await members_with(transaction, practice, "proxies", works=works):
+        same = await is_one_human(transaction, practice, by, one.account, now=now)
+        found += not same and one.account != invitation.redeemed_by
+    return found
 
 
 async def is_one_human(

@@ -363,6 +363,34 @@ async def test_nobody_does_it_alone_while_there_is_another(
     assert (answer.status, b"(1)" in answer.body) == (403, True)
 
 
+async def test_a_colleague_who_was_got_to_print_it_does_not_leave_one_alone(
+    town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Eve has Bob print her sheet, so that nobody is left; it has to be made anew, without him."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    assert (await call(bob, made["invitation"], "print-instructions")).status == 200
+    waiting = await used(portal, town, made, "second")
+    own = number(portal, waiting)
+    for caller in (eve, bob):
+        assert (await confirm(caller, made, number=own)).status == 403
+        assert (await confirm(caller, made, number=own, alone="nobody is left")).status == 403
+    assert await records(town, clock, "second") == []
+
+
+async def test_whoever_used_it_is_not_who_does_it_alone(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Nor somebody who shares a contact with them."""
+    await on_staff(practice, ehr, "eve")
+    made = values(await invite(at_desk(portal, "eve"), "kit", **GUARDIAN))
+    waiting = await used(portal, practice, made, "second")
+    await keep(practice, *(a_contact(one, "one@mail.example") for one in ("eve", "second")))
+    own = number(portal, waiting)
+    answer = await confirm(at_desk(portal, "eve"), made, number=own, alone="nobody else")
+    assert answer.status == 403
+    assert await records(practice, clock, "second") == []
+
+
 async def test_taken_back_it_leaves_nothing_and_the_right_person_can_be_invited(
     town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
 ) -> None:

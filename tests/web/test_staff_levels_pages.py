@@ -10,7 +10,7 @@ import pytest
 
 from fhir_portal.access.relation import works
 from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS, Editor, NotPermitted, level_of
-from fhir_portal.accounts.staff import StaffMember, resume_staff, suspend_staff
+from fhir_portal.accounts.staff import StaffMember, resume_staff, standing, suspend_staff
 from fhir_portal.smart.revocation import remove_staff
 from tests.builders import a_practitioner
 from tests.smart.launching import put
@@ -339,3 +339,11 @@ async def test_nobody_lets_themselves_work_again(staff: StaffWorld) -> None:
 
     with pytest.raises(NotPermitted):
         await staff.world.store.transact(work)
+
+
+async def test_who_is_suspended_changes_nobodys_level(staff: StaffWorld) -> None:
+    """However they come to ask."""
+    await suspended(staff, ADMIN, READER)
+    by = Editor(await staff.account_key(ADMIN), frozenset(PERMISSIONS))
+    with pytest.raises(NotPermitted):
+        await standing(staff.world.store, SKIN, by)

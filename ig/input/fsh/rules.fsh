@@ -8,7 +8,7 @@ Description: "Opens the record of a patient for the account that used an invitat
 * affectsState = true
 * insert OnInstance(Task)
 * insert Parameter(in, number, 1, 1, string, [["The number that the person's own page shows, of six digits."]])
-* insert Parameter(in, alone, 0, 1, string, [["Why it is done without a second member of staff. Taken only where nobody else there could confirm it; it stands in the Task and in the Provenance."]])
+* insert Parameter(in, alone, 0, 1, string, [["Why it is done without a second member of staff. Taken only where nobody else there has `proxies`; it stands in the Task and in the Provenance."]])
 * insert Parameter(out, invitation, 1, 1, Reference, [["The Task of the invitation."]])
 * insert Parameter(out, status, 1, 1, code, [["`redeemed`."]])
 * insert Parameter(out, told, 1, 1, integer, [["How many messages tell the patient, or who acts for them in full. 0: nobody could be told; write a letter."]])
