@@ -67,6 +67,8 @@ HELP_SECONDS: Final = 30 * 86_400.0
 _ID_BYTES: Final = 16
 _SENT_DIGITS: Final = 8
 
+_NOBODY: Final = Account(key="", username="", created=0.0)
+
 
 class RecoveryOver(Exception):
     """There is no such recovery in this browser any more, or it is not at this step."""
@@ -195,10 +197,11 @@ class Recoveries:
         elif owners:
             account = None  # each of them is told its user name, and begins again with that
         there = await contacts_of(store, account.key if account is not None else "")
-        known = await knows(account) if knows is not None and account is not None else None
-        place = replace(place, known=known)
+        # Nobody is looked for in the same way, so that it takes as long.
+        known = await knows(account or _NOBODY) if knows is not None else None
+        place = replace(place, known=known if account is not None else None)
         await throttle.attempt(
-            f"recover {folded(typed)}", address=place.address, device=known, guessable=False
+            f"recover {folded(typed)}", address=place.address, device=place.known, guessable=False
         )
         sent = await self._may_send(f"name {folded(typed)}", place)
         # By another of its names an account gets no further codes. Nobody is told that: it would
@@ -242,7 +245,7 @@ class Recoveries:
 
         async def begin(transaction: RecordTransaction) -> None:
             await transaction.insert(recovery)
-            await self.codes.keep(transaction, challenge, lane=" known" if known else "")
+            await self.codes.keep(transaction, challenge, lane=" known" if place.known else "")
             await write(transaction)
 
         await store.transact(begin)
