@@ -13,6 +13,8 @@ from typing import Final
 
 from fhir_portal.accounts.levels import Permission
 
+ANY_SECTION: Final = "*"
+
 
 @dataclass(frozen=True, slots=True)
 class OperationRule:
@@ -23,7 +25,8 @@ class OperationRule:
     then needs the grant-writing permission: it gives access to somebody. ``shows`` says that the
     answer holds resources: staff see them only if their level lets them view, too.
     ``section`` is the portal section in which patients, and proxies who see it, may call it;
-    ``None``: it is not for them. With ``acts`` a proxy must be allowed to act there.
+    ``None``: it is not for them; `ANY_SECTION`: whoever sees any, and
+    the letters are for others alone. With ``acts`` a proxy must be allowed to act there.
     """
 
     target: str
@@ -127,6 +130,10 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "cancel-recovery": OperationRule("Person", _ON_PERSON, staff="recover", system=False),
     **_APPOINTMENTS,
     **_BILLS,
+    # Each part of its answer is decided on by itself.
+    "portal-dashboard": OperationRule(
+        "Patient", (("r", "Patient"),), staff="view", section=ANY_SECTION, acts=False
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
-from fhir_portal.access.operations import OPERATIONS, OperationRule
+from fhir_portal.access.operations import ANY_SECTION, OPERATIONS, OperationRule
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OF_STAFF, OWNERS, Directory
 from fhir_portal.access.visibility import NO_SECTION, Visibility
 from fhir_portal.access.writes import writable
@@ -82,6 +82,12 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
     reason = _not_called_by(auth, rule)
     if reason:
         return Deny(reason)
+    if rule.section == ANY_SECTION and auth.patient is not None and auth.staff is None:
+        # That the record is there is known to whoever holds a token for it.
+        whole = Visibility.of_record(
+            rule.target, practice=auth.practice, record=auth.patient, sections=None, labels=None
+        )
+        return Permit(whole.own())
     for letter, name in rule.letters:
         # Part of a type is not enough: what an operation writes is not held against criteria.
         if _granted(auth, letter, name) is not None:
@@ -112,6 +118,8 @@ def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
     if rule.section is None or auth.record is None:
         return "this operation is for a practice"
     if auth.is_self:
+        return ""
+    if rule.section == ANY_SECTION:
         return ""
     if rule.section not in (auth.record.sections or ()):
         return f"the grant does not show this person '{rule.section}'"

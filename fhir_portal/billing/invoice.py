@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.billing.amount import Amount, NoAmount
 from fhir_portal.billing.payment import Payment, under_way
@@ -20,7 +21,7 @@ from fhir_portal.search.registry import parameters_for
 PAYABLE: Final = "issued"
 """The status of an Invoice that waits for money. Before it nothing is due, after it nothing is."""
 _MOST: Final = 1000
-"""Payments of one bill; a bill with more is not reckoned up here."""
+"""Payments that are looked at together; where there are more nothing is reckoned up."""
 
 
 class NotReckoned(Exception):
@@ -76,22 +77,48 @@ async def balance_of(reader: ResourceStore | ResourceTransaction, row: Row) -> B
     Raises:
         NotReckoned: it has no total, or payments in another currency, or too many.
     """
-    tree = json.parse(row.body)
-    practice = row.facts.practice
-    try:
-        total = Amount.of(tree.get("totalGross") or tree.get("totalNet"))
-    except NoAmount as error:
-        raise NotReckoned(f"this bill has no total that can be reckoned with: {error}") from None
+    (found,) = await balances_of(reader, [row])
+    if isinstance(found, NotReckoned):
+        raise found
+    return found
+
+
+async def balances_of(
+    reader: ResourceStore | ResourceTransaction, rows: Sequence[Row]
+) -> list[Balance | NotReckoned]:
+    """Reckon up bills of one practice, in their order; one that cannot be says why."""
+    if not rows:
+        return []
+    practice = rows[0].facts.practice
     notices = await reader.referring(
         parameters_for("PaymentNotice")["request"],
-        [row.key],
+        [row.key for row in rows],
         Visibility.of_server("PaymentNotice", practice=practice),
         limit=_MOST,
     )
     if len(notices) == _MOST:
-        raise NotReckoned("this bill has too many payments to be reckoned up")
+        return [NotReckoned("there are too many payments to be reckoned up") for _ in rows]
+    of_bill: dict[str, list[Row]] = {}
+    for notice in notices:
+        request = (json.parse(notice.body).get("request") or {}).get("reference") or ""
+        of_bill.setdefault(str(local_target(request)), []).append(notice)
+    found: list[Balance | NotReckoned] = []
+    for row in rows:
+        waiting = await under_way(reader, f"{practice}/{row.key}")
+        try:
+            found.append(_reckoned(row, of_bill.get(str(row.key), ()), waiting))
+        except NotReckoned as error:
+            found.append(error)
+    return found
+
+
+def _reckoned(row: Row, notices: Sequence[Row], waiting: Sequence[Payment]) -> Balance:
+    tree = json.parse(row.body)
+    try:
+        total = Amount.of(tree.get("totalGross") or tree.get("totalNet"))
+    except NoAmount as error:
+        raise NotReckoned(f"this bill has no total that can be reckoned with: {error}") from None
     payments = [one for one in map(_payment, notices) if one is not None]
-    waiting = await under_way(reader, f"{practice}/{row.key}")
     currencies = {one.amount.currency for one in payments} | {one.currency for one in waiting}
     if currencies - {total.currency}:
         raise NotReckoned("this bill has payments in another currency: ask the practice")

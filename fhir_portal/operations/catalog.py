@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -30,6 +31,7 @@ from fhir_portal.operations.merge import merge
 from fhir_portal.operations.pay import pay
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
+from fhir_portal.operations.portal_dashboard import portal_dashboard
 from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
@@ -42,6 +44,9 @@ from fhir_portal.operations.start_recovery import (
 )
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
+from fhir_portal.resources.writing import names_version
+
+_OK: Final = 200
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "portal-account": portal_account,
@@ -67,6 +72,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "check-in": check_in,
     "amount-due": amount_due,
     "pay": pay,
+    "portal-dashboard": portal_dashboard,
     "confirm-proxy": confirm_proxy,
     "cancel-recovery": cancel_recovery,
 }
@@ -122,9 +128,24 @@ async def operate(
         arguments = posted(definition, request.body)
     call = Call(server, collaborators, definition, request, auth, arguments, decision.visible)
     answer = await OPERATIONS[code](call)
+    if request.is_get:
+        answer = _tagged(answer, request.if_none_match)
     if request.is_get and request.query:
         return msgspec.structs.replace(answer, detail=urlencode(request.query))
     return answer
+
+
+def _tagged(answer: FhirResponse, if_none_match: str | None) -> FhirResponse:
+    """Return an answer with an entity tag of what it says, or 304 for who has that (RFC 9110 §13).
+
+    What it was made of has no version of its own.
+    """
+    if answer.version is not None or answer.binary is not None or answer.status != _OK:
+        return answer
+    version = int.from_bytes(hashlib.sha256(answer.body).digest()[:6])
+    if if_none_match is not None and names_version(if_none_match, version):
+        return msgspec.structs.replace(answer, status=304, body=b"", version=version)
+    return msgspec.structs.replace(answer, version=version)
 
 
 def operations_of(resource_type: str | None) -> list[dict[str, Any]]:

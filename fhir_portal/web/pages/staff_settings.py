@@ -67,6 +67,18 @@ TOLD: Final[Mapping[str, str]] = {
     "messages-a-minute": "Messages of invitations in a minute",
     "adult-age": "Age with which a parent's access ends",
     "country": "Country of telephone numbers without a code",
+    "booking": "What patients may do about appointments",
+    "booking-services": "Services for which that differs",
+    "private-services": "Services whose purpose is not shown",
+    "hold-minutes": "Minutes for which a time is held",
+    "notice-hours": "Hours before the start until which times can be booked",
+    "ahead-days": "Days ahead for which times can be booked",
+    "cancel-hours": "Hours before the start until which patients move or cancel",
+    "check-in-before": "Minutes before the start from which patients may say that they are here",
+    "check-in-after": "Minutes after the start until which they may",
+    "reminder-hours": "Hours before the start at which patients are reminded",
+    "reply-hours": "Hours in which the practice answers a request for an appointment",
+    "book-twice": "The EHR may book time that is taken",
 }
 """What an operator decides, and staff only read."""
 _DONE: Final[Mapping[str, str]] = {"saved": "The settings were changed. They count from now on."}
@@ -164,7 +176,7 @@ class SettingPages:
             now=now,
             switches=SWITCHES,
             lists=LISTS,
-            told=[(words, now[name] or "none") for name, words in TOLD.items()],
+            told=[(words, _read(now[name])) for name, words in TOLD.items()],
             concerned=await self._concerned(here),
             seen=_version(policy),
             action=PREVIEW,
@@ -206,6 +218,17 @@ def _differences(before: PracticePolicy, after: PracticePolicy) -> list[tuple[st
         for name, title in words.items()
         if old[name] != new[name]
     ]
+
+
+def _read(value: Any) -> str:
+    """Return a setting that staff only read, in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = [f"{one}: {two}" for one, two in value.items()]
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, value))
+    return str(value) or "none"
 
 
 def _said(name: str, value: Any) -> str:
