@@ -208,7 +208,8 @@ def adds_a_child(world: Town, walker: Walker, desk: Walker, mail: str) -> None:
     walker.sees("Show this number to the practice", "makes sure", picture="number-to-show")
     number = walker.browser.text("p.key")
     desk.open("/staff/patients/wren")
-    desk.fills(number=number, alone="nobody else works here on Saturdays")
+    desk.browser.type('input[name="number"]', number)
+    desk.browser.type('input[name="alone"]', "nobody else invites here")
     desk.browser.follow('main form[action$="/confirm"] button')
     desk.sees("Portal of Wren", "Confirmed: the record is open", picture="confirmed-alone")
     assert "used: there is an account by it" in desk.text()
@@ -735,7 +736,7 @@ def confirms_another(world: Town, patient: str, number: str) -> None:
         colleague.open(f"/staff/patients/{patient}")
         colleague.signs_in(NOOR)
         colleague.accepts_terms()
-        colleague.fills(number=number)
+        colleague.browser.type('input[name="number"]', number)
         colleague.browser.follow('main form[action$="/confirm"] button')
         colleague.sees("Portal of", "Confirmed: the record is open", picture="confirmed")
 
