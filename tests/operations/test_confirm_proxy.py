@@ -28,6 +28,7 @@ from tests.builders import (
     a_grant,
     a_practitioner,
     an_account,
+    changed,
     keep,
     resource,
 )
@@ -405,6 +406,22 @@ async def test_taken_back_it_leaves_nothing_and_the_right_person_can_be_invited(
     assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
     assert await records(town, clock, "nan") == ["Patient/kit"]
     assert await records(town, clock, "second") == []
+
+
+async def test_what_another_practice_closed_meanwhile_is_not_opened_by_somebody_elses_record(
+    town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Who was never proved to be anybody here does not open all that the account has here."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, town, made)
+    account = await town.get(Account, "nan")
+    assert account is not None
+    await keep(town, changed(account, closed_at=(DERM,)))
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 409
+    assert await records(town, clock) == []
+    closed = await town.get(Account, "nan")
+    assert closed is not None
+    assert closed.closed_at == (DERM,)
 
 
 async def test_one_that_waited_too_long_is_over(

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.connection import Receipt
-from fhir_portal.smart.token import AccessToken
+from fhir_portal.smart.token import AccessToken, TokenFamily
 from tests.smart.several import OWN, PIP, listed, swap
 from tests.smart.world import Browser, World, childs_record
 from tests.web.recovering import NEW, begins, code_for, contact, desk_of, gives
@@ -98,6 +99,41 @@ async def test_a_list_of_several_records_ends_with_them(world: World) -> None:
     ] == []
     assert (await app.refresh(answer["refresh_token"])).status_code == 400
     assert (await swap(app, answer["access_token"])).status_code == 400
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_list_goes_on_while_one_of_its_records_is_kept(world: World, *, kept: bool) -> None:
+    world.directory.access[world.mara.key] += (childs_record(),)
+    app = await world.public_app("several", name="Several")
+    answer = await listed(app, (OWN, PIP))
+    await ends(await at_the_end(world), untick="Mara Quill" if kept else "")
+    assert (await app.refresh(answer["refresh_token"])).status_code == (200 if kept else 400)
+    assert (await swap(app, answer["access_token"], PIP)).status_code == 400
+
+
+async def test_a_list_under_which_there_is_nothing_ends(world: World) -> None:
+    world.directory.access[world.mara.key] += (childs_record(),)
+    app = await world.public_app("several", name="Several")
+    answer = await listed(app, (OWN, PIP))
+    below = [one.key for one in await world.store.every(TokenFamily) if one.parent is not None]
+    assert below
+
+    async def forget(transaction: RecordTransaction) -> None:
+        for key in below:
+            await transaction.delete(TokenFamily, key)
+
+    await world.store.transact(forget)
+    await ends(await at_the_end(world))
+    (left,) = await world.store.every(TokenFamily)
+    assert (left.is_list, left.ended) == (True, world.clock())
+    assert (await app.refresh(answer["refresh_token"])).status_code == 400
+
+
+async def test_a_code_of_an_app_that_holds_nothing_else_is_no_way_in(world: World) -> None:
+    app = await world.public_app("diary", name="Heart Diary")
+    code = await app.code()
+    await ends(await at_the_end(world))
+    assert (await app.exchange(code)).status_code == 400
 
 
 async def test_other_peoples_apps_stay(world: World) -> None:
