@@ -22,6 +22,7 @@ import msgspec
 import structlog
 from pydantic import SecretStr
 
+from fhir_portal.access.owed import pay_due
 from fhir_portal.access.policy import understands
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.writes import WriteTableScopes
@@ -40,9 +41,10 @@ from fhir_portal.notify import jobs
 from fhir_portal.notify.composition import Compose, Composer
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.content import MadeBy, Maker
-from fhir_portal.notify.faults import RecordedFaults, Undelivered
+from fhir_portal.notify.faults import Undelivered
 from fhir_portal.notify.folder import FolderDelivery
 from fhir_portal.notify.mail import MailDelivery, MailServer
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.outbox import (
     CHANNELS,
     PRIORITIES,
@@ -62,7 +64,9 @@ from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import sent
 from fhir_portal.operations.inviting import invitation_secrets
+from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
+from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.catalog import capability_statement
@@ -279,11 +283,13 @@ class Application:
         if self.portal.collaborators.payments is not None:
             provider = self.portal.collaborators.payments
             self.jobs.update(settlement_jobs(self.portal.server, provider))
+        self.jobs.update(staff_task_jobs(self.portal.server))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
         self._recipients = AccountRecipients(clock, frozenset(deliveries))
-        self._given_up = Undelivered(RecordedFaults())
+        self._undelivered = Undelivered(QueuedMatters())
+        self._sends = SendLog(self.portal.server)
         self._fhir = FhirApi(
             self.portal,
             capabilities=functools.cache(self._capabilities),
@@ -514,11 +520,25 @@ class Application:
                 recipients=self._recipients,
                 given_up=self._given_up,
                 arrived=self._arrived,
+                addressed=self._sends.addressed,
+                dropped=self._sends.superseded,
             )
         return arrived
 
     async def _arrived(self, transaction: ResourceTransaction, message: OutboxMessage) -> None:
         await sent(transaction, self.portal.server, message)
+        await self._sends.completed(transaction, message)
+
+    async def _given_up(
+        self,
+        transaction: Any,
+        message: OutboxMessage,
+        why: str,
+        bounced: bool,  # noqa: FBT001 - the signature of `GivenUp`
+        now: float,
+    ) -> None:
+        await self._undelivered(transaction, message, why, bounced, now)
+        await self._sends.given_up(transaction, message, bounced=bounced)
 
     async def _do_jobs(self) -> None:
         await jobs.work_off(self.store, self.jobs, worker=self._worker, clock=self.clock)
@@ -526,6 +546,7 @@ class Application:
     async def _keep_house(self) -> None:
         await self._unused_clients.sweep(self.clock())
         await drop_expired(self.store, self.clock())
+        await pay_due(self.store, self.store.log, self.clock())
 
     async def _deliver(self, channel: Channel, priority: Priority) -> None:
         await deliver_channel(
@@ -538,6 +559,8 @@ class Application:
             given_up=self._given_up,
             arrived=self._arrived,
             priorities=[priority],
+            addressed=self._sends.addressed,
+            dropped=self._sends.superseded,
         )
 
     def _capabilities(self) -> bytes:

@@ -66,8 +66,10 @@ async def test_a_booking_ends_in_two_messages_and_a_task_that_says_sent(tmp_path
             assert "Ada" not in one["text"]
         task = (await ehr.get(f"Task/{invitation.task}")).json
         assert task["businessStatus"]["coding"][0]["code"] == "sent"
-        (logged,) = (await ehr.get("Communication?")).entries
-        assert logged["recipient"] == [{"reference": "Patient/bo"}]
+        logged = (await ehr.get("Communication?")).entries
+        assert [one["status"] for one in logged] == ["completed", "completed"]
+        for one in logged:
+            assert one["recipient"] == [{"reference": "Patient/bo"}]
         clock.advance(LIFETIME)
         await application.work_once()
         task = (await ehr.get(f"Task/{invitation.task}")).json
@@ -96,5 +98,7 @@ async def test_what_was_revoked_before_its_turn_is_not_sent(tmp_path: Path) -> N
         assert revoked.status == 200
         assert await application.work_once() == 0
         assert messages_in(settings.outbox_folder, limit=9) == []
+        logged = (await ehr.get("Communication?")).entries
+        assert [one["status"] for one in logged] == ["not-done", "not-done"]
     finally:
         await application.close()

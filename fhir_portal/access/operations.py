@@ -134,6 +134,8 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-dashboard": OperationRule(
         "Patient", (("r", "Patient"),), staff="view", section=ANY_SECTION, acts=False
     ),
+    # Which Tasks there are to be done is for the permission that each one's tag names.
+    "task-done": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="view"),
 }
 
 

@@ -15,7 +15,7 @@ from fhir_portal.access.operations import ANY_SECTION, OPERATIONS, OperationRule
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OF_STAFF, OWNERS, Directory
 from fhir_portal.access.visibility import NO_SECTION, Visibility
 from fhir_portal.access.writes import writable
-from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, staff_labels
 from fhir_portal.consent.record import StaffAccess
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.definitions import served_types
@@ -98,7 +98,7 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
         practice = auth.practice
         return Permit(Visibility.of_practice(rule.target, practice=practice, labels=None).own())
     if auth.staff is not None and not rule.shows:
-        return _where_staff_work(auth, rule.target, None)
+        return _where_staff_work(auth, auth.staff, rule.target, None)
     found = _within(auth, "r", rule.target)
     return found if isinstance(found, Deny) else Permit(found.visible.own())
 
@@ -221,23 +221,32 @@ def _as_staff(
     if resource_type not in OF_STAFF:
         return Deny(f"{resource_type} is not for a practice's staff")
     if resource_type in DIRECTORY:
+        labels = staff_labels(staff.permissions)
         return Permit(
             Visibility.of_practice(
-                resource_type, practice=auth.practice, labels=None, any_of=any_of
+                resource_type, practice=auth.practice, labels=labels, any_of=any_of
             )
         )
-    return _where_staff_work(auth, resource_type, any_of)
+    return _where_staff_work(auth, staff, resource_type, any_of)
 
 
 def _where_staff_work(
-    auth: AuthContext, resource_type: str, any_of: tuple[tuple[Criterion, ...], ...] | None
+    auth: AuthContext,
+    staff: StaffAccess,
+    resource_type: str,
+    any_of: tuple[tuple[Criterion, ...], ...] | None,
 ) -> Permit | Deny:
-    """All records of the practice, or the one that the token is bound to."""
-    practice = auth.practice
+    """All records of the practice, or the one that the token is bound to.
+
+    Of what is for staff with a permission (`FOR_STAFF`) others see nothing.
+    """
+    practice, labels = auth.practice, staff_labels(staff.permissions)
     # A derived row that nobody classified may follow what is no patient's, such as a Person.
     sections = _ANY_SECTION if resource_type in DERIVED else None
     if auth.context == "user":
-        whole = Visibility.of_practice(resource_type, practice=practice, labels=None, any_of=any_of)
+        whole = Visibility.of_practice(
+            resource_type, practice=practice, labels=labels, any_of=any_of
+        )
         return Permit(replace(whole.own(), sections=sections))
     if auth.staff_patient is None:
         return Deny("no patient in the launch context")
@@ -247,7 +256,7 @@ def _where_staff_work(
             practice=practice,
             record=auth.staff_patient,
             sections=sections,
-            labels=None,
+            labels=labels,
             any_of=any_of,
         )
     )

@@ -3,7 +3,7 @@
 It belongs to one browser and lives for thirty minutes after the last step, so closing the tab
 loses nothing; on another device the person proves the same again and goes on. A password or a code
 is never kept in it. The first step may be for nobody: then it looks like any other and ends
-nowhere. What staff have to look into is left as an `ActivationHelp`.
+nowhere. What staff have to look into is left as a matter for them (`help_matter`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import ClassVar, Final, Literal
 import msgspec
 
 from fhir_portal.accounts.assurance import Evidence
-from fhir_portal.accounts.contacts import Medium
+from fhir_portal.accounts.contacts import Medium, mailbox_of
+from fhir_portal.accounts.matter import KEPT_SECONDS, Candidate, StaffMatter, matter_key
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
 Way = Literal["link", "code", "sheet", "mail"]
@@ -23,7 +24,6 @@ Way = Literal["link", "code", "sheet", "mail"]
 address that the practice has."""
 
 IDLE_SECONDS: Final = 30 * 60.0
-HELP_SECONDS: Final = 30 * 86_400.0
 TRIES: Final = 5
 """Wrong tries on what was typed; then it is locked and staff are told."""
 LOCKED_SECONDS: Final = 3600.0
@@ -45,6 +45,11 @@ class FileContact(msgspec.Struct, frozen=True):
 
     medium: Medium
     value: str
+
+    @property
+    def mailbox(self) -> tuple[Medium, str]:
+        """What it is the same contact by: several addresses may be one mailbox."""
+        return self.medium, mailbox_of(self.medium, self.value)
 
 
 class Activation(Record, frozen=True, kw_only=True):
@@ -88,33 +93,6 @@ class Activation(Record, frozen=True, kw_only=True):
             if one.to and (one.over == "mail" or one.over == "sms")  # noqa: PLR1714 - narrows
         }
         return tuple(found)
-
-
-class ActivationHelp(Record, frozen=True, kw_only=True):
-    """Something for a practice's staff to look into: somebody could not get their account.
-
-    ``candidates`` are records that came near, with score and reasons; ``typed`` is what the person
-    said of themselves. Of this nothing reaches the page.
-    """
-
-    kind: ClassVar[str] = "activation-help"
-    indexed: ClassVar[tuple[str, ...]] = ("practice",)
-
-    expires: float
-    practice: str
-    reason: Reason
-    at: float
-    invitation: str | None = None
-    candidates: tuple[Candidate, ...] = ()
-    typed: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class Candidate(msgspec.Struct, frozen=True):
-    """A record that somebody may have meant: how well it fits (0 to 100), and why."""
-
-    patient: str
-    score: int
-    reasons: tuple[str, ...]
 
 
 class TypedTries(Record, frozen=True, kw_only=True):
@@ -182,32 +160,37 @@ async def count_typed(transaction: RecordTransaction, what: str, *, now: float) 
     return found.count + 1
 
 
-async def ask_for_help(
-    transaction: RecordTransaction,
+def help_matter(
     practice: str,
     about: str,
     reason: Reason,
     *,
     now: float,
     invitation: str | None = None,
+    patient: str | None = None,
     candidates: tuple[Candidate, ...] = (),
     typed: Mapping[str, str] | None = None,
-) -> None:
-    """Leave word for staff; what is ``about`` the same takes the place of what was left before."""
-    await transaction.put(
-        ActivationHelp(
-            key=help_key(practice, about),
-            expires=now + HELP_SECONDS,
-            practice=practice,
-            reason=reason,
-            at=now,
-            invitation=invitation,
-            candidates=candidates,
-            typed=dict(typed or {}),
-        )
+) -> StaffMatter:
+    """Return word for staff; what is ``about`` the same takes the place of what was left before.
+
+    ``candidates`` are records that came near; ``typed`` is what the person said of themselves. Of
+    this nothing reaches the page.
+    """
+    return StaffMatter(
+        key=help_key(practice, about),
+        expires=now + KEPT_SECONDS,
+        practice=practice,
+        about="activation-help",
+        reason=reason,
+        since=now,
+        latest=now,
+        patient=patient,
+        invitation=invitation,
+        candidates=candidates,
+        typed=dict(typed or {}),
     )
 
 
 def help_key(practice: str, about: str) -> str:
     """Return the key of what is left for a practice's staff about something."""
-    return f"{practice}/{hashlib.sha256(about.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+    return matter_key(practice, "activation-help", about)

@@ -175,7 +175,9 @@ class AssistedRecoveries:
         )
         await end_assisted(transaction, account.key, practice)
         await transaction.insert(recovery)
-        tell = self.notices.about(account, "recovery-started", now=now, once=identity)
+        tell = self.notices.about(
+            account, "recovery-started", now=now, once=identity, practice=practice
+        )
         await tell(transaction)
         return Started(recovery, "-".join(code[at : at + 4] for at in range(0, len(code), 4)))
 

@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from fhir_portal.accounts.contacts import mailbox_of
+
 Level = Literal["level1", "level2", "level3", "level4"]
 LEVELS: Final[tuple[Level, ...]] = ("level1", "level2", "level3", "level4")
 LEAST: Final[Level] = "level2"
@@ -78,7 +80,7 @@ def level_of(evidence: Sequence[Evidence]) -> Level:
         return "level1"
     over = {one.over for one in evidence if one.what in _SECRETS}
     contacts = {
-        (one.over, one.to)
+        (one.over, mailbox_of(one.over, one.to))
         for one in evidence
         if one.what in _SECRETS and one.over in _CONTACTS and one.to
     }

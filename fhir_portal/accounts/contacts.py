@@ -8,7 +8,7 @@ already, and one that was taken away is told of what changes for a week: so its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, Literal
 
 import msgspec
@@ -25,6 +25,9 @@ RECOVERY_AFTER_SECONDS: Final = 24 * 3600.0
 """How long a contact is proved before it helps to recover an account."""
 REMOVED_TOLD_SECONDS: Final = 7 * 24 * 3600.0
 """How long a proved contact that was taken away is told of what changes about signing in."""
+_DOTLESS: Final[Mapping[str, str]] = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
+"""Providers whose own help says that dots in the local part do not count, and which of their
+domains are one."""
 _LONGEST: Final = 254
 _ID_BYTES: Final = 12
 
@@ -105,6 +108,22 @@ def mail_address(text: str) -> str:
     except EmailNotValidError as error:
         raise InvalidContact(f"This is not a mail address: {error}") from None
     return found.normalized.lower()
+
+
+def mailbox_of(medium: str, value: str) -> str:
+    """Return what is the same for all addresses of one mailbox; a number is what it is.
+
+    Whoever reads ``name@`` reads ``name+anything@``, too (subaddresses, RFC 5233), so that two of
+    them are no two proofs. Dots count, but for the providers that say they do not. To take two
+    mailboxes for one asks for another proof; nobody is written to at what is returned here.
+    """
+    if medium != "mail":
+        return value
+    local, _, domain = value.lower().rpartition("@")
+    local = local.partition("+")[0] or local
+    if domain in _DOTLESS:
+        local, domain = local.replace(".", "") or local, _DOTLESS[domain]
+    return f"{local}@{domain}"
 
 
 def telephone_number(text: str, *, region: str | None = None) -> str:

@@ -45,14 +45,14 @@ async def every_practice(reader: RecordReader) -> list[Practice]:
     return sorted(found, key=lambda one: (one.name.casefold(), one.key))
 
 
-async def practice_meant(reader: RecordReader, typed: str) -> Practice | None:
-    """Return the practice whose practice ID, or whose name, somebody typed or chose."""
-    known = await every_practice(reader)
-    signs = read_signs(typed, _ID_SIGNS + 1)
-    name = " ".join(typed[:_LONGEST_NAME].casefold().split())
-    named = [one for one in known if " ".join(one.name.casefold().split()) == name]
-    meant = [one for one in known if one.practice_id == signs] or named
-    return meant[0] if len(meant) == 1 else None
+def practice_id_in(typed: str) -> str | None:
+    """Return the practice ID that was typed, as `Practice.practice_id` writes it, or ``None``."""
+    return read_signs(typed, _ID_SIGNS + 1) or None
+
+
+def practice_name_in(typed: str) -> str:
+    """Return a practice's name as it is compared: case and runs of spaces do not matter."""
+    return " ".join(typed[:_LONGEST_NAME].casefold().split())
 
 
 def local_time(zone: str, moment: float) -> str:

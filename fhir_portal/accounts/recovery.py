@@ -37,6 +37,7 @@ from fhir_portal.accounts.contacts import (
 )
 from fhir_portal.accounts.credentials import UnacceptablePassword
 from fhir_portal.accounts.front_door import FrontDoor, Place
+from fhir_portal.accounts.matter import KEPT_SECONDS, StaffMatter, StaffMatters, matter_key
 from fhir_portal.accounts.one_time_code import Challenge, OneTimeCodes, WrongOneTimeCode
 from fhir_portal.accounts.passkeys import Passkey
 from fhir_portal.accounts.practice import practice_names
@@ -63,7 +64,6 @@ SENDINGS: Final = "6 per hour"
 recovery code works meanwhile."""
 SENDINGS_ANYWHERE: Final = "20 per hour"
 """The same for all networks together, but for browsers that are known to be the account's."""
-HELP_SECONDS: Final = 30 * 86_400.0
 _ID_BYTES: Final = 16
 _SENT_DIGITS: Final = 8
 
@@ -105,23 +105,6 @@ class Recovery(Record, frozen=True, kw_only=True):
     assisted: str | None = None
     handle: str = ""
     then: str = ""
-
-
-class RecoveryHelp(Record, frozen=True, kw_only=True):
-    """Somebody could not get into their account: staff of ``practice`` may help.
-
-    It says why, and nothing that anybody could use. One stands for each account: ``key``. That of
-    nobody's account belongs to no practice.
-    """
-
-    kind: ClassVar[str] = "recovery-help"
-    indexed: ClassVar[tuple[str, ...]] = ("practice",)
-
-    expires: float
-    practice: str
-    account: str
-    reason: Reason
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +152,7 @@ class Recoveries:
     questions: SecurityQuestions
     desk: AssistedRecoveries
     birth_dates: BirthDates
+    matters: StaffMatters
 
     async def begin(
         self,
@@ -463,7 +447,8 @@ class Recoveries:
                 helpers = [one for one in (assisted.by, assisted.approved_by) if one]
                 await suspend_staff(transaction, account.key, helped_by=helpers, now=now)
             await end_recoveries(transaction, account.key)
-            await transaction.delete(RecoveryHelp, account.key)
+            for practice in dict.fromkeys((home_of(account), recovery.practice)):
+                await self.matters.settle(transaction, _help_key(practice, account.key), now=now)
             await tell(transaction)
             if recovery.want == "both":
                 await remind(transaction)
@@ -480,17 +465,19 @@ class Recoveries:
     async def ask_for_help(self, recovery: Recovery) -> None:
         """Leave word for the staff of the person's practice that they could not get in."""
         now = self.door.sessions.clock()
-        help_ = RecoveryHelp(
-            key=recovery.account or recovery.key,
-            expires=now + HELP_SECONDS,
+        matter = StaffMatter(
+            key=_help_key(recovery.practice, recovery.account or recovery.key),
+            expires=now + KEPT_SECONDS,
             practice=recovery.practice,
-            account=recovery.account or "",
+            about="recovery-help",
             reason=recovery.reason,
-            at=now,
+            since=now,
+            latest=now,
+            accounts=(recovery.account,) if recovery.account is not None else (),
         )
 
         async def put(transaction: RecordTransaction) -> None:
-            await transaction.put(help_)
+            await self.matters.note(transaction, matter)
 
         await self.door.sessions.store.transact(put)
 
@@ -624,6 +611,11 @@ async def _remove_second(transaction: RecordTransaction, account: str) -> None:
     await transaction.delete(RecoveryCodes, account)
     for passkey in await transaction.find(Passkey, "account", account):
         await transaction.delete(Passkey, passkey.key)
+
+
+def _help_key(practice: str, account: str) -> str:
+    """The key of the one matter that stands for each account which somebody could not get into."""
+    return matter_key(practice, "recovery-help", account)
 
 
 def _as_contact(typed: str) -> str:

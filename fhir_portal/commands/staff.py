@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import typer
 
 from fhir_portal.access.log import STAFF_LEVEL, STAFF_RESUMED, AccessRow
+from fhir_portal.access.owed import owe, pay
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import Relations, name_of, works
 from fhir_portal.access.visibility import Visibility
@@ -152,7 +153,7 @@ def add(
         async def keep(transaction: RecordTransaction) -> StaffMember:
             if account is None:
                 await insert_account(transaction, added)
-            return await add_staff(
+            new = await add_staff(
                 transaction,
                 account=added.key,
                 practice=practice,
@@ -161,9 +162,12 @@ def add(
                 level=level,
                 by=OPERATOR,
             )
+            await line.owe(transaction, new, new.level)
+            return new
 
+        line = _Line(now)
         member = await store.transact(keep)
-        await _note(store, member, level=member.level, now=now)
+        await pay(store, store.log, line.key)
         return await _shown(store, member) | shown
 
     found = _run(work)
@@ -224,7 +228,7 @@ def set_level_(
         now = time.time()
 
         async def change(transaction: RecordTransaction) -> StaffMember:
-            return await set_level(
+            changed = await set_level(
                 transaction,
                 practice=practice,
                 account=account.key,
@@ -233,9 +237,12 @@ def set_level_(
                 now=now,
                 works=works,
             )
+            await line.owe(transaction, changed, changed.level)
+            return changed
 
+        line = _Line(now)
         member = await store.transact(change)
-        await _note(store, member, level=member.level, now=now)
+        await pay(store, store.log, line.key)
         return await _shown(store, member)
 
     print_found(_run(work, username, practice), as_json=as_json)
@@ -254,7 +261,13 @@ def remove(
         await known_practices(store, [practice])
         account = await _account(store, username)
         now = time.time()
+        line = _Line(now)
         member = await store.get(StaffMember, staff_key(practice, account.key))
+
+        async def owe_line(transaction: RecordTransaction) -> None:
+            if member is not None:
+                await line.owe(transaction, member, "")
+
         ended = await remove_staff(
             store,
             account=account.key,
@@ -263,9 +276,9 @@ def remove(
             now=now,
             works=works,
             even_last=even_last,
+            also=owe_line,
         )
-        if member is not None:
-            await _note(store, member, level="", now=now)
+        await pay(store, store.log, line.key)
         return {"username": account.username, "practice": practice, "ended": ended}
 
     print_found(_run(work, username, practice), as_json=as_json)
@@ -313,44 +326,45 @@ def resume(username: Username, *, practice: Where, as_json: AsJson = False) -> N
     async def work(store: PortalStore) -> dict[str, Any]:
         await known_practices(store, [practice])
         account = await _account(store, username)
+        line = _Line(time.time(), STAFF_RESUMED)
 
         async def change(transaction: RecordTransaction) -> StaffMember:
-            return await resume_staff(
+            resumed = await resume_staff(
                 transaction, practice=practice, account=account.key, by=OPERATOR
             )
+            await line.owe(transaction, resumed, resumed.level)
+            return resumed
 
         member = await store.transact(change)
-        await _note(store, member, level=member.level, now=time.time(), interaction=STAFF_RESUMED)
+        await pay(store, store.log, line.key)
         return await _shown(store, member)
 
     print_found(_run(work, username, practice), as_json=as_json)
 
 
-async def _note(
-    store: PortalStore,
-    member: StaffMember,
-    *,
-    level: str,
-    now: float,
-    interaction: str = STAFF_LEVEL,
-) -> None:
-    """Write down in the access log which level somebody has now, ``""`` for none."""
-    await store.log.append(
-        [
-            AccessRow(
-                at=int(now * 1000),
-                practice=member.practice,
-                record="",
-                interaction=interaction,
-                what=member.practitioner,
-                status=200,
-                client="operator",
-                context="system",
-                detail=urlencode({"level": level}),
-                told=False,
-            )
-        ]
-    )
+class _Line:
+    """The line of the access log that says which level somebody has now, ``""`` for none."""
+
+    def __init__(self, now: float, interaction: str = STAFF_LEVEL) -> None:
+        self.key = secrets.token_urlsafe(_GENERATED_BYTES)
+        self._now = now
+        self._interaction = interaction
+
+    async def owe(self, transaction: RecordTransaction, member: StaffMember, level: str) -> None:
+        """Leave it in the transaction of the change."""
+        line = AccessRow(
+            at=int(self._now * 1000),
+            practice=member.practice,
+            record="",
+            interaction=self._interaction,
+            what=member.practitioner,
+            status=200,
+            client="operator",
+            context="system",
+            detail=urlencode({"level": level}),
+            told=False,
+        )
+        await owe(transaction, self.key, [line], now=self._now)
 
 
 def _run(work: Callable[[PortalStore], Awaitable[T]], username: str = "", practice: str = "") -> T:

@@ -6,7 +6,7 @@ this table does not know is kept as ``-unknown``, which no restricted reader is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 CONFIDENTIALITY: Final = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
@@ -16,6 +16,9 @@ PORTAL_TAG: Final = "https://fhir-portal.example/ig/CodeSystem/portal-tag"
 WITHHELD: Final = "withheld"
 """Held back by the practice: from the patient and from every proxy."""
 UNKNOWN: Final = "-unknown"
+FOR_STAFF: Final[Mapping[str, str]] = {"invite": "staff-invite", "recover": "staff-recover"}
+"""By permission of an access level, the tag of what is for those of a practice's staff who have it,
+and for no patient and nobody who acts for one."""
 
 _OPEN: Final = frozenset({"U", "L", "M", "N"})
 _CONFIDENTIAL: Final = frozenset({"R", "V"})
@@ -37,6 +40,15 @@ SELF_LABELS: Final = SENSITIVE
 """Labels a person's own record may carry and still be shown to that person."""
 PROXY_LABELS: Final[frozenset[str]] = frozenset()
 """A proxy sees nothing that carries a label; a grant cannot widen this yet."""
+_OF_TAG: Final = frozenset({WITHHELD, *FOR_STAFF.values()})
+
+
+def staff_labels(permissions: Collection[str]) -> frozenset[str] | None:
+    """Return the labels of what staff of an access level may see (``None``: whatever they are)."""
+    if FOR_STAFF.keys() <= set(permissions):
+        return None
+    shown = {label for permission, label in FOR_STAFF.items() if permission in permissions}
+    return SENSITIVE | {WITHHELD, UNKNOWN} | shown
 
 
 def labels_of(tree: Mapping[str, Any]) -> frozenset[str]:
@@ -62,5 +74,5 @@ def _labels(meta: Mapping[str, Any]) -> Iterator[str]:
         )
         yield code if known else UNKNOWN
     for tag in meta.get("tag") or ():
-        if tag.get("system") == PORTAL_TAG and tag.get("code") == WITHHELD:
-            yield WITHHELD
+        if tag.get("system") == PORTAL_TAG and tag.get("code") in _OF_TAG:
+            yield tag["code"]

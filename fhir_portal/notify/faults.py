@@ -1,152 +1,130 @@
-"""Messages that never arrive, for staff to see to: one open matter for each address.
+"""Messages that never arrive, for staff: one matter for each address or person that none reaches.
 
-A fault is written in the transaction that gives the message up. `Faults` is the port through which
-it is noted, so that a FHIR Task can be made of it as well.
+What could not be delivered is noted in the transaction that gives the message up.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Any, Final
 
-import msgspec
-
-from fhir_portal.accounts.contacts import Contact, Medium, masked_value, note_bounce
+from fhir_portal.accounts.contacts import Contact, Medium, contacts_of, masked_value, note_bounce
+from fhir_portal.accounts.invitation import CODE_PREFIX, LINK_PREFIX
+from fhir_portal.accounts.matter import DAY, StaffMatter, StaffMatters, matter_key
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.notify.recipients import ACCOUNT, RECORD
-from fhir_portal.records import Record, RecordReader, RecordTransaction
+from fhir_portal.notify.recipients import ACCOUNT, RECORD, own_accounts
 
-What = Literal["bounced", "not-delivered"]
-
-
-class DeliveryFault(Record, frozen=True, kw_only=True):
-    """What could not be delivered, and how often since ``since`` (seconds since 1970 UTC).
-
-    ``contact`` is masked; ``accounts`` are those at which it stands or that the message was for,
-    ``about`` is the record that it was for, or what its link was for, such as an invitation.
-    ``open_at`` is the practice while somebody has to see to it, and ``None`` once it is
-    ``resolved``.
-    """
-
-    kind: ClassVar[str] = "delivery-fault"
-    indexed: ClassVar[tuple[str, ...]] = ("practice", "open_at")
-
-    practice: str
-    open_at: str | None
-    what: What
-    medium: str
-    contact: str
-    template: str
-    why: str
-    since: float
-    latest: float
-    messages: int = 1
-    accounts: tuple[str, ...] = ()
-    about: str | None = None
-    resolved: float | None = None
-    resolved_by: str = ""
-
-
-class Faults(Protocol):
-    """Notes a fault in the transaction that finds it."""
-
-    async def note(self, transaction: RecordTransaction, fault: DeliveryFault) -> None:
-        """Keep it, as the only open one of its key."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedFaults:
-    """`Faults` as records; the same one again is counted, a resolved one is open again."""
-
-    async def note(self, transaction: RecordTransaction, fault: DeliveryFault) -> None:
-        """Keep it."""
-        before = await transaction.get(DeliveryFault, fault.key)
-        if before is not None and before.open_at is not None:
-            fault = msgspec.structs.replace(fault, since=before.since, messages=before.messages + 1)
-        await transaction.put(fault)
+KEPT_SECONDS: Final = 180 * DAY
+"""How long it is known what a fault was about, and that staff were told of a person's contacts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """`fhir_portal.notify.outbox.GivenUp`: the bounce is noted at the contact, the fault kept."""
+    """`fhir_portal.notify.outbox.GivenUp`: the bounce is noted at the contact, the rest for staff.
 
-    faults: Faults
+    Whoever cannot be reached at all is one matter, whatever was to be sent and however often: to
+    have no contact may be what somebody chose.
+    """
+
+    matters: StaffMatters
 
     async def __call__(
         self,
-        transaction: RecordTransaction,
+        transaction: Any,
         message: OutboxMessage,
         why: str,
         bounced: bool,  # noqa: FBT001 - the signature of `GivenUp`
         now: float,
     ) -> None:
-        """Note it, for webhooks nothing: the makers of an app are no matter for the staff."""
-        if message.channel == "webhook":
+        """Note it; for webhooks nothing, the makers of an app being no matter for the staff.
+
+        ``transaction`` is one of a `fhir_portal.resources.store.PortalStore`. ``why`` stays with
+        the message.
+        """
+        del why
+        if message.channel == "webhook" or message.is_for_nobody:
+            return
+        if message.to.startswith((ACCOUNT, RECORD)):
+            for account in await _meant(transaction, message, now):
+                await self._unreachable(transaction, message, account, now)
             return
         medium: Medium = message.channel
-        accounts, contact, about = await _whose(transaction, message, medium)
+        value = _value(message)
         if bounced:
-            await note_bounce(transaction, medium, _value(message), now=now)
-        await self.faults.note(
+            await note_bounce(transaction, medium, value, now=now)
+        found = await transaction.find(Contact, "value", value)
+        accounts = {one.account for one in found if one.medium == medium}
+        await self.matters.note(
             transaction,
-            DeliveryFault(
-                key=_key(message),
+            StaffMatter(
+                key=_key(message.practice, medium, value),
+                expires=now + KEPT_SECONDS,
                 practice=message.practice,
-                open_at=message.practice,
-                what="bounced" if bounced else "not-delivered",
-                medium=medium,
-                contact=contact,
-                template=message.template,
-                why=why,
+                about="undelivered-message",
+                reason="bounced" if bounced else "not-delivered",
                 since=now,
                 latest=now,
-                accounts=accounts,
-                about=about,
+                accounts=tuple(sorted(accounts)),
+                invitation=invitation_meant(message),
+                medium=medium,
+                template=message.template,
+                contact=masked_value(medium, value),
+            ),
+        )
+
+    async def _unreachable(
+        self, transaction: Any, message: OutboxMessage, account: str, now: float
+    ) -> None:
+        """Note that somebody has no contact, unless staff know of it or of what came back."""
+        key = matter_key(message.practice, "undelivered-message", f"{ACCOUNT}{account}")
+        known = await transaction.get(StaffMatter, key)
+        if known is not None and now < (known.expires or now):
+            return
+        is_reached = False
+        for contact in await contacts_of(transaction, account):
+            is_reached |= contact.verified is not None and contact.bounced is None
+            there = await transaction.get(
+                StaffMatter, _key(message.practice, contact.medium, contact.value)
+            )
+            if there is not None and there.settled is None:
+                return
+        await self.matters.note(
+            transaction,
+            StaffMatter(
+                key=key,
+                expires=now + KEPT_SECONDS,
+                practice=message.practice,
+                about="undelivered-message",
+                reason="not-delivered" if is_reached else "no-contact",
+                since=now,
+                latest=now,
+                template=message.template if is_reached else "",
+                accounts=(account,),
             ),
         )
 
 
-async def open_faults(
-    reader: RecordReader, practice: str, *, limit: int = 200
-) -> list[DeliveryFault]:
-    """Return what a practice has to see to, the latest first."""
-    found = await reader.find(DeliveryFault, "open_at", practice, limit=limit)
-    return sorted(found, key=lambda fault: fault.latest, reverse=True)
+def invitation_meant(message: OutboxMessage) -> str | None:
+    """Return the key of the invitation whose link or code a message holds."""
+    for prefix in (LINK_PREFIX, CODE_PREFIX):
+        if (message.link_for or "").startswith(prefix):
+            return (message.link_for or "").removeprefix(prefix)
+    return None
 
 
-async def resolve_fault(
-    transaction: RecordTransaction, practice: str, key: str, *, now: float, by: str
-) -> bool:
-    """Say that somebody saw to it; false where this practice has no such open fault."""
-    fault = await transaction.get(DeliveryFault, key)
-    if fault is None or fault.practice != practice or fault.open_at is None:
-        return False
-    await transaction.put(
-        msgspec.structs.replace(fault, open_at=None, resolved=now, resolved_by=by)
-    )
-    return True
+async def _meant(transaction: Any, message: OutboxMessage, now: float) -> Sequence[str]:
+    """The accounts that a message was for which names no address."""
+    if message.to.startswith(ACCOUNT):
+        return [message.to.removeprefix(ACCOUNT)]
+    practice, _, patient = message.to.removeprefix(RECORD).partition("/")
+    found = await own_accounts(transaction, practice, patient, clock=lambda: now)
+    return [one.key for one in found]
 
 
-def _key(message: OutboxMessage) -> str:
-    address = hashlib.sha256(f"{message.channel}:{_value(message)}".encode()).hexdigest()
-    return f"{message.practice}/{address}"
+def _key(practice: str, medium: Medium, value: str) -> str:
+    return matter_key(practice, "undelivered-message", f"{medium}:{value}")
 
 
 def _value(message: OutboxMessage) -> str:
     return message.to.removeprefix(f"{message.channel}:")
-
-
-async def _whose(
-    transaction: RecordTransaction, message: OutboxMessage, medium: Medium
-) -> tuple[tuple[str, ...], str, str | None]:
-    """The accounts a message was for, its address as staff may see it, and what it was about."""
-    if message.to.startswith(ACCOUNT):
-        return (message.to.removeprefix(ACCOUNT),), "", message.link_for
-    if message.to.startswith(RECORD):
-        return (), "", message.to.partition("/")[2]
-    value = _value(message)
-    found = await transaction.find(Contact, "value", value)
-    accounts = {one.account for one in found if one.medium == medium}
-    return tuple(sorted(accounts)), masked_value(medium, value), message.link_for

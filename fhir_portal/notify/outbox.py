@@ -181,6 +181,12 @@ class Recipients(Protocol):
 Arrived = Callable[[Any, OutboxMessage], Awaitable[None]]
 """Notes a message that was handed over, in the transaction (of the store) that says so."""
 
+Dropped = Callable[[Any, OutboxMessage], Awaitable[None]]
+"""Notes a message that was not sent, for what it was for is over; as `Arrived`."""
+
+Addressed = Callable[[Any, OutboxMessage, Sequence[OutboxMessage]], Awaitable[None]]
+"""Notes by which messages one was replaced that named no address, in their transaction."""
+
 GivenUp = Callable[[RecordTransaction, OutboxMessage, str, bool, float], Awaitable[None]]
 """Notes a message that never arrived, why, whether its address bounced, and the time."""
 
@@ -209,9 +215,9 @@ async def enqueue(
     if not _KEY.fullmatch(key):
         message = "an idempotency key has 1 to 150 of A-Z a-z 0-9 . _ -"
         raise ValueError(message)
-    if await transaction.get(OutboxMessage, key) is not None:
-        return False
     if stream is not None and due is None:
+        if await transaction.get(OutboxMessage, key) is not None:
+            return False  # and no time of the stream is used up
         due = await _turn_in(transaction, stream, f"{channel}/{practice}/{stream.name}", now)
     return await lease.enqueue(
         transaction,
@@ -289,6 +295,8 @@ async def deliver_due(
     recipients: Recipients | None = None,
     given_up: GivenUp | None = None,
     arrived: Arrived | None = None,
+    addressed: Addressed | None = None,
+    dropped: Dropped | None = None,
 ) -> int:
     """Deliver what is due on every channel, once; returns how many messages arrived."""
     async with asyncio.TaskGroup() as tasks:
@@ -303,6 +311,8 @@ async def deliver_due(
                     recipients=recipients,
                     given_up=given_up,
                     arrived=arrived,
+                    addressed=addressed,
+                    dropped=dropped,
                 )
             )
             for channel in CHANNELS
@@ -321,21 +331,24 @@ async def deliver_channel(
     given_up: GivenUp | None = None,
     arrived: Arrived | None = None,
     priorities: Sequence[Priority] = PRIORITIES,
+    addressed: Addressed | None = None,
+    dropped: Dropped | None = None,
 ) -> int:
     """Deliver what is due on a channel, `AT_ONCE` of it at a time; returns how many arrived.
 
     A failure puts the message back with a growing delay, the tenth gives it up. What ``recipients``
     know is replaced by messages to them. ``given_up`` is told in the transaction that gives up,
-    ``arrived`` in the one that says that it was handed over.
+    ``arrived`` in the one that says that it was handed over, ``addressed`` and ``dropped`` in those
+    that replace or drop one.
     """
 
     async def one_after_the_other(priority: Priority) -> int:
         count = 0
         while (held := await claim(store, channel, worker, clock(), priority=priority)) is not None:
             if recipients is not None and recipients.are_meant_by(held.work.to):
-                await _address(store, held, recipients, given_up, clock())
+                await _address(store, held, recipients, given_up, addressed, dropped, clock())
             else:
-                count += await _deliver(store, held, delivery, given_up, arrived, clock)
+                count += await _deliver(store, held, delivery, given_up, arrived, dropped, clock)
         return count
 
     async with asyncio.TaskGroup() as tasks:
@@ -352,13 +365,18 @@ async def _address(
     held: Lease[OutboxMessage],
     recipients: Recipients,
     given_up: GivenUp | None,
+    addressed: Addressed | None,
+    dropped: Dropped | None,
     now: float,
 ) -> None:
     """Replace a message by those to each of its recipients, all or nothing."""
 
     async def replace(transaction: RecordTransaction) -> None:
-        for message in await recipients.of(transaction, held.work):
+        copies = await recipients.of(transaction, held.work)
+        for message in copies:
             await lease.enqueue(transaction, message)
+        if addressed is not None:
+            await addressed(transaction, held.work, copies)
         await finish_in(transaction, held, now=now)
 
     try:
@@ -366,7 +384,7 @@ async def _address(
     except StaleLease:
         return
     except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be lost
-        await _failed(store, held, error, given_up, began=now, now=now)
+        await _failed(store, held, error, given_up, dropped, began=now, now=now)
 
 
 async def _deliver(
@@ -375,13 +393,14 @@ async def _deliver(
     delivery: Delivery,
     given_up: GivenUp | None,
     arrived: Arrived | None,
+    dropped: Dropped | None,
     clock: Callable[[], float],
 ) -> bool:
     began = clock()
     try:
         await delivery(held.work)
     except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be lost
-        await _failed(store, held, error, given_up, began=began, now=clock())
+        await _failed(store, held, error, given_up, dropped, began=began, now=clock())
         return False
 
     now = clock()
@@ -405,6 +424,7 @@ async def _failed(
     held: Lease[OutboxMessage],
     error: Exception,
     given_up: GivenUp | None,
+    dropped: Dropped | None,
     *,
     began: float,
     now: float,
@@ -421,7 +441,10 @@ async def _failed(
             await _leave_alone(transaction, message.to, began=began, now=now)
         elif message.pauses:
             await transaction.delete(Pause, message.to)
-        if for_good and given_up is not None and not isinstance(error, Superseded):
+        if isinstance(error, Superseded):
+            if dropped is not None:
+                await dropped(transaction, message)
+        elif for_good and given_up is not None:
             await given_up(transaction, message, fault, isinstance(error, Bounced), now)
 
     try:

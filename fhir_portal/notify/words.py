@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal
 
-from fhir_portal.accounts.preferences import Topic
+from fhir_portal.accounts.preferences import ALWAYS, Topic
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
 Secret = Literal["code", "link"]
@@ -54,6 +54,8 @@ class Words:
     """A message as a pattern. ``needs`` is the secret that it carries, and nothing else may.
 
     ``values`` are what else it is filled with when it is sent; the first one cannot be left out.
+    ``told`` says that its practice speaks in it of its own records, so that these tell of it
+    (`is_in_record`); what is not about security does always.
     """
 
     subject: str
@@ -62,6 +64,7 @@ class Words:
     needs: Secret | None = None
     topic: Topic = "security"
     values: tuple[str, ...] = ()
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,9 @@ _NOT_YOU: Final = (
 )
 
 
-def _security(subject: str, what: str, sms: str) -> Words:
+def _security(subject: str, what: str, sms: str, *, told: bool = False) -> Words:
     return Words(
+        told=told,
         subject=f"{subject} - {{practice}}",
         body=f"Hello,\n\n{what}\n\n{_NOT_YOU}",
         sms=f"{{practice}}: {sms} Not you? Sign in to the portal or call us.",
@@ -101,6 +105,7 @@ def _security(subject: str, what: str, sms: str) -> Words:
 
 def _app(subject: str, what: str, sms: str) -> Words:
     return Words(
+        told=True,
         subject=f"{subject} - {{practice}}",
         body=(
             f"Hello,\n\n{what}\n\nTo see which app it is and what it may read, sign in at "
@@ -209,6 +214,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             ),
             sms="{practice} invites you to its patient portal: {link}",
             needs="link",
+            told=True,
         ),
         "invitation-code": Words(
             subject="Your security code for the patient portal - {practice}",
@@ -222,6 +228,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: {code} is the security code that goes with your invitation. "
             "Do not tell it to anybody.",
             needs="code",
+            told=True,
         ),
         "invitation-resent": Words(
             subject="Your new invitation to the patient portal - {practice}",
@@ -234,6 +241,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             ),
             sms="{practice}: your new invitation to the patient portal: {link}",
             needs="link",
+            told=True,
         ),
         "recovery-help": Words(
             subject="Getting back into your account - {practice}",
@@ -279,6 +287,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "The practice helps with your account",
             "The practice has begun to help somebody back into your patient portal account.",
             "the practice has begun to help somebody back into your portal account.",
+            told=True,
         ),
         "security-recovery-cancelled": _security(
             "Help with your account was ended",
@@ -300,6 +309,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "Your patient portal account is ready",
             "Your patient portal account was made. You can sign in at {portal} from now on.",
             "your portal account was made.",
+            told=True,
         ),
         "account-exists": Words(
             subject="You have an account already - {practice}",
@@ -315,6 +325,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "A record was added to an account",
             "A record of {practice} was added to a patient portal account.",
             "a record was added to a portal account.",
+            told=True,
         ),
         "record-waits": Words(
             subject="The practice makes sure of you - {practice}",
@@ -348,6 +359,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
                 "expect this, call the practice: it can switch the access on again."
             ),
             sms="{practice}: portal access to our records was switched off. Not expected? Call us.",
+            told=True,
         ),
         "security-enabled-at-practice": Words(
             subject="Your access to your records is on again - {practice}",
@@ -357,22 +369,26 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
                 "anew.\n\nIf you did not expect this, call the practice."
             ),
             sms="{practice}: portal access to our records is on again. Not expected? Call us.",
+            told=True,
         ),
         "security-sessions-ended": _security(
             "You were signed out",
             "The practice has signed you out of the patient portal, on one browser or on all.",
             "you were signed out of the portal.",
+            told=True,
         ),
         "security-record-merged": _security(
             "Two records were joined",
             "The practice found that two of its records are about the same person, and joined "
             "them. Apps that were connected to one of them have to be connected anew.",
             "two records were joined. Apps have to be connected anew.",
+            told=True,
         ),
         "security-merge-undone": _security(
             "Two records were taken apart again",
             "The practice had joined two of its records and has taken them apart again.",
             "two records that were joined were taken apart again.",
+            told=True,
         ),
         "security-renewal-required": Words(
             subject="Please choose a new password - {practice}",
@@ -383,6 +399,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
                 "questions, call the practice."
             ),
             sms="{practice}: at your next sign-in to the portal you will choose a new password.",
+            told=True,
         ),
         "terms-changed": Words(
             subject="The terms of use have changed - {practice}",
@@ -427,6 +444,15 @@ def built_in(template: str) -> Words:
     if words is None:
         raise UnknownTemplate(f"there is no message '{template[:60]}'")
     return words
+
+
+def is_in_record(template: str) -> bool:
+    """Whether the records of a practice tell that it sent this (`fhir_portal.operations.sending`).
+
+    It is a matter of the server's own words: a practice that says it otherwise changes nothing.
+    """
+    words = BUILT_IN.get(template)
+    return words is not None and (words.told or words.topic != ALWAYS)
 
 
 async def words_of(reader: RecordReader, practice: str, template: str) -> Words:

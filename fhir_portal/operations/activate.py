@@ -30,16 +30,16 @@ from fhir_portal.accounts.account import (
 from fhir_portal.accounts.activation import (
     TRIES,
     Activation,
-    ActivationHelp,
     ActivationOver,
     FileContact,
+    Reason,
     Way,
     activation_key,
     activation_of,
-    ask_for_help,
     begin_in,
     count_typed,
     help_key,
+    help_matter,
     step_in,
 )
 from fhir_portal.accounts.assurance import Evidence, Over, level_of, reaches
@@ -50,6 +50,7 @@ from fhir_portal.accounts.contacts import (
 )
 from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.invitation import LIFETIME, Invitation, InvitationSecrets, NotUsable
+from fhir_portal.accounts.matter import Candidate
 from fhir_portal.accounts.one_time_code import (
     KEY_PURPOSE,
     Challenge,
@@ -60,7 +61,8 @@ from fhir_portal.accounts.one_time_code import (
 from fhir_portal.accounts.passkeys import Site
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.policy import Way as PolicyWay
-from fhir_portal.accounts.practice import Practice, every_practice, practice_meant
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.practice_list import PracticeList
 from fhir_portal.accounts.proof import Spent, Write
 from fhir_portal.accounts.sessions import Session, Visitor
 from fhir_portal.accounts.throttle import TooManyAttempts, network_of
@@ -68,13 +70,14 @@ from fhir_portal.accounts.user_name import chosen_name
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.recipients import to_address
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.invitation_task import follow, progress
 from fhir_portal.operations.inviting import SENT_BY_US, expire_later, may_be_invited, send
 from fhir_portal.operations.inviting import Way as InvitationWay
 from fhir_portal.operations.matching import Match, Said, match
-from fhir_portal.operations.on_file import OnFile, contacts_on_file
+from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account
 from fhir_portal.operations.redeem import INVITATIONS_KEY, Redemption, redeem
 from fhir_portal.operations.same_person import initials, postal_code, same_initials
 from fhir_portal.records import RecordReader, RecordTransaction
@@ -148,6 +151,7 @@ class Activations:
     server: Server
     collaborators: Collaborators
     door: FrontDoor
+    listing: PracticeList
 
     @property
     def secrets(self) -> InvitationSecrets:
@@ -165,9 +169,8 @@ class Activations:
 
     async def practices(self, way: PolicyWay) -> list[Practice]:
         """Return the practices at which somebody may begin this way."""
-        store = self.server.store
-        found = await every_practice(store)
-        return [one for one in found if (await policy_of(store, one.key)).lets_begin(way)]
+        known = (await self.listing.now()).practices
+        return [practice for practice, policy in known if policy.lets_begin(way)]
 
     async def waiting(self, account: Account) -> list[tuple[Practice, str]]:
         """Return where an account's use of an invitation waits to be confirmed, and the number."""
@@ -336,14 +339,15 @@ class Activations:
         async def begin(transaction: RecordTransaction) -> Activation:
             await self.codes.keep(transaction, challenge, lane=" by mail")
             if not key or (reason is None and not is_locked):
-                await transaction.delete(ActivationHelp, help_key(key, about))
+                await _MATTERS.settle(transaction, help_key(key, about), now=now)
             else:
-                await ask_for_help(
+                await _ask_for_help(
                     transaction,
                     key,
                     about,
                     reason or "locked",
                     now=now,
+                    patient=result.patient,
                     candidates=result.candidates,
                     typed={
                         "mail": mail,
@@ -401,7 +405,7 @@ class Activations:
             ):
                 # A new link makes the code void that the person was given, and where a contact is
                 # not on file any more somebody else may have it: only staff can help.
-                await ask_for_help(
+                await _ask_for_help(
                     transaction,
                     there.practice,
                     there.key,
@@ -424,7 +428,7 @@ class Activations:
             )
             way = InvitationWay(there.channel, there.to, OnFile(code, there.code_to))
             await follow(transaction, self.server, sent)
-            await send(transaction, sent, way, now=now, template="invitation-resent")
+            await send(transaction, self.server, sent, way, now=now, template="invitation-resent")
             await expire_later(transaction, sent, now=now)
 
         try:
@@ -441,6 +445,10 @@ class Activations:
         row = await transaction.read(key, visible)
         tree = json.parse(row.body) if row is not None and not row.deleted else {}
         policy = await policy_of(transaction, invitation.practice)
+        if invitation.relation == "self" and await has_account(
+            transaction, invitation.practice, key
+        ):
+            return False
         there = {one.value for one in contacts_on_file(tree, country=policy.country, now=now)}
         to_is_known = invitation.is_named or invitation.to in there
         return may_be_invited(tree) and to_is_known and invitation.code_to in there
@@ -467,9 +475,14 @@ class Activations:
         return "account" if decided else "contact"
 
     def open_contacts(self, activation: Activation) -> list[FileContact]:
-        """Return the contacts on file from which nothing came back yet."""
-        proved = set(activation.proved_contacts)
-        return [one for one in activation.file_contacts if one not in proved]
+        """Return the contacts on file from which nothing came back yet, each mailbox once."""
+        known = {one.mailbox for one in activation.proved_contacts}
+        found: list[FileContact] = []
+        for one in activation.file_contacts:
+            if one.mailbox not in known:
+                known.add(one.mailbox)
+                found.append(one)
+        return found
 
     async def send_code(self, activation: Activation, choice: str) -> Activation:
         """Send a one-time code to one of the `open_contacts`, by its number, from 0 on.
@@ -581,7 +594,7 @@ class Activations:
         async def count(transaction: RecordTransaction) -> bool:
             tries = await count_typed(transaction, f"code after {activation.key}", now=now)
             if tries >= TRIES:
-                await ask_for_help(
+                await _ask_for_help(
                     transaction, activation.practice, activation.key, "no-second-proof", now=now
                 )
             return tries <= TRIES
@@ -609,7 +622,7 @@ class Activations:
         now = self.server.clock()
 
         async def leave(transaction: RecordTransaction) -> None:
-            await ask_for_help(
+            await _ask_for_help(
                 transaction,
                 activation.practice,
                 activation.key,
@@ -762,7 +775,7 @@ class Activations:
                 await count_typed(transaction, f"{way} {what[:200]}", now=now)
                 return None
             if counted.is_locked:
-                await ask_for_help(
+                await _ask_for_help(
                     transaction,
                     found.practice,
                     found.key,
@@ -799,7 +812,8 @@ class Activations:
 
         async def begin(transaction: ResourceTransaction) -> Activation:
             await invitations.take_back_try(transaction, found.key, attempt=found.attempt)
-            await transaction.delete(ActivationHelp, help_key(found.practice, found.key))
+            key = help_key(found.practice, found.key)
+            await _MATTERS.settle(transaction, key, now=now)
             await progress(transaction, self.server, found.key, "opened", attempt=found.attempt)
             return await begin_in(transaction, activation, now=now)
 
@@ -843,7 +857,7 @@ class Activations:
             return
 
         async def leave(transaction: ResourceTransaction) -> None:
-            await ask_for_help(
+            await _ask_for_help(
                 transaction,
                 activation.practice,
                 activation.key,
@@ -861,10 +875,8 @@ class Activations:
 
     async def _open_at(self, practice: str, way: PolicyWay) -> str:
         """The key of the practice that somebody means, if one may begin there this way."""
-        store = self.server.store
-        meant = await practice_meant(store, practice)
-        policy = await policy_of(store, meant.key if meant is not None else "")
-        return meant.key if meant is not None and policy.lets_begin(way) else ""
+        meant = (await self.listing.now()).meant(practice)
+        return meant[0].key if meant is not None and meant[1].lets_begin(way) else ""
 
     async def _tree(self, practice: str, reference: str) -> dict[str, Any] | None:
         key = local_target(reference)
@@ -927,6 +939,29 @@ _NOBODYS: Final = Invitation(
     attempt=0,
 )
 """Looked at where there is no invitation, so that this takes as long."""
+
+
+_MATTERS: Final = QueuedMatters()
+
+
+async def _ask_for_help(
+    transaction: RecordTransaction,
+    practice: str,
+    about: str,
+    reason: Reason,
+    *,
+    now: float,
+    invitation: str | None = None,
+    patient: str | None = None,
+    candidates: tuple[Candidate, ...] = (),
+    typed: Mapping[str, str] | None = None,
+) -> None:
+    """Leave word for staff, by `help_matter`."""
+    matter = help_matter(
+        practice, about, reason, now=now,
+        invitation=invitation, patient=patient, candidates=candidates, typed=typed,
+    )  # fmt: skip
+    await _MATTERS.note(transaction, matter)
 
 
 def _facts(said: BirthAndPlace, patients: Sequence[Tree], now: float) -> list[Evidence]:

@@ -31,7 +31,7 @@ from fhir_portal.operations.inviting import (
     stream_of,
     way_of,
 )
-from fhir_portal.operations.on_file import contacts_on_file
+from fhir_portal.operations.on_file import contacts_on_file, has_account
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 
@@ -68,7 +68,8 @@ async def attempt_again(
     """Make another attempt, by the same way unless one is asked for; return its Tasks too.
 
     Raises:
-        Conflict: it was redeemed or revoked, tried too often, or the person has another one.
+        Conflict: it was redeemed or revoked, tried too often, or the person has another one, or
+            has an account meanwhile and needs none.
         Forbidden, TooManyRequests, Unprocessable: as for a new invitation.
     """
     row, before = await invitation_at(call, transaction)
@@ -93,6 +94,9 @@ async def attempt_again(
         raise Conflict(over)
     if not may_be_invited(tree):
         message = "this person is not active any more, or recorded as deceased"
+        raise Conflict(message)
+    if before.relation == "self" and await has_account(transaction, practice.key, key):
+        message = "this person has an account by now: take the invitation back, and help them in"
         raise Conflict(message)
     way = way_of(
         policy, channel=channel or before.channel, contact=contact,
@@ -119,7 +123,7 @@ async def attempt_again(
         raise Conflict(message) from None
     rows = await follow(transaction, call.server, again)
     await send(
-        transaction, again, way, now=now, template="invitation-resent",
+        transaction, call.server, again, way, now=now, template="invitation-resent",
         stream=stream_of(policy, author),
     )  # fmt: skip
     await expire_later(transaction, again, now=now)

@@ -47,7 +47,7 @@ class Author:
     @classmethod
     def of(cls, auth: AuthContext, practice: Practice) -> Author:
         """Return who stands behind a call: a member of staff, or the practice's EHR."""
-        organization = _organization(practice)
+        organization = organization_of(practice)
         if auth.staff is not None:
             who = {"reference": auth.staff.fhir_user}
             return cls("staff", auth.client, who, organization, auth.account or "")
@@ -56,7 +56,7 @@ class Author:
     @classmethod
     def of_event(cls, practice: Practice) -> Author:
         """Return the practice itself, which follows a rule of its own."""
-        organization = _organization(practice)
+        organization = organization_of(practice)
         return cls("ehr", "", organization, organization, is_rule=True)
 
     @property
@@ -93,7 +93,8 @@ class Author:
         }
 
 
-def _organization(practice: Practice) -> dict[str, Any]:
+def organization_of(practice: Practice) -> dict[str, Any]:
+    """Return a Reference to a practice's Organization, or its name where it has none."""
     key = local_target(practice.organization or "")
     if key is not None and key.type == "Organization":
         return {"reference": str(key)}

@@ -42,6 +42,7 @@ from fhir_portal.operations.start_recovery import (
     cancel_recovery,
     start_recovery,
 )
+from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.writing import names_version
@@ -73,6 +74,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "amount-due": amount_due,
     "pay": pay,
     "portal-dashboard": portal_dashboard,
+    "task-done": task_done,
     "confirm-proxy": confirm_proxy,
     "cancel-recovery": cancel_recovery,
 }

@@ -16,7 +16,7 @@ from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import works
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
-from fhir_portal.accounts.contacts import verified_contacts
+from fhir_portal.accounts.contacts import mailbox_of, verified_contacts
 from fhir_portal.accounts.invitation import Invitation
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.staff import StaffMember, members_with, staff_key
@@ -173,7 +173,8 @@ def _births_in(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _contact(value: str) -> tuple[str, str]:
-    return "contact", value.casefold()
+    """A contact as one of one human's: all addresses of one mailbox are the same."""
+    return "contact", mailbox_of("mail" if "@" in value else "sms", value)
 
 
 async def _practitioner(reader: ResourceTransaction, practice: str, account: str) -> dict[str, Any]:

@@ -31,14 +31,11 @@ from fhir_portal.operations.call import acting_for
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
-from fhir_portal.resources.writing import create_in, update_in
+from fhir_portal.resources.writing import update_in
 
 CODE: Final = (f"{IG}/CodeSystem/portal-task", "portal-invite")
 STATUS: Final = f"{IG}/CodeSystem/invitation-status"
 _MICROSECONDS: Final = 1_000_000
-_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/communication-category"
-_MEDIUM: Final = "http://terminology.hl7.org/CodeSystem/v3-ParticipationMode"
-_MEDIA: Final = {"mail": "EMAILWRIT", "sms": "SMSWRIT"}
 
 _TASK_STATUS: Final[Mapping[State, str]] = {
     "queued": "requested",
@@ -150,16 +147,13 @@ async def sent(
 ) -> Invitation | None:
     """Note that the message with an invitation's link went out; of others nothing is noted.
 
-    `fhir_portal.notify.outbox.Arrived` for delivery; a second call changes nothing. In the
-    patient's record it is a Communication, without the message's content and its address.
+    `fhir_portal.notify.outbox.Arrived` for delivery; a second call changes nothing. What the
+    record tells of the message itself is `fhir_portal.operations.sending`.
     """
     if message.link_for is None or not message.link_for.startswith(LINK_PREFIX):
         return None
     key = message.link_for.removeprefix(LINK_PREFIX)
-    changed = await progress(transaction, server, key, "sent", attempt=message.link_attempt)
-    if changed is not None:
-        await _log_sending(transaction, server, changed, message)
-    return changed
+    return await progress(transaction, server, key, "sent", attempt=message.link_attempt)
 
 
 async def expire(
@@ -264,32 +258,3 @@ async def _update(
         transaction, server, acting_for(practice, ""), tree, visible,
         key=key, if_match=None, if_none_match=None,
     )  # fmt: skip
-
-
-async def _log_sending(
-    transaction: ResourceTransaction,
-    server: Server,
-    invitation: Invitation,
-    message: OutboxMessage,
-) -> None:
-    tasks = (invitation.task, *invitation.tasks)
-    for patient, person, task in zip(invitation.patients, invitation.persons, tasks, strict=True):
-        tree = {
-            "resourceType": "Communication",
-            "meta": restricted(),
-            "status": "completed",
-            "category": [{"coding": [{"system": _CATEGORY, "code": "notification"}]}],
-            "medium": [{"coding": [{"system": _MEDIUM, "code": _MEDIA[message.channel]}]}],
-            "subject": {"reference": patient},
-            "about": [{"reference": f"Task/{task}"}],
-            "sent": instant(int(server.clock() * _MICROSECONDS)),
-            "recipient": [{"reference": person}],
-        }
-        await create_in(
-            transaction,
-            server,
-            acting_for(invitation.practice, ""),
-            tree,
-            Visibility.of_server("Communication", practice=invitation.practice),
-            resource_id=server.new_id(),
-        )

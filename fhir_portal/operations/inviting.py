@@ -18,7 +18,6 @@ import msgspec
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
-from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import (
     InvalidContact,
     Medium,
@@ -74,10 +73,12 @@ from fhir_portal.operations.on_file import (
     OnFile,
     account_of_record,
     contacts_on_file,
+    has_account,
     last_day_under,
     related_persons_of,
     seem_the_same,
 )
+from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -247,7 +248,7 @@ class _Inviting:
         tasks = await self._tasks(kept)
         await self._told_of(tasks, [*made, *grants])
         stream = stream_of(self.policy, self.author)
-        await send(self.transaction, kept, way, now=self.now, stream=stream)
+        await send(self.transaction, self.server, kept, way, now=self.now, stream=stream)
         await expire_later(self.transaction, kept, now=self.now)
         if kept.channel in HANDED_OVER:
             kept = await hand_over(self.transaction, self.server, kept)
@@ -257,9 +258,7 @@ class _Inviting:
         if not may_be_invited(tree):
             message = "this Patient is recorded as deceased"
             raise Unprocessable(message)
-        known = await account_of_record(self.transaction, self.practice.key, row.key)
-        account = await self.transaction.get(Account, known or "")
-        if known and (account is None or self.practice.key not in account.closed_at):
+        if await has_account(self.transaction, self.practice.key, row.key):
             message = "this person has an account; help them back into it instead"
             raise Conflict(message)
         return str(row.key), tree
@@ -294,11 +293,8 @@ class _Inviting:
 
         Another practice helped to recover it (DESIGN §3.6).
         """
-        known = await account_of_record(
-            self.transaction, self.practice.key, ResourceKey.parse(person)
-        )
-        account = await self.transaction.get(Account, known or "")
-        return account is not None and self.practice.key in account.closed_at
+        whose = (self.transaction, self.practice.key, ResourceKey.parse(person))
+        return await account_of_record(*whose) is not None and not await has_account(*whose)
 
     async def _proves_again(self, patient: str, person: str) -> bool:
         """Whether an invitation renews the proof alone: the grant that there is goes on."""
@@ -702,7 +698,8 @@ def stream_of(policy: PracticePolicy, author: Author) -> Stream:
 
 
 async def send(
-    transaction: RecordTransaction,
+    transaction: ResourceTransaction,
+    server: Server,
     invitation: Invitation,
     way: Way,
     *,
@@ -710,35 +707,63 @@ async def send(
     template: str = "invitation-link",
     stream: Stream | None = None,
 ) -> None:
-    """Write the messages of an attempt: the link, and to another contact the code."""
-    name = f"invitation.{invitation.practice}.{invitation.task}.{invitation.attempt}"
-    medium = SENT_BY_US.get(way.channel)
-    if medium is not None:
-        await outbox.enqueue(
-            transaction,
-            key=f"{name}.link",
-            practice=invitation.practice,
-            channel=medium,
-            to=way.to,
-            template=template,
-            now=now,
-            stream=stream,
-            link_for=LINK_PREFIX + invitation.key,
-            link_attempt=invitation.attempt,
-        )
+    """Write the messages of an attempt: the link, and to another contact the code.
+
+    Each record that it opens tells of them, and of nobody else's.
+    """
+    link = SENT_BY_US.get(way.channel)
+    if link is not None:
+        await _send(
+            transaction, server, invitation, template, link, way.to, LINK_PREFIX,
+            now=now, stream=stream,
+        )  # fmt: skip
     if way.code is not None:
-        await outbox.enqueue(
-            transaction,
-            key=f"{name}.code",
-            practice=invitation.practice,
-            channel=way.code.medium,
-            to=way.code.value,
-            template="invitation-code",
-            now=now,
-            stream=stream,
-            link_for=CODE_PREFIX + invitation.key,
-            link_attempt=invitation.attempt,
-        )
+        await _send(
+            transaction, server, invitation, "invitation-code", way.code.medium, way.code.value,
+            CODE_PREFIX, now=now, stream=stream,
+        )  # fmt: skip
+
+
+async def _send(
+    transaction: ResourceTransaction,
+    server: Server,
+    invitation: Invitation,
+    template: str,
+    medium: Medium,
+    to: str,
+    prefix: str,
+    *,
+    now: float,
+    stream: Stream | None,
+) -> None:
+    what = "link" if prefix == LINK_PREFIX else "code"
+    key = f"invitation.{invitation.practice}.{invitation.task}.{invitation.attempt}.{what}"
+    await outbox.enqueue(
+        transaction,
+        key=key,
+        practice=invitation.practice,
+        channel=medium,
+        to=to,
+        template=template,
+        now=now,
+        stream=stream,
+        link_for=prefix + invitation.key,
+        link_attempt=invitation.attempt,
+    )
+    tasks = (invitation.task, *invitation.tasks)
+    await SendLog(server).log(
+        transaction,
+        key,
+        practice=invitation.practice,
+        channel=medium,
+        template=template,
+        addressees=[
+            Addressee(patient, (person,), f"Task/{task}")
+            for patient, person, task in zip(
+                invitation.patients, invitation.persons, tasks, strict=True
+            )
+        ],
+    )
 
 
 async def expire_later(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from fhir_portal.accounts.activation import Candidate
+from fhir_portal.accounts.matter import Candidate
 from fhir_portal.operations.same_person import (
     current_telecom,
     name_parts,

@@ -14,12 +14,14 @@ import msgspec
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.activation import Activation, FileContact
 from fhir_portal.accounts.invitation import (
     DAY,
     Invitation,
     LiveInvitation,
     end,
 )
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, Forbidden, Invalid, Issue, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
@@ -36,6 +38,7 @@ from fhir_portal.operations.merge_plan import (
     plan_merge,
     repointed,
 )
+from fhir_portal.operations.on_file import contacts_on_file
 from fhir_portal.operations.person import (
     asked_by,
     connections_of,
@@ -225,7 +228,7 @@ async def _carry_out(
         if after is None:
             await _end(call, transaction, before, f"{source} was merged into {target}")
             continue
-        await rename_invitation(transaction, before, after)
+        await rename_invitation(transaction, before, after, now=call.server.clock())
         for task in await _tasks(call, transaction, before):
             tree = json.parse(task.body)
             there = repointed(tree, source, target)
@@ -263,7 +266,7 @@ async def write(
 
 
 async def rename_invitation(
-    transaction: ResourceTransaction, before: Invitation, after: Invitation
+    transaction: ResourceTransaction, before: Invitation, after: Invitation, *, now: float
 ) -> None:
     """Store an invitation that is for another Patient now. Raises `Conflict`: it has changed."""
     if not await transaction.replace(before, after):
@@ -275,6 +278,38 @@ async def rename_invitation(
             await transaction.delete(LiveInvitation, gone)
     for new in set(after.invitees) - set(before.invitees):
         await transaction.put(LiveInvitation(key=new, invitation=after.key))
+    await _rename_activations(transaction, after, now=now)
+
+
+async def _rename_activations(
+    transaction: ResourceTransaction, invitation: Invitation, *, now: float
+) -> None:
+    """Let whoever has begun with an invitation end with the record that it is for now.
+
+    What was proved stays; where codes go from now on is what that record says.
+    """
+    found = await transaction.find(Activation, "invitation", invitation.key)
+    if not found:
+        return
+    key = ResourceKey.parse(invitation.persons[0])
+    row = await transaction.read(key, _whole(key.type, invitation.practice))
+    tree = json.parse(row.body) if row is not None and not row.deleted else {}
+    policy = await policy_of(transaction, invitation.practice)
+    contacts = tuple(
+        FileContact(one.medium, one.value)
+        for one in contacts_on_file(tree, country=policy.country, now=now)
+    )
+    for one in found:
+        await transaction.put(
+            msgspec.structs.replace(
+                one,
+                patients=invitation.patients,
+                persons=invitation.persons,
+                file_contacts=contacts,
+                challenge="",
+                challenge_to=None,
+            )
+        )
 
 
 async def _end(

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from typing import Any, Final
 
 from fhir_portal.access.visibility import Visibility
-from fhir_portal.accounts.account import AccountPerson
+from fhir_portal.accounts.account import Account, AccountPerson
 from fhir_portal.accounts.contacts import InvalidContact, Medium, mail_address, telephone_number
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import period_of
@@ -94,6 +94,16 @@ async def account_of_record(
         if found is not None:
             return found.account
     return None
+
+
+async def has_account(transaction: ResourceTransaction, practice: str, key: ResourceKey) -> bool:
+    """Whether somebody has an account that may use the record, if the practice does not shut it.
+
+    One that another practice helped to recover needs a new proof here, so that it is invited anew.
+    """
+    known = await account_of_record(transaction, practice, key)
+    account = await transaction.get(Account, known or "")
+    return bool(known) and (account is None or practice not in account.closed_at)
 
 
 async def related_persons_of(

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessRow
+from fhir_portal.access.owed import owe, pay
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts import invitation as invitations
@@ -51,6 +52,7 @@ from fhir_portal.operations.four_eyes import require_not_their_own, waits_for_co
 from fhir_portal.operations.invitation_task import activate_grants, follow
 from fhir_portal.operations.inviting import may_be_invited
 from fhir_portal.operations.new_proxy import tell_of_proxy
+from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -147,26 +149,30 @@ async def redeem(server: Server, collaborators: Collaborators, redemption: Redem
         unproved=tuple(unproved),
         once=collaborators.random(12).hex(),
     )
-    account = await server.store.transact(work)
-    await server.log.append(
-        [
-            AccessRow(
-                at=int(now * 1000),
-                practice=before.practice,
-                record=patient.partition("/")[2],
-                interaction="$redeem-invite",
-                what=person,
-                status=200,
-                client=CLIENT,
-                context="patient",
-                agent=person,
-                account=account.key,
-                detail=", ".join(f"{one.what} ({one.over})" for one in before.evidence),
-            )
-            for patient, person in zip(before.patients, before.persons, strict=True)
-        ]
-    )
+    store: Any = server.store  # records too: `fhir_portal.resources.store.PortalStore`
+    account: Account = await store.transact(work)
+    await pay(store, server.log, work.once)
     return account
+
+
+def _lines(before: Activation, account: Account, *, now: float) -> list[AccessRow]:
+    """What the log of each record says of it."""
+    return [
+        AccessRow(
+            at=int(now * 1000),
+            practice=before.practice,
+            record=patient.partition("/")[2],
+            interaction="$redeem-invite",
+            what=person,
+            status=200,
+            client=CLIENT,
+            context="patient",
+            agent=person,
+            account=account.key,
+            detail=", ".join(f"{one.what} ({one.over})" for one in before.evidence),
+        )
+        for patient, person in zip(before.patients, before.persons, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +244,7 @@ class _Work:
             await write(transaction)
         await self._contacts(transaction, account)
         await self._tell(transaction, account, waits=waits)
+        await owe(transaction, self.once, _lines(before, account, now=self.now), now=self.now)
         return account
 
     async def _invitation(self, transaction: ResourceTransaction) -> Invitation | None:
@@ -256,6 +263,9 @@ class _Work:
         # Tries may be used up by now, but not by whoever proved so much: that is looked at by
         # `end`, with all else.
         if found is None or found.attempt != before.attempt or found.practice != before.practice:
+            raise NotUsable
+        # It may be for another record by now (`$merge`): that moves what is under way, too.
+        if (found.patients, found.persons) != (before.patients, before.persons):
             raise NotUsable
         return found
 
@@ -451,16 +461,30 @@ class _Work:
         event = "account-created" if self.redemption.is_new else "record-added"
         if waits and not self.redemption.is_new:
             told = []  # nothing was added yet
+        whom = [
+            Addressee(patient, (person,))
+            for patient, person in zip(before.patients, before.persons, strict=True)
+        ]
         for number, (medium, to) in enumerate(told):
+            key = f"{event}.{self.once}.{number}"
             await outbox.enqueue(
                 transaction,
-                key=f"{event}.{self.once}.{number}",
+                key=key,
                 practice=before.practice,
                 channel=medium,
                 to=to,
                 template=event,
                 now=self.now,
             )
+            if number:  # that to the account has no address yet
+                await SendLog(self.server).log(
+                    transaction,
+                    key,
+                    practice=before.practice,
+                    channel=medium,
+                    template=event,
+                    addressees=whom,
+                )
         if waits:
             await outbox.enqueue(
                 transaction,

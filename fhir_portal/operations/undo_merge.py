@@ -102,7 +102,7 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
             before = msgspec.structs.replace(
                 now_, invitee=moved.invitee, patients=moved.patients, persons=moved.persons
             )
-            await rename_invitation(transaction, now_, before)
+            await rename_invitation(transaction, now_, before, now=call.server.clock())
     if in_the_way:
         message = f"changed since the merge, so nothing was taken back: {', '.join(in_the_way)}"
         raise Conflict(message)

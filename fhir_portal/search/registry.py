@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from fhir_portal.fhir.definitions import ParameterDefinition, search_parameters, served_types
-from fhir_portal.fhir.errors import UnknownType
+from fhir_portal.fhir.errors import InvalidSearch, UnknownType
 from fhir_portal.search.values import (
     DateValue,
     NumberValue,
@@ -94,6 +94,9 @@ _MODIFIERS_OF_R4: Final = frozenset(
         *("identifier", "ofType", "iterate", "recurse"),
     }
 )
+_HIDDEN: Final = "…"
+"""Stands for what is not repeated."""
+_ENDINGS: Final = {1: "st", 2: "nd", 3: "rd"}  # codespell:ignore nd
 _WORD: Final = re.compile(r"[^.:]+")
 _CONTROL: Final = re.compile(r"_[a-z][A-Za-z]{1,22}")
 _ONLY = re.compile(r"\.where\(resolve\(\) is (\w+)\)$")
@@ -143,9 +146,26 @@ def repeated(name: str) -> str:
     known = _words()
 
     def shown(word: re.Match[str]) -> str:
-        return word[0] if word[0] in known or _CONTROL.fullmatch(word[0]) else "…"
+        return word[0] if word[0] in known or _CONTROL.fullmatch(word[0]) else _HIDDEN
 
-    return _WORD.sub(shown, name[:SHOWN]) or "…"
+    return _WORD.sub(shown, name[:SHOWN]) or _HIDDEN
+
+
+def placed(error: InvalidSearch, number: int, of: int) -> InvalidSearch:
+    """Return an error that says which of several search parameters it is about, by its number.
+
+    Where a name is not repeated (`repeated`), that is how a developer finds it. ``_format`` and
+    ``_pretty`` are no search parameters, and are not counted.
+    """
+    if of == 1 or _HIDDEN not in str(error):
+        return error
+    return InvalidSearch(f"The {ordinal(number)} search parameter: {error}")
+
+
+def ordinal(number: int) -> str:
+    """Return a number from 1 on as English orders by it: 1st, 2nd, 3rd, 4th, 11th."""
+    ending = "th" if number % 100 in {11, 12, 13} else _ENDINGS.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def meant(resource_type: str, name: str) -> str:

@@ -18,7 +18,9 @@ from fhir_portal.search.registry import (
     SHOWN,
     SearchParameter,
     meant,
+    ordinal,
     parameters_for,
+    placed,
     repeated,
 )
 from fhir_portal.search.values import DateValue, NumberValue, QuantityValue
@@ -148,10 +150,11 @@ def parse_query(resource_type: str, query: str) -> tuple[Criterion, ...]:
         raise InvalidSearch("A scope's query is empty.")
     parameters = parameters_for(resource_type)
     criteria: list[Criterion] = []
-    for name, text in pairs:
+    for number, (name, text) in enumerate(pairs, 1):
         parameter = parameters.get(name)
         if parameter is None or name in COLUMNS:
-            raise InvalidSearch(f"{repeated(name)} cannot be used in a scope for {resource_type}.")
+            error = f"{repeated(name)} cannot be used in a scope for {resource_type}."
+            raise placed(InvalidSearch(error), number, len(pairs))
         criterion = parse_criterion(parameter, "", text)
         for value in criterion.values:
             if not isinstance(value, DateValue | NumberValue | QuantityValue):
@@ -178,8 +181,11 @@ class _Parsing:
     ignored: list[str] = field(default_factory=list)
 
     def read(self, pairs: Sequence[tuple[str, str]]) -> SearchRequest:
-        for name, text in pairs:
-            self._pair(name, text)
+        for number, (name, text) in enumerate(pairs, 1):
+            try:
+                self._pair(name, text)
+            except InvalidSearch as error:
+                raise placed(error, number, len(pairs)) from None
         if sum(len(criterion.values) for criterion in self.criteria) > MAX_VALUES:
             raise InvalidSearch(f"A search has at most {MAX_VALUES} values.")
         if len(self.includes) + len(self.revincludes) > MAX_INCLUDES:
@@ -257,13 +263,15 @@ class _Parsing:
 
     def _sort(self, text: str) -> tuple[Sort, ...]:
         rules: list[Sort] = []
-        for rule in text.split(","):
+        given = text.split(",")
+        for number, rule in enumerate(given, 1):
             code = rule.removeprefix("-")
             parameter = parameters_for(self.resource_type).get(code)
             if parameter is None:
+                which = f", the {ordinal(number)} of them," if len(given) > 1 else ""
                 raise InvalidSearch(
-                    f"{repeated(code)!r} is not a search parameter of {self.resource_type} here."
-                    f"{meant(self.resource_type, code)}"
+                    f"{repeated(code)!r}{which} is not a search parameter of "
+                    f"{self.resource_type} here.{meant(self.resource_type, code)}"
                 )
             if any(earlier.parameter == parameter for earlier in rules):
                 raise InvalidSearch(f"{code} stands there twice.")

@@ -231,10 +231,11 @@ async def remove_staff(
     now: float,
     works: Works,
     even_last: bool = False,
+    also: Write | None = None,
 ) -> int:
     """Take a person off a practice's staff and end what they hold as that, in one transaction.
 
-    Returns how many token families ended. The rest is as in
+    ``also`` is written with it. Returns how many token families ended. The rest is as in
     `fhir_portal.accounts.staff.take_off_staff`.
     """
 
@@ -249,6 +250,8 @@ async def remove_staff(
             even_last=even_last,
         )
         await end_staff_sessions(transaction, account, practice=practice)
+        if also is not None:
+            await also(transaction)
         return await revoke_of_staff(
             transaction, account, practice, now=now, because="staff-removed"
         )

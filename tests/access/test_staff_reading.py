@@ -11,6 +11,7 @@ import pytest
 from fhir_portal.access.owners import OF_STAFF
 from fhir_portal.access.policy import Ask, Deny, Permit, decide
 from fhir_portal.access.visibility import SHARED
+from fhir_portal.consent.labels import staff_labels
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.portal import Portal
@@ -143,7 +144,7 @@ def test_staff_are_bounded_to_the_practice_and_to_what_belongs_to_records(
             *("Practitioner", "PractitionerRole", "Organization", "Location", "Medication")
         }
         assert visible.practices == ((DERM, SHARED) if in_directory else (DERM,))
-        assert visible.labels is None
+        assert visible.labels == staff_labels({"view"})
         assert visible.record == (None if in_directory else patient)
 
 

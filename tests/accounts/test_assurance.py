@@ -30,6 +30,8 @@ SHEET = proof("activation-word", "paper")
         ([BORN, LINK, MAIL_CODE], "level1"),
         ([BORN, LINK, proof("security-code", "mail", "a@mail.example")], "level1"),
         ([BORN, LINK, proof("security-code", "sms")], "level1"),
+        ([BORN, LINK, proof("one-time-code", "mail", "a+portal@mail.example")], "level1"),
+        ([BORN, LINK, proof("one-time-code", "mail", "b@mail.example")], "level2"),
         ([LINK, PHONE_CODE, DESK], "level1"),
         ([BORN, proof("name", "desk"), proof("initials", "paper")], "level1"),
         ([BORN, LINK, PHONE_CODE], "level2"),

@@ -17,6 +17,7 @@ from fhir_portal.accounts.contacts import (
     TooManyContacts,
     UnknownContact,
     mail_address,
+    mailbox_of,
     masked_value,
     telephone_number,
 )
@@ -41,6 +42,27 @@ def a_contact(house: House, value: str = "mara@mail.example", account: str = "")
 def test_one_mailbox_is_written_in_one_way() -> None:
     assert mail_address(" Mara.Ellwick@MAIL.example ") == "mara.ellwick@mail.example"
     assert mail_address("mara@bücher.example") == mail_address("mara@xn--bcher-kva.example")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("mara@mail.example", "mara+clinic@mail.example", True),
+        ("mara+a@mail.example", "MARA+b+c@mail.example", True),
+        ("mara@mail.example", "mara@post.example", False),
+        ("mara@mail.example", "m.ara@mail.example", False),
+        ("mara-clinic@mail.example", "mara@mail.example", False),
+        ("m.a.ra@gmail.com", "mara+x@googlemail.com", True),
+        ("mara@gmail.com", "mara@mail.example", False),
+        ("+a@mail.example", "+b@mail.example", False),
+    ],
+)
+def test_what_one_mailbox_takes_is_one_contact(one: str, other: str, same: bool) -> None:  # noqa: FBT001
+    assert (mailbox_of("mail", one) == mailbox_of("mail", other)) is same
+
+
+def test_a_number_is_a_contact_as_it_is() -> None:
+    assert mailbox_of("sms", "+13125550142") == "+13125550142"
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,20 @@ async def test_what_changes_while_it_is_read_is_seen_the_next_time(path: str) ->
         assert [one.name for one, _ in (await known.now()).practices] == ["Elm"]
     finally:
         await store.aclose()
+
+
+async def test_a_practice_is_meant_by_its_id_or_its_name_if_no_other_has_it(path: str) -> None:
+    store = EmbeddedStore.open(path)
+    elm = Practice(key="elm", name="Elm Street")
+    await keep(
+        store, elm, Practice(key="a", name="Twice"), Practice(key="b", name="twice"),
+        PracticePolicy(key="elm", portal=False),
+    )  # fmt: skip
+    found = await PracticeList(store).now()
+    try:
+        for typed in (elm.practice_id, elm.practice_id.lower(), "elm  STREET", " Elm Street "):
+            assert found.meant(typed) == (elm, PracticePolicy(key="elm", portal=False)), typed
+        for typed in ("", "Twice", "elm", "Elm", elm.practice_id[:-1], "x" * 10_000):
+            assert found.meant(typed) is None, typed
+    finally:
+        await store.aclose()

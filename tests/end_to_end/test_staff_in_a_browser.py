@@ -147,6 +147,24 @@ def at_message(browser: Browser, demo: Demo) -> None:
     browser.follow('button[value="preview"]')
 
 
+def at_same(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, f"{JUNO}/same")
+
+
+def at_merge(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, f"{JUNO}/merge/mara")
+
+
+def at_settings(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/settings")
+
+
+def at_settings_preview(browser: Browser, demo: Demo) -> None:
+    at_settings(browser, demo)
+    browser.click("#portal")
+    browser.follow("button.primary")
+
+
 Way = Callable[[Browser, Demo], None]
 PAGES: dict[str, tuple[Way, str]] = {
     "home": (at_home, "Marrowbrook"),
@@ -171,6 +189,10 @@ PAGES: dict[str, tuple[Way, str]] = {
     "accounts-results": (at_accounts_results, "Require"),
     "messages": (at_messages, "Messages"),
     "message": (at_message, "Message one-time-code"),
+    "same": (at_same, "Another record of the same person?"),
+    "merge": (at_merge, "Merge two records?"),
+    "settings": (at_settings, "Settings"),
+    "settings-preview": (at_settings_preview, "Change the settings?"),
 }
 
 

@@ -497,7 +497,7 @@ def cannot_answer(world: Town, walker: Walker, mail: str) -> None:
         desk.open("/staff")
         desk.signs_in(IGNACE)
         desk.accepts_terms()
-        desk.open("/staff/matters")
+        desk.opens_when("/staff/matters", "Lotte Harkness")
         desk.sees("To see to", "Could not get back into their account", "Lotte Harkness")
         desk.browser.follow("ul.entries a")
         desk.browser.click('select[name="basis"] option[value="photo-id"]')

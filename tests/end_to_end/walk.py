@@ -155,6 +155,16 @@ class Walker:
         """Go to an address of the server's."""
         self.browser.open(path if path.startswith("http") else f"{self.town.base}{path}")
 
+    def opens_when(self, address: str, words: str) -> None:
+        """Open a page anew until it says something, which a job does in the background."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            self.open(address)
+            if words in self.browser.text("body"):
+                return
+            time.sleep(0.2)
+        raise AssertionError((words, self.browser.text("body")))
+
     def sees(self, heading: str, *words: str, picture: str = "") -> None:
         """Be at the page with this heading, and these words somewhere; look at it, the first time.
 

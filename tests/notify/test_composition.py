@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from fhir_portal.accounts.contacts import Contact
+from fhir_portal.accounts.matter import StaffMatter
 from fhir_portal.accounts.one_time_code import (
     LINK_PREFIX,
     OneTimeCodes,
@@ -25,9 +26,10 @@ from fhir_portal.logs import configure
 from fhir_portal.notify import outbox
 from fhir_portal.notify.composition import Composer
 from fhir_portal.notify.content import MadeBy
-from fhir_portal.notify.faults import DeliveryFault, RecordedFaults, Undelivered
+from fhir_portal.notify.faults import Undelivered
 from fhir_portal.notify.folder import FolderDelivery, messages_in
 from fhir_portal.notify.mail import MailDelivery, MailServer
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.outbox import (
     OutboxMessage,
     Superseded,
@@ -187,7 +189,7 @@ async def test_a_code_is_in_the_one_mail_and_nowhere_else(
                 worker="one",
                 clock=clock,
                 recipients=AccountRecipients(clock, frozenset({"mail"})),
-                given_up=Undelivered(RecordedFaults()),
+                given_up=Undelivered(QueuedMatters()),
             )
 
     with receiving(Receiver(to_data=f"451 cannot take {code}")) as receiver:
@@ -203,14 +205,15 @@ async def test_a_code_is_in_the_one_mail_and_nowhere_else(
     assert code in taken.text
     stored = [
         repr(one)
-        for kind in (OutboxMessage, DeliveryFault, Contact, type(challenge))
+        for kind in (OutboxMessage, StaffMatter, Contact, type(challenge))
         for one in await store.every(kind)
     ]
     assert len(stored) >= 6
     for text in (*stored, log.getvalue()):
         assert code not in text
         assert code.replace(" ", "") not in text
-    faults = [one.why for one in await store.every(DeliveryFault)]
+    assert {one.reason for one in await store.every(StaffMatter)} == {"bounced"}
+    faults = [one.fault for one in await store.every(OutboxMessage)]
     assert json.dumps(faults).count("is it spelt right?") == 2
 
 

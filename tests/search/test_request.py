@@ -94,6 +94,36 @@ def test_values_are_read_by_the_type_of_their_parameter() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([("code", "a"), ("date", "2020"), ("kolor", "x")], "The 3rd search parameter: … is not"),
+        ([("pateint", "x"), ("code", "a")], "The 1st search parameter: … is not .* mean patient"),
+        ([("code", "a")] * 11 + [("kolor", "x")], "The 12th search parameter: … is not"),
+        ([("code", "a")] * 20 + [("kolor", "x")], "The 21st search parameter: … is not"),
+        ([("code", "a"), ("code:kolor", "b")], "The 2nd search parameter: .*:…"),
+        ([("code", "a"), ("subject.kolor", "b")], "The 2nd search parameter: subject.…: chained"),
+        ([("code", "a"), ("_include", "Kolor:x")], "The 2nd search parameter: _include: '…'"),
+        ([("code", "a"), ("_sort", "date,-kolor")], "^_sort: '…', the 2nd of them, is not a"),
+        ([("code", "a"), ("_sort", "kolor")], "^_sort: '…' is not a"),
+        ([("kolor", "x")], "^… is not a search parameter"),
+        ([("code", "a"), ("_kolor", "x")], "^_kolor is not a search parameter"),
+    ],
+)
+def test_which_of_several_is_meant_is_said_by_its_number(
+    pairs: list[tuple[str, str]], words: str
+) -> None:
+    """A name that is not repeated is found by it; it stands in no message."""
+    with pytest.raises(InvalidSearch, match=words) as refused:
+        search("Observation", *pairs)
+    assert "kolor" not in str(refused.value).replace("_kolor", "").lower()
+
+
+def test_which_of_several_in_a_scope_is_meant_is_said_too() -> None:
+    with pytest.raises(InvalidSearch, match=r"^The 2nd search parameter: … cannot be used in a"):
+        parse_query("Observation", "code=http://loinc.org|8867-4&kolor=x")
+
+
 def test_a_reference_is_looked_for_under_every_form_it_may_have() -> None:
     (criterion,) = search("Observation", ("subject", f"7,Group/8,{BASE}/Patient/7")).criteria
     bare = [f"{type_}/7" for type_ in ("Device", "Group", "Location", "Patient")]

@@ -10,6 +10,7 @@ import pytest
 
 from fhir_portal.accounts.account import Account, insert_account
 from fhir_portal.accounts.contacts import Contact, RemovedContact
+from fhir_portal.accounts.invitation import LINK_PREFIX
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.preferences import (
     AlwaysTold,
@@ -18,13 +19,8 @@ from fhir_portal.accounts.preferences import (
     set_preference,
 )
 from fhir_portal.notify import lease, outbox, words
-from fhir_portal.notify.faults import (
-    DeliveryFault,
-    RecordedFaults,
-    Undelivered,
-    open_faults,
-    resolve_fault,
-)
+from fhir_portal.notify.faults import Undelivered
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.outbox import (
     CHANNELS,
     Bounced,
@@ -48,6 +44,7 @@ from tests.builders import (
     an_ehr,
     keep,
 )
+from tests.matters import open_matters
 
 
 def a_contact(account: str, value: str, **more: Any) -> Contact:
@@ -81,7 +78,7 @@ class Post:
                 worker="one",
                 clock=self.clock,
                 recipients=AccountRecipients(self.clock, self.channels),
-                given_up=Undelivered(RecordedFaults()),
+                given_up=Undelivered(QueuedMatters()),
             )
         return sorted(one.to for one in self.sent[before:])
 
@@ -216,15 +213,15 @@ async def test_whom_nothing_reaches_staff_are_told_of(store: Any, post: Post) ->
     state, fault = (await post.states())["m1"]
     assert state == "failed"
     assert "no contact of the account is verified" in fault
-    (noted,) = await open_faults(store, DERM)
-    assert (noted.what, noted.accounts, noted.contact) == ("not-delivered", ("ada",), "")
+    (noted,) = await open_matters(store)
+    assert (noted.reason, noted.accounts, noted.contact) == ("no-contact", ("ada",), "")
 
 
 async def test_a_message_to_nobody_ends_like_any_other(store: Any, post: Post) -> None:
     await post.send(to="nobody:")
     assert await post.work() == ["nobody:"]
     assert await post.states() == {"m1": ("done", "")}
-    assert await open_faults(store, DERM) == []
+    assert await open_matters(store) == []
 
 
 async def test_a_message_to_an_account_that_is_gone_is_nobodys_matter(
@@ -233,7 +230,7 @@ async def test_a_message_to_an_account_that_is_gone_is_nobodys_matter(
     await post.send()
     assert await post.work() == []
     assert (await post.states())["m1"] == ("failed", "the account is gone")
-    assert await open_faults(store, DERM) == []
+    assert await open_matters(store) == []
 
 
 # ---------------------------------------------------------------- preferences
@@ -256,7 +253,7 @@ async def test_what_is_switched_off_is_not_sent(store: Any, post: Post, reminder
     await post.send("m2", template=reminder)
     assert await post.work() == []
     assert (await post.states())["m2"] == ("done", "")
-    assert await open_faults(store, DERM) == []
+    assert await open_matters(store) == []
     await store.transact(lambda one: set_preference(one, "ada", "reminders", "mail", wanted=True))
     await post.send("m3", template=reminder)
     assert await post.work() == ["mail:one@people.example"]
@@ -359,16 +356,16 @@ async def test_a_bounce_is_noted_at_the_contact_and_for_staff(store: Any, post: 
         store, a_contact("ada", "one@people.example"), a_contact("ada", "two@people.example")
     )
     post.refuses = Bounced("the address takes no mail")
-    await post.send(to="mail:one@people.example", link_for="Task/7")
+    await post.send(to="mail:one@people.example", link_for=f"{LINK_PREFIX}{DERM}/Task/7")
     assert await post.work() == []
     contacts = {one.value: one.bounced for one in await store.every(Contact)}
     assert contacts == {"one@people.example": START, "two@people.example": None}
-    (fault,) = await open_faults(store, DERM)
-    assert (fault.what, fault.contact, fault.accounts, fault.about) == (
+    (fault,) = await open_matters(store)
+    assert (fault.reason, fault.contact, fault.accounts, fault.invitation) == (
         "bounced",
         "o•••@p•••",
         ("ada",),
-        "Task/7",
+        f"{DERM}/Task/7",
     )
     assert "one@people" not in repr(fault)
     post.refuses = None
@@ -384,24 +381,15 @@ async def test_one_address_is_one_matter_until_somebody_has_seen_to_it(
         await post.send(f"m{n}", to="mail:one@people.example")
         await post.work()
         post.clock.advance(60)
-    (fault,) = await open_faults(store, DERM)
-    assert (fault.messages, fault.since, fault.latest) == (3, START, START + 120)
-    assert await open_faults(store, FAMILY) == []
-
-    async def resolve(practice: str) -> bool:
-        done: bool = await store.transact(
-            lambda one: resolve_fault(one, practice, fault.key, now=START + 500, by="noor")
-        )
-        return done
-
-    assert not await resolve(FAMILY)
-    assert await resolve(DERM)
-    assert not await resolve(DERM)
-    assert await open_faults(store, DERM) == []
+    (fault,) = await open_matters(store)
+    assert (fault.times, fault.since, fault.latest) == (3, START, START + 120)
+    assert await open_matters(store, practice=FAMILY) == []
+    await store.transact(lambda one: QueuedMatters().settle(one, fault.key, now=START + 500))
+    assert await open_matters(store) == []
     await post.send("m9", to="mail:one@people.example")
     await post.work()
-    (again,) = await open_faults(store, DERM)
-    assert (again.messages, again.since, again.resolved) == (1, START + 180, None)
+    (again,) = await open_matters(store)
+    assert (again.times, again.since, again.turn) == (1, START + 180, 5)
 
 
 async def test_what_is_given_up_after_many_tries_is_noted_and_bounces_nobody(
@@ -413,8 +401,11 @@ async def test_what_is_given_up_after_many_tries_is_noted_and_bounces_nobody(
     for _ in range(60):
         await post.work()
         post.clock.advance(3600)
-    (fault,) = await open_faults(store, DERM)
-    assert (fault.what, fault.why) == ("not-delivered", "ConnectionRefusedError")
+    (fault,) = await open_matters(store)
+    assert (fault.reason, (await post.states())["m1"][1]) == (
+        "not-delivered",
+        "ConnectionRefusedError",
+    )
     assert [one.bounced for one in await store.every(Contact)] == [None]
 
 
@@ -423,8 +414,54 @@ async def test_what_is_over_is_no_matter_for_staff(store: Any, post: Post) -> No
     await post.send(to="mail:one@people.example")
     await post.work()
     assert (await post.states())["m1"] == ("failed", "what it was for is over")
-    assert await store.every(DeliveryFault) == []
+    assert await open_matters(store) == []
 
 
 async def test_to_account_is_where_notices_go() -> None:
     assert to_account("ada") == "account:ada"
+
+
+async def test_whom_nothing_reaches_is_one_matter_however_many_notices(
+    store: Any, post: Post
+) -> None:
+    """Not one for each notice, nor once more when staff have seen to it, nor for the record too."""
+    await world(store)
+    ada = a_contact("ada", "ada@people.example")
+    await store.transact(lambda one: one.delete(Contact, ada.key))
+    for number, template in enumerate(("app-ended", "security-password-changed", "app-ended")):
+        await post.send(f"m{number}", template=template)
+        await post.work()
+        post.clock.advance(60)
+    await post.send("of-record", to=f"record:{DERM}/Patient/ada", template="app-made-by-proxy")
+    await post.work()
+    (noted,) = await open_matters(store)
+    assert (noted.reason, noted.times, noted.accounts) == ("no-contact", 1, ("ada",))
+    assert (noted.template, noted.contact) == ("", "")
+    await store.transact(lambda one: QueuedMatters().settle(one, noted.key, now=post.clock()))
+    await post.send("m9")
+    await post.work()
+    assert await open_matters(store) == []
+    await post.send("m10", practice=FAMILY)
+    await post.work()
+    assert [one.practice for one in await open_matters(store)] == [FAMILY]
+
+
+async def test_what_came_back_is_not_told_once_more_as_no_contact(store: Any, post: Post) -> None:
+    await ada_with(store, a_contact("ada", "one@people.example"))
+    post.refuses = Bounced("the address takes no mail")
+    await post.send()
+    await post.work()
+    post.refuses = None
+    await post.send("m2")
+    await post.work()
+    assert (await post.states())["m2"][0] == "failed"
+    assert [one.reason for one in await open_matters(store)] == ["bounced"]
+
+
+async def test_an_account_that_could_be_reached_has_a_contact(store: Any, post: Post) -> None:
+    """Words that nobody wrote are no matter of whom they were for."""
+    await ada_with(store, a_contact("ada", "one@people.example"))
+    await post.send(template="no-such-words")
+    await post.work()
+    (noted,) = await open_matters(store)
+    assert (noted.reason, noted.template) == ("not-delivered", "no-such-words")

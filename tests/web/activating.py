@@ -13,9 +13,9 @@ import msgspec
 from fhir_portal.access.relation import Relations
 from fhir_portal.accounts import invitation as invitations
 from fhir_portal.accounts.account import Account, account_named
-from fhir_portal.accounts.activation import ActivationHelp
 from fhir_portal.accounts.credentials import SignIn
 from fhir_portal.accounts.invitation import LIFETIME, Invitation, InvitationSecrets, Secrets
+from fhir_portal.accounts.matter import StaffMatter
 from fhir_portal.accounts.one_time_code import Challenge, OneTimeCodes
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.throttle import Throttle
@@ -35,6 +35,7 @@ from tests.builders import (
     an_ehr,
     keep,
 )
+from tests.matters import open_matters
 from tests.smart.world import Browser, World, passwords
 from tests.web.signing_in import submit
 
@@ -162,8 +163,8 @@ class Town:
         found = await policy_of(self.world.store, practice)
         await keep(self.world.store, msgspec.structs.replace(found, **changes))
 
-    async def helps(self) -> list[ActivationHelp]:
-        return await self.world.store.every(ActivationHelp)
+    async def helps(self) -> list[StaffMatter]:
+        return await open_matters(self.world.store, "activation-help")
 
     async def stored(self, invitation: Invitation) -> Invitation:
         found = await self.world.store.get(Invitation, invitation.key)

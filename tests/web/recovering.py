@@ -11,6 +11,7 @@ from fhir_portal.accounts.front_door import FrontDoor
 from fhir_portal.accounts.one_time_code import LINK_PREFIX, code_maker
 from fhir_portal.accounts.recovery import Recoveries, Recovery
 from fhir_portal.accounts.security_questions import SecurityQuestions
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.notify.recovery import OutboxRecoveries
 from fhir_portal.notify.security import OutboxNotices
@@ -65,6 +66,7 @@ def recoveries_of(world: World, door: FrontDoor) -> Recoveries:
         questions_of(world),
         desk_of(world),
         birth_dates(world.directory),
+        QueuedMatters(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from fhir_portal.accounts import terms
+from fhir_portal.accounts.account import AccountPerson
 from fhir_portal.accounts.activation import Activation
 from fhir_portal.accounts.contacts import contacts_of
 from fhir_portal.accounts.passkeys import Passkey
@@ -16,7 +18,17 @@ from fhir_portal.accounts.recovery_codes import RecoveryCodes
 from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.web.pages.activation import NOT_MATCHED, birth_date_of
 from tests.accounts.authenticator import Authenticator
-from tests.builders import DERM, FAMILY, a_patient, a_practice, a_task, keep
+from tests.builders import (
+    DERM,
+    FAMILY,
+    Json,
+    a_patient,
+    a_person,
+    a_practice,
+    a_task,
+    an_account,
+    keep,
+)
 from tests.operations.invitations import invite, invited, the_invitation
 from tests.smart.world import PASSWORD, Browser
 from tests.web.activating import ADA, GOOD, HOME, KIT, MAIL, PHONE, Town, fill
@@ -364,6 +376,21 @@ async def test_by_mail_on_file_and_a_second_contact(town: Town) -> None:
     assert (await town.person(MAIL))["link"][0]["assurance"] == "level2"
 
 
+async def test_another_address_of_the_same_mailbox_is_no_second_contact(town: Town) -> None:
+    """``name+tag@`` is not offered: a code that was sent there would prove nothing more."""
+    patient = (await town.ehr.get("Patient/ada")).json
+    local, _, domain = MAIL.partition("@")
+    tagged = {"system": "email", "value": f"{local}+clinic@{domain}"}
+    await town.ehr.store({**patient, "telecom": [patient["telecom"][0], tagged]})
+    browser = town.browser()
+    await town.register(browser)
+    await fill(browser, "/activate/proof", code=await town.code_sent_to(MAIL))
+    assert browser.heading == "Prove that it is you"
+    assert not browser.document.xpath('//input[@name="contact"]')
+    await browser.open("/activate/account")
+    assert browser.heading == "Prove that it is you"
+
+
 @pytest.mark.requirement("portal", "S1-21", "S1-24")
 async def test_by_mail_alone_a_security_code_is_asked_for(town: Town) -> None:
     """Where the practice has one contact only, the mailbox alone opens nothing."""
@@ -671,6 +698,25 @@ async def test_from_an_invitation_at_the_desk_to_the_childs_record(town: Town) -
     assert grant["status"] == "active"
 
 
+async def test_a_link_that_is_over_brings_none_to_who_has_an_account_by_now(town: Town) -> None:
+    """The page says what it says to everybody; staff see who tried."""
+    invitation = await town.invite()
+    link = town.of(invitation).link
+    town.world.clock.advance(73 * 3600)
+    await town.ehr.store(a_person("ada", links=["Patient/ada"]))
+    await keep(
+        town.world.store,
+        an_account("ada", f"{DERM}/Person/ada"),
+        AccountPerson(key=f"{DERM}/Person/ada", account="ada"),
+    )
+    browser = town.browser()
+    await browser.open(f"/activate/{link}")
+    await fill(browser, f"/activate/{link}/again")
+    assert browser.heading == "Look at your messages"
+    assert await town.messages() == []
+    assert (await town.stored(invitation)).attempt == 1
+
+
 async def test_a_link_whose_code_was_given_by_hand_is_renewed_by_staff(town: Town) -> None:
     """A new link would make void the code that the person holds: staff are told instead."""
     invitation = await town.invite(code_by="hand", code_to="")
@@ -733,3 +779,114 @@ async def closed_again(town: Town) -> None:
     assert account is not None
     await keep(town.world.store, msgspec.structs.replace(account, closed_at=(DERM, FAMILY)))
     assert await town.records() == ()
+
+
+# --- while two records are joined ----------------------------------------------------------------
+
+
+async def joined(town: Town, source: str, target: str) -> None:
+    """The practice merges two Patients, and accepts whoever gains by it."""
+    asked: Json = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "source-patient", "valueReference": {"reference": f"Patient/{source}"}},
+            {"name": "target-patient", "valueReference": {"reference": f"Patient/{target}"}},
+        ],
+    }
+    look = {"name": "preview", "valueBoolean": True}
+    shown = await town.ehr.ask(
+        "POST", "Patient/$merge", asked | {"parameter": [*asked["parameter"], look]}
+    )
+    accepts = [one for one in shown.json["parameter"] if one["name"] == "accept"]
+    body = asked | {"parameter": [*asked["parameter"], *accepts]}
+    answer = await town.ehr.ask("POST", "Patient/$merge", body)
+    assert answer.status == 200, answer.body
+
+
+@pytest.fixture
+async def survivor(town: Town) -> Json:
+    """The same human once more, reached by another mail address."""
+    telecom = [{"system": "email", "value": "ada.new@mail.example"}]
+    tree = a_patient("ada-2", telecom=telecom)
+    await town.ehr.store(tree)
+    return tree
+
+
+@pytest.mark.usefixtures("survivor")
+async def test_who_began_before_a_merge_ends_with_the_record_that_stays(town: Town) -> None:
+    """Nothing is written to the record that went, and nothing more sent by what it said."""
+    invitation = await town.invite()
+    browser = town.browser()
+    await town.by_link(browser, invitation)
+    assert browser.heading == "Your account"
+    await joined(town, "ada", "ada-2")
+    before = {one.key for one in await town.messages()}
+    versions = (await town.ehr.get("Patient/ada")).json["meta"]["versionId"]
+    await town.create(browser)
+    assert browser.heading == "Your account is ready"
+    (record,) = await town.records()
+    assert (record.patient, record.is_own) == ("Patient/ada-2", True)
+    assert [one["target"]["reference"] for one in (await town.person())["link"]] == [
+        "Patient/ada-2"
+    ]
+    for query in ("Provenance?_count=50", "Communication?_count=50"):
+        for one in (await town.ehr.get(query)).entries:
+            assert 'Patient/ada"' not in json.dumps(one)
+    assert (await town.ehr.get("Patient/ada")).json["meta"]["versionId"] == versions
+    new = [one for one in await town.messages() if one.key not in before]
+    assert {one.to for one in new} >= {"mail:ada.new@mail.example"}
+    log = town.world.store.log
+    rows = await log.of_record(
+        DERM, "ada", agent=None, told=False, low=0, high=2**62, before=None, limit=99
+    )
+    assert "$redeem-invite" not in {one.row.interaction for one in rows}
+
+
+@pytest.mark.usefixtures("survivor")
+async def test_codes_go_where_the_record_that_stays_says_after_a_merge(town: Town) -> None:
+    """The one that was awaited is void: it went by what the other record said."""
+    invitation = await town.invite(code_by="hand", code_to="")
+    browser = town.browser()
+    await browser.open("/activate/code")
+    code = town.of(invitation).code
+    await fill(browser, "/activate/code", code=code, practice_id=DERM_ID, **ADA)
+    await joined(town, "ada", "ada-2")
+    (under_way,) = await town.world.store.every(Activation)
+    assert (under_way.patients, under_way.persons) == (("Patient/ada-2",), ("Patient/ada-2",))
+    assert [one.value for one in under_way.file_contacts] == ["ada.new@mail.example"]
+    assert under_way.challenge == ""
+    undone = await town.ehr.ask("POST", "Patient/ada/$undo-merge")
+    assert undone.status == 200, undone.body
+    (under_way,) = await town.world.store.every(Activation)
+    assert under_way.persons == ("Patient/ada",)
+    assert [one.value for one in under_way.file_contacts] == [MAIL, PHONE]
+
+
+@pytest.mark.usefixtures("survivor")
+async def test_an_activation_that_a_merge_did_not_reach_ends_nowhere(town: Town) -> None:
+    """Planted fault: it names the record that went. The invitation is read again, and counts."""
+    invitation = await town.invite()
+    browser = town.browser()
+    await town.by_link(browser, invitation)
+    (under_way,) = await town.world.store.every(Activation)
+    await joined(town, "ada", "ada-2")
+    patient = (await town.ehr.get("Patient/ada")).json
+    await town.ehr.store({**patient, "active": True})
+    await keep(town.world.store, under_way)
+    await town.create(browser)
+    assert browser.heading != "Your account is ready"
+    assert await town.account() is None
+    assert (await town.ehr.get("Person")).entries == []
+
+
+@pytest.mark.usefixtures("survivor")
+async def test_who_began_without_an_invitation_begins_again_after_a_merge(town: Town) -> None:
+    browser = town.browser()
+    await town.register(browser)
+    await fill(browser, "/activate/proof", code=await town.code_sent_to(MAIL))
+    await fill(browser, "/activate/proof/send", contact="0")
+    await fill(browser, "/activate/proof", code=await town.code_sent_to(PHONE))
+    await joined(town, "ada", "ada-2")
+    await town.create(browser, username=MAIL)
+    assert browser.heading != "Your account is ready"
+    assert await town.account(MAIL) is None

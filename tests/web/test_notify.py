@@ -14,12 +14,12 @@ import pytest
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.app import Application
 from fhir_portal.notify import outbox
-from fhir_portal.notify.faults import DeliveryFault, open_faults
 from fhir_portal.notify.mail import message_id
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.notify.signature import SIGNATURE, signature
 from fhir_portal.settings import load
 from tests.builders import DERM, Clock, keep
+from tests.matters import open_matters
 
 SMS, MAIL = "/notify/sms/status", "/notify/mail/bounce"
 SECRETS = {SMS: "s" * 32, MAIL: "m" * 32}
@@ -102,8 +102,8 @@ async def test_a_failed_sms_is_noted_once(sender: Sender) -> None:
         answer = await sender.say(SMS, {"id": "an-sms", "status": "failed"})
         assert (answer.status_code, answer.content) == (204, b"")
     assert await sender.state("an-sms") == "failed"
-    (fault,) = await open_faults(sender.store, DERM)
-    assert (fault.what, fault.contact, fault.messages) == ("bounced", "••• 00", 1)
+    (fault,) = await open_matters(sender.store)
+    assert (fault.reason, fault.contact, fault.times) == ("bounced", "••• 00", 1)
     contacts = {one.key: one.bounced for one in await sender.store.every(Contact)}
     assert contacts == {"mail": None, "sms": sender.clock()}
 
@@ -114,8 +114,8 @@ async def test_a_bounced_mail_is_found_by_its_message_id(sender: Sender, form: s
     for _ in range(2):
         answer = await sender.say(MAIL, {"message_id": form.format(name)})
         assert answer.status_code == 204
-    (fault,) = await open_faults(sender.store, DERM)
-    assert (fault.medium, fault.contact, fault.messages) == ("mail", "a•••@p•••", 1)
+    (fault,) = await open_matters(sender.store)
+    assert (fault.medium, fault.contact, fault.times) == ("mail", "a•••@p•••", 1)
     contacts = {one.key: one.bounced for one in await sender.store.every(Contact)}
     assert contacts == {"mail": sender.clock(), "sms": None}
 
@@ -140,7 +140,7 @@ async def test_what_is_unknown_or_well_changes_nothing_and_is_answered_alike(
     answer = await sender.say(path, said)
     assert (answer.status_code, answer.content) == (204, b"")
     assert await sender.store.every(OutboxMessage) == before
-    assert await sender.store.every(DeliveryFault) == []
+    assert await open_matters(sender.store) == []
 
 
 async def test_a_bounce_that_overtakes_our_own_note_is_asked_for_again(sender: Sender) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import RECOVERY_AFTER_SECONDS
-from fhir_portal.accounts.recovery import Recovery, RecoveryHelp
+from fhir_portal.accounts.recovery import Recovery
 from fhir_portal.accounts.security_questions import (
     QUESTIONS,
     RecoveryPolicy,
@@ -17,6 +17,7 @@ from fhir_portal.accounts.security_questions import (
     WrongAnswers,
 )
 from fhir_portal.records import RecordTransaction
+from tests.matters import open_matters
 from tests.smart.world import Browser, World
 from tests.web.recovering import begins, chooses, code_for, contact, gives, questions_of
 from tests.web.signing_in import (
@@ -143,7 +144,7 @@ async def test_five_tries_then_locked_for_the_window(world: World) -> None:
     for _ in range(5):
         await answers(browser, ASKED, {**ANSWERS, "first-pet": "Rex"})
     assert browser.heading == "Your practice can help"
-    assert len(await world.store.every(RecoveryHelp)) == 1
+    assert len(await open_matters(world.store, "recovery-help")) == 1
     again = await begins(world)
     await gives(again, await code_for(world, again))
     form = fields_of(forms(again, ASKED)[0])

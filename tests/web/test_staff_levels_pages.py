@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.access.owed import pay_due
 from fhir_portal.access.relation import works
 from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS, Editor, NotPermitted, level_of
 from fhir_portal.accounts.staff import StaffMember, resume_staff, standing, suspend_staff
 from fhir_portal.smart.revocation import remove_staff
+from fhir_portal.web.pages import desk
 from tests.builders import a_practitioner
 from tests.smart.launching import put
 from tests.smart.world import Browser
@@ -95,6 +97,28 @@ async def test_several_levels_change_in_one_action_after_a_preview(staff: StaffW
     (row,) = [one for one in await staff.rows() if one.what == "access-levels"]
     assert (row.interaction, row.agent) == ("update", "Practitioner/admin")
     assert "billing" in row.detail
+
+
+async def test_a_change_has_its_line_though_the_process_dies_before_the_log(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left with the change, in one transaction; housekeeping writes it down."""
+
+    async def dies(*_: object) -> None:
+        raise SystemError
+
+    browser = await staff.at(LEVELS)
+    with monkeypatch.context() as patched:
+        patched.setattr(desk, "pay", dies)
+        await edited(browser, READER, "view", "audit")
+        await saved(browser)
+    assert browser.page.status_code == 500
+    assert await permissions_of(staff, READER) == {"view", "audit"}
+    assert [one for one in await staff.rows() if one.what == "access-levels"] == []
+    world = staff.world
+    assert await pay_due(world.store, world.store.log, world.clock() + 60) == 1
+    (row,) = [one for one in await staff.rows() if one.what == "access-levels"]
+    assert (row.interaction, row.agent) == ("update", "Practitioner/admin")
 
 
 async def test_only_what_changes_is_previewed(staff: StaffWorld) -> None:

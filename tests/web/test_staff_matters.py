@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from fhir_portal.accounts.activation import ActivationHelp, Candidate
-from fhir_portal.accounts.recovery import RecoveryHelp
-from fhir_portal.notify.faults import DeliveryFault, open_faults
+from fhir_portal.accounts.matter import About, Candidate, StaffMatter
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.web.pages.desk import MATTERS
+from tests.builders import Caller, an_ehr
+from tests.matters import open_matters, tasks_made
 from tests.web.signing_in import fields_of, forms, post
 from tests.web.staff_world import (
     ADMIN,
@@ -23,46 +25,63 @@ from tests.web.staff_world import (
 )
 
 
+def a_matter(practice: str, about: About, reason: str, at: float, **more: Any) -> StaffMatter:
+    return StaffMatter(
+        key=f"{practice}/{about}",
+        expires=at + 999,
+        practice=practice,
+        about=about,
+        reason=reason,
+        since=at,
+        latest=at,
+        **more,
+    )
+
+
 @pytest.fixture
 async def staff() -> AsyncIterator[StaffWorld]:
     found = await StaffWorld.begin()
     clock = found.world.clock()
     mother = await found.account_key("kits-mother")
-    for practice in (SKIN, FAMILY):
-        await found.keep(
-            RecoveryHelp(
-                key=mother if practice == SKIN else "other",
-                expires=clock + 999,
-                practice=practice,
-                account=mother,
-                reason="no-recovery-contact",
-                at=clock,
-            ),
-            ActivationHelp(
-                key=f"{practice}/a",
-                expires=clock + 999,
-                practice=practice,
-                reason="near-miss",
-                at=clock,
-                candidates=(Candidate("Patient/kit", 80, ("birth date",)),),
-                typed={"first": SCRIPT, "last": practice, "code": "never shown"},
-            ),
-            DeliveryFault(
-                key=f"{practice}/f",
-                practice=practice,
-                open_at=practice,
-                what="bounced",
-                medium="mail",
-                contact="a•••@b•••",
-                template="invitation-link",
-                why="550",
-                since=clock,
-                latest=clock,
-                accounts=(mother,),
-            ),
-        )
+
+    async def note(transaction: Any) -> None:
+        for practice in (SKIN, FAMILY):
+            for matter in (
+                a_matter(
+                    practice, "recovery-help", "no-recovery-contact", clock, accounts=(mother,)
+                ),
+                a_matter(
+                    practice,
+                    "activation-help",
+                    "near-miss",
+                    clock,
+                    candidates=(Candidate("Patient/kit", 80, ("birth date",)),),
+                    typed={"first": SCRIPT, "last": practice, "code": "never shown"},
+                ),
+                a_matter(
+                    practice,
+                    "undelivered-message",
+                    "bounced",
+                    clock,
+                    medium="mail",
+                    template="invitation-link",
+                    contact="a•••@b•••",
+                    accounts=(mother,),
+                ),
+            ):
+                await QueuedMatters().note(transaction, matter)
+
+    await found.world.store.transact(note)
+    await tasks_made(found.world.portal)
     yield found
     found.close()
+
+
+async def open_tasks(staff: StaffWorld, practice: str) -> dict[str, str]:
+    """The ids of Tasks that wait, by what they are about."""
+    ehr = Caller(staff.world.portal, an_ehr(practice))
+    found = (await ehr.get("Task?status=requested")).entries
+    return {one["code"]["coding"][0]["code"]: one["id"] for one in found}
 
 
 @pytest.mark.requirement("portal", "S0-53", "S1-09", "S1-20", "S2-17", "S3-17")
@@ -70,9 +89,10 @@ async def test_staff_see_who_could_not_get_in_and_why(staff: StaffWorld) -> None
     browser = await staff.at(MATTERS)
     for words in (
         "no contact that can get a code",
-        "something differs from the record",
+        "Something differs from the record",
         "fits 80 of 100: birth date",
-        "invitation-link to a•••@b••• came back",
+        "A message came back: the address takes nothing (mail, invitation-link).",
+        "a•••@b•••",
         SCRIPT,
     ):
         assert words in browser.text
@@ -88,32 +108,49 @@ async def test_what_was_seen_to_is_gone(staff: StaffWorld) -> None:
     while found := forms(browser, MATTERS):
         await post(browser, MATTERS, fields_of(found[0]))
     assert "Nothing waits for you" in browser.text
-    store = staff.world.store
-    assert [one.practice for one in await store.every(RecoveryHelp)] == [FAMILY]
-    assert [one.practice for one in await store.every(ActivationHelp)] == [FAMILY]
-    assert await open_faults(store, SKIN) == []
-    assert len(await open_faults(store, FAMILY)) == 1
+    assert await open_tasks(staff, SKIN) == {}
+    assert len(await open_tasks(staff, FAMILY)) == 3
+    assert {one.practice for one in await open_matters(staff.world.store)} == {FAMILY}
 
 
 async def test_each_kind_is_for_who_may_do_something_about_it(staff: StaffWorld) -> None:
     desk = await staff.at(MATTERS, DESK)
-    assert "something differs" in desk.text
+    assert "Something differs" in desk.text
     assert "can get a code" not in desk.text
     form = fields_of(forms(desk, MATTERS)[0])
-    mother = await staff.account_key("kits-mother")
-    await post(desk, MATTERS, {**form, "kind": "recovery", "matter": mother})
-    assert desk.page.status_code == 403
+    recovery = (await open_tasks(staff, SKIN))["recovery-help"]
+    await post(desk, MATTERS, {**form, "task": recovery})
+    assert desk.page.status_code == 404
     reader = await staff.at(MATTERS, READER)
     assert reader.page.status_code == 403
-    assert len(await staff.world.store.every(RecoveryHelp)) == 2
+    assert len(await open_tasks(staff, SKIN)) == 3
 
 
 async def test_of_another_practice_there_is_none(staff: StaffWorld) -> None:
     browser = await staff.at(MATTERS, ADMIN)
     form = fields_of(forms(browser, MATTERS)[0])
-    keys = {"recovery": "other", "activation": f"{FAMILY}/a", "message": f"{FAMILY}/f"}
-    for kind, key in keys.items():
-        await post(browser, MATTERS, {**form, "kind": kind, "matter": key})
+    theirs = await open_tasks(staff, FAMILY)
+    for task in (*theirs.values(), "nobody", "", "x/../y", "a" * 65):
+        await post(browser, MATTERS, {**form, "task": task})
         assert browser.page.status_code == 404
-    assert len(await staff.world.store.every(ActivationHelp)) == 2
-    assert len(await open_faults(staff.world.store, FAMILY)) == 1
+    assert await open_tasks(staff, FAMILY) == theirs
+
+
+async def test_what_an_ehr_has_seen_to_is_gone_from_the_page(staff: StaffWorld) -> None:
+    ehr = Caller(staff.world.portal, an_ehr(SKIN, "none"))
+    for task in (await open_tasks(staff, SKIN)).values():
+        tree = (await ehr.get(f"Task/{task}")).json
+        assert (await ehr.put({**tree, "status": "completed"})).status == 200
+    assert "Nothing waits for you" in (await staff.at(MATTERS)).text
+
+
+async def test_details_are_shown_as_long_as_they_are_kept(staff: StaffWorld) -> None:
+    async def forget(transaction: Any) -> None:
+        for one in await transaction.every(StaffMatter):
+            await transaction.delete(StaffMatter, one.key)
+
+    await staff.world.store.transact(forget)
+    browser = await staff.at(MATTERS)
+    assert "Something differs from the record" in browser.text
+    assert SCRIPT not in browser.text
+    assert "/staff/patients/kit" in links(browser)  # of whom the Tasks are

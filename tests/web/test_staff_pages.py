@@ -12,12 +12,13 @@ from fhir_portal.access.relation import works
 from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.sections import section_displays
+from fhir_portal.operations.invitation_task import CODE
 from fhir_portal.smart.client import disable_client, withdraw_approval
 from fhir_portal.smart.revocation import disable_account, remove_staff
 from fhir_portal.smart.staff_pages import CLIENT, IDLE_SECONDS
 from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import AccessToken
-from tests.builders import a_grant, a_patient
+from tests.builders import a_grant, a_patient, a_task
 from tests.smart.launching import put
 from tests.smart.world import PASSWORD
 from tests.staff import a_level
@@ -130,6 +131,27 @@ async def test_every_access_is_in_the_log_as_the_practitioners_by_this_client(
         ("$portal-people", "Practitioner/admin", "user"),
         ("search-type", "Practitioner/admin", "user"),
     }
+
+
+async def test_a_look_at_a_patient_is_no_more_lines_than_it_looks_things_up(
+    staff: StaffWorld,
+) -> None:
+    """One for what is read or searched once; an invitation of one version needs no history."""
+    code = {"coding": [{"system": CODE[0], "code": CODE[1]}]}
+    for own_id, versions in (("new", 1), ("sent", 2)):
+        for number in range(versions):
+            note = [{"text": f"version {number}"}]
+            await put(staff.world, SKIN, a_task(own_id, of="kit", code=code, note=note))
+    browser = await staff.at(KIT)
+    before = len(await staff.rows())
+    await browser.open(KIT)
+    looked = [one for one in await staff.rows() if one.client == CLIENT]
+    latest = looked[: len(await staff.rows()) - before]
+    found = [(one.interaction, one.what) for one in latest if one.record == "kit"]
+    assert len(found) == len(set(found))
+    assert [what for interaction, what in found if interaction == "history-instance"] == [
+        "Task/sent"
+    ]
 
 
 # --- the way out ----------------------------------------------------------------------------------

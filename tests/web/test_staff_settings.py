@@ -92,6 +92,7 @@ async def test_the_practice_chooses_who_begins_and_by_what(staff: StaffWorld) ->
         invited_by=["staff", "ehr"],
         invite_channels=["sms", "mail", "desk"],
         invite_on_booking="on",
+        self_registration=["portal-id"],
     )
     assert "now: Staff, The EHR, Patients" in browser.text
     await submit(browser, SAVE)
@@ -99,6 +100,7 @@ async def test_the_practice_chooses_who_begins_and_by_what(staff: StaffWorld) ->
     assert found.invited_by == ("staff", "ehr")
     assert found.invite_channels == ("desk", "mail", "sms")  # the preferred ones stay first
     assert found.invite_on_booking
+    assert found.self_registration == ("link", "portal-id")
     assert found.invitations_an_hour == 7
 
 
@@ -191,6 +193,6 @@ def test_every_setting_and_choice_has_its_words() -> None:
     for name, known in (
         ("invited-by", BEGINNERS),
         ("invite-channels", CHANNELS),
-        ("self-registration", WAYS),
+        ("self-registration", [one for one in WAYS if one != "link"]),
     ):
         assert set(LISTS[name][1]) == set(known)

@@ -34,6 +34,7 @@ from fhir_portal.accounts.invitation import NotUsable
 from fhir_portal.accounts.one_time_code import SentTooOften
 from fhir_portal.accounts.passkeys import PasskeyRefused
 from fhir_portal.accounts.policy import Way as PolicyWay
+from fhir_portal.accounts.practice_list import PracticeList
 from fhir_portal.accounts.proof import PASSWORD, Proof, Spent
 from fhir_portal.accounts.security_questions import is_asked_by_practice
 from fhir_portal.accounts.sessions import Sessions
@@ -121,7 +122,8 @@ def activation_router(
     """The pages as routes for FastAPI; ``home`` is where a new account begins."""
     cookies = Cookies(server.issuer, server.keys, sessions)
     door = front_door(server, sessions, sign_in)
-    activations = Activations(portal.server, portal.collaborators, door)
+    listing = PracticeList(portal.server.store)
+    activations = Activations(portal.server, portal.collaborators, door, listing)
     router = APIRouter(include_in_schema=False)
     pages = ActivationPages(activations, door, cookies, StepUp(door, cookies), home)
     for path, method, handler in pages.routes():

@@ -26,6 +26,7 @@ from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify.connection import OutboxConnectionNotices
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.one_time_codes import OutboxCodes
 from fhir_portal.notify.recovery import OutboxRecoveries
 from fhir_portal.portal import fault
@@ -136,7 +137,13 @@ def pages_router(
         server.keys.derive("desk-code"), door.notices, sessions.clock, sessions.random
     )
     recoveries = Recoveries(
-        door, codes, OutboxRecoveries(), questions, desk, birth_dates(server.directory)
+        door,
+        codes,
+        OutboxRecoveries(),
+        questions,
+        desk,
+        birth_dates(server.directory),
+        QueuedMatters(),
     )
     store: Any = sessions.store  # records and resources: `fhir_portal.resources.store.PortalStore`
     connections = Connections(

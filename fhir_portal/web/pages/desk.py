@@ -21,6 +21,7 @@ from starlette.responses import Response
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog, AccessRow
 from fhir_portal.access.operations import OPERATIONS, staff_letters
+from fhir_portal.access.owed import owe, pay
 from fhir_portal.access.owners import OF_STAFF
 from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.levels import Permission
@@ -348,36 +349,53 @@ class Desk:
                 found[f"{prefix}{one['id']}"] = name_of(one)
         return found
 
-    async def change(self, here: AtDesk, work: Callable[[RecordTransaction], Awaitable[T]]) -> T:
-        """Change what is outside FHIR, in one transaction that asks again who is there."""
+    async def change(
+        self,
+        here: AtDesk,
+        work: Callable[[RecordTransaction], Awaitable[T]],
+        *,
+        interaction: str,
+        what: str,
+        detail: str | Callable[[T], str] = "",
+    ) -> T:
+        """Change what is outside FHIR, in one transaction that asks again who is there.
+
+        Its line of the access log is written with it; ``detail`` may depend on what was done.
+        """
+        key = self.new_key()
 
         async def checked(transaction: RecordTransaction) -> T:
             await self.portal.callers.still(transaction, here.auth)
-            return await work(transaction)
+            done = await work(transaction)
+            said = detail if isinstance(detail, str) else detail(done)
+            line = self._line(here, interaction, what, said)
+            await owe(transaction, key, [line], now=self.clock())
+            return done
 
-        return await self.store.transact(checked)
+        done = await self.store.transact(checked)
+        await pay(self.store, self.log, key)
+        return done
 
     async def note(self, here: AtDesk, interaction: str, what: str, detail: str = "") -> None:
-        """Write down in the access log what was done that is no interaction of the API."""
-        await self.log.append(
-            [
-                AccessRow(
-                    at=int(self.clock() * 1000),
-                    practice=here.session.practice,
-                    record="",
-                    interaction=interaction,
-                    what=what,
-                    status=200,
-                    client=here.auth.client,
-                    context=here.auth.context,
-                    agent=here.staff.fhir_user,
-                    account=here.session.account,
-                    grant="",
-                    token=here.session.token[:16],
-                    detail=detail,
-                    told=False,
-                )
-            ]
+        """Write down in the access log what was read that is no interaction of the API."""
+        await self.log.append([self._line(here, interaction, what, detail)])
+
+    def _line(self, here: AtDesk, interaction: str, what: str, detail: str) -> AccessRow:
+        return AccessRow(
+            at=int(self.clock() * 1000),
+            practice=here.session.practice,
+            record="",
+            interaction=interaction,
+            what=what,
+            status=200,
+            client=here.auth.client,
+            context=here.auth.context,
+            agent=here.staff.fhir_user,
+            account=here.session.account,
+            grant="",
+            token=here.session.token[:16],
+            detail=detail,
+            told=False,
         )
 
     def new_key(self) -> str:

@@ -126,10 +126,12 @@ class LevelPages:
                     now=self._desk.clock(),
                     works=works,
                 ),
+                interaction="update",
+                what="access-levels",
+                detail=_noted,
             )
         except LevelRefused as refused:
             return await self._list(here, problem=_words(refused))
-        await self._desk.note(here, "update", "access-levels", _noted(differences))
         _log.info("access levels changed", practice=here.session.practice, levels=len(differences))
         return redirect(f"{LEVELS}?done=saved")
 
@@ -148,10 +150,12 @@ class LevelPages:
                     now=self._desk.clock(),
                     seen=_number(seen),
                 ),
+                interaction="delete",
+                what="access-levels",
+                detail=name,
             )
         except LevelRefused as refused:
             return await self._list(here, problem=_words(refused))
-        await self._desk.note(here, "delete", "access-levels", name)
         return redirect(f"{LEVELS}?done=removed")
 
     async def history(self, request: Request) -> Response:

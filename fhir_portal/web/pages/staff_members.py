@@ -66,13 +66,14 @@ class MemberPages:
                 lambda transaction: resume_staff(
                     transaction, practice=practice, account=member.account, by=editor(here)
                 ),
+                interaction=STAFF_RESUMED,
+                what=member.practitioner,
             )
         except NotStaff:
             return await self._list(here, problem=_GONE)
         except LevelRefused as refused:
             text = str(refused)
             return await self._list(here, problem=f"{text[:1].upper()}{text[1:]}.")
-        await self._desk.note(here, STAFF_RESUMED, member.practitioner)
         _log.info("member of staff resumed", practice=practice)
         return redirect(f"{MEMBERS}?done=resumed")
 
@@ -97,15 +98,15 @@ class MemberPages:
                     works=works,
                     seen=form.get("seen", ""),
                 ),
+                interaction=STAFF_LEVEL,
+                what=member.practitioner,
+                detail=urlencode({"level": folded_name(wanted)}),
             )
         except NotStaff:
             return await self._list(here, problem=_GONE)
         except LevelRefused as refused:
             text = str(refused)
             return await self._list(here, problem=f"{text[:1].upper()}{text[1:]}.")
-        await self._desk.note(
-            here, STAFF_LEVEL, member.practitioner, urlencode({"level": folded_name(wanted)})
-        )
         _log.info("access level given", practice=practice)
         return redirect(f"{MEMBERS}?done=1")
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.relation import name_of
-from fhir_portal.fhir.errors import Forbidden, NotFound, Unprocessable
+from fhir_portal.fhir.errors import Conflict, Forbidden, NotFound, Unprocessable
 from fhir_portal.web.pages.desk import FIND, Answer, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
@@ -114,7 +114,7 @@ class MergePages:
                 *_merging(stays, goes, is_one=is_one),
                 ("preview", "valueBoolean", True),
             )
-        except Unprocessable as error:
+        except (Conflict, Unprocessable) as error:
             refused = str(error)
             asks_of_accounts = "force-accounts" in refused
         own, other = stays["id"], goes["id"]

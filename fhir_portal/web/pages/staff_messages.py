@@ -109,12 +109,14 @@ class MessagePages:
                     now=self._desk.clock(),
                     by=here.staff.fhir_user,
                 ),
+                interaction="update",
+                what="message-templates",
+                detail=name,
             )
         except InvalidTemplate as error:
             return await self._form(here, name, given, problem=str(error), seen=seen)
         except ChangedMeanwhile:
             return await self._form(here, name, given, problem=_CHANGED, status=412)
-        await self._desk.note(here, "update", "message-templates", name)
         _log.info("message template stored", template=name)
         return redirect(f"{MESSAGES}?done=saved")
 
@@ -123,9 +125,12 @@ class MessagePages:
         here, _, _ = await self._desk.posted(request, f"{MESSAGES}/drop", name)
         require_administer(here)
         await self._desk.change(
-            here, lambda transaction: drop_template(transaction, here.session.practice, name)
+            here,
+            lambda transaction: drop_template(transaction, here.session.practice, name),
+            interaction="delete",
+            what="message-templates",
+            detail=name,
         )
-        await self._desk.note(here, "delete", "message-templates", name)
         return redirect(f"{MESSAGES}?done=dropped")
 
     async def _form(

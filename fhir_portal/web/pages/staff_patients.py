@@ -300,7 +300,6 @@ class PatientPages:
         for task in tasks:
             own_id, state = task["id"], _task_state(task)
             owner = str((task.get("owner") or {}).get("reference", ""))
-            versions = await self._desk.ask(here, "history-instance", "Task", own_id)
             found.append(
                 {
                     "id": own_id,
@@ -313,7 +312,7 @@ class PatientPages:
                         (task.get("restriction") or {}).get("period", {}).get("end")
                     ),
                     "why": str((task.get("statusReason") or {}).get("text", "")),
-                    "history": _history(here, versions.entries),
+                    "history": _history(here, await self._versions(here, task)),
                     "tokens": {
                         action: self._desk.form_token(
                             here, f"invitation-{action}", f"{patient}/{own_id}"
@@ -325,17 +324,34 @@ class PatientPages:
             )
         return found
 
+    async def _versions(self, here: AtDesk, task: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """A Task as it was, the latest first; the first version has nothing before it to look up.
+
+        Each look-up is an access, and a line of the patient's log.
+        """
+        if (task.get("meta") or {}).get("versionId") == "1":
+            return [task]
+        return (await self._desk.ask(here, "history-instance", "Task", task["id"])).entries
+
     async def _people(self, here: AtDesk, patient: str) -> list[dict[str, Any]]:
-        """The Persons that may come to a record, each with how their account stands."""
+        """The Persons that may come to a record, each with how their account stands.
+
+        Each is asked of once, by whatever ways they come.
+        """
         answer = await self._desk.call(here, "portal-people", f"Patient/{patient}")
+        people = answer.values("people")
+        told = {
+            person: await self._desk.call(here, "portal-account", person)
+            for person in dict.fromkeys(
+                one["person"]["reference"] for one in people if one["status"] != "none"
+            )
+        }
+        by = [(one.value("said") or {}).get("by") for one in told.values()]
+        names = await self._desk.names_of_staff(here, by)
         found = []
-        for one in answer.values("people"):
+        for one in people:
             person = one["person"]["reference"]
-            account = None
-            if one["status"] != "none":
-                told = await self._desk.call(here, "portal-account", person)
-                said_by = (told.value("said") or {}).get("by")
-                account = _account(here, told, await self._desk.names_of_staff(here, [said_by]))
+            account = _account(here, told[person], names) if person in told else None
             found.append(
                 {
                     "person": person,

@@ -18,7 +18,7 @@ from fhir_portal.accounts.policy import (
     policy_of,
     shown,
 )
-from fhir_portal.accounts.portal_switch import Concerned, concerned
+from fhir_portal.accounts.portal_switch import concerned
 from fhir_portal.records import RecordTransaction
 from fhir_portal.web.form import Pairs
 from fhir_portal.web.pages.desk import SETTINGS, AtDesk, Desk, desk_page
@@ -52,9 +52,8 @@ LISTS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "self-registration": (
         "How somebody may begin an account without the link of an invitation",
         {
-            "link": "By the link alone",
             "mail": "By the mail address on file",
-            "username": "By a user name and a security code",
+            "username": "By a security code and the practice ID",
             "portal-id": "By a printed sheet",
         },
     ),
@@ -128,7 +127,11 @@ class SettingPages:
             differences=differences,
             switched=after.portal != before.portal,
             on=after.portal,
-            concerned=await self._concerned(here),
+            concerned=await concerned(
+                self._desk.store, here.session.practice, now=self._desk.clock()
+            )
+            if after.portal != before.portal
+            else None,
             wanted=wanted,
             seen=_version(before),
             action=SAVE,
@@ -152,14 +155,18 @@ class SettingPages:
             return before, after
 
         try:
-            before, after = await self._desk.change(here, store)
+            before, after = await self._desk.change(
+                here,
+                store,
+                interaction="update",
+                what="practice-policy",
+                detail=lambda done: ",".join(_changed(*done)),
+            )
         except _ChangedMeanwhile:
             return await self._page(here, problem=_CHANGED, status=412)
         except UnknownPolicy as error:
             return await self._page(here, problem=f"This cannot be: {error}.", status=400)
-        names = [name for name, *_ in _differences(before, after)]
-        await self._desk.note(here, "update", "practice-policy", ",".join(names))
-        _log.info("practice policy changed", practice=practice, settings=names)
+        _log.info("practice policy changed", practice=practice, settings=_changed(before, after))
         return redirect(f"{SETTINGS}?done=saved")
 
     async def _page(
@@ -177,14 +184,10 @@ class SettingPages:
             switches=SWITCHES,
             lists=LISTS,
             told=[(words, _read(now[name])) for name, words in TOLD.items()],
-            concerned=await self._concerned(here),
             seen=_version(policy),
             action=PREVIEW,
             form_token=self._desk.form_token(here, PREVIEW),
         )
-
-    async def _concerned(self, here: AtDesk) -> Concerned:
-        return await concerned(self._desk.store, here.session.practice, now=self._desk.clock())
 
 
 class _ChangedMeanwhile(Exception):
@@ -197,12 +200,15 @@ def _version(policy: PracticePolicy) -> str:
 
 
 def _wanted(pairs: Pairs, before: PracticePolicy) -> dict[str, str]:
-    """Return what a form says, as texts of settings; the order that a list had stays."""
+    """Return what a form says, as texts of settings.
+
+    The order that a list had stays, and so does what the form does not ask: a link always works.
+    """
     wanted = {name: "on" if (name, "on") in pairs else "off" for name in SWITCHES}
     now = shown(before)
     for name, (_, known) in LISTS.items():
         ticked = [value for given, value in pairs if given == name]
-        kept = [one for one in now[name] if one in ticked]
+        kept = [one for one in now[name] if one in ticked or one not in known]
         wanted[name] = ",".join(
             [*kept, *(one for one in known if one in ticked and one not in kept)]
         )
@@ -231,8 +237,13 @@ def _read(value: Any) -> str:
     return str(value) or "none"
 
 
+def _changed(before: PracticePolicy, after: PracticePolicy) -> list[str]:
+    """Return the names of the settings that differ."""
+    return [name for name, *_ in _differences(before, after)]
+
+
 def _said(name: str, value: Any) -> str:
     if name in SWITCHES:
         return "yes" if value else "no"
     known = LISTS[name][1]
-    return ", ".join(known[one] for one in value) or "none of these"
+    return ", ".join(known[one] for one in value if one in known) or "none of these"

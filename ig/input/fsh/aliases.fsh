@@ -1,4 +1,5 @@
 Alias: $section = https://fhir-portal.example/ig/CodeSystem/portal-section
+Alias: $portal-task = https://fhir-portal.example/ig/CodeSystem/portal-task
 Alias: $portal-consent-category = https://fhir-portal.example/ig/CodeSystem/consent-category
 
 Alias: $consent-scope = http://terminology.hl7.org/CodeSystem/consentscope

@@ -14,6 +14,8 @@ Description: "Tags in `meta.tag` that change who sees a resource. The server's r
 * ^caseSensitive = true
 * #directory "In the directory" "Listed in the practice directory: everybody who may use the portal may see it."
 * #withheld "Withheld" "Kept back by the practice: neither the patient nor anyone acting for the patient sees it."
+* #staff-invite "For staff who invite" "Seen by those of the practice's staff whose access level has `invite`, and by its systems; by neither the patient nor anyone acting for the patient."
+* #staff-recover "For staff who recover" "Seen by those of the practice's staff whose access level has `recover`, and by its systems; by neither the patient nor anyone acting for the patient."
 
 CodeSystem: ProxyRole
 Id: proxy-role

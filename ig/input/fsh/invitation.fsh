@@ -100,6 +100,9 @@ Description: "What a Task of the portal is about (`Task.code`)."
 * insert Published
 * ^caseSensitive = true
 * #portal-invite "Invitation to the portal" "Somebody is invited to have an account for the record of the patient in `Task.for`."
+* #recovery-help "Help to get back in" "Somebody could not get back into their account."
+* #activation-help "Help to get an account" "Somebody could not make the account they were invited to, or asked for."
+* #undelivered-message "Message that did not arrive" "A message of the portal did not reach whom it was for."
 
 CodeSystem: InvitationStatus
 Id: invitation-status
