@@ -33,6 +33,7 @@ APP: Final = f"{ACCOUNTS}/app"
 RESULTS: Final = f"{ACCOUNTS}/results"
 RECOVERY: Final = f"{ACCOUNTS}/recovery"
 APPROVE: Final = f"{RECOVERY}/approve"
+CANCEL: Final = f"{RECOVERY}/cancel"
 
 ACTS: Final[Mapping[str, tuple[str, str]]] = {
     "disable": ("account-disable", "Disable"),
@@ -96,6 +97,7 @@ class AccountPages:
             (APP, "POST", desk_page(self.revoke_app, back=ACCOUNTS)),
             (RECOVERY, "POST", desk_page(self.start_recovery, back=ACCOUNTS)),
             (APPROVE, "POST", desk_page(self.approve_recovery, back=ACCOUNTS)),
+            (CANCEL, "POST", desk_page(self.cancel_recovery, back=ACCOUNTS)),
             (f"{RECOVERY}/{{handle}}", "GET", desk_page(self.hand_over, back=ACCOUNTS)),
             (f"{RESULTS}/{{handle}}", "GET", desk_page(self.results, back=ACCOUNTS)),
         )
@@ -276,6 +278,12 @@ class AccountPages:
         recovery = ("recovery", "valueString", form.get("recovery", ""))
         answer = await self._desk.call(here, "approve-recovery", _person(form), recovery)
         return await self._handed_over(here, form, answer)
+
+    async def cancel_recovery(self, request: Request) -> Response:
+        here, _, form = await self._desk.posted(request, CANCEL)
+        recovery = ("recovery", "valueString", form.get("recovery", ""))
+        await self._desk.call(here, "cancel-recovery", _person(form), recovery)
+        return redirect(_done(form, "cancelled"))
 
     async def _handed_over(self, here: AtDesk, form: Mapping[str, str], answer: Answer) -> Response:
         """Show the half that is to be handed over, once."""
