@@ -92,6 +92,17 @@ _BILLS: Final = {
     ),
 }
 
+_DOCUMENTS: Final = {
+    "summary": OperationRule(
+        "Patient",
+        (("r", "Patient"),),
+        staff="view",
+        shows=True,
+        section="health-summary",
+        acts=False,
+    ),
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -136,6 +147,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     ),
     # Which Tasks there are to be done is for the permission that each one's tag names.
     "task-done": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="view"),
+    **_DOCUMENTS,
 }
 
 

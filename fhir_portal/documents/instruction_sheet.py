@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import io
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,18 +21,13 @@ from fpdf import FPDF
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fhir_portal.documents.print_letters import ENCODING, POINT, paper_in, written
+
 LANGUAGES: Final = ("en", "es")
 _MARGIN: Final = 18.0
 _NORMAL: Final = 12.0
 _LARGE: Final = 18.0
 """Points; what is called large print begins with 18."""
-_ENCODING: Final = "windows-1252"
-_WITHOUT_PARTS: Final = {"Ł": "L", "ł": "l", "Đ": "D", "đ": "d", "\u0131": "i", "Ħ": "H", "ħ": "h"}
-"""Letters that Unicode does not take apart."""
-_POINT: Final = 0.3528
-"""Millimetres."""
-_LETTER_ZONES: Final = ("America/", "US/", "Canada/")
-"""Where paper is in the Letter format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +180,13 @@ def as_html(sheet: Sheet) -> bytes:
 
 def as_pdf(sheet: Sheet, *, now: float) -> bytes:
     """Return the sheet as a PDF, made at ``now`` (seconds since 1970 UTC)."""
-    paper = "letter" if sheet.zone.startswith(_LETTER_ZONES) else "A4"
     size = _LARGE if sheet.large else _NORMAL
     small = size if sheet.large else size * 0.85
-    pdf = FPDF(format=paper)
-    pdf.core_fonts_encoding = _ENCODING
+    pdf = FPDF(format=paper_in(sheet.zone))
+    pdf.core_fonts_encoding = ENCODING
     pdf.set_creation_date(datetime.fromtimestamp(now, ZoneInfo("UTC")))
     pdf.set_lang(sheet.language)
-    pdf.set_title(_written(sheet.words.title))
+    pdf.set_title(written(sheet.words.title))
     pdf.set_margin(_MARGIN)
     pdf.set_auto_page_break(auto=True, margin=_MARGIN)
     pdf.add_page()
@@ -249,27 +242,7 @@ def _line(
     pdf: Any, text: str, size: float, *, bold: bool = False, family: str = "Helvetica"
 ) -> None:
     pdf.set_font(family, style="B" if bold else "", size=size)
-    pdf.multi_cell(
-        0, size * _POINT * 1.35, _written(text), align="L", new_x="LMARGIN", new_y="NEXT"
-    )
-
-
-def _written(text: str) -> str:
-    """Return a text in the letters of the core fonts; others become the nearest, or ``?``."""
-    return "".join(sign if _fits(sign) else _nearest(sign) for sign in text)
-
-
-def _nearest(sign: str) -> str:
-    parts = unicodedata.normalize("NFKD", _WITHOUT_PARTS.get(sign, sign))
-    return "".join(part for part in parts if _fits(part)) or "?"
-
-
-def _fits(text: str) -> bool:
-    try:
-        text.encode(_ENCODING)
-    except UnicodeEncodeError:
-        return False
-    return True
+    pdf.multi_cell(0, size * POINT * 1.35, written(text), align="L", new_x="LMARGIN", new_y="NEXT")
 
 
 @functools.cache

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
 from fhir_portal.access.visibility import Visibility
@@ -94,6 +97,21 @@ class Call:
         """Return a resource as the answer."""
         touched = {record: None for row in rows for record in touched_by(row)}
         return FhirResponse(status, json.dumps(tree), records=tuple(touched))
+
+    def document(self, body: bytes, *rows: Row) -> FhirResponse:
+        """Return FHIR JSON that was put together already as the answer."""
+        touched = {record: None for row in rows for record in touched_by(row)}
+        return FhirResponse(200, body, records=tuple(touched))
+
+    def binary(self, media: str, content: bytes, *rows: Row) -> FhirResponse:
+        """Return a Binary that is stored nowhere: itself, or FHIR JSON to who asks for that."""
+        tree = {
+            "resourceType": "Binary",
+            "contentType": media,
+            "data": base64.b64encode(content).decode(),
+        }
+        answer = self.answered(tree, *rows)
+        return msgspec.structs.replace(answer, binary=(media, content))
 
     @property
     def as_practice(self) -> AuthContext:

@@ -42,6 +42,7 @@ from fhir_portal.operations.start_recovery import (
     cancel_recovery,
     start_recovery,
 )
+from fhir_portal.operations.summary import RENDERED, summary
 from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
@@ -77,7 +78,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "task-done": task_done,
     "confirm-proxy": confirm_proxy,
     "cancel-recovery": cancel_recovery,
+    "summary": summary,
 }
+
+NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
+    "summary": {media.partition(";")[0]: word for word, (media, _) in RENDERED.items()},
+}
+"""Operations that can answer with a Binary's own content, and the ``format`` by which each media
+type is asked for."""
 
 
 def methods_at(request: FhirRequest) -> tuple[str, ...]:

@@ -17,7 +17,10 @@ from fhir_portal.fhir.errors import Invalid, NotSupported, Unprocessable
 from fhir_portal.resources.validation import status_for, validate
 
 _IN_A_QUERY: Final = frozenset(
-    {"boolean", "code", "date", "dateTime", "id", "instant", "integer", "string", "uri"}
+    {
+        *("boolean", "canonical", "code", "date", "dateTime", "id", "instant", "integer"),
+        *("string", "uri"),
+    }
 )
 
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,8}")

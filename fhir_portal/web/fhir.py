@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final
@@ -29,7 +29,7 @@ from fhir_portal.fhir.errors import (
     UnsupportedMedia,
 )
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag, interaction_at
-from fhir_portal.operations.catalog import methods_at
+from fhir_portal.operations.catalog import NATIVE, methods_at
 from fhir_portal.portal import Portal, fault
 from fhir_portal.resources.catalog import interactions_of
 from fhir_portal.smart.dpop import Shown
@@ -386,7 +386,14 @@ def _request(
 ) -> tuple[FhirRequest, bool, bool]:
     """Return the request without what is about its representation, and that: pretty, JSON."""
     native = address.type == "Binary" and address.interaction in {"read", "vread"}
+    formats = NATIVE.get(address.operation or "")
+    chosen = False
+    if formats is not None:
+        native = True
+        if address.is_get:
+            pairs, chosen = _formatted(headers, pairs, formats)
     query, pretty, wants_json = _representation(headers, pairs, native=native)
+    wants_json = wants_json and not chosen
     if query and address.interaction not in _QUERIED and not address.is_get:
         message = f"{query[0][0][:64]} is not supported here"
         raise Invalid(message)
@@ -400,6 +407,33 @@ def _request(
     if prefer is not None:
         request = _preferred(request, prefer.decode("latin-1"))
     return request, pretty, wants_json
+
+
+def _formatted(
+    headers: dict[bytes, bytes], pairs: list[tuple[str, str]], formats: Mapping[str, str]
+) -> tuple[list[tuple[str, str]], bool]:
+    """Say in ``format`` what ``_format`` or Accept asks an operation for, where that is not JSON.
+
+    Returns the query and whether ``_format`` was it, which counts for more than Accept. An
+    operation that has no such parameter says by itself what its content is.
+    """
+    asked = {name: value for name, value in pairs if name in {"format", "_format"}}
+    media = asked.get("_format", "").partition(";")[0].strip().lower()
+    if media in formats:
+        rest = [pair for pair in pairs if pair[0] != "_format"]
+        return (rest if "format" in asked else [*rest, ("format", formats[media])]), True
+    if asked:
+        return pairs, False
+    header = headers.get(b"accept", b"*/*").decode("latin-1").lower()
+    for part in header.split(","):
+        name, *parameters = part.replace(" ", "").split(";")
+        if any(_UNWANTED.fullmatch(text) for text in parameters):
+            continue
+        if name in _JSON_TYPES:
+            break
+        if name in formats:
+            return [*pairs, ("format", formats[name])], False
+    return pairs, False
 
 
 def _representation(

@@ -85,6 +85,12 @@ def sample_resources(synthea: Iterable[int] | None = None) -> Iterator[dict[str,
         yield from _entries(tree)
 
 
+def sample_records() -> Iterator[list[dict[str, Any]]]:
+    """The resources of each Synthea Bundle: one patient's record."""
+    for tree in _lines("synthea"):
+        yield list(_entries(tree))
+
+
 def _lines(name: str) -> Iterator[dict[str, Any]]:
     with gzip.open(data_folder() / name / "bundles.ndjson.gz", "rb") as file:
         for line in file:
