@@ -192,3 +192,16 @@ def synthea_charts() -> Iterator[Chart]:
     for trees in sample_records():
         (patient,) = [one for one in trees if one["resourceType"] == "Patient"]
         yield a_chart(*trees, patient=patient)
+
+
+def inferno_charts() -> Iterator[Chart]:
+    """The records of Inferno's US Core patients that have any conditions."""
+    trees = [tree for line in sample_records("inferno") for tree in line]
+    named = [one for one in trees if one["resourceType"] in NAMED_TYPES]
+    for patient in trees:
+        if patient["resourceType"] != "Patient":
+            continue
+        own = {"reference": f"Patient/{patient['id']}"}
+        record = [one for one in trees if own in (one.get("subject"), one.get("patient"))]
+        if any(one["resourceType"] == "Condition" for one in record):
+            yield a_chart(*record, *named, patient=patient)

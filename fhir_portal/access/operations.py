@@ -101,6 +101,17 @@ _DOCUMENTS: Final = {
         section="health-summary",
         acts=False,
     ),
+    "ccd": OperationRule(
+        "Patient", (("r", "Patient"),), staff="view", shows=True, section="documents", acts=False
+    ),
+    "docref": OperationRule(
+        "DocumentReference",
+        (("r", "DocumentReference"), ("s", "DocumentReference")),
+        staff="view",
+        shows=True,
+        section="documents",
+        acts=False,
+    ),
 }
 
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
@@ -151,9 +162,10 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
 }
 
 
-def person_letters(resource_type: str) -> str:
+def person_letters(resource_type: str, sections: frozenset[str] | None = None) -> str:
     """Return the letters on a type that operations for patients need (``cruds`` order).
 
+    Of ``sections``, where they are given.
     What of them no plain interaction is for can be granted under ``patient/`` for that alone.
     """
     found = {

@@ -114,7 +114,9 @@ class WriteTableScopes:
         letters = "rs" + (rule.letters if rule else "") + person_letters(resource_type)
         if record is not None and not record.is_own:
             if resource_type not in _OF_ANY_SECTION | types_in(record.sections):
-                return ""
+                # What operations of their sections need of it, which shows them none.
+                named = person_letters(resource_type, record.sections)
+                return "".join(letter for letter in "rs" if letter in named)
             if resource_type not in types_in(record.act):
                 letters = "rs"
         return "".join(letter for letter in "cruds" if letter in letters)

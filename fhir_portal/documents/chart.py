@@ -17,6 +17,9 @@ from fhir_portal.fhir.datetime import period_of
 
 OBSERVATION_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/observation-category"
 
+SMOKING_STATUS: Final = "72166-2"
+"""LOINC: tobacco smoking status."""
+
 NOTHING: Final = "No information is available here."
 """What a part says that has nothing to show, whatever the reason."""
 
@@ -228,6 +231,14 @@ def _of_category(code: str) -> Callable[[Json], bool]:
     return lambda tree: code in categories(tree)
 
 
+def _of_daily_life(tree: Json) -> bool:
+    """Social history; and whether somebody smokes, which is sent under other categories too."""
+    found = categories(tree)
+    codings = (tree.get("code") or {}).get("coding") or ()
+    smoking = any(coding.get("code") == SMOKING_STATUS for coding in codings)
+    return "social-history" in found or (smoking and not found & {"laboratory", "vital-signs"})
+
+
 def _status(tree: Json) -> str:
     return _SPOKEN.get(str(tree.get("status") or ""), clean(tree.get("status") or ""))
 
@@ -385,7 +396,7 @@ VITAL_SIGNS: Final = Part(
 )  # fmt: skip
 SOCIAL_HISTORY: Final = Part(
     "social-history", "29762-2", "Social history note", "Daily life",
-    ("Observation",), ("What", "Answer", "When"), _answer, _of_category("social-history"),
+    ("Observation",), ("What", "Answer", "When"), _answer, _of_daily_life,
 )  # fmt: skip
 ENCOUNTERS: Final = Part(
     "encounters", "46240-8", "History of Hospitalizations+Outpatient visits Narrative", "Visits",

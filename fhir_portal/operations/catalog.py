@@ -18,9 +18,11 @@ from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.amount_due import amount_due
 from fhir_portal.operations.book import book
 from fhir_portal.operations.call import Call, Collaborators, Operation
+from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
+from fhir_portal.operations.docref import docref
 from fhir_portal.operations.end_session import end_session
 from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
@@ -79,10 +81,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "confirm-proxy": confirm_proxy,
     "cancel-recovery": cancel_recovery,
     "summary": summary,
+    "ccd": ccd,
+    "docref": docref,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
     "summary": {media.partition(";")[0]: word for word, (media, _) in RENDERED.items()},
+    "ccd": {},
 }
 """Operations that can answer with a Binary's own content, and the ``format`` by which each media
 type is asked for."""

@@ -21,7 +21,7 @@ from fhir_portal.operations.call import Call
 from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.permission import checked, permitted_or_none
 from fhir_portal.resources.store import Row
-from fhir_portal.search.request import SearchRequest
+from fhir_portal.search.request import parse_search
 
 PAGE: Final = 500
 MOST: Final = 20_000
@@ -47,7 +47,7 @@ async def chart_of(
     subject, rows = await _subject(call, patient)
     resources: dict[str, Sequence[dict[str, Any]]] = {}
     for name in CHART_TYPES:
-        found = [json.parse(row.body) for row in await _of_record(call, name, patient)]
+        found = [json.parse(row.body) for row in await of_record(call, name, patient)]
         within = [tree for tree in found if is_within(tree, start, end)]
         if within:
             resources[name] = ordered(within)
@@ -98,15 +98,25 @@ async def _subject(call: Call, patient: str) -> tuple[dict[str, Any], list[Row]]
     return json.parse(row.body), [row]
 
 
-async def _of_record(call: Call, name: str, patient: str) -> list[Row]:
-    """Return what the caller may search of a type in one record: that is part of the query."""
+async def of_record(
+    call: Call, name: str, patient: str, pairs: Sequence[tuple[str, str]] = ()
+) -> list[Row]:
+    """Return what the caller may search of a type in one record: that is part of the query.
+
+    ``pairs`` narrow the search further.
+
+    Raises:
+        Unprocessable: there is too much for one answer.
+        InvalidSearch: for what is no search.
+    """
     found = permitted_or_none(call.server, call.auth, "s", name)
     if found is None:
         return []
     if found.record not in {None, patient}:
         raise unknown(ResourceKey("Patient", patient))
     visible = replace(found.own(), record=patient)
-    request = SearchRequest(name, count=PAGE)
+    asked = parse_search(name, pairs, base=call.server.base)
+    request = replace(asked, count=PAGE)
     rows: list[Row] = []
     after: Sequence[Any] | None = None
     while True:

@@ -18,7 +18,7 @@ from fhir_portal.resources.validation import status_for, validate
 
 _IN_A_QUERY: Final = frozenset(
     {
-        *("boolean", "canonical", "code", "date", "dateTime", "id", "instant", "integer"),
+        *("Coding", "boolean", "canonical", "code", "date", "dateTime", "id", "instant", "integer"),
         *("string", "uri"),
     }
 )
@@ -148,12 +148,20 @@ def queried(definition: OperationDefinition, query: Sequence[tuple[str, str]]) -
         value: Any = text
         if parameter.type == "boolean":
             value = {"true": True, "false": False}.get(text, text)
+        elif parameter.type == "Coding":
+            value = _coding(text)
         elif parameter.type == "integer":
             value = int(text) if _INTEGER.fullmatch(text) else text
         listed.append({"name": name, parameter.member: value})
     if not listed:
         return _counted({}, definition.takes, "Parameters.parameter")
     return posted(definition, json.dumps({"resourceType": "Parameters", "parameter": listed}))
+
+
+def _coding(text: str) -> dict[str, str]:
+    """Read a Coding as a search writes a token: ``system|code``, or the code alone."""
+    system, bar, code = text.rpartition("|")
+    return {"system": system, "code": code} if bar and system else {"code": code}
 
 
 def parameters(definition: OperationDefinition, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ EXAMPLES: dict[str, list[Json]] = {
     "confirm-proxy": [{"name": "number", "valueString": "000 000"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
     "pay": [{"name": "idempotency-key", "valueString": "payment-1"}],
+    "docref": [{"name": "patient", "valueId": "ada"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
     "hold": [{"name": "appt-resource", "resource": A_TIME}],
     "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],

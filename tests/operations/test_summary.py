@@ -4,64 +4,35 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Sequence
-from dataclasses import replace
 
 import fhirkit
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
-from fhir_portal.access.context import AuthContext
-from fhir_portal.consent.sections import section_displays
-from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.json import parse
 from fhir_portal.portal import Portal
 from fhir_portal.resources.validation import validate
 from tests.builders import (
     RESTRICTED,
-    START,
     WITHHELD,
     Answer,
     Caller,
     Clock,
     Json,
     a_condition,
-    a_practice,
-    a_proxy,
     an_observation,
-    changed,
-    keep,
     oneself,
     resource,
 )
-from tests.charts import PRACTICE_ORGANIZATION, a_prescription, a_record, an_allergy
+from tests.charts import a_prescription, a_record, an_allergy
+from tests.operations.charted import SEEN, aunt, hidden_by, key_of, narrowed, record, refused
 from tests.staff import a_member_of_staff
+
+__all__ = ["aunt", "record"]
 
 pytestmark = pytest.mark.usefixtures("record")
 
 SUMMARY = "Patient/ada/$summary"
-SEEN = ("demographics", "documents", "results", "medications", "immunizations", "health-summary")
-
-
-@pytest.fixture
-async def record(accounts: EmbeddedStore, ehr: Caller) -> EmbeddedStore:
-    """Ada's record has something in every part; the practice's Organization is in its directory."""
-    await ehr.store(PRACTICE_ORGANIZATION, *a_record("ada"))
-    await keep(accounts, changed(a_practice(), organization="Organization/derm"))
-    return accounts
-
-
-@pytest.fixture
-def aunt(portal: Portal) -> Caller:
-    """Somebody with a grant to Ada's record, for all sections but sharing."""
-    sections = tuple(one for one in section_displays() if one != "sharing")
-    return Caller(portal, a_proxy("ada", "aunt", sections=sections))
-
-
-def narrowed(caller: Caller, *sections: str) -> Caller:
-    assert caller.auth.record is not None
-    record = replace(caller.auth.record, sections=frozenset(sections))
-    return Caller(caller.portal, replace(caller.auth, record=record))
 
 
 def sections_of(answer: Answer) -> dict[str, list[str]]:
@@ -169,18 +140,6 @@ async def test_without_a_section_of_the_grant_it_is_as_if_nothing_of_it_were_sto
     assert (await shut.get(SUMMARY)).body == answer.body
 
 
-def key_of(tree: Json) -> str:
-    return f"{tree['resourceType']}/{tree['id']}"
-
-
-def hidden_by(section: str) -> set[str]:
-    return {
-        "medications": {"MedicationRequest/cream", "MedicationRequest/old-cream"},
-        "results": {"Observation/pulse", "Observation/pulse-of-old", "Observation/sugar"},
-        "immunizations": {"Immunization/flu"},
-    }[section]
-
-
 async def test_an_empty_section_gives_the_same_reason_whatever_is_behind_it(
     aunt: Caller, ehr: Caller, ada: Caller
 ) -> None:
@@ -266,22 +225,11 @@ async def test_another_record_is_answered_as_one_that_is_not_there(
         assert answer.words == [f"Patient/{patient} is not known"]
 
 
-def refused(auth: AuthContext) -> Sequence[AuthContext]:
-    """Callers of whom each lacks one thing."""
-    assert auth.record is not None
-    return (
-        replace(auth, expires=START),
-        replace(auth, record=replace(auth.record, until=START)),
-        replace(auth, record=replace(auth.record, sections=frozenset({"results", "documents"}))),
-        replace(auth, scopes=oneself(scope="patient/Condition.rs").scopes),
-        replace(auth, scopes=oneself(scope="patient/Patient.r?gender=female").scopes),
-        replace(auth, scopes=oneself(scope="user/*.rs").scopes),
-    )
-
-
 @pytest.mark.parametrize("lacking", range(6))
 async def test_it_is_refused_to_whoever_lacks_one_thing(aunt: Caller, lacking: int) -> None:
-    answer = await Caller(aunt.portal, refused(aunt.auth)[lacking]).get(SUMMARY)
+    answer = await Caller(aunt.portal, refused(aunt.auth, "results", "documents")[lacking]).get(
+        SUMMARY
+    )
     assert answer.status in {401, 403}
 
 

@@ -85,9 +85,9 @@ def sample_resources(synthea: Iterable[int] | None = None) -> Iterator[dict[str,
         yield from _entries(tree)
 
 
-def sample_records() -> Iterator[list[dict[str, Any]]]:
-    """The resources of each Synthea Bundle: one patient's record."""
-    for tree in _lines("synthea"):
+def sample_records(name: str = "synthea") -> Iterator[list[dict[str, Any]]]:
+    """The resources of each Bundle or line of a sample: of Synthea's, one patient's record each."""
+    for tree in _lines(name):
         yield list(_entries(tree))
 
 

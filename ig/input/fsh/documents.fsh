@@ -17,3 +17,34 @@ Description: "An International Patient Summary made on demand: a document Bundle
 * insert Parameter(in, profile, 0, 1, canonical, [["The Bundle or Composition profile of the International Patient Summary; no other is offered."]])
 * insert Parameter(in, format, 0, 1, code, [["`fhir` (the default), or `html` or `pdf` for a Binary."]])
 * insert Parameter(out, return, 1, 1, Resource, [["A Bundle of type `document`; with `format` a Binary, answered as its own content to who does not ask for FHIR JSON."]])
+
+Instance: ccd
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Record as a C-CDA"
+Description: "A Continuity of Care Document (C-CDA 2.1) made on demand: the whole record, or what falls in a time. It holds what the caller could search for and nothing else, section by section."
+* insert Operation(ccd)
+* name = "RecordAsCcda"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parameter(in, start, 0, 1, dateTime, [["The beginning of the time of care the document is about."]])
+* insert Parameter(in, end, 0, 1, dateTime, [["Its end."]])
+* insert Parameter(out, return, 1, 1, Binary, [["`application/cda+xml`, answered as its own content to who does not ask for FHIR JSON."]])
+
+Instance: docref
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Documents of a record"
+Description: "The documents there are of a record: made on demand from what the caller may see, and stored ones that the caller may see whole."
+* insert Operation(docref)
+* name = "DocumentsOfARecord"
+* base = "http://hl7.org/fhir/us/core/OperationDefinition/docref"
+* affectsState = false
+* insert OnType(DocumentReference)
+* insert Parameter(in, patient, 1, 1, id, [["The id of the Patient. If there is none, or the caller may not see them, the Bundle is empty."]])
+* insert Parameter(in, start, 0, 1, dateTime, [["The beginning of the time of care."]])
+* insert Parameter(in, end, 0, 1, dateTime, [["Its end."]])
+* insert Parameter(in, type, 0, *, Coding, [["Types of document, in a query `system|code`. LOINC `34133-9` (the CCD, also if none is given) and `60591-5` (the International Patient Summary) are made on demand; of other types there are the stored ones."]])
+* insert Parameter(in, on-demand, 0, 1, boolean, [["`true`: only those made on demand."]])
+* insert Parameter(in, profile, 0, *, canonical, [["Profiles that the documents have to claim. Those made here claim none, so that the Bundle is empty."]])
+* insert Parameter(out, return, 1, 1, Bundle, [["A searchset of DocumentReferences; with each one made on demand its Binary, under the address that the attachment names."]])
