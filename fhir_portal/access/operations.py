@@ -165,13 +165,13 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
 def person_letters(resource_type: str, sections: frozenset[str] | None = None) -> str:
     """Return the letters on a type that operations for patients need (``cruds`` order).
 
-    Of ``sections``, where they are given.
-    What of them no plain interaction is for can be granted under ``patient/`` for that alone.
+    With ``sections`` only those that are called in one of them. What of them no plain interaction
+    is for can be granted under ``patient/`` for that alone.
     """
     found = {
         letter
         for rule in OPERATIONS.values()
-        if rule.section is not None
+        if rule.section is not None and (sections is None or rule.section in sections)
         for letter, name in rule.letters
         if name == resource_type
     }
