@@ -112,6 +112,14 @@ _DOCUMENTS: Final = {
         section="documents",
         acts=False,
     ),
+    "render": OperationRule(
+        "DocumentReference",
+        (("r", "DocumentReference"),),
+        staff="view",
+        shows=True,
+        section="documents",
+        acts=False,
+    ),
 }
 
 OPERATIONS: Final[Mapping[str, OperationRule]] = {

@@ -37,6 +37,7 @@ from fhir_portal.operations.portal_dashboard import portal_dashboard
 from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
+from fhir_portal.operations.render import render
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.start_recovery import (
@@ -83,11 +84,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "summary": summary,
     "ccd": ccd,
     "docref": docref,
+    "render": render,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
     "summary": {media.partition(";")[0]: word for word, (media, _) in RENDERED.items()},
     "ccd": {},
+    "render": {},
 }
 """Operations that can answer with a Binary's own content, and the ``format`` by which each media
 type is asked for."""

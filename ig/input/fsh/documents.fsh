@@ -48,3 +48,14 @@ Description: "The documents there are of a record: made on demand from what the 
 * insert Parameter(in, on-demand, 0, 1, boolean, [["`true`: only those made on demand."]])
 * insert Parameter(in, profile, 0, *, canonical, [["Profiles that the documents have to claim. Those made here claim none, so that the Bundle is empty."]])
 * insert Parameter(out, return, 1, 1, Bundle, [["A searchset of DocumentReferences; with each one made on demand its Binary, under the address that the attachment names."]])
+
+Instance: render
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Document as a page"
+Description: "A stored C-CDA document as a page: its narrative, made anew without anything that acts."
+* insert Operation(render)
+* name = "DocumentAsAPage"
+* affectsState = false
+* insert OnInstance(DocumentReference)
+* insert Parameter(out, return, 1, 1, Binary, [["`text/html`, answered as its own content to who does not ask for FHIR JSON."]])
