@@ -22,7 +22,7 @@ from fhir_portal.access.owners import (
     references_at,
 )
 from fhir_portal.access.visibility import NO_SECTION, UNCLASSIFIED, RowFacts, VisibilityClass
-from fhir_portal.consent.labels import is_listed_in_directory, labels_of
+from fhir_portal.consent.labels import UNKNOWN, is_listed_in_directory, labels_of
 from fhir_portal.consent.sections import sections_of
 from fhir_portal.fhir.reference import ResourceKey, attachments_in, links_in
 
@@ -69,6 +69,16 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
         if not sections or any(not facts.owners and not facts.directory for facts in found):
             sections |= {UNCLASSIFIED}
         labels |= frozenset(label for facts in found for label in facts.visibility_class.labels)
+        if name == "Binary" and owners and "securityContext" in tree:
+            context = await _context_of(tree, practice, neighbours)
+            if context is None:
+                labels |= {UNKNOWN}
+            else:
+                labels |= context.visibility_class.labels
+                if context.owners:
+                    owners = tuple(sorted({*owners, *context.owners}))
+                    if context.resource_type != "Patient":  # that says whose it is, no more
+                        sections |= _passed_on(context)
     return RowFacts(
         resource_type=name,
         id=own_id,
@@ -77,6 +87,18 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
         visibility_class=VisibilityClass(sections, labels),
         directory=name in DIRECTORY and is_listed_in_directory(tree),
     )
+
+
+async def _context_of(
+    tree: Mapping[str, Any], practice: str, neighbours: Neighbours
+) -> RowFacts | None:
+    """Return the facts of what a Binary is to be guarded like (FHIR R4 §2.45, ``securityContext``).
+
+    It takes away and never gives: whoever may not see that resource does not see the Binary.
+    ``None`` when it is not there.
+    """
+    key = next(filter(None, map(local_target, references_at(tree, "securityContext"))), None)
+    return None if key is None else await neighbours.facts_of(key, practice)
 
 
 def _passed_on(facts: RowFacts) -> frozenset[str]:
@@ -122,10 +144,12 @@ def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
         if (key.type in DIRECTORY) if member == "reference" else (key.type == "Binary"):
             yield str(key)
     rule = OWNERS.get(tree["resourceType"])
-    if isinstance(rule, FromTargets):
-        for path in rule.paths:
-            for target in filter(None, map(local_target, references_at(tree, path))):
-                yield str(target)
+    paths = rule.paths if isinstance(rule, FromTargets) else ()
+    if tree["resourceType"] == "Binary":
+        paths = ("securityContext",)
+    for path in paths:
+        for target in filter(None, map(local_target, references_at(tree, path))):
+            yield str(target)
 
 
 def binaries_of(tree: Mapping[str, Any]) -> list[ResourceKey]:

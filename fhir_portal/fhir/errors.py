@@ -166,6 +166,17 @@ class UnsupportedMedia(FhirError):
     portal_error = "body-not-readable"
 
 
+class RangeNotSatisfiable(FhirError):
+    """The part asked for lies behind the end: ``size`` is how many bytes there are (RFC 9110)."""
+
+    status, code = 416, "value"
+    portal_error = "breaks-a-rule"
+
+    def __init__(self, message: str = "", *, size: int = 0) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 class Unprocessable(FhirError):
     """Well-formed, but breaks a rule of FHIR or of this server."""
 

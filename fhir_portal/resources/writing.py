@@ -362,7 +362,8 @@ async def _derived_from(transaction: ResourceTransaction, facts: RowFacts) -> se
         row.key
         for row in await transaction.referrers(key, facts.practice)
         if row.facts.resource_type in DERIVED
-        and isinstance(OWNERS[row.facts.resource_type], FromTargets)
+        # A Binary follows what its security context is.
+        and (isinstance(OWNERS[row.facts.resource_type], FromTargets) or row.key.type == "Binary")
     }
 
 

@@ -18,10 +18,11 @@ OPEN: Headers = [("access-control-allow-origin", "*")]
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "authorization, content-type, accept, if-match, if-none-match, if-none-exist, "
-    "if-modified-since, prefer, x-request-id, dpop"
+    "if-modified-since, if-range, prefer, range, x-request-id, dpop"
 )
 _EXPOSED = (
-    "etag, location, content-location, last-modified, www-authenticate, retry-after, dpop-nonce"
+    "etag, location, content-location, last-modified, www-authenticate, retry-after, dpop-nonce, "
+    "accept-ranges, content-range"
 )
 _PREFLIGHT_SECONDS = 3600
 _MAX_ORIGIN = 300

@@ -10,6 +10,7 @@ from fhir_portal.fhir.errors import (
     Forbidden,
     Issue,
     MethodNotAllowed,
+    RangeNotSatisfiable,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
@@ -53,6 +54,8 @@ def refusal(
         headers.append((b"www-authenticate", challenge.encode()))
     elif isinstance(error, TooManyRequests):
         headers.append((b"retry-after", str(error.retry_after).encode()))
+    elif isinstance(error, RangeNotSatisfiable):
+        headers.append((b"content-range", f"bytes */{error.size}".encode()))
     elif isinstance(error, Unavailable):
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, MethodNotAllowed):

@@ -24,6 +24,7 @@ from fhir_portal.fhir.errors import (
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
+    RangeNotSatisfiable,
     TooLarge,
     Unauthenticated,
     UnsupportedMedia,
@@ -216,7 +217,12 @@ class FhirApi:
         if method in {"POST", "PUT"}:
             await self._portal.callers.confirm(auth)  # the body may have taken its time
         response = await self._portal.perform(request, auth)
-        return _http(response, pretty=pretty, native=not wants_json)
+        status, extra, content = _http(response, pretty=pretty, native=not wants_json)
+        stored = request.interaction in {"read", "vread"} and response.binary is not None
+        if status == _OK and stored and not wants_json:
+            asked = headers if scope["method"] == "GET" else {}
+            return _in_part(asked, extra, content)
+        return status, extra, content
 
     def _shown(self, scope: Scope, headers: dict[bytes, bytes]) -> Shown | None:
         """The DPoP proof of a request, and the request's own address (RFC 9449 §7.1)."""
@@ -542,6 +548,44 @@ def _http(response: FhirResponse, *, pretty: bool, native: bool) -> tuple[int, H
         if pretty:
             body = msgspec.json.format(body, indent=2)
     return response.status, headers, body
+
+
+def _in_part(
+    asked: Mapping[bytes, bytes], extra: Headers, content: bytes
+) -> tuple[int, Headers, bytes]:
+    """Return the part of a stored Binary's content that ``Range`` asks for (RFC 9110 §14).
+
+    Anything but one range of bytes is as if it were not there; so is a range that holds only if
+    nothing has changed since (``If-Range``), unless that names the very time of the last change:
+    the entity tags here are weak, which it must not match.
+
+    Raises:
+        RangeNotSatisfiable: the range lies behind the end.
+    """
+    extra = [*extra, (b"accept-ranges", b"bytes")]
+    match = _RANGE.fullmatch(asked.get(b"range", b""))
+    if_range = asked.get(b"if-range")
+    if match is None or (if_range is not None and (b"last-modified", if_range) not in extra):
+        return _OK, extra, content
+    size = len(content)
+    first, last = (int(text) if text else None for text in match.groups())
+    if first is None:  # the last so many bytes
+        if last is None:
+            return _OK, extra, content
+        start, end = max(size - last, 0), size - 1
+    else:
+        start, end = first, size - 1 if last is None else min(last, size - 1)
+        if last is not None and last < first:
+            return _OK, extra, content
+    if start >= size or end < start:
+        message = f"there are {size} bytes"
+        raise RangeNotSatisfiable(message, size=size)
+    extra.append((b"content-range", f"bytes {start}-{end}/{size}".encode()))
+    return 206, extra, content[start : end + 1]
+
+
+_OK: Final = 200
+_RANGE: Final = re.compile(rb"bytes=(?:([0-9]{1,15})?-([0-9]{1,15})?)", re.IGNORECASE)
 
 
 def _encoded(headers: cors.Headers) -> Headers:

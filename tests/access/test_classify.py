@@ -159,6 +159,50 @@ async def test_a_binary_nobody_points_at_is_nobodys(store: Any, ehr: Caller) -> 
     assert held(await facts(store, "Binary/scan")) == UNKNOWN
 
 
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+async def test_a_binary_is_guarded_like_its_security_context_in_any_order(
+    store: Any, ehr: Caller, order: Sequence[int]
+) -> None:
+    trees = [
+        a_binary("scan", securityContext=reference("DocumentReference/note")),
+        a_document("letter", of="ada", binary="scan"),
+        a_document("note", of="ada", note=True, meta=RESTRICTED),
+    ]
+    await ehr.store(*(trees[n] for n in order))
+    assert held(await facts(store, "Binary/scan")) == (("ada",), {"documents", "visits"}, {"R"})
+    await ehr.store(a_document("note", of="ada"))  # the label stays
+    assert held(await facts(store, "Binary/scan")) == (("ada",), {"documents"}, {"R"})
+    await ehr.store(a_document("note", of="bo", note=True))
+    assert held(await facts(store, "Binary/scan"))[0] == ("ada", "bo")
+    await ehr.delete("DocumentReference/note")
+    assert held(await facts(store, "Binary/scan")) == (("ada",), {"documents"}, {"-unknown"})
+
+
+async def test_a_security_context_of_the_patient_says_whose_it_is_and_no_more(
+    store: Any, ehr: Caller
+) -> None:
+    await ehr.store(a_patient("ada"), a_patient("bo"))
+    for patient, owners in (("ada", ("ada",)), ("bo", ("ada", "bo"))):
+        await ehr.store(
+            a_binary("scan", securityContext=reference(f"Patient/{patient}")),
+            a_document("letter", of="ada", binary="scan"),
+        )
+        assert held(await facts(store, "Binary/scan")) == (owners, {"documents"}, set())
+
+
+@pytest.mark.parametrize(
+    "target", ["Patient/nobody", "Basic/x", "https://ehr.example/fhir/Patient/a"]
+)
+async def test_a_security_context_that_is_not_here_hides_the_binary(
+    store: Any, ehr: Caller, target: str
+) -> None:
+    await ehr.store(
+        a_binary("scan", securityContext=reference(target)),
+        a_document("letter", of="ada", binary="scan"),
+    )
+    assert held(await facts(store, "Binary/scan")) == (("ada",), {"documents"}, {"-unknown"})
+
+
 async def test_a_binary_of_two_documents_carries_the_sections_and_labels_of_both(
     store: Any, ehr: Caller
 ) -> None:

@@ -143,3 +143,86 @@ async def test_a_binary_is_seen_through_the_document_that_holds_it(as_ehr, as_pa
     assert (await as_patient.get("/fhir/Binary/b")).content == CONTENT
     await as_ehr.delete("/fhir/DocumentReference/d")
     assert_outcome(await as_patient.get("/fhir/Binary/b"), 404, "not-found")
+
+
+LONG = bytes(range(256)) * 8
+
+
+async def in_part(as_ehr, value: str, **headers: str):
+    return await as_ehr.get("/fhir/Binary/b", headers={"Range": value, **headers})
+
+
+@pytest.mark.parametrize(
+    ("value", "start", "end"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=0-99", 0, 99),
+        ("bytes=100-", 100, 2047),
+        ("bytes=-48", 2000, 2047),
+        ("bytes=-99999", 0, 2047),
+        ("bytes=2000-999999999", 2000, 2047),
+        ("Bytes=5-6", 5, 6),
+    ],
+)
+async def test_a_part_of_the_content_can_be_asked_for(as_ehr, value: str, start: int, end: int):
+    await stored(as_ehr, "text/html", LONG)
+    answer = await in_part(as_ehr, value)
+    assert answer.status_code == 206
+    assert answer.content == LONG[start : end + 1]
+    assert answer.headers["content-range"] == f"bytes {start}-{end}/2048"
+    assert answer.headers["content-length"] == str(end - start + 1)
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert answer.headers["content-disposition"] == "attachment"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["etag"] == 'W/"1"'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("bytes=0-1,5-6", "bytes=5-2", "bytes=-", "bytes=a-b", "lines=0-1", "bytes 0-1", ""),
+        *("bytes=0-1-2", "bytes=--5", "bytes=0 - 1", "bytes=" + "9" * 40 + "-"),
+    ],
+)
+async def test_what_is_no_single_range_is_as_if_it_were_not_there(as_ehr, value: str):
+    await stored(as_ehr, "application/pdf", LONG)
+    answer = await in_part(as_ehr, value)
+    assert (answer.status_code, answer.content) == (200, LONG)
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert "content-range" not in answer.headers
+
+
+@pytest.mark.parametrize("value", ["bytes=2048-", "bytes=5000-6000", "bytes=-0"])
+async def test_a_range_behind_the_end_is_refused_with_the_size(as_ehr, value: str):
+    await stored(as_ehr, "application/pdf", LONG)
+    answer = await in_part(as_ehr, value)
+    assert_outcome(answer, 416, "value")
+    assert answer.headers["content-range"] == "bytes */2048"
+
+
+async def test_a_range_that_must_be_of_the_same_content_names_its_time(as_ehr):
+    await stored(as_ehr, "application/pdf", LONG)
+    whole = await as_ehr.get("/fhir/Binary/b")
+    same = await in_part(as_ehr, "bytes=0-1", **{"If-Range": whole.headers["last-modified"]})
+    assert same.status_code == 206
+    for other in ('W/"1"', '"1"', "Thu, 01 Jan 1970 00:00:00 GMT"):
+        answer = await in_part(as_ehr, "bytes=0-1", **{"If-Range": other})
+        assert (answer.status_code, answer.content) == (200, LONG)
+
+
+async def test_ranges_are_of_content_and_not_of_fhir_json(as_ehr):
+    await stored(as_ehr, "application/pdf", LONG)
+    answer = await in_part(as_ehr, "bytes=0-1", Accept=FHIR_JSON)
+    assert answer.status_code == 200
+    assert answer.json()["resourceType"] == "Binary"
+    head = await as_ehr.head("/fhir/Binary/b", headers={"Range": "bytes=0-1"})
+    assert (head.status_code, head.headers["content-length"]) == (200, "2048")
+    assert (
+        await as_ehr.get("/fhir/Patient/anna", headers={"Range": "bytes=0-1"})
+    ).status_code == 200
+
+
+async def test_a_part_of_what_is_hidden_is_hidden(as_ehr, as_patient):
+    await stored(as_ehr, "application/pdf", LONG)
+    for value in ("bytes=0-1", "bytes=5000-"):
+        assert_outcome(await in_part(as_patient, value), 404, "not-found")
