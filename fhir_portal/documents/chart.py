@@ -181,20 +181,25 @@ def is_within(tree: Json, start: str | None, end: str | None) -> bool:
 
 def _lasts(tree: Json) -> tuple[int | None, int | None]:
     """From when to when a resource is true, in microseconds; ``None``: nobody said."""
-    text = when(tree)
-    begins, until = period_of(text) if text else (None, None)
-    for name in (*_TIMES.get(tree["resourceType"], ()), "abatementDateTime"):
+    begins, until = _span(when(tree))
+    for name in _TIMES.get(tree["resourceType"], ()):
         found = tree.get(name)
         if isinstance(found, Mapping) and found.get("end"):
-            until = period_of(str(found["end"]))[1]
-        elif name == "abatementDateTime" and isinstance(found, str):
-            until = period_of(found)[1]
-    lasting = tree["resourceType"] in _LASTING and "abatementDateTime" not in tree
-    if lasting and is_current(tree):
+            until = _span(found["end"])[1]
+    over = _span(tree.get("abatementDateTime"))[1]
+    if over is not None:
+        until = over
+    elif tree["resourceType"] in _LASTING and is_current(tree):
         until = None
-    elif tree["resourceType"] in {"MedicationRequest", "Condition"} and until is None:
-        until = begins
     return begins, until
+
+
+def _span(text: Any) -> tuple[int | None, int | None]:
+    """First and last microsecond of a FHIR date or dateTime."""
+    try:
+        return period_of(text) if isinstance(text, str) and text else (None, None)
+    except ValueError:
+        return None, None
 
 
 _LASTING: Final = frozenset(

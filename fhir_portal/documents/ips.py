@@ -17,7 +17,7 @@ from lxml import etree
 
 from fhir_portal.documents.chart import NOTHING, Chart
 from fhir_portal.documents.summary import TITLE, Section, Summary
-from fhir_portal.documents.wording import Json
+from fhir_portal.documents.wording import Json, clean
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 
@@ -148,13 +148,13 @@ def _table(section: Section) -> etree._Element:
         attributes = {"id": item.key.replace("/", "-")}
         row = etree.SubElement(body, f"{{{_XHTML}}}tr", attributes)
         for cell in item.cells:
-            etree.SubElement(row, f"{{{_XHTML}}}td").text = cell
+            etree.SubElement(row, f"{{{_XHTML}}}td").text = clean(cell)
     return table
 
 
 def _paragraph(text: str) -> etree._Element:
     found = _element("p")
-    found.text = text
+    found.text = clean(text)
     return found
 
 

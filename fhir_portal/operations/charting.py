@@ -6,6 +6,7 @@ nothing of it were stored; no document is made from more than its reader could h
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -24,16 +25,24 @@ from fhir_portal.resources.store import Row
 from fhir_portal.search.request import parse_search
 
 PAGE: Final = 500
-MOST: Final = 20_000
+MOST: Final = 5_000
 """Resources of one type that a document is made from at most."""
+_MANY: Final = 200
+"""So many are read from their JSON at once; more of them in a thread."""
 
 
 async def chart_of(
-    call: Call, patient: str, *, start: str | None = None, end: str | None = None
+    call: Call,
+    patient: str,
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    latest: bool = False,
 ) -> tuple[Chart, list[Row]]:
     """Return a record as the caller may see it, and the rows that the access log names.
 
-    ``start`` and ``end`` bound the time (FHIR dateTime).
+    ``start`` and ``end`` bound the time (FHIR dateTime). With ``latest`` the latest `MOST`
+    measurements are enough, where there are more.
 
     Raises:
         NotFound: the Patient is absent, or hidden; the same words.
@@ -47,7 +56,9 @@ async def chart_of(
     subject, rows = await _subject(call, patient)
     resources: dict[str, Sequence[dict[str, Any]]] = {}
     for name in CHART_TYPES:
-        found = [json.parse(row.body) for row in await of_record(call, name, patient)]
+        cut = latest and name == "Observation"
+        pairs = [("_sort", "-date")] if cut else []
+        found = await _parsed(await of_record(call, name, patient, pairs, cut=cut))
         within = [tree for tree in found if is_within(tree, start, end)]
         if within:
             resources[name] = ordered(within)
@@ -99,11 +110,16 @@ async def _subject(call: Call, patient: str) -> tuple[dict[str, Any], list[Row]]
 
 
 async def of_record(
-    call: Call, name: str, patient: str, pairs: Sequence[tuple[str, str]] = ()
+    call: Call,
+    name: str,
+    patient: str,
+    pairs: Sequence[tuple[str, str]] = (),
+    *,
+    cut: bool = False,
 ) -> list[Row]:
     """Return what the caller may search of a type in one record: that is part of the query.
 
-    ``pairs`` narrow the search further.
+    ``pairs`` narrow the search further; ``cut`` says to stop where there is too much.
 
     Raises:
         Unprocessable: there is too much for one answer.
@@ -122,12 +138,21 @@ async def of_record(
     while True:
         page = await call.server.reader.search(request, visible, after=after)
         rows += checked(page.rows, visible)
+        if cut and len(rows) >= MOST:
+            return rows[:MOST]
         if len(rows) > MOST:
             message = f"there are more than {MOST} of one type: ask for a shorter time"
             raise Unprocessable(message, expression="Parameters.parameter")
         if page.next is None:
             return rows
         after = page.next
+
+
+async def _parsed(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def read() -> list[dict[str, Any]]:
+        return [json.parse(row.body) for row in rows]
+
+    return await asyncio.to_thread(read) if len(rows) > _MANY else read()
 
 
 async def _directory(

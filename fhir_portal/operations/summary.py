@@ -52,7 +52,7 @@ async def summary(call: Call) -> FhirResponse:
     if profile and profile not in PROFILES:
         message = "the summary is an International Patient Summary: no other profile is offered"
         raise NotSupported(message, expression=parameter("profile"))
-    chart, rows = await chart_of(call, await _patient(call))
+    chart, rows = await chart_of(call, await _patient(call), latest=True)
     if form == FHIR:
         body = await asyncio.to_thread(lambda: as_bundle(summary_of(chart)))
         return call.document(body, *rows)

@@ -91,7 +91,7 @@ def entries_out(found: list[Json]) -> dict[str, int]:
 
 
 @needs_data
-@pytest.mark.requirement("portal", "S0-43")
+@pytest.mark.requirement("portal", "S0-02")
 def test_an_independent_reader_finds_every_entry_of_every_section() -> None:
     """The 31 Synthea records and Inferno's, by ccda-to-fhir: in are out, by number and by id."""
     charts = [a_chart(), *synthea_charts(), *inferno_charts()]

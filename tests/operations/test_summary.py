@@ -297,3 +297,23 @@ async def test_it_is_in_the_access_log_with_the_record(
     event = events.entries[0]
     assert [one["code"] for one in event["subtype"]] == ["operation", "summary"]
     assert json.dumps(event).count("Patient/ada") >= 1
+
+
+async def test_of_many_measurements_the_latest_are_enough(
+    ada: Caller, ehr: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ehr.store(*(an_observation(f"p{n}", on=f"2028-01-{n + 10}", value=n) for n in range(20)))
+    whole = await ada.get(SUMMARY)
+    monkeypatch.setattr("fhir_portal.operations.charting.MOST", 8)
+    monkeypatch.setattr("fhir_portal.operations.charting.PAGE", 4)
+    assert (await ada.get(SUMMARY)).body == whole.body
+    assert sections_of(whole)["Measurements"] == ["Observation/pulse"]
+
+
+async def test_signs_that_no_text_can_hold_make_no_fault(ada: Caller, ehr: Caller) -> None:
+    odd = "a\u0001b\ufffe"
+    stored = await ehr.put(
+        a_prescription("cream", dosageInstruction=[{"text": odd}], note=[{"text": odd}])
+    )
+    for url in (SUMMARY, f"{SUMMARY}?format=html", f"{SUMMARY}?format=pdf", "Patient/ada/$ccd"):
+        assert (await ada.get(url)).status == 200, (url, stored.status)

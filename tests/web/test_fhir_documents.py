@@ -13,6 +13,7 @@ SANDBOX = "sandbox; default-src 'none'"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
+@pytest.mark.requirement("portal", "S0-43")
 @pytest.mark.parametrize(
     ("query", "accept", "content_type"),
     [
@@ -76,3 +77,15 @@ async def test_a_refusal_is_an_outcome_whatever_was_asked_for(fhir: FhirWorld):
         assert_outcome(answer, 404, "not-found")
     answer = await fhir.raw("GET", SUMMARY, token=None, headers=[("Accept", "application/pdf")])
     assert answer.status_code == 401
+
+
+@pytest.mark.requirement("portal", "S0-43")
+async def test_a_download_is_in_the_log_that_its_person_reads(as_patient):
+    await as_patient.get(f"{SUMMARY}?format=pdf")
+    ccd = await as_patient.get("/fhir/Patient/anna/$ccd")
+    assert ccd.headers["content-type"] == "application/cda+xml"
+    assert ccd.headers["content-disposition"] == "attachment"
+    assert ccd.content.startswith(b"<?xml")
+    log = (await as_patient.get("/fhir/AuditEvent?_count=2")).json()["entry"]
+    done = [one["resource"]["subtype"][1]["code"] for one in log]
+    assert sorted(done) == ["ccd", "summary"]

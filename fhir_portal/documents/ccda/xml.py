@@ -70,7 +70,7 @@ def element(
     found = etree.Element(f"{{{HL7}}}{name}", nsmap=NAMESPACES)  # type: ignore[arg-type]  # None names the default one
     for key, value in (attributes or {}).items():
         if value is not None:
-            found.set(f"{{{XSI}}}type" if key == "type" else key, value)
+            found.set(f"{{{XSI}}}type" if key == "type" else key, clean(value))
     if text is not None:
         found.text = clean(text)
     found.extend(one for one in children if one is not None)
