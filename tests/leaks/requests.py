@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from fhir_portal.documents.chart import CHART_TYPES, is_told
 from tests import builders as b
 from tests.builders import BASE, Json
 from tests.leaks.oracle import RECORD_TYPES, STAFF_ENTRIES, View
@@ -471,6 +473,50 @@ def foreign_link(name: str, link: str) -> Ask:
     return Ask("foreign-link", "GET", link, judge, walk=True)
 
 
+# ---------------------------------------------------------------- documents made on demand
+
+DOCUMENTS = ("Patient/{}/$ccd", "Patient/{}/$summary", "DocumentReference/$docref?patient={}")
+_HELD = re.compile(rb'(?:extension="|"reference":"|<tr id=")([A-Z][A-Za-z]+)/([A-Za-z0-9.-]+)')
+_WHOLE = ("Condition", "Immunization", "Encounter")
+"""Types of which a C-CDA holds all that its reader finds."""
+
+
+def document(path: str, patient: str) -> Ask:
+    """A document holds nothing that its reader could not find; a C-CDA holds all of some types."""
+
+    def judge(now: Situation, answers: Sequence[Raw]) -> str:
+        (answer,) = answers
+        view = now.view
+        if answer.status != 200:
+            return "" if answer.status in {403, 404} else f"status {answer.status}"
+        held = {f"{a.decode()}/{c.decode()}" for a, c in _HELD.findall(answer.body)}
+        if path.startswith("Patient/{}/$summary"):
+            held = {
+                key
+                for one in answer.entries[0]["resource"]["section"]
+                for key in (entry["reference"] for entry in one.get("entry", ()))
+            }
+        owned = {key for key in held if key.partition("/")[0] in CHART_TYPES}
+        hidden = {key for key in owned if not (view.sees(key, "s") and _lives(view, key))}
+        if hidden or "$ccd" not in path:
+            return differs("hidden", set(), hidden)
+        own = b.reference(f"Patient/{patient}")
+        for name in _WHOLE:
+            found = view.found(name) if view.allows("s", name) else ()
+            expected = {
+                key
+                for key, tree in found
+                if is_told(tree) and own in (tree.get("subject"), tree.get("patient"))
+            }
+            wrong = differs(name, expected, {key for key in owned if key.startswith(f"{name}/")})
+            if wrong:
+                return wrong
+        return ""
+
+    headers = (("accept", "*/*"),)
+    return Ask("document", "GET", f"/{path.format(patient)}", judge, headers=headers)
+
+
 # ---------------------------------------------------------------- a person's writes
 
 
@@ -702,6 +748,11 @@ class Asking:
     def foreign_link(self) -> Ask:
         return foreign_link(*self.rng.choice(self.foreign.links))
 
+    def document(self) -> Ask:
+        reader = self.view.reader
+        patient = self.rng.choice((reader.patient or "ada", reader.patient or "kit", "bo"))
+        return document(self.rng.choice(DOCUMENTS), patient)
+
     def message(self) -> Ask:
         rng, reader = self.rng, self.view.reader
         exists = None
@@ -746,6 +797,7 @@ KINDS: dict[str, tuple[int, Callable[[Asking], Ask]]] = {
     "include": (7, Asking.include),
     "revinclude": (7, Asking.revinclude),
     "batch": (5, Asking.batch),
+    "document": (6, Asking.document),
     "log": (4, Asking.log),
     "log-line": (2, Asking.log_line),
     "foreign-link": (3, Asking.foreign_link),
