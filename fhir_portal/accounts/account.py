@@ -188,6 +188,19 @@ async def add_person(transaction: RecordTransaction, account: Account, person: s
     return changed
 
 
+async def remove_person(transaction: RecordTransaction, account: Account, person: str) -> Account:
+    """Let an account be a ``<practice>/Person/<id>`` no longer, and return it.
+
+    The sign-in stays, and so does what other practices know. Raises `UnknownAccount`: it is not.
+    """
+    left = tuple(one for one in account.persons if one != person)
+    changed = msgspec.structs.replace(account, persons=left)
+    if left == account.persons or not await transaction.replace(account, changed):
+        raise UnknownAccount(account.key)
+    await transaction.delete(AccountPerson, person)
+    return changed
+
+
 async def _insert_person(transaction: RecordTransaction, account: Account, person: str) -> None:
     try:
         await transaction.insert(AccountPerson(key=person, account=account.key))

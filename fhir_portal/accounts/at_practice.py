@@ -7,8 +7,8 @@ operator's matter (`fhir_portal.smart.revocation.disable_account`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -65,6 +65,32 @@ class ClosedAccount(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "closed-account"
+
+
+class ClosedPerson(Record, frozen=True, kw_only=True):
+    """That a practice ended the portal for somebody; ``key`` is ``<practice>/Person/<id>``.
+
+    It is what is known of it afterwards: the Person links nobody then, and no account is that
+    Person. ``by`` and ``reason`` are as in `AccountAtPractice`; it says nothing once the Person is
+    active again (`closing_of`).
+    """
+
+    kind: ClassVar[str] = "closed-person"
+
+    at: float
+    by: str
+    reason: str
+    text: str = ""
+
+
+async def closing_of(
+    reader: RecordReader, person: str, tree: Mapping[str, Any]
+) -> ClosedPerson | None:
+    """Return how the portal was ended for a ``<practice>/Person/<id>`` that says ``tree`` now.
+
+    ``None``: it was not, or the practice's EHR uses the Person again.
+    """
+    return await reader.get(ClosedPerson, person) if tree.get("active") is False else None
 
 
 def at_practice_key(practice: str, account: str) -> str:

@@ -34,6 +34,8 @@ Event = Literal[
     "sessions-ended",
     "record-merged",
     "merge-undone",
+    "closed-at-practice",
+    "acting-ended",
 ]
 
 

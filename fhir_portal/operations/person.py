@@ -11,7 +11,7 @@ import msgspec
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import Account, account_of_person
-from fhir_portal.accounts.at_practice import AccountAtPractice
+from fhir_portal.accounts.at_practice import AccountAtPractice, ClosedPerson
 from fhir_portal.accounts.proof import Write
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.fhir.datetime import instant, period_of
@@ -131,6 +131,20 @@ def said_of(found: AccountAtPractice | None) -> dict[str, Any] | None:
         "text": found.text or None,
         "until": moment(found.until),
         "proxies": found.state == "disabled" and bool(found.proxies_of),
+    }
+
+
+def ended_of(found: ClosedPerson | None) -> dict[str, Any] | None:
+    """Return the parts of `said_of` of somebody for whom the practice ended the portal."""
+    if found is None:
+        return None
+    return {
+        "since": moment(found.at),
+        "by": found.by,
+        "reason": found.reason,
+        "text": found.text or None,
+        "until": None,
+        "proxies": False,
     }
 
 

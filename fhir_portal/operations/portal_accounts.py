@@ -13,7 +13,12 @@ from typing import Any, Final
 
 from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.account import Account, account_of_person
-from fhir_portal.accounts.at_practice import ClosedAccount, at_practice_key, standing
+from fhir_portal.accounts.at_practice import (
+    ClosedAccount,
+    at_practice_key,
+    closing_of,
+    standing,
+)
 from fhir_portal.accounts.sessions import LatestSignIn
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import period_of
@@ -23,12 +28,12 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.definition import Arguments, queried
 from fhir_portal.operations.links import links_of
-from fhir_portal.operations.person import moment, said_of
+from fhir_portal.operations.person import ended_of, moment, said_of
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import Row
 from fhir_portal.search.request import parse_search
 
-STATUSES: Final = ("enabled", "disabled", "none")
+STATUSES: Final = ("enabled", "disabled", "closed", "none")
 KINDS: Final = {"self": "patient", "proxy": "relatedperson"}
 """Whom somebody with an account stands for, and the search parameter of Person that says so."""
 DEFAULT_COUNT: Final = 50
@@ -165,8 +170,12 @@ async def _account(call: Call, wanted: _Wanted, row: Row) -> dict[str, Any] | No
         return None
     account = await account_of_person(reader, f"{practice}/{row.key}")
     here = await standing(reader, practice, account.key) if account is not None else None
-    status = "none"
-    if account is not None:
+    tree = json.parse(row.body)
+    closed, status = None, "none"
+    if account is None:
+        closed = await closing_of(reader, f"{practice}/{row.key}", tree)
+        status = "none" if closed is None else "closed"
+    else:
         is_closed = account.disabled or (here is not None and here.is_disabled(now))
         status = "disabled" if is_closed else "enabled"
     if wanted.status is not None and wanted.status != status:
@@ -176,7 +185,7 @@ async def _account(call: Call, wanted: _Wanted, row: Row) -> dict[str, Any] | No
         too_late = latest is not None and latest.at >= wanted.before
         if account is None or too_late:
             return None
-    tree, said = json.parse(row.body), said_of(here) or {}
+    said = said_of(here) or ended_of(closed) or {}
     return {
         "person": {"reference": str(row.key)},
         "status": status,

@@ -49,7 +49,7 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
 from fhir_portal.operations.invitation_task import activate_grants, follow
-from fhir_portal.operations.inviting import may_be_invited
+from fhir_portal.operations.inviting import NoMoreInvitations, is_closed_for, may_be_invited
 from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
@@ -219,6 +219,8 @@ class _Work:
             ended = await invitations.end(
                 transaction, self.secrets, invitation, "redeemed", now=self.now, account=account.key
             )
+            for invitee in ended.invitees:  # whoever was not to come back has come back
+                await transaction.delete(NoMoreInvitations, invitee)
             tasks = await follow(transaction, self.server, ended)
             changed += [*invitation.grants, *(f"{row.key}/_history/{row.version}" for row in tasks)]
         await self._provenance(transaction, changed)
@@ -237,6 +239,8 @@ class _Work:
         key = before.invitation
         if key is None:
             invitee = f"{before.practice}/{before.persons[0]}"
+            if await is_closed_for(transaction, invitee):
+                raise NotUsable
             live = await transaction.get(invitations.LiveInvitation, invitee)
             found = await transaction.get(Invitation, live.invitation) if live else None
             is_theirs = found is not None and found.persons == before.persons
@@ -305,10 +309,12 @@ class _Work:
             whose = await account_of_person(transaction, f"{practice.key}/{row.key}")
             if whose is not None and whose.key != account.key:
                 raise AlreadyTaken
-            links = json.parse(row.body).get("link") or ()
+            tree = json.parse(row.body)
+            links = tree.get("link") or ()
             said = {(one.get("target") or {}).get("reference") for one in links}
             # One that an EHR made for these alone; with more links it would open more.
-            if whose is None and free is None and said <= set(targets):
+            is_usable = tree.get("active") is not False and said <= set(targets)
+            if whose is None and free is None and is_usable:
                 free = row
         visible = Visibility.of_server("Person", practice=practice.key)
         if own is not None:

@@ -21,6 +21,7 @@ from fhir_portal.smart.scope import ScopeSet
 from tests.builders import (
     START,
     Caller,
+    a_grant,
     a_patient,
     a_person,
     a_proxy,
@@ -202,6 +203,7 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
         "Task": a_task("elsewhere", of="ada-f"),
         "Appointment": an_appointment("elsewhere", of=["ada-f"]),
         "Invoice": an_invoice("elsewhere", of="ada-f"),
+        "Consent": a_grant("elsewhere", of="ada-f", to="mother"),
     }[target]
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:

@@ -26,7 +26,7 @@ Description: "Invites a patient, or somebody who acts for them, to have an accou
 * insert Parameter(in, name, 0, 1, HumanName, [["The name of a new RelatedPerson."]])
 * insert Parameter(in, relationship, 0, 1, CodeableConcept, [["What a new RelatedPerson is to the patient."]])
 * insert Parameter(in, telecom, 0, 10, ContactPoint, [["How a new RelatedPerson is reached: `email`, `phone` or `sms`."]])
-* insert Parameter(in, force, 0, 1, boolean, [["Make a new RelatedPerson though there seems to be the same one, and invite who wanted no more invitations."]])
+* insert Parameter(in, force, 0, 1, boolean, [["Make a new RelatedPerson though there seems to be the same one, and invite who wanted no more invitations, or for whom the portal was ended."]])
 * parameter[+].name = #section
 * parameter[=].use = #in
 * parameter[=].min = 0
