@@ -62,7 +62,7 @@ from fhir_portal.notify.sms import SmsDelivery, SmsGateway
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
-from fhir_portal.operations.invitation_task import sent
+from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
@@ -351,6 +351,7 @@ class Application:
         told = notify_router(
             store=store,
             given_up=self._given_up,
+            received=self._received,
             clock=clock,
             sms_secret=_revealed(settings.sms_secret),
             mail_secret=_revealed(settings.smtp_bounce_secret),
@@ -539,6 +540,9 @@ class Application:
     ) -> None:
         await self._undelivered(transaction, message, why, bounced, now)
         await self._sends.given_up(transaction, message, bounced=bounced)
+
+    async def _received(self, transaction: ResourceTransaction, message: OutboxMessage) -> None:
+        await received(transaction, self.portal.server, message)
 
     async def _do_jobs(self) -> None:
         await jobs.work_off(self.store, self.jobs, worker=self._worker, clock=self.clock)

@@ -38,6 +38,7 @@ from fhir_portal.accounts.invitation import (
     InvitationSecrets,
     Kind,
     LiveInvitation,
+    State,
     advance,
     end,
     issue,
@@ -755,11 +756,13 @@ async def expire_later(
 async def hand_over(
     transaction: ResourceTransaction, server: Server, invitation: Invitation
 ) -> Invitation:
-    """Note that an attempt was given into somebody's hand, in the Task too."""
+    """Note that an attempt was printed or handed over, in the Task too.
+
+    At the desk it was given into the person's own hand, and so it has arrived.
+    """
     now = server.clock()
-    changed = await advance(
-        transaction, invitation.key, "sent", attempt=invitation.attempt, now=now
-    )
+    state: State = "delivered" if invitation.channel == "desk" else "sent"
+    changed = await advance(transaction, invitation.key, state, attempt=invitation.attempt, now=now)
     if changed is None:
         return invitation
     await follow(transaction, server, changed)

@@ -324,7 +324,7 @@ async def test_invitations_by_which_they_could_come_back_are_taken_back(
         assert "moved" not in str(task)
     (grant,) = old["grant"]
     assert (await ehr.get(grant)).json["status"] == "rejected"
-    assert (await the_invitation(world, other["invitation"])).state == "sent"
+    assert (await the_invitation(world, other["invitation"])).state == "delivered"
 
 
 async def test_inviting_again_is_said_on_purpose_and_no_event_does_it(

@@ -65,8 +65,8 @@ _INVITED: Final = f"{IG}/CodeSystem/portal-task|portal-invite"
 _LIVE: Final = frozenset({"queued", "sent", "delivered", "opened"})
 _STATES: Final[Mapping[str, str]] = {
     "queued": "waits to be sent",
-    "sent": "sent or handed over",
-    "delivered": "arrived",
+    "sent": "sent or printed",
+    "delivered": "arrived, or handed over at the desk",
     "opened": "begun by the invited person",
     "redeemed": "used: there is an account by it",
     "expired": "expired",

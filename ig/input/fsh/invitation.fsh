@@ -111,8 +111,8 @@ Description: "How far an invitation to the portal has come (`Task.businessStatus
 * insert Published
 * ^caseSensitive = true
 * #queued "Queued" "It waits to be sent."
-* #sent "Sent" "It was sent or handed over."
-* #delivered "Delivered" "It has arrived."
+* #sent "Sent" "A mail server or an SMS gateway has taken it, or it was printed. Nobody has said that it arrived: of mail nobody ever does."
+* #delivered "Delivered" "It has arrived: the SMS gateway says so, or it was handed over at the desk."
 * #opened "Opened" "The invited person has begun."
 * #redeemed "Redeemed" "The invited person has an account with it."
 * #expired "Expired" "Its time is over."
