@@ -59,6 +59,7 @@ from fhir_portal.notify.recipients import AccountRecipients
 from fhir_portal.notify.recovery import USERNAME_PREFIX, username_fields
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.notify.sms import SmsDelivery, SmsGateway
+from fhir_portal.operations.account_status import fill_in_statuses, status_jobs
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
@@ -278,6 +279,8 @@ class Application:
             invitations, settings.base_url, clock
         )
         self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
+        await fill_in_statuses(store, self.portal.server)
+        self.jobs.update(status_jobs(self.portal.server))
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
         self.jobs.update(appointment_jobs(self.portal.server))
         if self.portal.collaborators.payments is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import unicodedata
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -276,9 +276,15 @@ async def remove_alias(transaction: RecordTransaction, account: Account, name: s
         await transaction.delete(AccountName, key)
 
 
-async def enable_account(store: RecordStore, account_id: str) -> None:
+async def enable_account(
+    store: RecordStore,
+    account_id: str,
+    *,
+    last: Callable[[Any], Awaitable[None]] | None = None,
+) -> None:
     """Let a person in again who was shut out. Raises `UnknownAccount`.
 
+    ``last`` follows it in the transaction.
     Shutting out ends tokens and sessions too: `fhir_portal.smart.revocation.disable_account`.
     """
 
@@ -287,5 +293,7 @@ async def enable_account(store: RecordStore, account_id: str) -> None:
         if account is None:
             raise UnknownAccount(account_id)
         await transaction.put(msgspec.structs.replace(account, disabled=False))
+        if last is not None:
+            await last(transaction)
 
     await store.transact(change)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
 
@@ -91,6 +91,22 @@ async def closing_of(
     ``None``: it was not, or the practice's EHR uses the Person again.
     """
     return await reader.get(ClosedPerson, person) if tree.get("active") is False else None
+
+
+Status = Literal["enabled", "disabled", "closed", "none"]
+"""How the portal account of a Person stands at its practice."""
+
+
+async def status_of(
+    reader: RecordReader, practice: str, person: str, tree: Mapping[str, Any], *, now: float
+) -> Status:
+    """Return how the account of a ``<practice>/Person/<id>`` that says ``tree`` stands there."""
+    account = await account_of_person(reader, person)
+    if account is None:
+        return "none" if await closing_of(reader, person, tree) is None else "closed"
+    here = await standing(reader, practice, account.key)
+    is_closed = account.disabled or (here is not None and here.is_disabled(now))
+    return "disabled" if is_closed else "enabled"
 
 
 def at_practice_key(practice: str, account: str) -> str:

@@ -225,9 +225,9 @@ async def _carry_out(
         await transaction.put(
             NoMoreInvitations(key=f"{practice}/{link}", since=closed.at, closed=True)
         )
+    await transaction.put(closed)
     tree = {one: value for one, value in json.parse(row.body).items() if one != "link"}
     await write(call, transaction, row, {**tree, "active": False})
-    await transaction.put(closed)
     # One in each record: nobody learns of the others, and why is for the practice alone.
     said = ": ".join(filter(None, (account_reasons()[closed.reason], closed.text)))
     for target, reason in ((str(row.key), said), *((one, _NEUTRAL) for one in changed)):

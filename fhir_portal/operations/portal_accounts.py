@@ -18,6 +18,7 @@ from fhir_portal.accounts.at_practice import (
     at_practice_key,
     closing_of,
     standing,
+    status_of,
 )
 from fhir_portal.accounts.sessions import LatestSignIn
 from fhir_portal.fhir import json
@@ -171,13 +172,8 @@ async def _account(call: Call, wanted: _Wanted, row: Row) -> dict[str, Any] | No
     account = await account_of_person(reader, f"{practice}/{row.key}")
     here = await standing(reader, practice, account.key) if account is not None else None
     tree = json.parse(row.body)
-    closed, status = None, "none"
-    if account is None:
-        closed = await closing_of(reader, f"{practice}/{row.key}", tree)
-        status = "none" if closed is None else "closed"
-    else:
-        is_closed = account.disabled or (here is not None and here.is_disabled(now))
-        status = "disabled" if is_closed else "enabled"
+    closed = await closing_of(reader, f"{practice}/{row.key}", tree) if account is None else None
+    status = await status_of(reader, practice, f"{practice}/{row.key}", tree, now=now)
     if wanted.status is not None and wanted.status != status:
         return None
     latest = await reader.get(LatestSignIn, account.key) if account is not None else None

@@ -32,3 +32,29 @@ Description: "Ends that somebody acts for a patient: the Consent becomes inactiv
 * insert Parameter(in, reason, 1, 1, string, [["Why, in one line of at most 200 signs. It stands in the Provenance, which the patient can read."]])
 * insert Parameter(out, status, 1, 1, code, [["`inactive`, or the status in which it was over before, such as `rejected`."]])
 * insert Parameter(out, ended-apps, 1, 1, integer, [["How many authorizations of apps ended: 0 where it had ended before."]])
+
+CodeSystem: PortalStatus
+Id: portal-status
+Title: "Portal Status"
+Description: "How the portal account of a Person stands at its practice. The server keeps it in step as a tag of the Person (`meta.tag`); what a client sends of it is not kept. That somebody has to renew what they sign in with is not told by it."
+* insert Published
+* ^caseSensitive = true
+* #none "None" "Nobody has an account as this Person."
+* #enabled "Enabled" "There is an account, and it may use its records here."
+* #disabled "Disabled" "The practice, or an operator, has closed its records for the account."
+* #closed "Closed" "The practice has ended the portal for this Person."
+
+Instance: Person-portal-status
+InstanceOf: SearchParameter
+Usage: #definition
+* url = "https://fhir-portal.example/ig/SearchParameter/Person-portal-status"
+* version = "0.1.0"
+* name = "PersonPortalStatus"
+* status = #active
+* experimental = false
+* publisher = "fhir-portal"
+* description = "How the portal account of a Person stands at its practice: a code of `portal-status`."
+* code = #portal-status
+* base = #Person
+* type = #token
+* expression = "Person.meta.tag.where(system = 'https://fhir-portal.example/ig/CodeSystem/portal-status')"
