@@ -110,7 +110,7 @@ async def fill_in_statuses(store: PortalStore, server: Server) -> int:
     written = 0
     for practice in await every_practice(store):
         visible = Visibility.of_server("Person", practice=practice.key)
-        pairs = [("portal-status:missing", "true"), ("_count", str(_AT_ONCE)), ("_sort", "_id")]
+        pairs = [("portal-status:missing", "true"), ("_count", str(_AT_ONCE))]
         request, after = parse_search("Person", pairs, base=server.base), None
         while True:
             page = await store.search(request, visible, after=after)

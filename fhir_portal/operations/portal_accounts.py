@@ -41,6 +41,8 @@ DEFAULT_COUNT: Final = 50
 MAX_COUNT: Final = 200
 EXAMINED: Final = 400
 """Persons that one page looks at."""
+_NEVER_BY_TIME: Final = frozenset({"closed", "none"})
+"""Statuses that the tag of a Person tells at any moment: none of them begins or ends by itself."""
 _FILTERS: Final = ("status", "kind", "signed-in-before", "name", "count")
 _SCOPE: Final = "Person/$portal-accounts"
 _ESCAPED: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\,|$"})
@@ -133,11 +135,14 @@ async def _candidates(
     """
     if wanted.status == "disabled" and wanted.name is None:
         return await _closed(call, after, at_most)
-    pairs = [("_count", str(at_most)), ("_sort", "_id")]
+    # In the store's own order: by any other one each page would be found by sorting all of them.
+    pairs = [("_count", str(at_most))]
     if wanted.name is not None:
         pairs.append(("name", wanted.name.translate(_ESCAPED)))
     if wanted.kind is not None:
         pairs.append((f"{KINDS[wanted.kind]}:missing", "false"))
+    if wanted.status in _NEVER_BY_TIME:
+        pairs.append(("portal-status", wanted.status))
     request = parse_search("Person", pairs, base=call.server.base)
     page = await call.server.store.search(request, call.visible, after=after)
     return list(checked(page.rows, call.visible)), len(page.rows), page.next

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fhir_portal.operations.inviting import NoMoreInvitations
+from fhir_portal.resources.portal_status import said_status
 from tests.builders import DERM, FAMILY
 from tests.operations.holding import parameters, values
 from tests.operations.invitations import invite, invited, the_invitation
@@ -37,6 +38,7 @@ async def closed(town: Town) -> str:
     await town.by_link(browser, elsewhere)
     await fill(browser, "/activate/account/add")
     assert {one.practice for one in await town.records()} == {DERM, FAMILY}
+    assert said_status(await town.person()) == "enabled"
     own_id = str((await town.person())["id"])
     ended = await town.ehr.ask("POST", f"Person/{own_id}/$account-close", BECAUSE)
     assert values(ended)["status"] == "closed"
@@ -69,6 +71,7 @@ async def test_who_is_invited_again_comes_back_by_a_new_person(town: Town, accou
     old = (await town.ehr.get(f"Person/{before}")).json
     assert old["active"] is False
     assert "link" not in old
+    assert (said_status(person), said_status(old)) == ("enabled", "closed")
     assert await town.world.store.every(NoMoreInvitations) == []
 
 
