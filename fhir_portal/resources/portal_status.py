@@ -43,7 +43,9 @@ def others(tags: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
 
 
 def without_status(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a resource without that tag: what it says is not anybody's who wrote it."""
+    """Return a Person without that tag, which is not its writer's; other types as they are."""
+    if tree.get("resourceType") != "Person":
+        return dict(tree)
     meta = dict(tree.get("meta") or {})
     if "tag" in meta:
         meta["tag"] = others(meta["tag"])

@@ -138,8 +138,11 @@ async def test_who_did_it_and_why_stands_in_a_provenance_and_is_told_to_the_prac
     assert set(found) == {"Person/ada", "Consent/grant"}
     assert found["Person/ada"]["reason"] == [{"text": "Left the practice: moved away"}]
     assert found["Person/ada"]["agent"][0]["who"] == {"reference": member.fhir_user}
-    # Kit's record tells of the grant, and not why Ada left.
+    # Kit's record tells of the grant, and not why Ada left; nobody's record holds the other one.
     assert "moved" not in str(found["Consent/grant"])
+    for patient, expected in (("kit", ["Consent/grant"]), ("ada", []), ("bo", [])):
+        seen = (await Caller(ehr.portal, oneself(patient)).get("Provenance")).entries
+        assert [one["target"][0]["reference"] for one in seen] == expected
     state = values(await ehr.get("Person/ada/$portal-account"))
     assert state["status"] == "closed"
     assert state["said"] == {

@@ -186,6 +186,15 @@ async def test_no_client_says_it_and_none_is_refused_for_repeating_it(
     assert world is not None
 
 
+async def test_on_another_type_it_is_a_tag_like_any_other(ehr: Caller) -> None:
+    """Who may not set tags sets none of ours either; nothing keeps it in step there."""
+    weak = Caller(ehr.portal, an_ehr(DERM, "grant-writing"))
+    tree = {**a_patient("eve"), "meta": {"tag": LIES[:1]}}
+    assert_outcome(await weak.ask("PUT", "Patient/eve", tree), 403, "forbidden")
+    assert (await ehr.ask("PUT", "Patient/eve", tree)).status == 201
+    assert (await ehr.get("Patient/eve")).json["meta"]["tag"] == LIES[:1]
+
+
 def _unlinked(tree: Any) -> Any:
     return {name: value for name, value in tree.items() if name != "link"}
 
