@@ -253,6 +253,10 @@ class _Work:
         # It may be for another record by now (`$merge`): that moves what is under way, too.
         if (found.patients, found.persons) != (before.patients, before.persons):
             raise NotUsable
+        for invitee in found.invitees:
+            ended = await transaction.get(NoMoreInvitations, invitee)
+            if ended is not None and ended.closed and found.created < ended.since:
+                raise NotUsable  # what was made before the portal ended for them brings nobody back
         return found
 
     async def _persons(

@@ -14,8 +14,10 @@ from fhir_portal.accounts.at_practice import AccountAtPractice, ClosedPerson
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify.jobs import work_off
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.account_close import WARNING
+from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.inviting import NoMoreInvitations
 from fhir_portal.portal import Portal
 from fhir_portal.smart.code import AuthorizationCode
@@ -313,6 +315,9 @@ async def test_invitations_by_which_they_could_come_back_are_taken_back(
         related_person="RelatedPerson/aunt",
     )  # fmt: skip
     clock.advance(2 * 3600)
+    jobs = invitation_jobs(ehr.portal.server, ehr.portal.collaborators)
+    assert await work_off(world, jobs, worker="w", clock=clock) == 1
+    assert (await the_invitation(world, old["invitation"])).state == "expired"
     live = await invited(desk, "bo", channel="desk")
     other = await invited(desk, "kit", kind="caregiver", basis="consent-form", channel="desk",
                           name={"family": "Else"}, relationship={"text": "friend"})  # fmt: skip

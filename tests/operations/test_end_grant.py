@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.accounts.account import AccountPerson
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
@@ -48,6 +49,8 @@ async def world(accounts: EmbeddedStore, ehr: Caller) -> EmbeddedStore:
     own = replace(oneself("ada"), account="ada")
     await an_app_of(accounts, "kit", mother)
     await an_app_of(accounts, "own", own)
+    elsewhere = replace(a_proxy(sections=SEES), account="bo", practice=FAMILY)
+    await an_app_of(accounts, "elsewhere", elsewhere)
     await keep(accounts, a_code("for-kit", mother), a_code("own", own))
     assert [await works(ehr.portal, one) for one in ("kit", "own")] == [True, True]
     return accounts
@@ -95,8 +98,9 @@ async def test_both_sides_are_told_once(
         a_person("kit", links=["Patient/kit"]),
         a_person("claims", links=["RelatedPerson/mother"], assurance="level1"),
     )
-    await keep(world, an_account("kit", f"{DERM}/Person/kit"))
-    await keep(world, an_account("claims", f"{DERM}/Person/claims"))
+    for name in ("kit", "claims"):
+        person = f"{DERM}/Person/{name}"
+        await keep(world, an_account(name, person), AccountPerson(key=person, account=name))
     for _ in range(2):
         assert (await desk.ask("POST", END, BECAUSE)).status == 200
     assert await told(world) == [

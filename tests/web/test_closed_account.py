@@ -8,11 +8,11 @@ import pytest
 
 from fhir_portal.operations.inviting import NoMoreInvitations
 from fhir_portal.resources.portal_status import said_status
-from tests.builders import DERM, FAMILY
+from tests.builders import DERM, FAMILY, keep
 from tests.operations.holding import parameters, values
-from tests.operations.invitations import invite, invited, the_invitation
+from tests.operations.invitations import call, invite, invited, the_invitation
 from tests.smart.world import Browser
-from tests.web.activating import GOOD, MAIL, Town, fill
+from tests.web.activating import GOOD, MAIL, PHONE, Town, fill
 
 BECAUSE = parameters(reason_Code="left-practice")
 
@@ -93,6 +93,9 @@ async def test_an_activation_that_was_under_way_ends_in_nothing(town: Town) -> N
     browser = town.browser()
     await town.register(browser)
     await fill(browser, "/activate/proof", code=await town.code_sent_to(MAIL))
+    await fill(browser, "/activate/proof/send", contact="0")
+    await fill(browser, "/activate/proof", code=await town.code_sent_to(PHONE))
+    assert browser.heading == "Your account"
     await town.ehr.store(
         {
             "resourceType": "Person",
@@ -102,10 +105,24 @@ async def test_an_activation_that_was_under_way_ends_in_nothing(town: Town) -> N
     )
     ended = await town.ehr.ask("POST", "Person/ehrs/$account-close", BECAUSE)
     assert values(ended)["status"] == "closed"
-    await browser.open("/activate/account")
-    if browser.document.xpath('//form[@action="/activate/account"]'):
-        await town.create(browser)
+    await town.create(browser)
     assert await town.account() is None
+
+
+async def test_an_invitation_of_before_that_nobody_found_brings_nobody_back(town: Town) -> None:
+    """Expired when the portal was ended, and under another name: staff send it again."""
+    made = await invited(town.ehr, "ada", channel="mail")
+    ended = NoMoreInvitations(key=f"{DERM}/Patient/ada", since=town.world.clock() + 1, closed=True)
+    await keep(town.world.store, ended)
+    town.world.clock.advance(60)
+    answer = await call(town.ehr, made["invitation"], "invite-resend")
+    assert answer.status == 200
+    browser = town.browser()
+    invitation = await the_invitation(town.world.store, made["invitation"])
+    await town.by_link(browser, invitation)
+    await town.create(browser)
+    assert await town.account() is None
+    assert (await town.stored(invitation)).state == "opened"
 
 
 async def test_a_live_invitation_leads_nowhere_once_the_portal_was_ended(town: Town) -> None:
