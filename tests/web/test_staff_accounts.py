@@ -374,7 +374,7 @@ async def test_the_portal_is_ended_for_somebody_after_a_preview(staff: StaffWorl
     ]
     await submit(browser, CLOSE)
     assert browser.heading == "End the portal for Mara Quill?"
-    for words in ("Ada Quill, acting for them", "1 grants", "0 connections", "0 invitations"):
+    for words in ("Ada Quill, acting for them", "somebody: 1", "apps: 0", "used: 0"):
         assert words in browser.text, words
     assert (await staff.world.store.get(AccountPerson, f"{SKIN}/{MOTHER}")) is not None
     page = browser.page
