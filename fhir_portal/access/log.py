@@ -15,6 +15,8 @@ import msgspec
 
 STAFF_LEVEL: Final = "$staff-level"
 """The interaction of a row that says which access level a member of staff was given."""
+STAFF_RESUMED: Final = "$staff-resumed"
+"""That of a row that says that a member of staff may work again after a recovery with help."""
 
 
 class AccessRow(msgspec.Struct, frozen=True, array_like=True):

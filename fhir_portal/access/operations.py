@@ -125,6 +125,10 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-people": OperationRule(
         "Patient", (("r", "Patient"), ("r", "Person"), ("r", "RelatedPerson")), staff="view"
     ),
+    "confirm-proxy": OperationRule(
+        "Task", (("r", "Task"), ("u", "Task")), staff="proxies", system=False
+    ),
+    "cancel-recovery": OperationRule("Person", _ON_PERSON, staff="recover", system=False),
     **_APPOINTMENTS,
     **_BILLS,
     # Each part of its answer is decided on by itself.

@@ -76,13 +76,12 @@ class Relations:
         if account.disabled:
             return ()
         members = await self._reader.find(StaffMember, "account", account.key)
-        members = [one for one in members if one.practice not in account.closed_at]
         found = [await self._staff(member) for member in members]
         return tuple(one for one in found if one is not None)
 
     async def staff_at(self, account: Account, practice: str) -> StaffAccess | None:
         """Return the one of `staff_of` for a practice."""
-        if account.disabled or practice in account.closed_at:
+        if account.disabled:
             return None
         member = await self._reader.get(StaffMember, staff_key(practice, account.key))
         return None if member is None else await self._staff(member)
@@ -131,6 +130,28 @@ class Relations:
             zone=staff.zone,
         )
 
+    async def birth_date_of(self, account: Account, practice: str) -> str | None:
+        """Return the birth date on file of who an account was proved to be at a practice.
+
+        Of a Patient, or else of a RelatedPerson; also while the practice's records are closed for
+        the account, which is when it is asked for: it opens nothing by itself.
+        """
+        own = next((one for one in account.persons if one.partition("/")[0] == practice), None)
+        person = None
+        if own is not None:
+            person = await self._resource(practice, ResourceKey.parse(own.partition("/")[2]))
+        proven = [
+            target
+            for link in (person or {}).get("link") or ()
+            if link.get("assurance") in PROVEN
+            and (target := local_target((link.get("target") or {}).get("reference") or ""))
+        ]
+        for target in sorted(proven, key=lambda one: one.type != "Patient"):
+            tree = await self._resource(practice, target)
+            if tree is not None and tree.get("birthDate"):
+                return str(tree["birthDate"])
+        return None
+
     async def has_patient(self, practice: str, patient: str) -> bool:
         """Whether a practice has this ``Patient/<id>``; nothing else about it is told."""
         return await self._patient(practice, patient) is not None
@@ -142,7 +163,12 @@ class Relations:
         return await self._resource(practice, key)
 
     async def _staff(self, member: StaffMember) -> StaffAccess | None:
-        """A membership conveys nothing without its practice, an active Practitioner and a level."""
+        """A membership conveys nothing without its practice, an active Practitioner and a level.
+
+        Nor does one that is suspended since staff helped to recover the account.
+        """
+        if member.suspended is not None:
+            return None
         practice = await self._reader.get(Practice, member.practice)
         practitioner = await _practitioner(self._reader, member)
         if practice is None or practitioner is None:

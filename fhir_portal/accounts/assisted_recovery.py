@@ -6,7 +6,9 @@ birth date and an activation word, which a second member of staff hands over who
 nobody on the staff has seen both. The owner finishes it (`fhir_portal.accounts.recovery`).
 
 Accounts of staff, of proxies and those with a second factor take a second member of staff too, and
-a day's notice to all contacts; that a second factor is removed takes no less.
+a day's notice to all contacts; that a second factor is removed takes no less. Work as staff, here
+and elsewhere, is suspended when the owner finishes it, until an administrator who did not help, or
+an operator, says that it is them: so two who may help make nobody an administrator.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import Contact, contacts_of, verified_contacts
 from fhir_portal.accounts.notice import Notices
 from fhir_portal.accounts.passkeys import Passkey
-from fhir_portal.accounts.staff import StaffMember, staff_of_account
+from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.accounts.totp import Totp
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
@@ -196,7 +198,10 @@ class AssistedRecoveries:
         return Approved(approved, self.word(key) if found.half == "birth-date" else None)
 
     async def withdraw(self, transaction: RecordTransaction, key: str, *, practice: str) -> None:
-        """Take a recovery back. Raises `NoSuchRecovery`."""
+        """Take a recovery back: desk code and word open nothing any more. Raises `NoSuchRecovery`.
+
+        What the owner began with it is over as well, at its next step.
+        """
         found = await transaction.get(AssistedRecovery, key)
         if found is None or found.practice != practice:
             raise NoSuchRecovery
@@ -254,6 +259,12 @@ async def end_assisted(
             await transaction.delete(AssistedRecovery, found.key)
 
 
+async def assisted_of(reader: RecordReader, account: str, *, now: float) -> bool:
+    """Whether staff have begun to help somebody back into an account, and it is not over."""
+    found = await reader.find(AssistedRecovery, "account", account)
+    return any(now < one.expires and one.begun <= BEGINNINGS for one in found)
+
+
 async def reopen(transaction: RecordTransaction, account: Account, practice: str) -> Account:
     """Open a practice's records again whose own proof the owner repeated; returns the account.
 
@@ -266,13 +277,9 @@ async def reopen(transaction: RecordTransaction, account: Account, practice: str
     return open_again
 
 
-async def closed_after(reader: RecordReader, account: Account, practice: str) -> tuple[str, ...]:
-    """Return the practices whose records are closed once ``practice`` helped to recover.
-
-    They are closed for the owner as a patient, and as a member of staff.
-    """
+def closed_after(account: Account, practice: str) -> tuple[str, ...]:
+    """Return the practices whose records are closed once ``practice`` helped to recover."""
     others = [one.partition("/")[0] for one in account.persons]
-    others += sorted(one.practice for one in await staff_of_account(reader, account.key))
     closed = dict.fromkeys((*account.closed_at, *others))
     return tuple(one for one in closed if one != practice)
 

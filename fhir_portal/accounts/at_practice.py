@@ -8,12 +8,16 @@ operator's matter (`fhir_portal.smart.revocation.disable_account`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
 from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.records import Record, RecordReader, RecordTransaction
+
+SIGN_OUTS_A_DAY: Final = 5
+"""How often a practice ends sessions of one account, or has it renew what it signs in with."""
+_DAY: Final = 86_400.0
 
 
 class AccountAtPractice(Record, frozen=True, kw_only=True):
@@ -107,6 +111,45 @@ async def status_of(
     here = await standing(reader, practice, account.key)
     is_closed = account.disabled or (here is not None and here.is_disabled(now))
     return "disabled" if is_closed else "enabled"
+
+
+class SignOuts(Record, frozen=True, kw_only=True):
+    """How often a practice signed an account out in the day that ends at ``expires``.
+
+    ``key`` is `at_practice_key`.
+    """
+
+    kind: ClassVar[str] = "sign-outs"
+
+    expires: float
+    count: int
+
+
+class SignedOutTooOften(Exception):
+    """The practice has signed this account out too often: wait ``retry_after`` seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("signed out too often")
+        self.retry_after = retry_after
+
+
+async def count_sign_out(
+    transaction: RecordTransaction, practice: str, account: str, *, now: float
+) -> None:
+    """Count that a practice ends sessions of an account. Raises `SignedOutTooOften`.
+
+    One human has one sign-in, so what ends it for one practice ends it for all, and for work on
+    another one's staff as well. That protects whoever it belongs to; that nobody is kept from
+    their work by it is what this is for. It is the same for everybody, so that nobody learns by it
+    where else somebody is known.
+    """
+    key = at_practice_key(practice, account)
+    found = await transaction.get(SignOuts, key)
+    if found is None or now >= found.expires:
+        found = SignOuts(key=key, expires=now + _DAY, count=0)
+    if found.count >= SIGN_OUTS_A_DAY:
+        raise SignedOutTooOften(found.expires - now)
+    await transaction.put(msgspec.structs.replace(found, count=found.count + 1))
 
 
 def at_practice_key(practice: str, account: str) -> str:

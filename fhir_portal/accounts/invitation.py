@@ -24,8 +24,11 @@ from fhir_portal.records import DuplicateRecord, Record, RecordReader, RecordTra
 Kind = Literal["self", "guardian", "representative", "caregiver", "payer"]
 Channel = Literal["mail", "sms", "letter", "paper", "desk"]
 CodeBy = Literal["mail", "sms", "hand"]
-State = Literal["queued", "sent", "delivered", "opened", "redeemed", "expired", "revoked"]
-"""``Task.businessStatus`` of an invitation."""
+State = Literal[
+    "queued", "sent", "delivered", "opened", "awaiting", "redeemed", "expired", "revoked"
+]
+"""``Task.businessStatus`` of an invitation. ``awaiting``: somebody proved what it asks, and the
+practice has to confirm that they are who was invited."""
 
 LIVE: Final[frozenset[State]] = frozenset({"queued", "sent", "delivered", "opened"})
 TRIES: Final = 5
@@ -36,12 +39,15 @@ LIFETIME: Final = 72 * HOUR
 SHORTEST: Final = HOUR
 LONGEST: Final = 21 * DAY
 MOST_ATTEMPTS: Final = 10
+CONFIRMABLE_SECONDS: Final = 14 * DAY
+"""How long after it was used an invitation can be confirmed."""
 KEPT_SECONDS: Final = 400 * DAY
 """How long an invitation that is over stays to be seen by staff."""
 RENEWABLE_SECONDS: Final = 30 * DAY
 """How long after its end the link of an invitation still brings a new one to the same contact."""
 _CODE_SIGNS: Final = 11  # and one to check: 30**11 is 54 bits
 _PORTAL_ID_DIGITS: Final = 6
+_NUMBER_DIGITS: Final = 6
 _CONSONANTS: Final = "bdfgklmnprstvz"
 _VOWELS: Final = "aeiou"
 _SYLLABLES: Final = 6  # 70**6 is 36 bits, beside a birth date and five tries
@@ -58,8 +64,10 @@ class Invitation(Record, frozen=True, kw_only=True):
     must not learn of each other. ``to`` is the address that it went to, ``""`` for what is handed
     over; ``is_named`` says that whoever invited named it, and it is not the one on file;
     ``code_by`` how the security code went: to another contact (``code_to``), or by hand.
-    ``attempt`` counts issues, ``tries`` the wrong tries on the latest. Times are seconds since 1970
-    UTC.
+    ``attempt`` counts issues, ``tries`` the wrong tries on the latest, or on its number while it
+    is ``awaiting``. ``handled_by`` are the accounts of the staff who made an attempt and so may
+    know its secrets; ``assurance`` is the level that was proved with it,
+    ``confirmed_by`` that of who confirmed it. Times are seconds since 1970 UTC.
     """
 
     kind: ClassVar[str] = "invitation"
@@ -85,6 +93,9 @@ class Invitation(Record, frozen=True, kw_only=True):
     by: str = ""
     redeemed_by: str | None = None
     changed: float = 0.0
+    handled_by: tuple[str, ...] = ()
+    assurance: str = ""
+    confirmed_by: str | None = None
 
     @property
     def task(self) -> str:
@@ -241,6 +252,22 @@ class InvitationSecrets:
         said = "".join(sign for sign in typed[:80].casefold() if sign.isascii() and sign.isalpha())
         return hmac.compare_digest(self.of(invitation).word.encode(), said.encode())
 
+    def number(self, invitation: Invitation) -> str:
+        """Return the number by which staff know whose account used an invitation, in two groups.
+
+        Its owner alone is shown it, and reads it to whoever confirms.
+        """
+        what = f"number {invitation.redeemed_by}"
+        number = int.from_bytes(self._mac(what, invitation.key, invitation.attempt))
+        digits = f"{number % 10**_NUMBER_DIGITS:0{_NUMBER_DIGITS}d}"
+        return f"{digits[:3]} {digits[3:]}"
+
+    def is_number(self, invitation: Invitation, typed: str) -> bool:
+        """Whether this is the number of the account that used an invitation."""
+        said = "".join(sign for sign in typed[:40] if sign.isascii() and sign.isdigit())
+        genuine = self.number(invitation).replace(" ", "")
+        return hmac.compare_digest(genuine.encode(), said.encode())
+
     async def _found(self, reader: RecordReader, key: str) -> Invitation | None:
         held = await reader.get(InvitationSecret, key)
         if held is None:
@@ -328,12 +355,15 @@ async def issue_again(
     is_named: bool = False,
     code_by: CodeBy = "hand",
     code_to: str = "",
+    handled_by: str = "",
 ) -> Invitation:
     """Make another attempt of an invitation that nobody redeemed; return it. Raises `NotUsable`.
 
-    What was sent before is void from now on; tries begin anew.
+    What was sent before is void from now on; tries begin anew. ``handled_by`` is the account of
+    the member of staff who makes it.
     """
-    if invitation.state in {"redeemed", "revoked"} or invitation.attempt >= MOST_ATTEMPTS:
+    is_over = invitation.state in {"awaiting", "redeemed", "revoked"}
+    if is_over or invitation.attempt >= MOST_ATTEMPTS:
         raise NotUsable
     for invitee in invitation.invitees:
         other = await transaction.get(LiveInvitation, invitee)
@@ -353,6 +383,7 @@ async def issue_again(
         code_by=code_by,
         code_to=code_to,
         changed=now,
+        handled_by=with_handler(invitation.handled_by, handled_by),
         expires=None,
     )
     again = await secrets.keep(transaction, again)
@@ -397,22 +428,32 @@ async def end(
     transaction: RecordTransaction,
     secrets: InvitationSecrets,
     invitation: Invitation,
-    state: Literal["redeemed", "revoked", "expired"],
+    state: Literal["awaiting", "redeemed", "revoked", "expired"],
     *,
     now: float,
     account: str | None = None,
+    assurance: str = "",
 ) -> Invitation:
     """End an invitation; its secrets lead nowhere. Raises `NotUsable` if it has ended already.
 
-    One that expired can be taken back still: its link would bring a new one.
+    One that expired can be taken back still: its link would bring a new one; and one that awaits
+    that it is confirmed.
     """
     found = await transaction.get(Invitation, invitation.key)
-    if found is None or found.state not in LIVE | ({"expired"} if state == "revoked" else set()):
+    may_end = LIVE | ({"expired", "awaiting"} if state == "revoked" else set())
+    if found is None or found.state not in may_end:
         raise NotUsable
-    if state == "redeemed" and (found.attempt != invitation.attempt or not found.is_usable(now)):
+    is_used = state in {"awaiting", "redeemed"}
+    if is_used and (found.attempt != invitation.attempt or not found.is_usable(now)):
         raise NotUsable
     ended = msgspec.structs.replace(
-        found, state=state, changed=now, redeemed_by=account, expires=now + KEPT_SECONDS
+        found,
+        state=state,
+        changed=now,
+        redeemed_by=account if is_used else found.redeemed_by,
+        tries=0 if state == "awaiting" else found.tries,
+        assurance=assurance or found.assurance,
+        expires=now + KEPT_SECONDS,
     )
     await secrets.forget(transaction, found, found.attempt, but_link=state == "expired")
     for invitee in found.invitees:
@@ -421,6 +462,52 @@ async def end(
             await transaction.delete(LiveInvitation, invitee)
     await transaction.put(ended)
     return ended
+
+
+def with_handler(handlers: Sequence[str], account: str) -> tuple[str, ...]:
+    """Return who handled an invitation, with one more, if it is anybody."""
+    return tuple(dict.fromkeys((*handlers, *([account] if account else []))))
+
+
+async def count_number(
+    transaction: RecordTransaction, secrets: InvitationSecrets, invitation: Invitation, typed: str
+) -> bool:
+    """Count a try on the number of one that is awaiting; whether it was right.
+
+    Raises `NotUsable` when no try is left, or it is not awaiting.
+    """
+    found = await transaction.get(Invitation, invitation.key)
+    if found is None or found.state != "awaiting" or found.is_locked:
+        raise NotUsable
+    if secrets.is_number(found, typed):
+        return True
+    await transaction.put(msgspec.structs.replace(found, tries=found.tries + 1))
+    return False
+
+
+async def confirm(
+    transaction: RecordTransaction, invitation: Invitation, *, by: str, now: float
+) -> Invitation:
+    """Note that the practice confirmed who used an invitation. Raises `NotUsable`."""
+    found = await transaction.get(Invitation, invitation.key)
+    if found is None or not can_be_confirmed(found, now):
+        raise NotUsable
+    confirmed = msgspec.structs.replace(
+        found, state="redeemed", changed=now, confirmed_by=by, expires=now + KEPT_SECONDS
+    )
+    await transaction.put(confirmed)
+    return confirmed
+
+
+def can_be_confirmed(invitation: Invitation, at: float) -> bool:
+    """Whether it waits for that, and not for too long."""
+    return invitation.state == "awaiting" and at < invitation.changed + CONFIRMABLE_SECONDS
+
+
+async def awaiting_of(reader: RecordReader, account: str, *, now: float) -> list[Invitation]:
+    """Return what an account used that the practice has to confirm yet."""
+    found = await reader.find(Invitation, "redeemed_by", account)
+    return [one for one in found if can_be_confirmed(one, now)]
 
 
 LINK_PREFIX: Final = "invitation/"

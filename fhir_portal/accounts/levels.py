@@ -38,7 +38,8 @@ MEANS: Final[Mapping[Permission, str]] = {
     "revoke": "take invitations back, shut accounts, end sessions and what apps were allowed",
     "recover": "help people back into their accounts, without seeing or choosing a password",
     "forms": "give patients forms to fill in, and file the answers",
-    "proxies": "invite people to act for a patient (beside invite), and end that they do",
+    "proxies": "invite people to act for a patient (beside invite), confirm who others invited, "
+    "and end that they do",
     "appointments": "hold, book, move and cancel appointments, and answer requests for them",
     "messages": "read and answer what patients write to the practice",
     "documents": "give documents to patients, and take in theirs",

@@ -28,6 +28,7 @@ Event = Literal[
     "password-removed",
     "security-questions-changed",
     "recovery-started",
+    "recovery-cancelled",
     "disabled-at-practice",
     "enabled-at-practice",
     "renewal-required",

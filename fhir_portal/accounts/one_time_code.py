@@ -27,8 +27,8 @@ KEY_PURPOSE: Final = "one-time-codes"
 CODE_SECONDS: Final = 600.0
 TRIES: Final = 5
 MOST_IN_AN_HOUR: Final = 20
-"""Challenges for one purpose and subject, whoever asks for them: the last bound on guessing, and on
-what is sent to somebody. Callers have narrower ones, and words for them."""
+"""Challenges for one purpose, subject and lane (`OneTimeCodes.keep`): the last bound on guessing,
+and on what is sent to somebody. Callers have narrower ones, and words for them."""
 MOST_SENT: Final = 3
 """How often one challenge is sent; each sending makes the code before void."""
 _HOUR: Final = 3600.0
@@ -116,15 +116,18 @@ class OneTimeCodes:
             for_nobody=for_nobody,
         )
 
-    async def keep(self, transaction: RecordTransaction, challenge: Challenge) -> Challenge:
+    async def keep(
+        self, transaction: RecordTransaction, challenge: Challenge, *, lane: str = ""
+    ) -> Challenge:
         """Store a new challenge, and return it as it is stored.
 
         Beyond `MOST_IN_AN_HOUR` it becomes one for nobody: nothing is sent, no code meets it, and
-        whoever asked learns nothing by that. One for nobody is the same work.
+        whoever asked learns nothing by that. One for nobody is the same work. ``lane`` is a count
+        of its own for those who proved something, which others must not use up.
         """
         now = self.clock()
         about = challenge.key if challenge.for_nobody else challenge.subject
-        key = hashlib.sha256(f"{challenge.purpose} {about}".encode()).hexdigest()
+        key = hashlib.sha256(f"{challenge.purpose}{lane} {about}".encode()).hexdigest()
         there = await transaction.get(ChallengeCount, key)
         if there is None or now >= there.expires:
             there = ChallengeCount(key=key, expires=now + _HOUR, count=0)

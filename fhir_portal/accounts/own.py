@@ -160,6 +160,19 @@ class OwnSignIn:
 
         await self._with_notice(visitor, remove, "passkey-removed")
 
+    async def end_recovery(self, visitor: Visitor) -> None:
+        """End all that is under way to get into the account, by staff's help or without.
+
+        The caller has seen to it that the person proved who they are just now: nobody in a browser
+        that was left open keeps the owner out by it. Raises `SignedOutMeanwhile`.
+        """
+        account = _signed_in(visitor)
+
+        async def end(transaction: RecordTransaction) -> None:
+            await end_recoveries(transaction, account.key)
+
+        await self._with_notice(visitor, end, "recovery-cancelled")
+
     async def _with_notice(self, visitor: Visitor, change: Write, event: Event) -> None:
         """Make a change that is told to the owner. Raises `SignedOutMeanwhile`."""
         now = self.door.sessions.clock()

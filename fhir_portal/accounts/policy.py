@@ -49,7 +49,9 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     ``messages_a_minute`` is how fast what comes by the thousand goes out. ``self_registration``
     are the ways in which somebody may begin without an invitation by link; ``assurance`` is the
     least ``Person.link.assurance`` (FHIR R4 §8.4) that opens a person's own record,
-    ``assurance_for_others`` one that they look after. ``adult_age`` ends what
+    ``assurance_for_others`` one that they look after. ``proxy_confirmation`` says whether a record
+    opens for somebody whom staff invited to act for the patient only once another member of staff
+    confirmed who they are. ``adult_age`` ends what
     guardians are given. ``country`` (ISO 3166-1 alpha-2) is that of numbers without a country code.
     ``book_twice`` lets the practice's EHR store appointments for time that is taken; the portal
     itself never books so. ``booking`` is what patients may do about appointments, of some services
@@ -75,6 +77,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     self_registration: tuple[Way, ...] = WAYS
     assurance: Assurance = "level2"
     assurance_for_others: Assurance = "level2"
+    proxy_confirmation: bool = True
     adult_age: int = 18
     country: str = ""
     book_twice: bool = False
@@ -251,6 +254,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "self-registration": _some_of("self_registration", WAYS),
     "assurance": _assurance("assurance"),
     "assurance-for-others": _assurance("assurance_for_others"),
+    "proxy-confirmation": _switch("proxy_confirmation"),
     "adult-age": _number("adult_age", 14, 25),
     "country": _country,
     "book-twice": _switch("book_twice"),

@@ -12,8 +12,8 @@ passkey, or the other one of the first two. So no way around the second factor l
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
@@ -46,7 +46,7 @@ from fhir_portal.accounts.recovery_codes import RecoveryCodes, is_recovery_code
 from fhir_portal.accounts.security_questions import TRIES as QUESTION_TRIES
 from fhir_portal.accounts.security_questions import SecurityQuestions, WrongAnswers
 from fhir_portal.accounts.sessions import Opened, Session
-from fhir_portal.accounts.throttle import TooManyAttempts
+from fhir_portal.accounts.staff import suspend_staff
 from fhir_portal.accounts.totp import Totp, WrongCode
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
@@ -60,9 +60,14 @@ TRIES: Final = 5
 MESSAGES: Final = 3
 """Messages that each beginning writes: to so many contacts a code goes, the rest is dropped."""
 SENDINGS: Final = "6 per hour"
-"""Codes sent for one name, and for one account. A recovery code works meanwhile."""
+"""Codes sent for one name, and for one account, to each network or known browser that asks. A
+recovery code works meanwhile."""
+SENDINGS_ANYWHERE: Final = "20 per hour"
+"""The same for all networks together, but for browsers that are known to be the account's."""
 _ID_BYTES: Final = 16
 _SENT_DIGITS: Final = 8
+
+_NOBODY: Final = Account(key="", username="", created=0.0)
 
 
 class RecoveryOver(Exception):
@@ -114,7 +119,7 @@ class BirthDates(Protocol):
     """Knows when people were born, as a practice's record says."""
 
     async def __call__(self, account: Account, practice: str) -> str | None:
-        """Return the birth date in an account's own record at a practice, ``YYYY-MM-DD``."""
+        """Return the birth date that a practice has of an account's owner, ``YYYY-MM-DD``."""
         ...
 
 
@@ -158,11 +163,13 @@ class Recoveries:
         *,
         handle: str = "",
         then: str = "",
+        knows: Callable[[Account], Awaitable[str | None]] | None = None,
     ) -> Recovery:
         """Begin a recovery for a user name, mail address or telephone number.
 
-        ``browser`` is the stored session's. Raises `TooManyAttempts`, the same whether or not
-        there is an account.
+        ``browser`` is the stored session's. ``knows`` names it if an account signed in there
+        before: then strangers cannot have used up what it may. Raises `TooManyAttempts`, the same
+        whether or not there is an account.
         """
         store, now = self.door.sessions.store, self.door.sessions.clock()
         throttle = self.door.password.throttle
@@ -174,14 +181,17 @@ class Recoveries:
         elif owners:
             account = None  # each of them is told its user name, and begins again with that
         there = await contacts_of(store, account.key if account is not None else "")
+        # Nobody is looked for in the same way, so that it takes as long.
+        known = await knows(account or _NOBODY) if knows is not None else None
+        place = replace(place, known=known if account is not None else None)
         await throttle.attempt(
-            f"recover {folded(typed)}", address=place.address, device=None, guessable=False
+            f"recover {folded(typed)}", address=place.address, device=place.known, guessable=False
         )
-        sent = await self._may_send(f"name {folded(typed)}")
+        sent = await self._may_send(f"name {folded(typed)}", place)
         # By another of its names an account gets no further codes. Nobody is told that: it would
         # tell that two names are one account's.
         is_silent = not await self._may_send(
-            f"account {account.key if account is not None else folded(typed)}"
+            f"account {account.key if account is not None else folded(typed)}", place
         )
         tells_names = want == "username" or len(owners) > 1
         codes_to = [one for one in there if one.recovers(now) and one.bounced is None]
@@ -219,7 +229,7 @@ class Recoveries:
 
         async def begin(transaction: RecordTransaction) -> None:
             await transaction.insert(recovery)
-            await self.codes.keep(transaction, challenge)
+            await self.codes.keep(transaction, challenge, lane=" known" if place.known else "")
             await write(transaction)
 
         await store.transact(begin)
@@ -267,7 +277,7 @@ class Recoveries:
                 assisted=assisted.key,
             )
             await transaction.insert(recovery)
-            await self.codes.keep(transaction, challenge)
+            await self.codes.keep(transaction, challenge, lane=f" desk {assisted.key}")
             messages = self.messages.begin(
                 recovery, codes_to=codes_to[:MESSAGES], names_to=(), now=now
             )
@@ -387,12 +397,25 @@ class Recoveries:
             raise
         return await self._advanced(counted, unchanged, answered=True, tries=0)
 
+    async def owner(self, recovery: Recovery) -> Account:
+        """Return the account, to whoever has proved all of it. Raises `RecoveryOver`."""
+        if await self.step(recovery) != "password":
+            raise RecoveryOver
+        return await self._account(recovery)
+
     async def finish(
-        self, recovery: Recovery, before: Session, password: str, place: Place
+        self,
+        recovery: Recovery,
+        before: Session,
+        password: str,
+        place: Place,
+        *,
+        also: Sequence[Write] = (),
     ) -> Opened:
         """Set a new password and sign the person in, under a new cookie.
 
-        All sessions and remembered browsers of the account end, and all its other recoveries.
+        All sessions and remembered browsers of the account end, and all its other recoveries;
+        ``also`` is written in the same transaction.
         Raises `UnacceptablePassword`, `RecoveryOver`, `SignedOutMeanwhile` and `Spent`.
         """
         if await self.step(recovery) != "password":
@@ -409,7 +432,7 @@ class Recoveries:
         now = sessions.clock()
         changed = msgspec.structs.replace(account, password_hash=password_hash, renewal=None)
         if recovery.assisted is not None:
-            closed = await closed_after(sessions.store, account, recovery.practice)
+            closed = closed_after(account, recovery.practice)
             changed = msgspec.structs.replace(changed, closed_at=closed)
         tell = self.door.notices.about(account, "account-recovered", now=now)
         remind = self.messages.username(account, once=recovery.key, now=now)
@@ -421,6 +444,8 @@ class Recoveries:
                 assisted = await self._assisted(transaction, recovery)
                 if assisted.removes_second:
                     await _remove_second(transaction, account.key)
+                helpers = [one for one in (assisted.by, assisted.approved_by) if one]
+                await suspend_staff(transaction, account.key, helped_by=helpers, now=now)
             await end_recoveries(transaction, account.key)
             for practice in dict.fromkeys((home_of(account), recovery.practice)):
                 await self.matters.settle(transaction, _help_key(practice, account.key), now=now)
@@ -433,7 +458,7 @@ class Recoveries:
             account,
             proofs=[Proof(factor) for factor in recovery.proved],
             device=place.device,
-            also=[close],
+            also=[close, *also],
             changed=changed,
         )
 
@@ -476,12 +501,14 @@ class Recoveries:
             if account is not None and not account.disabled
         ]
 
-    async def _may_send(self, identity: str) -> bool:
-        try:
-            await self.door.password.throttle.limit(SENDINGS, f"recovery codes for {identity}")
-        except TooManyAttempts:
-            return False
-        return True
+    async def _may_send(self, identity: str, place: Place) -> bool:
+        return await self.door.password.throttle.allows(
+            SENDINGS,
+            SENDINGS_ANYWHERE,
+            f"recovery codes for {identity}",
+            address=place.address,
+            device=place.known,
+        )
 
     async def _account(self, recovery: Recovery) -> Account:
         found = await self.door.sessions.store.get(Account, recovery.account or "")

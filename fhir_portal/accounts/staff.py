@@ -56,6 +56,8 @@ class StaffMember(Record, frozen=True, kw_only=True):
     folded name of an access level of this practice; one that there is not conveys nothing.
     ``changed`` is since when they have it, in seconds since 1970 UTC, ``by`` the id of the account
     that gave it, or ``operator``; ``""`` and 0 of those that are older than these fields.
+    ``suspended`` is since when it conveys nothing, because staff helped to recover the account
+    (`suspend_staff`), ``helped_by`` the accounts of those who helped.
     """
 
     kind: ClassVar[str] = "staff-member"
@@ -68,6 +70,8 @@ class StaffMember(Record, frozen=True, kw_only=True):
     level: str = READ
     changed: float = 0.0
     by: str = ""
+    suspended: float | None = None
+    helped_by: tuple[str, ...] = ()
 
 
 class StaffChange(Record, frozen=True, kw_only=True):
@@ -216,7 +220,8 @@ async def standing(reader: RecordReader, practice: str, by: Editor) -> frozenset
     member = await reader.get(StaffMember, staff_key(practice, by.account))
     account = await reader.get(Account, by.account)
     has = frozenset[str]()
-    if member is not None and account is not None and not account.disabled:
+    is_open = account is not None and not account.disabled
+    if member is not None and is_open and member.suspended is None:
         level = await level_of(reader, practice, member.level)
         has = has if level is None else level.conveys & by.permissions
     if "administer" not in has:
@@ -302,6 +307,50 @@ async def take_off_staff(
     return member
 
 
+async def suspend_staff(
+    transaction: RecordTransaction, account: str, *, helped_by: Iterable[str], now: float
+) -> int:
+    """Let an account's memberships convey nothing, at every practice; returns how many there are.
+
+    What staff do for a person must not make anybody a member of the staff: whoever got into the
+    account by their help is not yet known to be who works there. `resume_staff` ends it.
+    """
+    members = await staff_of_account(transaction, account)
+    for member in members:
+        suspended = now if member.suspended is None else member.suspended
+        helpers = tuple(dict.fromkeys((*member.helped_by, *helped_by)))
+        await transaction.put(
+            msgspec.structs.replace(member, suspended=suspended, helped_by=helpers)
+        )
+    return len(members)
+
+
+async def resume_staff(
+    transaction: RecordTransaction, *, account: str, practice: str, by: Editor
+) -> StaffMember:
+    """Let somebody work again whose account was recovered with help, inside a transaction.
+
+    Raises:
+        NotStaff: the account is not on this practice's staff.
+        NotPermitted: who asks may not administer, helped with the recovery, is the member
+            themselves, or would give more than they have.
+    """
+    has = await standing(transaction, practice, by)
+    member = await transaction.get(StaffMember, staff_key(practice, account))
+    if member is None:
+        raise NotStaff(account)
+    if by is not OPERATOR and by.account in (*member.helped_by, account):
+        raise NotPermitted(
+            "you helped with this account, or it is yours: another administrator lets them work "
+            "again, or whoever runs the portal"
+        )
+    await _level_to_give(transaction, practice, member.level, has)
+    resumed = msgspec.structs.replace(member, suspended=None, helped_by=())
+    if member.suspended is not None and not await transaction.replace(member, resumed):
+        raise NotPermitted("something about them was changed meanwhile; look again")
+    return resumed
+
+
 async def require_administrators_without(
     transaction: RecordTransaction, account: str, *, works: Works
 ) -> None:
@@ -366,7 +415,7 @@ async def members_with(
 ) -> list[StaffMember]:
     """Return who on a practice's staff may do something there.
 
-    Not whose account is disabled, nor whose Practitioner is gone or inactive.
+    Not whose account is disabled, nor whose Practitioner is gone or inactive, nor who is suspended.
     """
     levels = await conveyed(reader, practice)
     able = await _able(reader, practice, levels, works)
@@ -395,9 +444,7 @@ async def _able(
     for member in await staff_of_practice(reader, practice):
         if folded_name(member.level) in levels:
             account = await reader.get(Account, member.account)
-            is_open = (
-                account is not None and not account.disabled and practice not in account.closed_at
-            )
+            is_open = account is not None and not account.disabled and member.suspended is None
             if is_open and await works(reader, member):
                 found.append(member)
     return found

@@ -180,6 +180,20 @@ class Throttle:
         if not await self._limiter.hit(item, key):
             raise TooManyAttempts(await self._wait(item, key))
 
+    async def allows(
+        self, per_source: str, anywhere: str, key: str, *, address: str, device: str | None
+    ) -> bool:
+        """Count one use of what nobody must be able to use up for somebody else; whether it may be.
+
+        A browser known to be the account's (``device``) has a count of its own. Other browsers have
+        one for each network, and one from all of them together, in which only what their own
+        network may do is counted: so no single network uses it up.
+        """
+        source = f"device:{device}" if device else f"from:{network_of(address)}"
+        if not await self._limiter.hit(parse(per_source), f"{key} {source}"):
+            return False
+        return bool(device) or await self._limiter.hit(parse(anywhere), key)
+
     async def _wait(self, limit: RateLimitItem, key: str) -> int:
         stats = await self._limiter.get_window_stats(limit, key)
         return max(1, round(stats.reset_time - self._clock()))

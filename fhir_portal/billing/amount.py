@@ -17,10 +17,11 @@ _OTHER_DIGITS: Final[Mapping[str, int]] = {
     **dict.fromkeys(
         "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0
     ),
+    **dict.fromkeys("CLF UYW".split(), 4),
     **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
 }
-_MOST: Final = 10**13
-"""Smaller than what any store or client keeps as a whole number without loss."""
+_MOST_DIGITS: Final = 11
+"""Before the point: fewer than any store or client keeps in a whole number without loss."""
 
 
 class NoAmount(Exception):
@@ -43,14 +44,21 @@ class Amount:
         value = money["value"]
         text = bytes(value).decode() if isinstance(value, msgspec.Raw) else str(value)
         try:
-            units = Decimal(text).scaleb(digits_of(currency))
+            number = Decimal(text)
         except InvalidOperation:
             raise NoAmount("the value of an amount is a decimal number") from None
-        if abs(units) >= _MOST:
+        if not number.is_finite() or number.adjusted() >= _MOST_DIGITS:
             raise NoAmount("the amount is too large")
-        if units != units.to_integral_value():
-            raise NoAmount(f"the amount is finer than {currency} is counted")
-        return cls(int(units), currency)
+        sign, digits, exponent = number.as_tuple()
+        # By its digits: arithmetic with decimals rounds to those of its context.
+        written = "".join(map(str, digits))
+        beyond = -int(exponent) - digits_of(currency)
+        if beyond > 0:
+            written, rest = written[:-beyond], written[-beyond:]
+            if rest.strip("0"):
+                raise NoAmount(f"the amount is finer than {currency} is counted")
+        units = int(written or "0") * 10 ** max(-beyond, 0)
+        return cls(-units if sign else units, currency)
 
     @property
     def text(self) -> str:

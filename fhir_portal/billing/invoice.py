@@ -62,10 +62,11 @@ class Balance:
         left = self.total.units - self.paid.units - self.under_way.units
         return self._of(max(left, 0) if self.is_payable else 0)
 
-    @property
-    def over(self) -> Amount:
-        """What was paid beyond the total."""
-        return self._of(max(self.paid.units - self.total.units, 0))
+    def wants(self, payment: Payment) -> bool:
+        """Whether a payment that is under way would still be of what is due."""
+        left = self.total.units - self.paid.units
+        others = sum(one.amount for one in self.waiting if one.key != payment.key)
+        return self.is_payable and payment.amount <= left - others
 
     def _of(self, units: int) -> Amount:
         return Amount(units, self.total.currency)

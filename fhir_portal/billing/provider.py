@@ -100,8 +100,12 @@ class HttpProvider:
             }
         )
         found = await self._said("POST", "/orders", body, order)
-        if found is None or found.money != amount or not _leads_on(found.pay_at):
+        if found is None:
+            raise ProviderFault("the provider does not know the order that it was asked to open")
+        if found.state != "ended" and found.money != amount:
             raise ProviderFault("the provider opened another order than was asked for")
+        if found.state == "open" and not _leads_on(found.pay_at):
+            raise ProviderFault("the provider does not say where to pay")
         return found
 
     async def state(self, order: str) -> Order | None:

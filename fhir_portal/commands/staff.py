@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from fhir_portal.access.log import STAFF_LEVEL, AccessRow
+from fhir_portal.access.log import STAFF_LEVEL, STAFF_RESUMED, AccessRow
 from fhir_portal.access.owed import owe, pay
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import Relations, name_of, works
@@ -30,7 +30,6 @@ from fhir_portal.accounts.account import (
     insert_account,
     new_account,
 )
-from fhir_portal.accounts.assisted_recovery import reopen
 from fhir_portal.accounts.credentials import Passwords, UnacceptablePassword
 from fhir_portal.accounts.levels import OPERATOR, READ, LevelRefused, level_of, levels_of
 from fhir_portal.accounts.practice import Practice
@@ -41,6 +40,7 @@ from fhir_portal.accounts.staff import (
     StaffMember,
     add_staff,
     require_administrators_without,
+    resume_staff,
     set_level,
     staff_key,
     staff_of_account,
@@ -151,8 +151,6 @@ def add(
         async def keep(transaction: RecordTransaction) -> StaffMember:
             if account is None:
                 await insert_account(transaction, added)
-            else:
-                await _open_again(transaction, added.key, practice)
             new = await add_staff(
                 transaction,
                 account=added.key,
@@ -328,12 +326,39 @@ def _followed(store: PortalStore, account: Account) -> Write:
     return follow
 
 
+@staff_commands.command("resume")
+def resume(username: Username, *, practice: Where, as_json: AsJson = False) -> None:
+    """Let somebody work again whose account was recovered with the help of staff.
+
+    Make sure first that it is them: this is what keeps staff from becoming somebody else.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [practice])
+        account = await _account(store, username)
+        line = _Line(time.time(), STAFF_RESUMED)
+
+        async def change(transaction: RecordTransaction) -> StaffMember:
+            resumed = await resume_staff(
+                transaction, practice=practice, account=account.key, by=OPERATOR
+            )
+            await line.owe(transaction, resumed, resumed.level)
+            return resumed
+
+        member = await store.transact(change)
+        await pay(store, store.log, line.key)
+        return await _shown(store, member)
+
+    print_found(_run(work, username, practice), as_json=as_json)
+
+
 class _Line:
     """The line of the access log that says which level somebody has now, ``""`` for none."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, interaction: str = STAFF_LEVEL) -> None:
         self.key = secrets.token_urlsafe(_GENERATED_BYTES)
         self._now = now
+        self._interaction = interaction
 
     async def owe(self, transaction: RecordTransaction, member: StaffMember, level: str) -> None:
         """Leave it in the transaction of the change."""
@@ -341,7 +366,7 @@ class _Line:
             at=int(self._now * 1000),
             practice=member.practice,
             record="",
-            interaction=STAFF_LEVEL,
+            interaction=self._interaction,
             what=member.practitioner,
             status=200,
             client="operator",
@@ -378,18 +403,6 @@ def _asked() -> str:
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         return password
     return sys.stdin.readline().rstrip("\r\n")
-
-
-async def _open_again(transaction: RecordTransaction, account: str, practice: str) -> None:
-    """Open a practice to who comes back on its staff after another one helped with their account.
-
-    Of who is known there as a patient, too, that is to be proved first: by an invitation.
-    """
-    found = await transaction.get(Account, account)
-    if found is None or practice not in found.closed_at:
-        return
-    if all(one.partition("/")[0] != practice for one in found.persons):
-        await reopen(transaction, found, practice)
 
 
 async def _new_account(
@@ -474,6 +487,8 @@ async def _shown(store: PortalStore, member: StaffMember) -> dict[str, Any]:
         state = "account disabled"
     elif level is None:
         state = "access level unknown"
+    elif member.suspended is not None:
+        state = "suspended since staff helped to recover the account"
     elif await Relations(store, time.time).staff_at(account, member.practice) is None:
         state = "Practitioner inactive or deleted"
     return {

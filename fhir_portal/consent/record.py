@@ -137,6 +137,13 @@ class RecordDirectory(Protocol):
         """
         ...
 
+    async def birth_date_of(self, account: Any, practice: str) -> str | None:
+        """Return the birth date on file, ``YYYY-MM-DD``, of who an account is at a practice.
+
+        Also where its records are closed for the account: it is what helps to open them again.
+        """
+        ...
+
 
 class ScopePolicy(Protocol):
     """Bounds what a scope can grant (DESIGN: the write table)."""

@@ -289,6 +289,12 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "the practice has begun to help somebody back into your portal account.",
             told=True,
         ),
+        "security-recovery-cancelled": _security(
+            "Help with your account was ended",
+            "What the practice had begun, to help somebody back into your patient portal account, "
+            "was ended. The codes that were handed over for it are no longer good.",
+            "help with getting back into your portal account was ended.",
+        ),
         "username-reminder": Words(
             subject="Your user name for the patient portal - {practice}",
             body=(
@@ -320,6 +326,29 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "A record of {practice} was added to a patient portal account.",
             "a record was added to a portal account.",
             told=True,
+        ),
+        "record-waits": Words(
+            subject="The practice makes sure of you - {practice}",
+            body=(
+                "Hello,\n\nYou have used an invitation of {practice} to act for somebody else. "
+                "The record opens when the practice has made sure that it is you: sign in at "
+                "{portal}/activate/done, and show or read the number there to somebody at the "
+                "practice, at the desk or on the telephone.\n\nIf this was not you, call the "
+                "practice."
+            ),
+            sms="{practice}: we still have to make sure of you. Sign in and tell us the number "
+            "shown there.",
+        ),
+        "security-proxy-added": Words(
+            subject="Somebody may use a record from now on - {practice}",
+            body=(
+                "Hello,\n\nFrom now on somebody new may use your record at {practice}, or one "
+                "that you look after there, by the patient portal.\n\nIf you expected this, "
+                "there is nothing to do. If you did not, or do not want it, call the practice: "
+                "it tells you who it is, and ends it."
+            ),
+            sms="{practice}: somebody new may use your record, or one you look after, by the "
+            "portal. Not wanted? Call us.",
         ),
         "security-disabled-at-practice": Words(
             subject="Your access to your records was switched off - {practice}",

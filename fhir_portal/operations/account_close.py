@@ -70,8 +70,9 @@ WARNING: Final = (
 )
 _NEUTRAL: Final = "The practice ended the portal for this person"
 """What others may read of it, in whose record something ends by it."""
-_OVER: Final = LIVE | {"expired"}
-"""States of an invitation by which somebody could come back: one that expired can be renewed."""
+_OVER: Final = LIVE | {"expired", "awaiting"}
+"""States of an invitation by which somebody could come back: one that expired can be renewed, one
+that a colleague has not confirmed yet would open its records then."""
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ async def _found(call: Call, transaction: ResourceTransaction) -> _Closing:
         None,
         links=tuple(links_of(row, proven=False)),
         grants=await _grants(call, transaction, row, account),
-        invitations=await _invitations(call, transaction, row),
+        invitations=await _invitations(call, transaction, row, account),
         acted_for=await patients_acted_for(call, transaction, account) if account else (),
     )
 
@@ -177,7 +178,9 @@ async def _grants(
     return found
 
 
-async def _invitations(call: Call, transaction: ResourceTransaction, row: Row) -> list[Invitation]:
+async def _invitations(
+    call: Call, transaction: ResourceTransaction, row: Row, account: Account | None
+) -> list[Invitation]:
     """What somebody could still become this Person by."""
     found: dict[str, Invitation] = {}
     for link in links_of(row, proven=False):
@@ -188,6 +191,10 @@ async def _invitations(call: Call, transaction: ResourceTransaction, row: Row) -
         for one in (there, *earlier):
             if one is not None and one.state in _OVER:
                 found[one.key] = one
+    used = account.key if account is not None else ""
+    for one in await transaction.find(Invitation, "redeemed_by", used):
+        if one.practice == call.auth.practice and one.state in _OVER:
+            found[one.key] = one
     return list(found.values())
 
 

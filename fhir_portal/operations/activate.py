@@ -98,6 +98,11 @@ PER_NETWORK: Final = "60 per hour"
 """Tries of all ways from one network."""
 SENDINGS: Final = "10 per hour"
 """One-time codes to the contacts of one person."""
+BY_MAIL: Final = "5 per hour"
+"""Tries with one mail address at one practice, from one network; the sixth locks it there, and
+staff are told."""
+BY_MAIL_ANYWHERE: Final = "20 per hour"
+"""The same from all networks together: whoever has few cannot lock somebody else out."""
 RENEWALS: Final = "1 per hour"
 """New messages for one link that is over."""
 NAMES: Final = "20 per hour"
@@ -172,6 +177,16 @@ class Activations:
         """Return the practices at which somebody may begin this way."""
         known = (await self.listing.now()).practices
         return [practice for practice, policy in known if policy.lets_begin(way)]
+
+    async def waiting(self, account: Account) -> list[tuple[Practice, str]]:
+        """Return where an account's use of an invitation waits to be confirmed, and the number."""
+        store, now = self.server.store, self.server.clock()
+        found = []
+        for one in await invitations.awaiting_of(store, account.key, now=now):
+            practice = await store.get(Practice, one.practice)
+            if practice is not None:
+                found.append((practice, self.secrets.number(one)))
+        return found
 
     # --- beginning -----------------------------------------------------------------------------
 
@@ -276,7 +291,6 @@ class Activations:
         mail = mail_address(said.mail)
         said = Said(mail, said.first, said.last, said.birth_date)
         await self._limit_network(address)
-        may_send = await self._may_send(f"mail {mail}")
         store, now = self.server.store, self.server.clock()
         key = await self._open_at(practice_id, "mail")
         practice = await store.get(Practice, key)
@@ -287,13 +301,14 @@ class Activations:
         reason = _why_not(
             result, patient, practice, policy.adult_age, now, taken=taken, closed=closed
         )
-
-        async def count(transaction: RecordTransaction) -> int:
-            return await count_typed(transaction, f"{key} {mail}", now=now)
-
-        is_locked = await store.transact(count) > TRIES
-        may_send = may_send and not is_locked
-        is_real = reason is None and may_send
+        may_send = await self.door.password.throttle.allows(
+            BY_MAIL,
+            BY_MAIL_ANYWHERE,
+            f"activation by mail {key} {mail}",
+            address=address,
+            device=None,
+        )
+        is_locked, is_real = not may_send, reason is None and may_send
         to = FileContact("mail", mail)
         challenge = self.codes.challenge(
             "activation",
@@ -331,7 +346,7 @@ class Activations:
         about = f"mail {mail}"
 
         async def begin(transaction: RecordTransaction) -> Activation:
-            await self.codes.keep(transaction, challenge)
+            await self.codes.keep(transaction, challenge, lane=" by mail")
             if not key or (reason is None and not is_locked):
                 await _MATTERS.settle(transaction, help_key(key, about), now=now)
             else:
@@ -817,13 +832,6 @@ class Activations:
         await self.door.password.throttle.limit(
             PER_NETWORK, f"activation from {network_of(address)}"
         )
-
-    async def _may_send(self, what: str) -> bool:
-        try:
-            await self.door.password.throttle.limit(SENDINGS, f"activation codes of {what}")
-        except TooManyAttempts:
-            return False
-        return True
 
     async def _stepped(self, before: Activation, after: Activation) -> Activation:
         now = self.server.clock()

@@ -17,6 +17,7 @@ from fhir_portal.fhir.errors import Conflict, Forbidden, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.four_eyes import require_another_invites
 from fhir_portal.operations.invitation_task import are_proposed, follow, invitation_of
 from fhir_portal.operations.inviting import (
     HANDED_OVER,
@@ -101,12 +102,19 @@ async def attempt_again(
         policy, channel=channel or before.channel, contact=contact,
         on_file=contacts_on_file(tree, country=policy.country, now=now),
     )  # fmt: skip
+    if before.relation != "self":
+        await require_another_invites(
+            transaction, practice.key, author.account, tree,
+            to=[way.to, way.code.value if way.code is not None else ""],
+            country=policy.country, now=now,
+        )  # fmt: skip
     try:
         again = await issue_again(
             transaction, secrets, before,
             ends=now + lifetime_of(policy, way.channel, lifetime),
             channel=way.channel, to=way.to, is_named=way.is_named, code_by=way.code_by,
             code_to=way.code.value if way.code is not None else "", now=now,
+            handled_by=author.account,
         )  # fmt: skip
     except NotUsable:
         raise Conflict(over) from None

@@ -33,13 +33,15 @@ def restricted() -> dict[str, Any]:
 class Author:
     """Who acts for a practice: a Reference to them, and one to the practice.
 
-    ``is_rule`` says that nobody does, but a rule of the practice's.
+    ``account`` is that of a member of staff, ``""`` of nobody. ``is_rule`` says that
+    nobody does, but a rule of the practice's.
     """
 
     beginner: Beginner
     client: str
     who: dict[str, Any]
     practice: dict[str, Any]
+    account: str = ""
     is_rule: bool = False
 
     @classmethod
@@ -47,7 +49,8 @@ class Author:
         """Return who stands behind a call: a member of staff, or the practice's EHR."""
         organization = organization_of(practice)
         if auth.staff is not None:
-            return cls("staff", auth.client, {"reference": auth.staff.fhir_user}, organization)
+            who = {"reference": auth.staff.fhir_user}
+            return cls("staff", auth.client, who, organization, auth.account or "")
         return cls("ehr", auth.client, {"display": auth.client}, organization)
 
     @classmethod

@@ -20,6 +20,7 @@ from fhir_portal.operations.amount_due import amount_due
 from fhir_portal.operations.book import book
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.check_in import check_in
+from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
@@ -38,7 +39,11 @@ from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
-from fhir_portal.operations.start_recovery import approve_recovery, start_recovery
+from fhir_portal.operations.start_recovery import (
+    approve_recovery,
+    cancel_recovery,
+    start_recovery,
+)
 from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
@@ -74,6 +79,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "task-done": task_done,
     "account-close": account_close,
     "end-grant": end_grant,
+    "confirm-proxy": confirm_proxy,
+    "cancel-recovery": cancel_recovery,
 }
 
 

@@ -7,14 +7,21 @@ from fhir_portal.accounts.sessions import Session, end_sessions
 from fhir_portal.fhir.errors import Invalid, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.person import account_behind, new_name, notices_of, session_name
+from fhir_portal.operations.person import (
+    account_behind,
+    count_sign_out_of,
+    new_name,
+    notices_of,
+    session_name,
+)
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 
 async def end_session(call: Call) -> FhirResponse:
     """End the sessions that ``$portal-account`` names, or all; with all, browsers are forgotten.
 
-    Raises `Unprocessable` when a name is none of the account's: nothing ends then.
+    The sign-in is one for all practices, and so is its end. Raises `Unprocessable` when a name is
+    none of the account's: nothing ends then; and `TooManyRequests`.
     """
     names = frozenset(call.arguments.all("session"))
     everywhere = bool(call.arguments.one("all"))
@@ -25,6 +32,7 @@ async def end_session(call: Call) -> FhirResponse:
 
     async def work(transaction: ResourceTransaction) -> tuple[Row, int]:
         row, account = await account_behind(call, transaction)
+        await count_sign_out_of(call, transaction, account, now=now)
         if everywhere:
             ended = await end_sessions(transaction, account.key)
             await forget_devices(transaction, account.key)

@@ -42,6 +42,7 @@ _TASK_STATUS: Final[Mapping[State, str]] = {
     "sent": "requested",
     "delivered": "received",
     "opened": "in-progress",
+    "awaiting": "in-progress",
     "redeemed": "completed",
     "expired": "failed",
     "revoked": "cancelled",
@@ -193,6 +194,8 @@ async def activate_grants(
     """Make the grants of an invitation active, in the transaction that redeems it; return them.
 
     They are what was proposed, to the letter: nobody but who may write grants could change them.
+    Where the practice wrote another grant for the same person and record since, that one stands,
+    and what was proposed is rejected: of two neither would open anything (DESIGN: the grant).
     Raises `NotUsable` when one was changed, ended, or its time is over. ``zone`` is the practice's.
     """
     found: list[Grant] = []
@@ -204,8 +207,18 @@ async def activate_grants(
         grant = read_grant(tree, practice=invitation.practice, zone=zone)
         if grant is None or (grant.end is not None and grant.end <= server.clock()):
             raise NotUsable
+        other = await has_grant(
+            transaction,
+            invitation.practice,
+            grant.patient,
+            grant.related_person.partition("/")[2],
+            now=server.clock(),
+        )
+        if other is not None:
+            tree["status"] = "rejected"
+        else:
+            found.append(grant)
         await _update(transaction, server, invitation.practice, key, tree)
-        found.append(grant)
     return found
 
 

@@ -1,4 +1,4 @@
-"""``Task/[id]/$invite-revoke``: take an invitation back that nobody has redeemed."""
+"""``Task/[id]/$invite-revoke``: take an invitation back that has opened nothing yet."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from fhir_portal.operations.inviting import (
     take_back,
 )
 from fhir_portal.operations.portal_invite import practice_of, words
+from fhir_portal.operations.unproved_links import drop_links
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 
 async def invite_revoke(call: Call) -> FhirResponse:
-    """End an invitation: its link and codes lead nowhere from now on."""
+    """End an invitation: its link and codes lead nowhere from now on.
+
+    Of one that waits to be confirmed, whoever used it stays outside.
+    """
     secrets = invitation_secrets(call.collaborators.derive)
     reason = words(call, "reason")
     if not reason:
@@ -36,6 +40,8 @@ async def invite_revoke(call: Call) -> FhirResponse:
         except NotUsable:
             message = f"this invitation is over: {before.state}"
             raise Conflict(message) from None
+        if before.state == "awaiting":
+            await drop_links(transaction, call.server, ended)
         if call.arguments.one("no-more") is True:
             for invitee in ended.invitees:
                 if await transaction.get(NoMoreInvitations, invitee) is None:

@@ -42,6 +42,7 @@ from fhir_portal.accounts.invitation import (
     advance,
     end,
     issue,
+    with_handler,
 )
 from fhir_portal.accounts.policy import Beginner, PracticePolicy, policy_of
 from fhir_portal.accounts.practice import Practice
@@ -62,6 +63,7 @@ from fhir_portal.notify import jobs, outbox
 from fhir_portal.notify.outbox import Stream
 from fhir_portal.operations.authorship import Author, restricted
 from fhir_portal.operations.call import acting_for
+from fhir_portal.operations.four_eyes import require_another_invites
 from fhir_portal.operations.invitation_task import (
     InvitationTask,
     follow,
@@ -71,6 +73,7 @@ from fhir_portal.operations.invitation_task import (
 )
 from fhir_portal.operations.on_file import (
     OnFile,
+    account_of_record,
     contacts_on_file,
     has_account,
     last_day_under,
@@ -241,11 +244,19 @@ class _Inviting:
             on_file=contacts_on_file(persons[0][1], country=self.policy.country, now=self.now),
         )  # fmt: skip
         names = [person for person, _ in persons]
+        if self.wish.another is not None:
+            for _, invited in persons:
+                await require_another_invites(
+                    self.transaction, self.practice.key, self.author.account, invited,
+                    to=[way.to, way.code.value if way.code is not None else ""],
+                    country=self.policy.country, now=self.now,
+                )  # fmt: skip
         await self._not_unwanted(names)
         grants: list[Row] = []
         if self.wish.another is not None:
             for (row, tree), person in zip(records, names, strict=True):
-                grants.append(await self._grant(row, tree, person))
+                if not await self._proves_again(row.key.id, person):
+                    grants.append(await self._grant(row, tree, person))
         kept = await self._issue([str(row.key) for row in patients], names, grants, way)
         tasks = await self._tasks(kept)
         await self._told_of(tasks, [*made, *grants])
@@ -274,7 +285,9 @@ class _Inviting:
             found = await has_grant(
                 self.transaction, self.practice.key, row.key.id, given["id"], now=self.now
             )
-            if found is not None:
+            if found is not None and await self._is_closed(f"RelatedPerson/{given['id']}"):
+                self._refuse_terms(another)
+            elif found is not None:
                 message = f"this person has access by Consent/{found.consent}; end that one first"
                 raise Conflict(message)
             return f"RelatedPerson/{given['id']}", given
@@ -287,6 +300,37 @@ class _Inviting:
         )  # fmt: skip
         made.append(written.row)
         return str(written.row.key), tree
+
+    async def _is_closed(self, person: str) -> bool:
+        """Whether a RelatedPerson's account has to prove again here who it belongs to.
+
+        Another practice helped to recover it (DESIGN §3.6).
+        """
+        whose = (self.transaction, self.practice.key, ResourceKey.parse(person))
+        return await account_of_record(*whose) is not None and not await has_account(*whose)
+
+    async def _proves_again(self, patient: str, person: str) -> bool:
+        """Whether an invitation renews the proof alone: the grant that there is goes on."""
+        found = await has_grant(
+            self.transaction, self.practice.key, patient, person.partition("/")[2], now=self.now
+        )
+        return found is not None and await self._is_closed(person)
+
+    def _refuse_terms(self, another: ForAnother) -> None:
+        """Refuse what would change a grant that only goes on."""
+        given: dict[str, Any] = {
+            "section": another.sections,
+            "period": another.start or another.end,
+            "basis": another.basis,
+            "evidence": another.evidence,
+        }
+        for name, value in given.items():
+            if value:
+                message = (
+                    "this person proves again who they are, and their access stays as it is: "
+                    f"leave {name} out"
+                )
+                raise Unprocessable(message, expression=parameter(name))
 
     def _new_person(self, row: Row, another: ForAnother) -> dict[str, Any]:
         model = next(iter(another.persons.values()), {})
@@ -449,6 +493,7 @@ class _Inviting:
             code_to=way.code.value if way.code is not None else "",
             by=self.author.who.get("reference", ""),
             changed=self.now,
+            handled_by=with_handler((), self.author.account),
         )
         over = await self._over(invitation)
         try:

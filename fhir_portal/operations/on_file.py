@@ -97,7 +97,7 @@ async def account_of_record(
 
 
 async def has_account(transaction: ResourceTransaction, practice: str, key: ResourceKey) -> bool:
-    """Whether a Patient has an account that may use the record, if the practice does not shut it.
+    """Whether somebody has an account that may use the record, if the practice does not shut it.
 
     One that another practice helped to recover needs a new proof here, so that it is invited anew.
     """
@@ -124,7 +124,7 @@ def seem_the_same(
     one: Mapping[str, Any], other: Mapping[str, Any], *, country: str, now: float
 ) -> str:
     """Return why two RelatedPersons may be one person, or ``""``."""
-    if set(_names(one)) & set(_names(other)):
+    if set(folded_names(one)) & set(folded_names(other)):
         return "has the same name"
     mine = set(contacts_on_file(one, country=country, now=now))
     if mine & set(contacts_on_file(other, country=country, now=now)):
@@ -143,7 +143,8 @@ def initials(tree: Mapping[str, Any]) -> str:
     return ""
 
 
-def _names(tree: Mapping[str, Any]) -> Iterator[str]:
+def folded_names(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of a person as they are compared: in each use, letters and digits alone."""
     for name in tree.get("name") or ():
         words = [*(name.get("given") or ()), name.get("family") or ""]
         text = " ".join(str(word) for word in words).strip() or str(name.get("text") or "")

@@ -18,7 +18,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.amount_due import reckoned
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
-from fhir_portal.operations.settlement import settle, watch
+from fhir_portal.operations.settlement import is_wanted, settle, watch
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 DONE: Final = "/payments/done"
@@ -36,7 +36,7 @@ async def pay(call: Call) -> FhirResponse:
 
     async def reserve(
         transaction: ResourceTransaction,
-    ) -> tuple[Row, Payment, Practice, PaymentProvider]:
+    ) -> tuple[Row, Payment, Practice, PaymentProvider, bool]:
         await call.server.still(transaction, call.auth)
         row = await call.target(transaction)
         provider = call.collaborators.payments
@@ -51,7 +51,8 @@ async def pay(call: Call) -> FhirResponse:
             if asked is not None and asked != before.money:
                 message = "this key was used for another amount: choose a new one"
                 raise Conflict(message)
-            return row, before, practice, provider
+            wanted = before.state != "begun" or await is_wanted(transaction, before)
+            return row, before, practice, provider, wanted
         balance = await reckoned(transaction, row)
         payment = Payment(
             key=key,
@@ -65,9 +66,13 @@ async def pay(call: Call) -> FhirResponse:
         )
         await transaction.insert(payment)
         await watch(transaction, payment, now=payment.begun)
-        return row, payment, practice, provider
+        return row, payment, practice, provider, True
 
-    row, payment, practice, provider = await call.server.store.transact(reserve)
+    row, payment, practice, provider, wanted = await call.server.store.transact(reserve)
+    if not wanted:
+        await _given_up(call, provider, payment)
+        message = "this bill was paid or changed in another way meanwhile: the payment was given up"
+        raise Conflict(message)
     payment, pay_at = await _opened(call, provider, payment, practice)
     return call.answer(
         {
@@ -116,6 +121,15 @@ def _payable(balance: Balance, asked: Amount | None) -> Amount:
         message = f"no more than {balance.due} is due"
         raise Conflict(message, expression=parameter("amount"))
     return asked
+
+
+async def _given_up(call: Call, provider: PaymentProvider, payment: Payment) -> None:
+    """End an order that the bill does not need any more. One that was paid by then is paid."""
+    try:
+        order = await provider.cancel(payment.key)
+    except ProviderFault:
+        return  # it is asked about later
+    await settle(call.server, order)
 
 
 async def _opened(

@@ -11,12 +11,17 @@ import msgspec
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import Account, account_of_person
-from fhir_portal.accounts.at_practice import AccountAtPractice, ClosedPerson
+from fhir_portal.accounts.at_practice import (
+    AccountAtPractice,
+    ClosedPerson,
+    SignedOutTooOften,
+    count_sign_out,
+)
 from fhir_portal.accounts.proof import Write
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.definitions import ig_resource
-from fhir_portal.fhir.errors import Invalid, Unprocessable
+from fhir_portal.fhir.errors import Invalid, TooManyRequests, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.security import OutboxNotices
@@ -146,6 +151,17 @@ def ended_of(found: ClosedPerson | None) -> dict[str, Any] | None:
         "until": None,
         "proxies": False,
     }
+
+
+async def count_sign_out_of(
+    call: Call, transaction: ResourceTransaction, account: Account, *, now: float
+) -> None:
+    """Count that the practice ends sessions of an account. Raises `TooManyRequests`."""
+    try:
+        await count_sign_out(transaction, call.auth.practice, account.key, now=now)
+    except SignedOutTooOften as error:
+        message = "the practice signed this person out too often today: it can close its records"
+        raise TooManyRequests(message, retry_after=int(error.retry_after) + 1) from None
 
 
 def notices_of(call: Call) -> OutboxNotices:

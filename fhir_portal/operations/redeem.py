@@ -48,8 +48,10 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
+from fhir_portal.operations.four_eyes import require_not_their_own, waits_for_confirmation
 from fhir_portal.operations.invitation_task import activate_grants, follow
 from fhir_portal.operations.inviting import NoMoreInvitations, is_closed_for, may_be_invited
+from fhir_portal.operations.new_proxy import tell_of_proxy
 from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
@@ -120,6 +122,7 @@ async def redeem(server: Server, collaborators: Collaborators, redemption: Redem
         AlreadyTaken: the person at the practice is another account's.
         ClosedHere: the account was recovered with another practice's help, and what was proved is
         not that it belongs to who this practice knows as its owner.
+        InvitedThemselves: they are on the staff, and made the invitation.
         DuplicateAccount, InvalidUsername, SignedOutMeanwhile: about the account.
     """
     now, before = server.clock(), redemption.activation
@@ -207,27 +210,42 @@ class _Work:
             account = await transaction.get(Account, redemption.account.key)
         if account is None or account.disabled:
             raise UnknownAccount(redemption.account.key)
-        if practice.key in account.closed_at:
-            if not await self._is_its_owner(transaction, account):
-                raise ClosedHere
+        is_closed = practice.key in account.closed_at
+        if is_closed and not await self._is_its_owner(transaction, account):
+            raise ClosedHere
+        waits = False
+        if invitation is not None:
+            await require_not_their_own(
+                transaction, invitation, account, [tree for _, tree in persons],
+                proved=[one.value for one in before.proved_contacts], now=self.now,
+            )  # fmt: skip
+            waits = await waits_for_confirmation(transaction, invitation)
+        if is_closed and not waits:
             account = await reopen(transaction, account, practice.key)
-        account, person = await self._person(transaction, account, practice, persons)
+        account, person = await self._person(
+            transaction, account, practice, persons, () if waits else before.evidence
+        )
         changed = [f"{person.key}/_history/{person.version}"]
         if invitation is not None:
-            zone = ZoneInfo(practice.zone)
-            await activate_grants(transaction, self.server, invitation, zone=zone)
+            if not waits:
+                zone = ZoneInfo(practice.zone)
+                await activate_grants(transaction, self.server, invitation, zone=zone)
+                changed += invitation.grants
             ended = await invitations.end(
-                transaction, self.secrets, invitation, "redeemed", now=self.now, account=account.key
-            )
+                transaction, self.secrets, invitation, "awaiting" if waits else "redeemed",
+                now=self.now, account=account.key, assurance=level_of(before.evidence),
+            )  # fmt: skip
             for invitee in ended.invitees:  # whoever was not to come back has come back
                 await transaction.delete(NoMoreInvitations, invitee)
             tasks = await follow(transaction, self.server, ended)
-            changed += [*invitation.grants, *(f"{row.key}/_history/{row.version}" for row in tasks)]
+            changed += [f"{row.key}/_history/{row.version}" for row in tasks]
+            if not waits and invitation.relation != "self":
+                await tell_of_proxy(transaction, self.server, ended, once=self.once)
         await self._provenance(transaction, changed)
         for write in redemption.also:
             await write(transaction)
         await self._contacts(transaction, account)
-        await self._tell(transaction, account)
+        await self._tell(transaction, account, waits=waits)
         await owe(transaction, self.once, _lines(before, account, now=self.now), now=self.now)
         return account
 
@@ -304,8 +322,12 @@ class _Work:
         account: Account,
         practice: Practice,
         persons: Sequence[tuple[ResourceKey, Mapping[str, Any]]],
+        evidence: Sequence[Evidence],
     ) -> tuple[Account, Row]:
-        """Link the account's Person at the practice to each of them; make it if there is none."""
+        """Link the account's Person at the practice to each of them; make it if there is none.
+
+        Without ``evidence`` the links open nothing.
+        """
         targets = [str(key) for key, _ in persons]
         own = next((p for p in account.persons if p.partition("/")[0] == practice.key), None)
         free: Row | None = None
@@ -334,7 +356,7 @@ class _Work:
         tree["link"] = _linked(
             tree.get("link") or (),
             targets,
-            self.redemption.activation.evidence,
+            evidence,
             keep=own is not None,
         )
         if there is None:
@@ -434,7 +456,9 @@ class _Work:
                 now=self.now,
             )
 
-    async def _tell(self, transaction: ResourceTransaction, account: Account) -> None:
+    async def _tell(
+        self, transaction: ResourceTransaction, account: Account, *, waits: bool
+    ) -> None:
         """Tell the owner, and every contact that the practice has of the person."""
         before = self.redemption.activation
         proved = {(one.medium, one.value) for one in before.proved_contacts}
@@ -445,6 +469,8 @@ class _Work:
             if (one.medium, one.value) not in proved
         ]
         event = "account-created" if self.redemption.is_new else "record-added"
+        if waits and not self.redemption.is_new:
+            told = []  # nothing was added yet
         whom = [
             Addressee(patient, (person,))
             for patient, person in zip(before.patients, before.persons, strict=True)
@@ -469,6 +495,16 @@ class _Work:
                     template=event,
                     addressees=whom,
                 )
+        if waits:
+            await outbox.enqueue(
+                transaction,
+                key=f"record-waits.{self.once}",
+                practice=before.practice,
+                channel="mail",
+                to=to_account(account.key),
+                template="record-waits",
+                now=self.now,
+            )
 
     async def _resource(self, reader: ResourceReader, key: ResourceKey) -> dict[str, Any] | None:
         visible = Visibility.of_server(key.type, practice=self.auth.practice)

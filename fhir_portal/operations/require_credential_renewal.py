@@ -11,7 +11,12 @@ from fhir_portal.accounts.renewal import RenewalReason, require_renewal
 from fhir_portal.fhir.errors import Invalid
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.person import account_behind, new_name, notices_of
+from fhir_portal.operations.person import (
+    account_behind,
+    count_sign_out_of,
+    new_name,
+    notices_of,
+)
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 REASONS: Final[tuple[RenewalReason, ...]] = ("suspected-compromise", "staff-request")
@@ -28,6 +33,7 @@ async def require_credential_renewal(call: Call) -> FhirResponse:
 
     async def work(transaction: ResourceTransaction) -> Row:
         row, account = await account_behind(call, transaction)
+        await count_sign_out_of(call, transaction, account, now=now)
         await require_renewal(transaction, account.key, reason)
         if account.renewal != reason:
             tell = notices_of(call).about(

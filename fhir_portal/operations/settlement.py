@@ -30,7 +30,7 @@ from fhir_portal.operations.authorship import restricted
 from fhir_portal.operations.call import acting_for
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.store import ResourceStore, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
 
 WATCH: Final = "settle-payment"
@@ -47,6 +47,8 @@ _PAYMENT: Final = {
 }
 _OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+
+_OTHER_AMOUNT: Final = "a provider took another amount than was agreed"
 
 _log = structlog.get_logger(__name__)
 
@@ -74,13 +76,16 @@ async def settle_in(transaction: ResourceTransaction, server: Server, order: Ord
     payment = await transaction.get(Payment, order.order)
     if payment is None:
         raise LookupError(order.order)
+    if payment.state == "ended" and order.state == "paid":
+        # By what was agreed it cannot be: an order that ended is not opened again.
+        _log.error("a provider took money for an order that had ended", payment=payment.key)
     if payment.state != "begun" or order.state == "open":
         return payment
     if order.state == "ended":
         await ended(transaction, payment, "ended", now=server.clock())
     else:
         if order.money != payment.money:
-            _log.error("a provider took another amount than was agreed", payment=payment.key)
+            _log.error(_OTHER_AMOUNT, payment=payment.key)
             raise OtherOrder
         notice = await _write(transaction, server, payment)
         await ended(transaction, payment, "paid", notice=notice, now=server.clock())
@@ -88,6 +93,22 @@ async def settle_in(transaction: ResourceTransaction, server: Server, order: Ord
     if after is None:  # it was there a moment ago, in this very transaction
         raise LookupError(payment.key)
     return after
+
+
+async def is_wanted(reader: ResourceStore | ResourceTransaction, payment: Payment) -> bool:
+    """Whether the bill of a payment that is under way still needs it.
+
+    It may have been paid at the desk meanwhile, or changed, or taken back.
+    """
+    _, _, name = payment.invoice.partition("/")
+    everything = Visibility.of_server("Invoice", practice=payment.practice)
+    row = await reader.read(ResourceKey.parse(name), everything)
+    if row is None or row.deleted:
+        return False
+    try:
+        return (await balance_of(reader, row)).wants(payment)
+    except NotReckoned:
+        return False
 
 
 async def watch(
@@ -117,6 +138,7 @@ def settlement_jobs(server: Server, provider: PaymentProvider) -> Mapping[str, W
         if payment is None or payment.state != "begun":
             return
         overdue = server.clock() >= payment.begun + BEGUN_SECONDS
+        overdue = overdue or not await is_wanted(server.store, payment)
         order: Order | None = None
         try:
             order = await (provider.cancel(key) if overdue else provider.state(key))
@@ -125,7 +147,9 @@ def settlement_jobs(server: Server, provider: PaymentProvider) -> Mapping[str, W
 
         async def note(transaction: ResourceTransaction) -> None:
             after: Payment = payment
-            if order is not None and (order.state == "ended" or order.money == payment.money):
+            if order is not None and order.state == "paid" and order.money != payment.money:
+                _log.error(_OTHER_AMOUNT, payment=payment.key)
+            elif order is not None:
                 after = await settle_in(transaction, server, order)
             if after.state == "begun":
                 await watch(transaction, after, now=server.clock(), n=n + 1)

@@ -1,7 +1,7 @@
-"""``Person/[id]/$start-recovery`` and ``$approve-recovery``: staff help somebody back in.
+"""``$start-recovery``, ``$approve-recovery``, ``$cancel-recovery`` on a ``Person``: help back in.
 
 Staff see one half each at most, and no password ever (`fhir_portal.accounts.assisted_recovery`).
-Both are for people: who did it is a member of staff, by name.
+They are for people: who did it is a member of staff, by name.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fhir_portal.operations.person import account_behind, moment, notices_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
+_NO_SUCH: Final = "there is no such recovery of this account here, or it is over"
 
 
 async def start_recovery(call: Call) -> FhirResponse:
@@ -73,12 +74,35 @@ async def approve_recovery(call: Call) -> FhirResponse:
     try:
         row, approved = await call.server.store.transact(work)
     except NoSuchRecovery:
-        message = "there is no such recovery of this account here, or it is over"
-        raise Unprocessable(message) from None
+        raise Unprocessable(_NO_SUCH) from None
     except NotByThem:
         message = "it takes a second member of staff, and one approval"
         raise Forbidden(message) from None
     return call.answer(_told(approved.recovery) | {"activation-word": approved.word}, row)
+
+
+async def cancel_recovery(call: Call) -> FhirResponse:
+    """Take a recovery back that staff of the practice started; whoever may help may."""
+    name, now = call.arguments.one("recovery"), call.server.clock()
+    _member(call)
+
+    async def work(transaction: ResourceTransaction) -> Row:
+        row, account = await account_behind(call, transaction)
+        found = await transaction.get(AssistedRecovery, name)
+        if found is None or found.account != account.key:
+            raise NoSuchRecovery
+        await _recoveries(call).withdraw(transaction, name, practice=call.auth.practice)
+        tell = notices_of(call).about(
+            account, "recovery-cancelled", now=now, once=name, practice=call.auth.practice
+        )
+        await tell(transaction)
+        return row
+
+    try:
+        row = await call.server.store.transact(work)
+    except NoSuchRecovery:
+        raise Unprocessable(_NO_SUCH) from None
+    return call.answer({"recovery": name, "ended": moment(now)}, row)
 
 
 def _member(call: Call) -> str:

@@ -97,7 +97,7 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
             given_back += 1
     for moved in found.invitations:
         now_ = await transaction.get(Invitation, moved.key)
-        if now_ is None or now_.state == "redeemed":
+        if now_ is None or now_.state in {"awaiting", "redeemed"}:
             in_the_way.append(f"Task/{moved.key.rpartition('/')[2]}")
         elif now_.state in LIVE:
             before = msgspec.structs.replace(

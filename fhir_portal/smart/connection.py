@@ -9,7 +9,7 @@ With ``user/`` scopes it is for all they may use at a practice.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import ClassVar, Final, Literal, Protocol
@@ -284,38 +284,83 @@ class Connections:
             if family.practice == practice and family.access[1] and _is_alive(family, now):
                 grouped.setdefault(_key_of(family), []).append(family)
         for key, families in grouped.items():
-            account, _, _, client_id, as_staff = key
-            client = await transaction.get(Client, client_id)
-            maker = await transaction.get(Account, account)
-            if client is None or maker is None:
-                for family in families:
-                    await revoke_family(transaction, family.key, now=now, because="record-gone")
-                continue
-            gone = Connection(
-                id=self._id(key),
-                client=client,
-                account=account,
-                practice=practice,
-                patient=patient,
-                fhir_users=frozenset(one.fhir_user for one in families),
-                record=None,
-                made_by=None,
-                is_mine=True,
-                as_staff=as_staff,
-                scope=ScopeSet((), merged(_resource(families))),
-                is_offline=False,
-                since=min(one.issued for one in families),
-                until=now,
-                unused_until=now,
+            await self._end_group(
+                transaction, key, families, now=now, by_practice=True, because="record-gone"
             )
-            _, held = await _end(transaction, gone, now=now)
-            receipt = self._receipt(gone, maker, self._new_key(), now, held=held, action="ended")
-            receipt = msgspec.structs.replace(receipt, by_practice=True)
-            await transaction.insert(receipt)
-            for tell in self._told(receipt):
-                await tell(transaction)
         await forget_codes_of_record(transaction, practice, patient)
         return len(grouped)
+
+    async def end_all_but(
+        self, transaction: RecordTransaction, account: Account, kept: Collection[str], *, now: float
+    ) -> int:
+        """End every connection that an account made but those of these ids; return how many.
+
+        For its owner who came back into it: whatever was allowed by it, even in this moment, and
+        is not among what they looked at and kept, ends. Each gets a receipt, and the owner is told.
+        """
+        grouped: dict[_Key, list[TokenFamily]] = {}
+        lists = list[TokenFamily]()
+        for family in await transaction.find(TokenFamily, "account", account.key, limit=_ALL):
+            if _is_alive(family, now) and family.is_list:
+                lists.append(family)
+            elif _is_alive(family, now):
+                grouped.setdefault(_key_of(family), []).append(family)
+        staying = {key for key in grouped if self._id(key) in kept}
+        above = {one.parent for key in staying for one in grouped[key]}
+        for key, families in grouped.items():
+            if key not in staying:
+                await self._end_group(
+                    transaction, key, families, now=now, by_practice=False, because="recovered"
+                )
+        for family in lists:
+            if family.key not in above:
+                await revoke_family(transaction, family.key, now=now, because="recovered")
+        for code in await transaction.find(AuthorizationCode, "account", account.key, limit=_ALL):
+            if not code.family:
+                await transaction.delete(AuthorizationCode, code.key)
+        return len(grouped) - len(staying)
+
+    async def _end_group(
+        self,
+        transaction: RecordTransaction,
+        key: _Key,
+        families: Sequence[TokenFamily],
+        *,
+        now: float,
+        by_practice: bool,
+        because: str,
+    ) -> None:
+        """End what one app holds, with a receipt; of an app that is gone, without."""
+        account, practice, patient, client_id, as_staff = key
+        client = await transaction.get(Client, client_id)
+        maker = await transaction.get(Account, account)
+        if client is None or maker is None:
+            for family in families:
+                await revoke_family(transaction, family.key, now=now, because=because)
+            return
+        gone = Connection(
+            id=self._id(key),
+            client=client,
+            account=account,
+            practice=practice,
+            patient=patient,
+            fhir_users=frozenset(one.fhir_user for one in families),
+            record=None,
+            made_by=None,
+            is_mine=True,
+            as_staff=as_staff,
+            scope=ScopeSet((), merged(_resource(families))),
+            is_offline=False,
+            since=min(one.issued for one in families),
+            until=now,
+            unused_until=now,
+        )
+        _, held = await _end(transaction, gone, now=now)
+        receipt = self._receipt(gone, maker, self._new_key(), now, held=held, action="ended")
+        receipt = msgspec.structs.replace(receipt, by_practice=by_practice)
+        await transaction.insert(receipt)
+        for tell in self._told(receipt):
+            await tell(transaction)
 
     async def narrow(self, account: Account, connection: str, change: Change) -> Receipt:
         """Leave an app less than it has and return the receipt.

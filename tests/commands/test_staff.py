@@ -16,7 +16,7 @@ from fhir_portal.access.relation import Relations
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account, AccountName, account_named, add_person
 from fhir_portal.accounts.credentials import Passwords
-from fhir_portal.accounts.staff import StaffMember, StaffPractitioner
+from fhir_portal.accounts.staff import StaffMember, StaffPractitioner, suspend_staff
 from fhir_portal.cli import cli
 from fhir_portal.commands.store import in_store, portal_over
 from fhir_portal.fhir.reference import ResourceKey
@@ -298,21 +298,27 @@ async def _keep(record: Account, store: Any) -> None:
     await keep(store, record)
 
 
-def test_whoever_is_put_on_the_staff_again_is_let_in_after_an_assisted_recovery() -> None:
-    """Where they are a patient, too, it takes the proof of that."""
+def test_whoever_is_put_on_the_staff_again_works_and_their_own_record_stays_closed() -> None:
+    """Another practice helped with the account: that they are the patient is proved otherwise."""
     told(*ADD, "--practitioner", "Practitioner/lark")
-    for where, closed in (("oak", ("oak",)), ("elm", ("elm", "oak"))):
-        known = account("noor")
-        assert known is not None
-        taken = msgspec.structs.replace(
-            known, persons=(f"{where}/Person/noor",), closed_at=("elm", "oak")
-        )
-        inside(functools.partial(_keep, taken))
-        told("remove", "noor", "--practice", "elm")
-        told(*ADD, "--practitioner", "Practitioner/lark", "--existing-account")
-        known = account("noor")
-        assert known is not None
-        assert known.closed_at == closed
+    known = account("noor")
+    assert known is not None
+    taken = msgspec.structs.replace(known, persons=("elm/Person/noor",), closed_at=("elm",))
+    inside(functools.partial(_keep, taken))
+    inside(functools.partial(_suspend, taken.key))
+    assert at("elm") is None
+    told("remove", "noor", "--practice", "elm")
+    told(*ADD, "--practitioner", "Practitioner/lark", "--existing-account")
+    known = account("noor")
+    assert known is not None
+    assert (at("elm"), known.closed_at) == ("Practitioner/lark", ("elm",))
+
+
+async def _suspend(account: str, store: Any) -> None:
+    async def work(transaction: Any) -> None:
+        await suspend_staff(transaction, account, helped_by=["bob"], now=1.0)
+
+    await store.transact(work)
 
 
 def test_nothing_is_left_of_a_membership_that_was_removed() -> None:
@@ -395,19 +401,12 @@ def test_the_last_administrator_goes_only_if_the_operator_says_so(command: Seque
     assert at("elm") is None
 
 
-@pytest.mark.parametrize(("persons", "closed"), [((), ()), (("elm/Person/mara",), ("elm",))])
-def test_who_comes_back_on_the_staff_is_let_in_again(
-    persons: tuple[str, ...], closed: tuple[str, ...]
-) -> None:
-    """Another practice helped with the account; a patient's own proof is to be repeated first."""
-
-    async def recovered(store: Any) -> None:
-        made = an_account("mara", *persons, password_hash="h", closed_at=("elm",))
-        await keep(store, made, AccountName(key="mara", account=made.key))
-
-    inside(recovered)
-    new = ("add", "mara", "--practice", "elm", "--practitioner", "Practitioner/lark")
-    told(*new, "--existing-account", said="")
-    kept = account("mara")
-    assert kept is not None
-    assert kept.closed_at == closed
+def test_who_was_helped_back_in_works_again_when_the_operator_says_so() -> None:
+    told(*ADD, "--practitioner", "Practitioner/lark")
+    known = account("noor")
+    assert known is not None
+    inside(functools.partial(_suspend, known.key))
+    (one,) = told("list")
+    assert one["state"] == "suspended since staff helped to recover the account"
+    assert told("resume", "noor", "--practice", "elm")["state"] == "active"
+    assert "not on the staff" in refused("resume", "noor", "--practice", "oak")

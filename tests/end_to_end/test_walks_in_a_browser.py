@@ -205,8 +205,13 @@ def adds_a_child(world: Town, walker: Walker, desk: Walker, mail: str) -> None:
     walker.sends()
     walker.sees("Your account", "You are signed in as ansel", picture="add-to-this-account")
     walker.sends("/activate/account/add")
-    walker.sees("The record is added")
+    walker.sees("Show this number to the practice", "makes sure", picture="number-to-show")
+    number = walker.browser.text("p.key")
     desk.open("/staff/patients/wren")
+    desk.browser.type('input[name="number"]', number)
+    desk.browser.type('input[name="alone"]', "nobody else invites here")
+    desk.browser.follow('main form[action$="/confirm"] button')
+    desk.sees("Portal of Wren", "Confirmed: the record is open", picture="confirmed-alone")
     assert "used: there is an account by it" in desk.text()
 
 
@@ -714,7 +719,8 @@ def test_staff_set_up_and_run_accounts(world: Town) -> None:
         daughter.fills(username="agna", password=GOOD)
         daughter.sends("/activate/account", ".primary")
         daughter.accepts_terms()
-        assert daughter.browser.text("h1") == "Your account is ready"
+        daughter.sees("Show this number to the practice", "Your account is ready")
+        confirms_another(world, "hendrik", daughter.browser.text("p.key"))
 
         desk.open("/staff/patients/hendrik")
         desk.sees("Portal of Hendrik", "Agna Veldt", "Sees", picture="portal-with-representative")
@@ -722,6 +728,17 @@ def test_staff_set_up_and_run_accounts(world: Town) -> None:
         desk.sees("What Agna Veldt sees", picture="view-as")
         runs_accounts(desk, daughter)
         edits_words(world, desk)
+
+
+def confirms_another(world: Town, patient: str, number: str) -> None:
+    """A second member of staff makes sure of the person; who invited them could not."""
+    with world.person() as colleague:
+        colleague.open(f"/staff/patients/{patient}")
+        colleague.signs_in(NOOR)
+        colleague.accepts_terms()
+        colleague.browser.type('input[name="number"]', number)
+        colleague.browser.follow('main form[action$="/confirm"] button')
+        colleague.sees("Portal of", "Confirmed: the record is open", picture="confirmed")
 
 
 def invites_representative(desk: Walker) -> tuple[str, str]:

@@ -20,6 +20,8 @@ EXAMPLES: dict[str, list[Json]] = {
     "approve-recovery": [{"name": "recovery", "valueString": "recovery"}],
     "revoke-app": [{"name": "app", "valueString": "connection"}],
     "portal-invite": [{"name": "kind", "valueCode": "self"}],
+    "cancel-recovery": [{"name": "recovery", "valueString": "recovery"}],
+    "confirm-proxy": [{"name": "number", "valueString": "000 000"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
     "pay": [{"name": "idempotency-key", "valueString": "payment-1"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],

@@ -35,6 +35,7 @@ from tests.builders import (
     an_account,
     an_ehr,
     assert_outcome,
+    changed,
     keep,
     oneself,
 )
@@ -333,6 +334,23 @@ async def test_invitations_by_which_they_could_come_back_are_taken_back(
     (grant,) = old["grant"]
     assert (await ehr.get(grant)).json["status"] == "rejected"
     assert (await the_invitation(world, other["invitation"])).state == "delivered"
+
+
+async def test_what_a_colleague_has_not_confirmed_yet_is_never_confirmed(
+    world: EmbeddedStore, ehr: Caller, desk: Caller
+) -> None:
+    """Ada used an invitation to act for Bo, which waits; whatever she is called there."""
+    made = await invited(
+        desk, "bo", kind="caregiver", basis="consent-form", channel="desk",
+        name={"family": "Quill"}, relationship={"text": "friend"},
+    )  # fmt: skip
+    waits = await the_invitation(world, made["invitation"])
+    await keep(world, changed(waits, state="awaiting", redeemed_by="ada"))
+    found = values(await ehr.ask("POST", CLOSE, BECAUSE))
+    assert found["invitation"] == {"reference": made["invitation"]}
+    assert (await the_invitation(world, made["invitation"])).state == "revoked"
+    (grant,) = made["grant"]
+    assert (await ehr.get(grant)).json["status"] == "rejected"
 
 
 async def test_inviting_again_is_said_on_purpose_and_no_event_does_it(

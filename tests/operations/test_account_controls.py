@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.at_practice import SIGN_OUTS_A_DAY
 from fhir_portal.accounts.devices import RememberedDevice
 from fhir_portal.accounts.invitation import Invitation, InvitationSecrets, issue
 from fhir_portal.accounts.sessions import LatestSignIn, Session
+from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.smart.connection import Receipt
-from fhir_portal.smart.token import TokenFamily, base64url
+from fhir_portal.smart.token import AccessToken, TokenFamily, base64url
 from tests.builders import (
     DERM,
     FAMILY,
@@ -27,6 +29,7 @@ from tests.builders import (
     a_related_person,
     an_account,
     an_ehr,
+    assert_outcome,
     keep,
     oneself,
 )
@@ -128,6 +131,54 @@ async def test_all_sessions_end_at_once(world: EmbeddedStore, ehr: Caller) -> No
     assert values(await ehr.ask("POST", "Person/ada/$end-session", body)) == {"ended": 2}
     assert [one.key for one in await world.every(Session)] == ["bos"]
     assert not await world.every(RememberedDevice)
+
+
+async def test_work_on_another_practices_staff_goes_on_after_the_next_sign_in(
+    world: EmbeddedStore, ehr: Caller
+) -> None:
+    """The cookie is gone, there too; the membership and what an app holds for that work are not."""
+    work = as_ada(a_member_of_staff("far", FAMILY))
+    await keep(world, a_chart_app(), *records_of_staff(("far", work)))
+    await an_app_of(world, "far", work)
+    before = [await world.every(kind) for kind in (StaffMember, AccessToken, TokenFamily)]
+    body = parameters(all_Boolean=True)
+    assert (await ehr.ask("POST", "Person/ada/$end-session", body)).status == 200
+    renewal = parameters(reason_Code="suspected-compromise")
+    await ehr.ask("POST", "Person/ada/$require-credential-renewal", renewal)
+    assert [await world.every(k) for k in (StaffMember, AccessToken, TokenFamily)] == before
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+async def test_nobody_is_kept_from_their_work_by_being_signed_out_again_and_again(
+    world: EmbeddedStore, ehr: Caller, other_ehr: Caller, clock: Clock, *, elsewhere: bool
+) -> None:
+    """Five times a day, be the account known elsewhere or not; another one counts for itself."""
+    if not elsewhere:
+        await keep(world, an_account("ada", f"{DERM}/Person/ada"))
+    body, renewal = parameters(all_Boolean=True), parameters(reason_Code="staff-request")
+    ways = (("$end-session", body), ("$require-credential-renewal", renewal))
+    for number in range(SIGN_OUTS_A_DAY):
+        path, given = ways[number % 2]
+        assert (await ehr.ask("POST", f"Person/ada/{path}", given)).status == 200
+    await keep(world, a_session("new", "ada"))
+    for path, given in ways:
+        refused = await ehr.ask("POST", f"Person/ada/{path}", given)
+        assert_outcome(refused, 429, "throttled")
+    assert await world.get(Session, "new") is not None
+    if elsewhere:
+        assert (await other_ehr.ask("POST", "Person/ada/$end-session", body)).status == 200
+    clock.advance(86_400)
+    ehr = Caller(ehr.portal, replace(an_ehr(), expires=START + 1e8))
+    assert (await ehr.ask("POST", "Person/ada/$end-session", body)).status == 200
+
+
+async def test_a_call_that_is_refused_is_not_counted(world: EmbeddedStore, ehr: Caller) -> None:
+    assert len(await world.every(Session)) == 3
+    wrong = parameters(session_String="no-such")
+    for _ in range(SIGN_OUTS_A_DAY + 1):
+        assert (await ehr.ask("POST", "Person/ada/$end-session", wrong)).status == 422
+    body = parameters(all_Boolean=True)
+    assert (await ehr.ask("POST", "Person/ada/$end-session", body)).status == 200
 
 
 async def test_another_accounts_session_is_none_of_this_one_and_nothing_ends(

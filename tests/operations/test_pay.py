@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.billing.payment import BEGUN_SECONDS, MOST_UNDER_WAY, Payment
@@ -345,6 +346,55 @@ async def test_a_bill_that_is_deleted_while_it_is_paid_keeps_the_money_in_sight(
     await house.tell(key)
     assert len(await house.notices()) == 1
     assert await house.agrees()
+
+
+async def at_the_desk(house: House, amount: str) -> None:
+    await house.ehr.store(
+        resource(
+            "PaymentNotice", "cash",
+            status="active", created="2030-03-01", request=reference("Invoice/bill"),
+            payment={"display": "cash"}, recipient={"display": "the desk"}, amount=dollars(amount),
+        )
+    )  # fmt: skip
+
+
+async def test_a_bill_that_was_paid_elsewhere_is_not_paid_by_an_old_key(house: House) -> None:
+    """The server died before it reached the provider; the patient paid at the desk."""
+    house.provider.faults = {"begin"}
+    assert (await house.pay()).status == 503
+    house.provider.faults = set()
+    await at_the_desk(house, "120")
+    assert (await house.pay()).status == 409
+    assert values(await house.pay())["status"] == "ended"
+    assert await house.provider.ledger.charged() == {}
+
+
+async def test_an_order_that_the_bill_does_not_need_any_more_is_cancelled(house: House) -> None:
+    key = values(await house.pay(amount="100"))["payment"]
+    await at_the_desk(house, "20")
+    assert (await house.pay(amount="100")).status == 200
+    await at_the_desk(house, "20.01")
+    await house.work(120)
+    order = await house.provider.ledger.find(key)
+    assert order is not None
+    assert order.state == "ended"
+
+
+async def test_an_order_of_a_bill_that_was_taken_back_is_given_up(house: House) -> None:
+    key = values(await house.pay())["payment"]
+    await house.ehr.store(an_invoice("bill", status="cancelled"))
+    assert (await house.pay()).status == 409
+    order = await house.provider.ledger.find(key)
+    assert order is not None
+    assert order.state == "ended"
+
+
+async def test_money_that_disagrees_is_told_to_the_operator(house: House) -> None:
+    key = values(await house.pay())["payment"]
+    await settle(house.portal.server, Order(key, "ended", 12000, "USD"))
+    with capture_logs() as logs:
+        await settle(house.portal.server, Order(key, "paid", 12000, "USD"))
+    assert [one["log_level"] for one in logs] == ["error"]
 
 
 # ---------------------------------------------------------------- bad input

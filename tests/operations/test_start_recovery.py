@@ -13,7 +13,7 @@ from fhir_portal.accounts.assisted_recovery import AssistedRecovery
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
-from tests.builders import DERM, Caller, a_person, an_account, keep
+from tests.builders import DERM, FAMILY, Caller, a_person, an_account, keep
 from tests.operations.holding import parameters, values
 from tests.staff import a_member_of_staff
 
@@ -135,3 +135,40 @@ async def test_who_may_help_too_learns_that_it_was_begun_and_nobody_else(
         answer = await caller.ask("POST", state)
         assert answer.status == 200
         assert started["recovery"].encode() not in answer.body
+
+
+CANCEL = "Person/ada/$cancel-recovery"
+
+
+async def test_staff_take_back_what_they_began(accounts: EmbeddedStore, ehr: Caller) -> None:
+    """Whoever may help, whoever began it; the owner is told, and approval comes too late."""
+    started = values(await staff(ehr).ask("POST", START_IT, SEEN))
+    body = parameters(recovery_String=started["recovery"])
+    answer = values(await staff(ehr, "third").ask("POST", CANCEL, body))
+    assert answer["recovery"] == started["recovery"]
+    assert await accounts.every(AssistedRecovery) == []
+    told = [one.template for one in await accounts.every(OutboxMessage)]
+    assert told.count("security-recovery-cancelled") == 1
+    for caller, path in ((staff(ehr, "second"), APPROVE), (staff(ehr), CANCEL)):
+        assert (await caller.ask("POST", path, body)).status == 422
+
+
+async def test_nobody_takes_back_what_is_not_theirs_to(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    """Not an EHR, a level that may not help, another practice, nor by another Person."""
+    await ehr.store(a_person("bo", links=["Patient/bo"]))
+    await keep(
+        accounts,
+        an_account("bo", f"{DERM}/Person/bo"),
+        AccountPerson(key=f"{DERM}/Person/bo", account="bo"),
+    )
+    started = values(await staff(ehr).ask("POST", START_IT, SEEN))
+    body = parameters(recovery_String=started["recovery"])
+    assert (await ehr.ask("POST", CANCEL, body)).status == 403
+    weak = staff(ehr, "weak", "invite", "revoke", "administer")
+    assert (await weak.ask("POST", CANCEL, body)).status == 403
+    far = a_member_of_staff("far", FAMILY, permissions=("view", "recover"))
+    assert (await Caller(ehr.portal, far).ask("POST", CANCEL, body)).status == 422
+    assert (await staff(ehr).ask("POST", "Person/bo/$cancel-recovery", body)).status == 422
+    assert len(await accounts.every(AssistedRecovery)) == 1

@@ -106,6 +106,12 @@ class Directory:
             return None
         return await self.staff_bound_to(account, practice, patient)
 
+    async def birth_date_of(self, account: Any, practice: str) -> str | None:
+        for record in await self.records_of(account):
+            if record.practice == practice and record.is_own:
+                return record.birth_date
+        return None
+
     async def staff_bound_to(
         self, account: Any, practice: str, patient: str
     ) -> RecordAccess | None:
@@ -283,8 +289,10 @@ class World:
             transport=httpx.ASGITransport(self.asgi), base_url=self.base, **options
         )
 
-    def browser(self) -> Browser:
-        return Browser(self, self.http())
+    def browser(self, address: str = "127.0.0.1") -> Browser:
+        """A browser without cookies, on some network."""
+        transport = httpx.ASGITransport(self.asgi, client=(address, 123))
+        return Browser(self, httpx.AsyncClient(transport=transport, base_url=self.base))
 
     async def account(self, username: str, *records: RecordAccess) -> Account:
         account = await add_account(

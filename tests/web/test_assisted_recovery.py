@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.assisted_recovery import (
     NOTICE_SECONDS,
@@ -22,13 +23,15 @@ from fhir_portal.accounts.assisted_recovery import (
 )
 from fhir_portal.accounts.passkeys import Passkey
 from fhir_portal.accounts.recovery_codes import RecoveryCodes
-from fhir_portal.accounts.staff import StaffMember
+from fhir_portal.accounts.staff import StaffMember, staff_key
 from fhir_portal.accounts.totp import Totp
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.records import RecordTransaction
-from tests.builders import keep
+from tests.builders import a_practice, a_practitioner, keep
+from tests.smart.launching import put
 from tests.smart.world import PASSWORD, Browser, World
-from tests.web.recovering import NEW, chooses, code_for, contact, desk_of, gives, received
+from tests.staff import a_level, a_membership
+from tests.web.recovering import NEW, begins, chooses, code_for, contact, desk_of, gives, received
 from tests.web.signing_in import Resident, at_security, fields_of, forms, problem, submit
 
 DESK, BORN = "/recover/desk", "1984-05-12"
@@ -177,20 +180,58 @@ async def test_high_risk_takes_a_second_member_of_staff_and_a_days_notice(
         assert await world.store.every(kind) == []
 
 
-async def test_work_as_staff_of_another_practice_is_closed_as_well(world: World) -> None:
-    """Its patients are no business of the practice that helped; nobody there knows the person."""
+@pytest.mark.parametrize("practice", ["skin", "family", "oak"])
+async def test_help_for_a_person_makes_nobody_a_member_of_staff(
+    world: World, practice: str
+) -> None:
+    """Neither at the practice that helped, nor at another, be the person a patient there or not."""
     await contact(world, world.mara)
-    member = StaffMember(
-        key="oak x", account=world.mara.key, practice="oak", practitioner="x", added=0
-    )
-    await world.store.transact(lambda transaction: transaction.insert(member))
+    await keep(world.store, a_membership(world.mara.key, practice, "x", "administrator"))
     started = await start(world)
     await approve(world, started)
     world.clock.advance(NOTICE_SECONDS)
+    before = await member_of(world, practice)
+    assert before.suspended is None
     browser = await at_desk(world, started.code)
     await gives(browser, await code_for(world, browser))
     await chooses(browser)
-    assert set((await account(world)).closed_at) == {"family", "oak"}
+    assert browser.heading == "You are signed in"
+    member = await member_of(world, practice)
+    assert member.suspended == world.clock()
+    assert member.helped_by == ("staff-1", "staff-2")
+    assert await works_at(world, member) == ()
+
+
+async def test_recovery_without_staff_leaves_work_as_it_is(world: World) -> None:
+    """The owner's own codes are theirs; nobody of the practice had a hand in it."""
+    await contact(world, world.mara)
+    await keep(world.store, a_membership(world.mara.key, "skin", "x"))
+    browser = await begins(world)
+    await gives(browser, await code_for(world, browser))
+    await chooses(browser)
+    assert browser.heading == "You are signed in"
+    assert (await member_of(world, "skin")).suspended is None
+
+
+async def member_of(world: World, practice: str) -> StaffMember:
+    found = await world.store.get(StaffMember, staff_key(practice, world.mara.key))
+    assert found is not None
+    return found
+
+
+async def works_at(world: World, member: StaffMember) -> tuple[Any, ...]:
+    """Where the account works; its Practitioner is there, and the level is."""
+    await keep(
+        world.store,
+        a_practice(member.practice),
+        a_level("administrator", "administer", practice=member.practice),
+    )
+    await put(world, member.practice, a_practitioner("x"))
+    found = await Relations(world.store, world.clock).staff_of(await account(world))
+    resumed = msgspec.structs.replace(member, suspended=None)
+    await world.store.transact(lambda transaction: transaction.put(resumed))
+    assert await Relations(world.store, world.clock).staff_of(await account(world)), "the twin"
+    return found
 
 
 async def test_the_owner_who_is_told_ends_it_by_a_new_password(world: World) -> None:
@@ -283,23 +324,48 @@ async def test_a_second_factor_added_at_the_last_step_is_not_passed_by(world: Wo
     assert (await account(world)).password_hash == world.mara.password_hash
 
 
-async def test_staff_access_elsewhere_is_closed_until_that_practice_gives_it_again(
-    world: World,
-) -> None:
-    """Who is no patient there has no record that could be proved: the membership is given anew."""
+async def test_the_owner_ends_it_on_the_security_page(world: World) -> None:
+    """Who began with the desk code is out, and who is only signed in for long confirms first."""
     await contact(world, world.mara)
-    member = StaffMember(
-        key=f"elsewhere/{world.mara.key}",
-        account=world.mara.key,
-        practice="elsewhere",
-        practitioner="Practitioner/x",
-        added=0,
-    )
-    await keep(world.store, member)
     started = await start(world)
-    await approve(world, started)
-    world.clock.advance(NOTICE_SECONDS)
+    thief = await at_desk(world, started.code)
+    owner = await at_security(world)
+    assert "has begun to help somebody back" in owner.text
+    await submit(owner, "/account/security/recovery/end")
+    assert "Nobody gets into your account by it" in owner.text
+    assert "has begun to help somebody back" not in owner.text
+    await gives(thief, await _the_code(world, started))
+    assert thief.heading == "This did not work"
+    told = [one.template for one in await world.store.every(OutboxMessage)]
+    assert "security-recovery-cancelled" in told
+
+
+async def _the_code(world: World, started: Started) -> str:
+    assert started.recovery.account == world.mara.key
+    found = [code for _, code in await received(world)]
+    return found[-1] if found else "0000 0000"
+
+
+async def test_in_a_browser_left_open_nobody_ends_the_owners_help(world: World) -> None:
+    await contact(world, world.mara)
+    owner = await at_security(world)
+    await start(world)
+    world.clock.advance(600)
+    await owner.open("/account/security")
+    await submit(owner, "/account/security/recovery/end")
+    assert owner.page.url.path == "/account/confirm"
+    assert len(await world.store.every(AssistedRecovery)) == 1
+
+
+async def test_what_staff_take_back_ends_what_was_begun_with_it(world: World) -> None:
+    await contact(world, world.mara)
+    started, desk = await start(world), desk_of(world)
     browser = await at_desk(world, started.code)
     await gives(browser, await code_for(world, browser))
+    assert browser.heading == "Choose a new password"
+    await world.store.transact(
+        lambda transaction: desk.withdraw(transaction, started.recovery.key, practice="skin")
+    )
     await chooses(browser)
-    assert (await account(world)).closed_at == ("family", "elsewhere")
+    assert browser.page.status_code == 403
+    assert (await account(world)).password_hash == world.mara.password_hash

@@ -57,6 +57,7 @@ ACTIONS = [
         "passkeys",
         "passkeys/options",
         "passkeys/remove",
+        "recovery/end",
         "sessions/end",
         "devices/forget",
     )

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from fhir_portal.accounts.account import Account, AccountPerson
+from fhir_portal.accounts.assisted_recovery import AssistedRecovery
 from fhir_portal.accounts.sessions import Session
 from fhir_portal.operations import portal_accounts
 from fhir_portal.web.pages import staff_accounts
@@ -343,6 +344,16 @@ async def test_staff_help_somebody_back_in_and_see_one_half_each(staff: StaffWor
     assert word not in other.text
     assert forms(other, APPROVE) == []
     assert "Help back in was started" in other.text
+
+
+async def test_staff_take_their_help_back(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    await helps(browser)
+    await browser.open(KIT)
+    await submit(browser, f"{RECOVERY}/cancel")
+    assert "what was handed over opens nothing" in browser.text
+    assert "Help back in was started" not in browser.text
+    assert await staff.world.store.every(AssistedRecovery) == []
 
 
 @pytest.mark.requirement("portal", "S2-34")

@@ -10,8 +10,8 @@ import pytest
 
 from fhir_portal.access.owed import pay_due
 from fhir_portal.access.relation import works
-from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS, level_of
-from fhir_portal.accounts.staff import StaffMember
+from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS, Editor, NotPermitted, level_of
+from fhir_portal.accounts.staff import StaffMember, resume_staff, standing, suspend_staff
 from fhir_portal.smart.revocation import remove_staff
 from fhir_portal.web.pages import desk
 from tests.builders import a_practitioner
@@ -310,3 +310,64 @@ async def test_names_are_shown_as_text_and_no_user_name_is(staff: StaffWorld) ->
     assert SCRIPT not in browser.page.text
     assert BOTH in browser.text
     assert await staff.account_key(READER) not in browser.page.text
+
+
+async def suspended(staff: StaffWorld, name: str, *helped_by: str) -> StaffMember:
+    """Staff helped this member back into their account."""
+    key = f"{SKIN}/{await staff.account_key(name)}"
+    helpers = [await staff.account_key(one) for one in helped_by]
+
+    async def work(transaction: Any) -> None:
+        await suspend_staff(transaction, key.partition("/")[2], helped_by=helpers, now=1.0)
+
+    await staff.world.store.transact(work)
+    found = await staff.world.store.get(StaffMember, key)
+    assert found is not None
+    return found
+
+
+async def test_an_administrator_who_did_not_help_lets_them_work_again(staff: StaffWorld) -> None:
+    member = await suspended(staff, DESK, READER, BLIND)
+    shut = await staff.at(HOME, DESK)
+    assert shut.page.status_code == 403
+    browser = await staff.at(MEMBERS)
+    assert "may do nothing here since staff helped" in browser.text
+    await submit(browser, f"{MEMBERS}/resume", practitioner=member.practitioner)
+    assert "can work again" in browser.text
+    assert (await staff.at(HOME, DESK)).page.status_code == 200
+    rows = [one for one in await staff.rows() if one.interaction == "$staff-resumed"]
+    assert [(one.agent, one.what) for one in rows] == [("Practitioner/admin", "Practitioner/desk")]
+
+
+async def test_who_helped_and_who_may_not_administer_let_nobody_work(staff: StaffWorld) -> None:
+    member = await suspended(staff, DESK, ADMIN, READER)
+    browser = await staff.at(MEMBERS)
+    await submit(browser, f"{MEMBERS}/resume", practitioner=member.practitioner)
+    assert "you helped with this account" in problem(browser).lower()
+    for name in (READER, BLIND):
+        other = await staff.at(HOME, name)
+        fields = fields_of(forms(browser, f"{MEMBERS}/resume")[0])
+        await post(other, f"{MEMBERS}/resume", fields)
+        assert other.page.status_code == 403
+    kept = await staff.world.store.get(StaffMember, member.key)
+    assert kept == member
+
+
+async def test_nobody_lets_themselves_work_again(staff: StaffWorld) -> None:
+    await suspended(staff, ADMIN, READER)
+    assert (await staff.at(MEMBERS)).page.status_code == 403
+    own = Editor(await staff.account_key(ADMIN), frozenset(PERMISSIONS))
+
+    async def work(transaction: Any) -> None:
+        await resume_staff(transaction, account=own.account, practice=SKIN, by=own)
+
+    with pytest.raises(NotPermitted):
+        await staff.world.store.transact(work)
+
+
+async def test_who_is_suspended_changes_nobodys_level(staff: StaffWorld) -> None:
+    """However they come to ask."""
+    await suspended(staff, ADMIN, READER)
+    by = Editor(await staff.account_key(ADMIN), frozenset(PERMISSIONS))
+    with pytest.raises(NotPermitted):
+        await standing(staff.world.store, SKIN, by)

@@ -41,6 +41,7 @@ from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.step_up import FRESH
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.operations.activate import Activations, BirthAndPlace, Greeting, NotMatched, Sheet
+from fhir_portal.operations.four_eyes import InvitedThemselves
 from fhir_portal.operations.matching import Said
 from fhir_portal.operations.redeem import AlreadyTaken, ClosedHere
 from fhir_portal.portal import Portal
@@ -91,6 +92,10 @@ _HAS_ACCOUNT: Final = (
 _CLOSED_HERE: Final = (
     "Another practice helped you back into this account, so this practice has to prove again who "
     "you are before it adds anything. Ask it for a new invitation to what you had before."
+)
+_OWN_INVITATION: Final = (
+    "You work at this practice and made this invitation yourself, or you seem to be who made it. "
+    "Somebody else on its staff has to invite you."
 )
 _SENT_OFTEN: Final = "No more codes are sent for now. Choose another way, or ask your practice."
 _NO_PASSKEY: Final = "The passkey could not be made. Try again, or choose a password."
@@ -640,6 +645,7 @@ class ActivationPages:
             shown = page(
                 "activate_done.html",
                 codes=codes,
+                waiting=await self._waiting(account),
                 added=False,
                 home=self._home,
                 asks_questions=asks,
@@ -655,8 +661,18 @@ class ActivationPages:
         added = request.query_params.get("added") == "1"
         asks = await is_asked_by_practice(self._door.sessions.store, account)
         return page(
-            "activate_done.html", codes=(), added=added, home=self._home, asks_questions=asks
+            "activate_done.html",
+            codes=(),
+            waiting=await self._waiting(account),
+            added=added,
+            home=self._home,
+            asks_questions=asks,
         )
+
+    async def _waiting(self, account: Account) -> list[tuple[str, str, str]]:
+        """Practice, its telephone, and the number to show there, for each record that waits."""
+        found = await self._activations.waiting(account)
+        return [(practice.name, practice.phone or "", number) for practice, number in found]
 
     # --- what all of them do -------------------------------------------------------------------
 
@@ -709,6 +725,8 @@ def _ending(handler: Handler) -> Handler:
             return page("activate_ended.html", status=403, message=_HAS_ACCOUNT)
         except ClosedHere:
             return page("activate_ended.html", status=403, message=_CLOSED_HERE)
+        except InvitedThemselves:
+            return page("activate_ended.html", status=403, message=_OWN_INVITATION)
         except TooManyAttempts as error:
             raise TooManyRequests(
                 wait_words(error), headers={"Retry-After": str(error.retry_after)}

@@ -21,6 +21,7 @@ from fhir_portal.access.app_use import AppUse, app_use, person_name
 from fhir_portal.access.log import AccessLog
 from fhir_portal.access.relation import IdentityReader
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.invitation import awaiting_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.sessions import Sessions, SignedOutMeanwhile
 from fhir_portal.consent.record import RecordAccess, RecordDirectory
@@ -128,6 +129,7 @@ class AppPages:
         connections = await self._connections.of(account)
         return page(
             "apps.html",
+            waits=await awaiting_of(self._reader, account.key, now=self._clock()),
             connections=[await self._words(browser, one) for one in connections],
             receipts=[
                 (f"{RECEIPTS}/{one.key}", one, _moment(one.at, await self._zone(one.practice)))

@@ -25,6 +25,7 @@ from fhir_portal.accounts.recovery import Recoveries
 from fhir_portal.accounts.security_questions import SecurityQuestions
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.one_time_codes import OutboxCodes
 from fhir_portal.notify.recovery import OutboxRecoveries
@@ -43,6 +44,7 @@ from fhir_portal.smart.authorization import (
     Step,
     error_location,
 )
+from fhir_portal.smart.connection import Connections
 from fhir_portal.smart.errors import InvalidRequest, OAuthError
 from fhir_portal.smart.narrowing import (
     DATA_FROM,
@@ -143,10 +145,20 @@ def pages_router(
         birth_dates(server.directory),
         QueuedMatters(),
     )
+    store: Any = sessions.store  # records and resources: `fhir_portal.resources.store.PortalStore`
+    connections = Connections(
+        store,
+        directory=server.directory,
+        keys=server.keys,
+        notices=OutboxConnectionNotices(),
+        lifetimes=server.lifetimes,
+        clock=sessions.clock,
+        random=sessions.random,
+    )
     contacts = OwnContacts(sessions, codes, OutboxCodes(), door.notices, sign_in.throttle)
     for path, method, handler in (
         *security_routes(server, door, cookies),
-        *RecoveryPages(recoveries, cookies, requests, home).routes(),
+        *RecoveryPages(recoveries, cookies, requests, home, connections).routes(),
         *QuestionPages(questions, door, cookies, StepUp(door, cookies)).routes(),
         *FirstPages(door, cookies, requests, home).routes(),
         *ContactPages(contacts, cookies, StepUp(door, cookies)).routes(),

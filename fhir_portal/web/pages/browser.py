@@ -137,7 +137,12 @@ class Cookies:
         if name is None:
             return None
         account = await account_named(self._sessions.store, username)
-        if account is None:
+        return await self.known_as(request, account) if account is not None else None
+
+    async def known_as(self, request: Request, account: Account) -> str | None:
+        """The browser's name if an account signed in here before, as it signs in now."""
+        name = self.anybodys(request)
+        if name is None:
             return None
         _, since, _, proof = request.cookies[self._device].split(".")
         genuine = await self._device_proof(name, since, account)

@@ -6,6 +6,7 @@ recovery is known by a random handle in the address and belongs to one browser.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, cast, get_args
 
@@ -33,6 +34,8 @@ from fhir_portal.accounts.sessions import SignedOutMeanwhile
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import WrongCode
 from fhir_portal.consent.record import RecordDirectory
+from fhir_portal.records import RecordTransaction
+from fhir_portal.smart.connection import Connection, Connections, is_of_practice
 from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
@@ -70,6 +73,8 @@ _WRONG_DESK: Final = "There is no such code, or it is over. Ask your practice fo
 _WRONG_HALF: Final = "The birth date or the word is wrong."
 _AWAITS_STAFF: Final = "Another member of your practice's staff has to approve of it first."
 _EMPTY: Final = "Fill this in."
+_SHOWN, _ENDS = "app-", "end-"
+"""Fields of the last form: an app that was shown, and one that is to end."""
 _LONGEST: Final = 254
 _MOST_PRACTICES: Final = 50
 _ERRORS: Final[Mapping[str, PageError]] = {
@@ -84,10 +89,7 @@ def birth_dates(directory: RecordDirectory) -> BirthDates:
     """Read birth dates where records are resolved for sign-in."""
 
     async def find(account: Account, practice: str) -> str | None:
-        for record in await directory.records_of(account):
-            if record.practice == practice and record.is_own:
-                return record.birth_date
-        return None
+        return await directory.birth_date_of(account, practice)
 
     return find
 
@@ -96,9 +98,15 @@ class RecoveryPages:
     """The pages of a recovery; ``home`` is where one leads that is for nothing else."""
 
     def __init__(
-        self, recoveries: Recoveries, cookies: Cookies, requests: Requests, home: str
+        self,
+        recoveries: Recoveries,
+        cookies: Cookies,
+        requests: Requests,
+        home: str,
+        connections: Connections,
     ) -> None:
         self._recoveries = recoveries
+        self._connections = connections
         self._door = recoveries.door
         self._practices = PracticeList(recoveries.door.sessions.store)
         self._cookies = cookies
@@ -152,6 +160,7 @@ class RecoveryPages:
                 Place(address_of(request)),
                 handle=onward.handle,
                 then=onward.then,
+                knows=functools.partial(self._cookies.known_as, request),
             )
         except TooManyAttempts as error:
             _log.warning("recovery throttled")
@@ -305,11 +314,15 @@ class RecoveryPages:
         status: int = 200,
         problem: str = "",
         wrong: str = "",
+        kept: frozenset[str] = frozenset(),
     ) -> Response:
         step = await self._recoveries.step(recovery)
         if step == "password":
             return page(
                 "recover_password.html",
+                apps=await self._apps(recovery),
+                helped=recovery.assisted is not None,
+                kept=kept,
                 status=status,
                 then=await self._requests.app_of(browser, _onward(recovery)),
                 scripted=True,
@@ -365,20 +378,56 @@ class RecoveryPages:
 
     # --- the end -------------------------------------------------------------------------------
 
+    async def _apps(self, recovery: Recovery) -> list[Connection]:
+        """The connected apps that are asked about, for whoever has proved all of it.
+
+        After a recovery with a practice's help only those for its records: what another practice's
+        are for is told when that one has its own proof. Those are not asked about, and end.
+        """
+        account = await self._recoveries.owner(recovery)
+        found = [one for one in await self._connections.of(account) if one.is_mine]
+        if recovery.assisted is None:
+            return found
+        return [one for one in found if is_of_practice(one, recovery.practice)]
+
     async def finish(self, request: Request) -> Response:
         browser, recovery, form = await self._posted(request, PASSWORD)
         new = form.get("new_password", "")
+        shown = {name.removeprefix(_SHOWN) for name in form if name.startswith(_SHOWN)}
+        kept = frozenset(one for one in shown if f"{_ENDS}{one}" not in form)
+        account = await self._recoveries.owner(recovery)
+        now = self._door.sessions.clock()
+
+        async def end_apps(transaction: RecordTransaction) -> None:
+            await self._connections.end_all_but(transaction, account, kept, now=now)
+
         if form.get("repeated", new) != new:
             return await self._next(
-                request, browser, recovery, status=400, problem=_NOT_SAME, wrong="repeated"
+                request,
+                browser,
+                recovery,
+                status=400,
+                problem=_NOT_SAME,
+                wrong="repeated",
+                kept=kept,
             )
         try:
             opened = await self._recoveries.finish(
-                recovery, browser.visitor.session, new, await self._place(request)
+                recovery,
+                browser.visitor.session,
+                new,
+                await self._place(request),
+                also=[end_apps],
             )
         except UnacceptablePassword as error:
             return await self._next(
-                request, browser, recovery, status=400, problem=str(error), wrong="new_password"
+                request,
+                browser,
+                recovery,
+                status=400,
+                problem=str(error),
+                wrong="new_password",
+                kept=kept,
             )
         to = await self._requests.on(browser, _onward(recovery), self._home)
         return await self._cookies.signed_in(to, opened)

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.assisted_recovery import assisted_of
 from fhir_portal.accounts.credentials import (
     MAX_LENGTH,
     MIN_LENGTH,
@@ -50,6 +51,7 @@ CODES: Final = f"{SECURITY}/recovery-codes"
 PASSKEYS: Final = f"{SECURITY}/passkeys"
 PASSKEY_OPTIONS: Final = f"{SECURITY}/passkeys/options"
 PASSKEY_REMOVE: Final = f"{SECURITY}/passkeys/remove"
+RECOVERY_END: Final = f"{SECURITY}/recovery/end"
 SESSIONS_END: Final = f"{SECURITY}/sessions/end"
 DEVICES_FORGET: Final = f"{SECURITY}/devices/forget"
 
@@ -63,6 +65,7 @@ _DONE: Final = {
     "session": "That browser is signed out.",
     "no-session": "No browser is signed in there any more.",
     "sessions": "You are signed out everywhere else.",
+    "recovery": "That help is ended. Nobody gets into your account by it.",
     "device": "That browser is forgotten. It is asked for a code next time.",
     "no-device": "No such browser is remembered any more.",
 }
@@ -114,6 +117,7 @@ class SecurityPages:
             (PASSKEY_OPTIONS, "POST", self.offer_passkey),
             (PASSKEY_REMOVE, "GET", self.show_passkey_removal),
             (PASSKEY_REMOVE, "POST", self.remove_passkey),
+            (RECOVERY_END, "POST", self.end_recovery),
             (SESSIONS_END, "POST", self.end_sessions),
             (DEVICES_FORGET, "POST", self.forget_device),
         )
@@ -168,8 +172,9 @@ class SecurityPages:
             ],
             form_tokens={
                 path: self._cookies.form_token(browser, path, "")
-                for path in (PASSKEY_REMOVE, SESSIONS_END, DEVICES_FORGET, SIGN_OUT)
+                for path in (PASSKEY_REMOVE, RECOVERY_END, SESSIONS_END, DEVICES_FORGET, SIGN_OUT)
             },
+            recovery=await assisted_of(door.sessions.store, account.key, now=now),
         )
 
     # --- password ------------------------------------------------------------------------------
@@ -394,6 +399,14 @@ class SecurityPages:
         account = _account(browser)
         was_there = await self._door.devices.forget(account.key, form.get("device", ""))
         return _back("device" if was_there else "no-device")
+
+    async def end_recovery(self, request: Request) -> Response:
+        """End what staff began, to help somebody back into this account."""
+        browser, _ = await self._posted(request, RECOVERY_END)
+        if sent := await self._step_up.to(browser, FRESH, then=SECURITY):
+            return sent
+        await self._own.end_recovery(browser.visitor)
+        return _back("recovery")
 
     # --- what all of them do -------------------------------------------------------------------
 

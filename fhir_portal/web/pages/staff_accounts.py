@@ -36,6 +36,7 @@ RECOVERY: Final = f"{ACCOUNTS}/recovery"
 APPROVE: Final = f"{RECOVERY}/approve"
 CLOSE: Final = f"{ACCOUNTS}/close"
 CLOSED: Final = f"{CLOSE}/confirmed"
+CANCEL: Final = f"{RECOVERY}/cancel"
 
 ACTS: Final[Mapping[str, tuple[str, str]]] = {
     "disable": ("account-disable", "Disable"),
@@ -106,6 +107,7 @@ class AccountPages:
             (APPROVE, "POST", desk_page(self.approve_recovery, back=ACCOUNTS)),
             (CLOSE, "POST", desk_page(self.preview_close, back=ACCOUNTS)),
             (CLOSED, "POST", desk_page(self.close, back=ACCOUNTS)),
+            (CANCEL, "POST", desk_page(self.cancel_recovery, back=ACCOUNTS)),
             (f"{RECOVERY}/{{handle}}", "GET", desk_page(self.hand_over, back=ACCOUNTS)),
             (f"{RESULTS}/{{handle}}", "GET", desk_page(self.results, back=ACCOUNTS)),
         )
@@ -340,6 +342,12 @@ class AccountPages:
         recovery = ("recovery", "valueString", form.get("recovery", ""))
         answer = await self._desk.call(here, "approve-recovery", _person(form), recovery)
         return await self._handed_over(here, form, answer)
+
+    async def cancel_recovery(self, request: Request) -> Response:
+        here, _, form = await self._desk.posted(request, CANCEL)
+        recovery = ("recovery", "valueString", form.get("recovery", ""))
+        await self._desk.call(here, "cancel-recovery", _person(form), recovery)
+        return redirect(_done(form, "cancelled"))
 
     async def _handed_over(self, here: AtDesk, form: Mapping[str, str], answer: Answer) -> Response:
         """Show the half that is to be handed over, once."""

@@ -53,8 +53,10 @@ class InvitationPages:
         return (
             (f"{at}/invite/{{kind}}", "GET", desk_page(self.show, back=FIND)),
             (f"{at}/invite/{{kind}}", "POST", desk_page(self.invite, back=FIND)),
+            (f"{at}/prove/{{related}}", "POST", desk_page(self.prove, back=FIND)),
             (f"{at}/invitations/{{task}}/again", "POST", desk_page(self.again, back=FIND)),
             (f"{at}/invitations/{{task}}/back", "POST", desk_page(self.take_back, back=FIND)),
+            (f"{at}/invitations/{{task}}/confirm", "POST", desk_page(self.confirm, back=FIND)),
             (f"{at}/invitations/{{task}}/print", "POST", desk_page(self.print, back=FIND)),
             (f"{SHOWN}/{{handle}}", "GET", desk_page(self.shown, back=FIND)),
         )
@@ -81,6 +83,23 @@ class InvitationPages:
             raise
         except FhirError as error:
             return await self._form(here, request, pairs, problem=f"Not invited: {error}.")
+        return await self._handed_out(here, own_id, patient, answer)
+
+    async def prove(self, request: Request) -> Response:
+        """Have somebody who acts for the patient prove again who they are; a grant goes on."""
+        own_id, related = request.path_params["patient"], request.path_params["related"]
+        here, _, _ = await self._desk.posted(request, "prove", f"{own_id}/{related}")
+        patient = await self._patients.patient(here, request)
+        if not _TASK.fullmatch(related):
+            raise NotFound
+        answer = await self._desk.call(
+            here,
+            "portal-invite",
+            f"Patient/{own_id}",
+            ("kind", "valueCode", "caregiver"),  # of whichever kind: it says nothing of the grant
+            ("related-person", "valueReference", {"reference": f"RelatedPerson/{related}"}),
+            ("channel", "valueCode", "desk"),
+        )
         return await self._handed_out(here, own_id, patient, answer)
 
     async def _form(
@@ -172,6 +191,19 @@ class InvitationPages:
             ("no-more", "valueBoolean", True if form.get("no_more") else None),
         )
         return redirect(f"{FIND}/{patient['id']}?done=back")
+
+    async def confirm(self, request: Request) -> Response:
+        """Confirm who used an invitation, by the number that their page shows."""
+        here, patient, form, target = await self._about(request, "confirm")
+        answer = await self._desk.call(
+            here,
+            "confirm-proxy",
+            target,
+            ("number", "valueString", _text(form, "number") or "-"),
+            ("alone", "valueString", _text(form, "alone")),
+        )
+        done = "confirmed" if answer.value("told") else "confirmed-untold"
+        return redirect(f"{FIND}/{patient['id']}?done={done}")
 
     async def print(self, request: Request) -> Response:
         here, _, form, target = await self._about(request, "print")

@@ -10,16 +10,24 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.access.log import STAFF_LEVEL
+from fhir_portal.access.log import STAFF_LEVEL, STAFF_RESUMED
 from fhir_portal.access.relation import works
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.levels import LevelRefused, folded_name, levels_of
-from fhir_portal.accounts.staff import NotStaff, StaffMember, set_level, staff_of_practice
+from fhir_portal.accounts.staff import (
+    NotStaff,
+    StaffMember,
+    resume_staff,
+    set_level,
+    staff_of_practice,
+)
 from fhir_portal.web.pages.desk import MEMBERS, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 from fhir_portal.web.pages.staff_levels import editor, require_administer
 
+RESUME: Final = f"{MEMBERS}/resume"
+_DONE: Final = {"1": "The access level was changed.", "resumed": "They can work again."}
 _GONE: Final = "They are not on the staff any more."
 
 _log = structlog.get_logger(__name__)
@@ -36,13 +44,38 @@ class MemberPages:
         return (
             (MEMBERS, "GET", desk_page(self.show)),
             (MEMBERS, "POST", desk_page(self.give, back=MEMBERS)),
+            (RESUME, "POST", desk_page(self.resume, back=MEMBERS)),
         )
 
     async def show(self, request: Request) -> Response:
         here = await self._desk.at(request)
         require_administer(here)
-        done = "The access level was changed." if "done" in request.query_params else ""
-        return await self._list(here, done=done)
+        return await self._list(here, done=_DONE.get(request.query_params.get("done", ""), ""))
+
+    async def resume(self, request: Request) -> Response:
+        """Let somebody work again whose account was recovered with the help of staff."""
+        here, _, form = await self._desk.posted(request, RESUME)
+        require_administer(here)
+        practice = here.session.practice
+        member = await self._member(practice, form.get("practitioner", ""))
+        if member is None:
+            return await self._list(here, problem=_GONE)
+        try:
+            await self._desk.change(
+                here,
+                lambda transaction: resume_staff(
+                    transaction, practice=practice, account=member.account, by=editor(here)
+                ),
+                interaction=STAFF_RESUMED,
+                what=member.practitioner,
+            )
+        except NotStaff:
+            return await self._list(here, problem=_GONE)
+        except LevelRefused as refused:
+            text = str(refused)
+            return await self._list(here, problem=f"{text[:1].upper()}{text[1:]}.")
+        _log.info("member of staff resumed", practice=practice)
+        return redirect(f"{MEMBERS}?done=resumed")
 
     async def give(self, request: Request) -> Response:
         """Give one member another level, if they still have the one that was shown."""
@@ -94,6 +127,7 @@ class MemberPages:
                     "kept": one.level,
                     "since": here.moment_at(one.added),
                     "disabled": account is None or account.disabled,
+                    "suspended": one.suspended is not None,
                     "is_self": one.account == here.session.account,
                 }
             )
@@ -106,6 +140,8 @@ class MemberPages:
             members=sorted(shown, key=lambda one: str(one["name"])),
             levels=levels,
             action=MEMBERS,
+            resume=RESUME,
+            resume_token=self._desk.form_token(here, RESUME),
             form_token=self._desk.form_token(here, MEMBERS),
         )
 

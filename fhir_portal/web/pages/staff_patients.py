@@ -21,6 +21,7 @@ from fhir_portal.web.pages.render import redirect
 from fhir_portal.web.pages.staff_accounts import (
     APP,
     APPROVE,
+    CANCEL,
     CLOSE,
     IDENTIFIED_BY,
     PREVIEW,
@@ -68,6 +69,7 @@ _STATES: Final[Mapping[str, str]] = {
     "sent": "sent or printed",
     "delivered": "arrived, or handed over at the desk",
     "opened": "begun by the invited person",
+    "awaiting": "used: somebody else here has to confirm who used it",
     "redeemed": "used: there is an account by it",
     "expired": "expired",
     "revoked": "taken back",
@@ -76,7 +78,13 @@ _ACTIONS: Final = {
     "again": "invite-resend",
     "print": "print-instructions",
     "back": "invite-revoke",
+    "confirm": "confirm-proxy",
 }
+_ACTIONS_IN: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(_LIVE | {"expired"}, frozenset({"again", "print", "back"})),
+    "awaiting": frozenset({"back", "confirm"}),
+}
+"""What can be done with an invitation, by its state."""
 KINDS: Final = (
     ("self", "The patient"),
     ("guardian", "A parent or guardian"),
@@ -87,6 +95,10 @@ KINDS: Final = (
 _DONE: Final[Mapping[str, str]] = {
     "invited": "The invitation is on its way.",
     "back": "The invitation was taken back.",
+    "confirmed": "Confirmed: the record is open for them, and the patient was told.",
+    "confirmed-untold": "Confirmed: the record is open for them. Nobody could be told of it: write "
+    "the patient a letter.",
+    "cancelled": "The help was ended: what was handed over opens nothing any more.",
     "session": "The browser was signed out.",
     "app": "The app's access was ended. The owner finds the receipt among theirs.",
     "merged": "The records were merged. On the page of the one that went it can be taken back.",
@@ -218,7 +230,10 @@ class PatientPages:
             recovery=(RECOVERY, self._desk.form_token(here, RECOVERY))
             if here.calls("start-recovery")
             else None,
-            approve=(APPROVE, self._desk.form_token(here, APPROVE)),
+            approve=(
+                *(APPROVE, self._desk.form_token(here, APPROVE)),
+                *(CANCEL, self._desk.form_token(here, CANCEL)),
+            ),
             identified_by=IDENTIFIED_BY,
             done=_DONE.get(request.query_params.get("done", ""), ""),
             same=f"{FIND}/{patient['id']}/same" if here.calls("match") else "",
@@ -329,7 +344,7 @@ class PatientPages:
                             here, f"invitation-{action}", f"{patient}/{own_id}"
                         )
                         for action, operation in _ACTIONS.items()
-                        if state in _LIVE | {"expired"} and here.calls(operation)
+                        if action in _ACTIONS_IN.get(state, ()) and here.calls(operation)
                     },
                 }
             )
@@ -409,6 +424,10 @@ class PatientPages:
                 if _grantee(consent) == own_id
             ],
             "current": _of(grants, own_id, here, now) is not None,
+            "prove_at": f"{FIND}/{patient}/prove/{own_id}",
+            "prove_token": self._desk.form_token(here, "prove", f"{patient}/{own_id}")
+            if here.calls("portal-invite") and here.may("proxies")
+            else "",
         }
 
 

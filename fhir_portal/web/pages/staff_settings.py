@@ -61,6 +61,7 @@ LISTS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 TOLD: Final[Mapping[str, str]] = {
     "assurance": "Least proof of identity that opens one's own record",
     "assurance-for-others": "Least proof of identity that opens another's record",
+    "proxy-confirmation": "A second member of staff confirms who acts for a patient",
     "invitations-an-hour": "Invitations in an hour",
     "messages-a-minute": "Messages of invitations in a minute",
     "adult-age": "Age with which a parent's access ends",

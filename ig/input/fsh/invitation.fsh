@@ -67,7 +67,7 @@ Instance: invite-revoke
 InstanceOf: OperationDefinition
 Usage: #definition
 Title: "Take an invitation back"
-Description: "Ends an invitation that nobody has redeemed. Its link and codes lead nowhere, and the proposed grants are rejected."
+Description: "Ends an invitation that has opened nothing yet. Its link and codes lead nowhere, and the proposed grants are rejected. Of one that waits to be confirmed, the links of whoever used it are taken away as well."
 * insert Operation(invite-revoke)
 * name = "InviteRevoke"
 * affectsState = true
@@ -114,6 +114,7 @@ Description: "How far an invitation to the portal has come (`Task.businessStatus
 * #sent "Sent" "A mail server or an SMS gateway has taken it, or it was printed. Nobody has said that it arrived: of mail nobody ever does."
 * #delivered "Delivered" "It has arrived: the SMS gateway says so, or it was handed over at the desk."
 * #opened "Opened" "The invited person has begun."
+* #awaiting "Awaiting" "Somebody used it to act for the patient, and the practice has to confirm who they are."
 * #redeemed "Redeemed" "The invited person has an account with it."
 * #expired "Expired" "Its time is over."
 * #revoked "Revoked" "The practice took it back."

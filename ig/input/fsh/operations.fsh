@@ -39,7 +39,7 @@ Instance: portal-account
 InstanceOf: OperationDefinition
 Usage: #definition
 Title: "State of an account"
-Description: "How the portal account behind a Person stands: whether there is one, whether it can be used, and by what its owner signs in. It returns no secret, no user name, no contact and nothing that another practice knows."
+Description: "How the portal account behind a Person stands: whether there is one, whether it can be used, and by what its owner signs in. It returns no secret, no user name, no contact, and neither records nor apps of another practice. What it tells of the sign-in (when, by what, in which browsers) is the same whichever practice asks: one human has one."
 * insert Operation(portal-account)
 * name = "PortalAccount"
 * affectsState = false
@@ -69,7 +69,7 @@ Description: "How the portal account behind a Person stands: whether there is on
 * insert Part(out, until, 1, 1, instant, [["When its access ends at the latest."]])
 * insert Part(out, by-proxy, 1, 1, boolean, [["Whether somebody who acts for the person connected it."]])
 * insert Parts(out, recovery, 0, *, [["What staff of this practice have begun to help the owner back in. Told to staff alone whose level has `recover`."]])
-* insert Part(out, id, 1, 1, string, [["What `$approve-recovery` calls it by. It opens nothing."]])
+* insert Part(out, id, 1, 1, string, [["What `$approve-recovery` and `$cancel-recovery` call it by. It opens nothing."]])
 * insert Part(out, half, 1, 1, code, [["What the owner needs beside the desk code: `contact`, `birth-date`."]])
 * insert Part(out, needs-approval, 1, 1, boolean, [["Whether it waits for a second member of staff."]])
 * insert Part(out, opens, 1, 1, instant, [["From when it can be used."]])

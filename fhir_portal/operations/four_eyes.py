@@ -1,0 +1,188 @@
+"""Nobody on a practice's staff opens a patient's record for themselves, under whatever name.
+
+Whoever invites somebody to act for a patient may hold all the secrets of the invitation, and can
+use them with an account that nobody knows to be theirs. So two things hold: what opens such a
+record is the word of a second member of staff, about the account that used the invitation
+(`fhir_portal.operations.confirm_proxy`); and no two of the parts in it are played by one human, as
+far as accounts, contacts, names and birth dates tell. Why so: docs/decisions/0014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from fhir_portal.access.owners import local_target
+from fhir_portal.access.relation import works
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.contacts import mailbox_of, verified_contacts
+from fhir_portal.accounts.invitation import Invitation
+from fhir_portal.accounts.policy import policy_of
+from fhir_portal.accounts.staff import StaffMember, members_with, staff_key
+from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import Forbidden
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.operations.on_file import contacts_on_file, folded_names
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction
+
+ANOTHER_INVITES: Final = (
+    "whoever invites is not who is invited: this has your name, or an address or number of yours; "
+    "another member of staff can invite"
+)
+ANOTHER_CONFIRMS: Final = (
+    "whoever invited, printed or sent the invitation, or used it, does not confirm it: another "
+    "member of staff has to, with an account that shares no contact with theirs"
+)
+
+
+class InvitedThemselves(Exception):
+    """Whoever uses an invitation is one of the staff who made it, or seems to be."""
+
+
+async def waits_for_confirmation(transaction: ResourceTransaction, invitation: Invitation) -> bool:
+    """Whether what an invitation opens stays closed until somebody else confirmed who used it.
+
+    Only of people who act for a patient, invited by staff: an EHR that may write grants could
+    write them itself.
+    """
+    if invitation.relation == "self" or not invitation.handled_by:
+        return False
+    return (await policy_of(transaction, invitation.practice)).proxy_confirmation
+
+
+async def require_another_invites(
+    transaction: ResourceTransaction,
+    practice: str,
+    by: str,
+    person: Mapping[str, Any],
+    *,
+    to: Iterable[str],
+    country: str,
+    now: float,
+) -> None:
+    """Refuse an invitation of a RelatedPerson that is one of the staff's own. Raises `Forbidden`.
+
+    ``by`` is the account of who invites, ``""`` for none; ``to`` are the addresses and numbers that
+    it goes to.
+    """
+    if not by:
+        return
+    own = await marks_of(transaction, practice, by, country=country, now=now)
+    theirs = _marks_in(person, country=country, now=now) | {_contact(one) for one in to if one}
+    tree = await _practitioner(transaction, practice, by)
+    if own & theirs or set(folded_names(tree)) & set(folded_names(person)):
+        raise Forbidden(ANOTHER_INVITES)
+
+
+async def require_not_their_own(
+    transaction: ResourceTransaction,
+    invitation: Invitation,
+    account: Account,
+    persons: Iterable[Mapping[str, Any]],
+    *,
+    proved: Iterable[str],
+    now: float,
+) -> None:
+    """Refuse that who made an invitation uses it themselves. Raises `InvitedThemselves`.
+
+    ``persons`` are who the invited person is in the records, ``proved`` the contacts that were
+    proved just now.
+    """
+    if account.key in invitation.handled_by:
+        raise InvitedThemselves
+    if invitation.relation == "self":
+        return
+    practice = invitation.practice
+    country = (await policy_of(transaction, practice)).country
+    theirs = await marks_of(transaction, practice, account.key, country=country, now=now)
+    theirs |= {_contact(one) for one in proved}
+    for tree in persons:
+        theirs |= {(born, name) for born, name in _births_in(tree)}
+    for one in invitation.handled_by:
+        if theirs & await marks_of(transaction, practice, one, country=country, now=now):
+            raise InvitedThemselves
+
+
+async def require_another_confirms(
+    transaction: ResourceTransaction, invitation: Invitation, by: str, *, now: float
+) -> None:
+    """Refuse whoever had another part in an invitation. Raises `Forbidden`."""
+    for other in (*invitation.handled_by, invitation.redeemed_by or ""):
+        if await is_one_human(transaction, invitation.practice, by, other, now=now):
+            raise Forbidden(ANOTHER_CONFIRMS)
+
+
+async def others_there(
+    transaction: ResourceTransaction, invitation: Invitation, by: str, *, now: float
+) -> int:
+    """Return how many of the practice's staff beside ``by`` could confirm such an invitation.
+
+    Also those who had a part in this one: else whoever wants to be alone would only have to get a
+    colleague to print it. It can be taken back and made anew, without them.
+    """
+    practice, found = invitation.practice, 0
+    for one in await members_with(transaction, practice, "proxies", works=works):
+        same = await is_one_human(transaction, practice, by, one.account, now=now)
+        found += not same and one.account != invitation.redeemed_by
+    return found
+
+
+async def is_one_human(
+    reader: ResourceTransaction, practice: str, one: str, other: str, *, now: float
+) -> bool:
+    """Whether two accounts are one human's, as far as what is known of them at a practice tells."""
+    if one == other:
+        return True
+    country = (await policy_of(reader, practice)).country
+    found = [
+        await marks_of(reader, practice, each, country=country, now=now) for each in (one, other)
+    ]
+    return not found[0].isdisjoint(found[1])
+
+
+async def marks_of(
+    reader: ResourceTransaction, practice: str, account: str, *, country: str, now: float
+) -> frozenset[tuple[str, str]]:
+    """Return by what the human behind an account is known, to tell whether two are one.
+
+    Their proved contacts; name with birth date of the Patients that a practice knows them as, and
+    of the Practitioner they are there, with its contacts. Of no account: nothing.
+    """
+    found = {_contact(one.value) for one in await verified_contacts(reader, account)}
+    found |= _marks_in(await _practitioner(reader, practice, account), country=country, now=now)
+    kept = await reader.get(Account, account)
+    for entry in kept.persons if kept is not None else ():
+        where, _, key = entry.partition("/")
+        person = await _read(reader, practice, ResourceKey.parse(key)) if where == practice else {}
+        for link in person.get("link") or ():
+            target = local_target((link.get("target") or {}).get("reference") or "")
+            if target is not None and target.type == "Patient":
+                found |= set(_births_in(await _read(reader, practice, target)))
+    return frozenset(found)
+
+
+def _marks_in(tree: Mapping[str, Any], *, country: str, now: float) -> frozenset[tuple[str, str]]:
+    contacts = {_contact(one.value) for one in contacts_on_file(tree, country=country, now=now)}
+    return frozenset(contacts | set(_births_in(tree)))
+
+
+def _births_in(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    born = tree.get("birthDate")
+    return [(str(born), name) for name in folded_names(tree)] if born else []
+
+
+def _contact(value: str) -> tuple[str, str]:
+    """A contact as one of one human's: all addresses of one mailbox are the same."""
+    return "contact", mailbox_of("mail" if "@" in value else "sms", value)
+
+
+async def _practitioner(reader: ResourceTransaction, practice: str, account: str) -> dict[str, Any]:
+    member = await reader.get(StaffMember, staff_key(practice, account))
+    key = local_target(member.practitioner) if member is not None else None
+    return await _read(reader, practice, key) if key is not None else {}
+
+
+async def _read(reader: ResourceReader, practice: str, key: ResourceKey) -> dict[str, Any]:
+    row = await reader.read(key, Visibility.of_server(key.type, practice=practice))
+    return {} if row is None or row.deleted else json.parse(row.body)
