@@ -59,10 +59,11 @@ from fhir_portal.notify.recipients import AccountRecipients
 from fhir_portal.notify.recovery import USERNAME_PREFIX, username_fields
 from fhir_portal.notify.revocation_events import RevocationEvents, by_channel
 from fhir_portal.notify.sms import SmsDelivery, SmsGateway
+from fhir_portal.operations.account_status import fill_in_statuses, status_jobs
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
-from fhir_portal.operations.invitation_task import sent
+from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
@@ -278,6 +279,8 @@ class Application:
             invitations, settings.base_url, clock
         )
         self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
+        await fill_in_statuses(store, self.portal.server)
+        self.jobs.update(status_jobs(self.portal.server))
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
         self.jobs.update(appointment_jobs(self.portal.server))
         if self.portal.collaborators.payments is not None:
@@ -351,6 +354,7 @@ class Application:
         told = notify_router(
             store=store,
             given_up=self._given_up,
+            received=self._received,
             clock=clock,
             sms_secret=_revealed(settings.sms_secret),
             mail_secret=_revealed(settings.smtp_bounce_secret),
@@ -539,6 +543,9 @@ class Application:
     ) -> None:
         await self._undelivered(transaction, message, why, bounced, now)
         await self._sends.given_up(transaction, message, bounced=bounced)
+
+    async def _received(self, transaction: ResourceTransaction, message: OutboxMessage) -> None:
+        await received(transaction, self.portal.server, message)
 
     async def _do_jobs(self) -> None:
         await jobs.work_off(self.store, self.jobs, worker=self._worker, clock=self.clock)

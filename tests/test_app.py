@@ -30,6 +30,7 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify import jobs, outbox
 from fhir_portal.notify.outbox import CHANNELS, PRIORITIES, OutboxMessage
+from fhir_portal.operations.account_status import FOLLOW, StatusesFilledIn
 from fhir_portal.records import DROPPED_AT_ONCE, drop_expired
 from fhir_portal.settings import InvalidSettings, load
 
@@ -166,6 +167,13 @@ async def test_jobs_are_done_while_the_server_runs(tmp_path: Path) -> None:
         await application.store.transact(enqueue)
         await pauses.round(JOB_SECONDS)
         assert done == ["j"]
+
+
+async def test_persons_say_how_their_accounts_stand_before_anybody_asks(tmp_path: Path) -> None:
+    """Those that an earlier release stored; and a worker knows the job that follows an end."""
+    async with opened(tmp_path, Pauses()) as application:
+        assert await application.store.get(StatusesFilledIn, "all") is not None
+        assert FOLLOW in application.jobs
 
 
 async def test_a_round_that_fails_is_not_the_last(

@@ -22,8 +22,9 @@ class OperationRule:
 
     ``staff`` is the permission that a member of staff needs; ``None``: it is not for them.
     ``system`` says whether an EHR may call it in its practice, ``grant_writing`` that its client
-    then needs the grant-writing permission: it gives access to somebody. ``shows`` says that the
-    answer holds resources: staff see them only if their level lets them view, too.
+    then needs the grant-writing permission: it gives access to somebody, or ends a grant.
+    ``shows`` says that the answer holds resources: staff see them only if their level lets them
+    view, too.
     ``section`` is the portal section in which patients, and proxies who see it, may call it;
     ``None``: it is not for them; `ANY_SECTION`: whoever sees any, and
     the letters are for others alone. With ``acts`` a proxy must be allowed to act there.
@@ -167,6 +168,15 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     # Which Tasks there are to be done is for the permission that each one's tag names.
     "task-done": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="view"),
     **_DOCUMENTS,
+    "account-close": OperationRule(
+        "Person",
+        (*_ON_PERSON, ("u", "Consent"), ("u", "Task")),
+        staff="administer",
+        grant_writing=True,
+    ),
+    "end-grant": OperationRule(
+        "Consent", (("r", "Consent"), ("u", "Consent")), staff="proxies", grant_writing=True
+    ),
 }
 
 

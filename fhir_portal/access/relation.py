@@ -196,14 +196,14 @@ class Relations:
             if practice_key in account.closed_at:
                 continue  # another practice helped to recover the account (DESIGN §3.6)
             practice = await self._reader.get(Practice, practice_key)
-            if practice is None or not (await policy_of(self._reader, practice_key)).portal:
+            policy = await policy_of(self._reader, practice_key)
+            if practice is None or not policy.portal:
                 continue
             if not await is_open_at(self._reader, practice_key, account.key, at=self._clock()):
                 continue
             person = await self._resource(practice_key, ResourceKey.parse(key))
             if person is None or person.get("active") is False:
                 continue
-            policy = await policy_of(self._reader, practice_key)
             seen: set[ResourceKey] = set()
             for link in person.get("link") or ():
                 target = local_target((link.get("target") or {}).get("reference") or "")

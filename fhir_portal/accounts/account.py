@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import unicodedata
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -188,6 +188,19 @@ async def add_person(transaction: RecordTransaction, account: Account, person: s
     return changed
 
 
+async def remove_person(transaction: RecordTransaction, account: Account, person: str) -> Account:
+    """Let an account be a ``<practice>/Person/<id>`` no longer, and return it.
+
+    The sign-in stays, and so does what other practices know. Raises `UnknownAccount`: it is not.
+    """
+    left = tuple(one for one in account.persons if one != person)
+    changed = msgspec.structs.replace(account, persons=left)
+    if left == account.persons or not await transaction.replace(account, changed):
+        raise UnknownAccount(account.key)
+    await transaction.delete(AccountPerson, person)
+    return changed
+
+
 async def _insert_person(transaction: RecordTransaction, account: Account, person: str) -> None:
     try:
         await transaction.insert(AccountPerson(key=person, account=account.key))
@@ -263,9 +276,15 @@ async def remove_alias(transaction: RecordTransaction, account: Account, name: s
         await transaction.delete(AccountName, key)
 
 
-async def enable_account(store: RecordStore, account_id: str) -> None:
+async def enable_account(
+    store: RecordStore,
+    account_id: str,
+    *,
+    last: Callable[[Any], Awaitable[None]] | None = None,
+) -> None:
     """Let a person in again who was shut out. Raises `UnknownAccount`.
 
+    ``last`` follows it in the transaction.
     Shutting out ends tokens and sessions too: `fhir_portal.smart.revocation.disable_account`.
     """
 
@@ -274,5 +293,7 @@ async def enable_account(store: RecordStore, account_id: str) -> None:
         if account is None:
             raise UnknownAccount(account_id)
         await transaction.put(msgspec.structs.replace(account, disabled=False))
+        if last is not None:
+            await last(transaction)
 
     await store.transact(change)

@@ -37,6 +37,7 @@ Reason = Literal[
     "no-second-proof",
     "has-account",
     "expired",
+    "closed",
 ]
 
 

@@ -7,12 +7,12 @@ operator's matter (`fhir_portal.smart.revocation.disable_account`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
-from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 
 SIGN_OUTS_A_DAY: Final = 5
@@ -69,6 +69,48 @@ class ClosedAccount(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "closed-account"
+
+
+class ClosedPerson(Record, frozen=True, kw_only=True):
+    """That a practice ended the portal for somebody; ``key`` is ``<practice>/Person/<id>``.
+
+    It is what is known of it afterwards: the Person links nobody then, and no account is that
+    Person. ``by`` and ``reason`` are as in `AccountAtPractice`; it says nothing once the Person is
+    active again (`closing_of`).
+    """
+
+    kind: ClassVar[str] = "closed-person"
+
+    at: float
+    by: str
+    reason: str
+    text: str = ""
+
+
+async def closing_of(
+    reader: RecordReader, person: str, tree: Mapping[str, Any]
+) -> ClosedPerson | None:
+    """Return how the portal was ended for a ``<practice>/Person/<id>`` that says ``tree`` now.
+
+    ``None``: it was not, or the practice's EHR uses the Person again.
+    """
+    return await reader.get(ClosedPerson, person) if tree.get("active") is False else None
+
+
+Status = Literal["enabled", "disabled", "closed", "none"]
+"""How the portal account of a Person stands at its practice."""
+
+
+async def status_of(
+    reader: RecordReader, practice: str, person: str, tree: Mapping[str, Any], *, now: float
+) -> Status:
+    """Return how the account of a ``<practice>/Person/<id>`` that says ``tree`` stands there."""
+    account = await account_of_person(reader, person)
+    if account is None:
+        return "none" if await closing_of(reader, person, tree) is None else "closed"
+    here = await standing(reader, practice, account.key)
+    is_closed = account.disabled or (here is not None and here.is_disabled(now))
+    return "disabled" if is_closed else "enabled"
 
 
 class SignOuts(Record, frozen=True, kw_only=True):

@@ -38,14 +38,15 @@ MEANS: Final[Mapping[Permission, str]] = {
     "revoke": "take invitations back, shut accounts, end sessions and what apps were allowed",
     "recover": "help people back into their accounts, without seeing or choosing a password",
     "forms": "give patients forms to fill in, and file the answers",
-    "proxies": "invite people to act for a patient (beside invite), and confirm who others invited",
+    "proxies": "invite people to act for a patient (beside invite), confirm who others invited, "
+    "and end that they do",
     "appointments": "hold, book, move and cancel appointments, and answer requests for them",
     "messages": "read and answer what patients write to the practice",
     "documents": "give documents to patients, and take in theirs",
     "billing": "work on bills and payments",
     "audit": "read who looked at what",
     "administer": "change access levels, who has which, words of messages and settings; "
-    "open shut accounts again; merge patients",
+    "open shut accounts again; end the portal for somebody; merge patients",
 }
 """What each permission lets somebody do, as people read it after "may"."""
 

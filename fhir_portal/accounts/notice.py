@@ -35,6 +35,8 @@ Event = Literal[
     "sessions-ended",
     "record-merged",
     "merge-undone",
+    "closed-at-practice",
+    "acting-ended",
 ]
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
 import re
-import secrets
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
@@ -20,9 +17,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.commands.store import Refused, in_store
+from fhir_portal.commands.store import Refused, in_store, portal_over
 from fhir_portal.fhir.errors import Unavailable
-from fhir_portal.portal import Portal
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.importing import (
     ImportRejection,
@@ -31,11 +27,7 @@ from fhir_portal.resources.importing import (
     import_files,
     operator,
 )
-from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import PortalStore
-from fhir_portal.settings import load
-from fhir_portal.smart.issuer import Issuer
-from fhir_portal.smart.keys import derive
 
 REJECTED: Final = 1
 USAGE: Final = 2
@@ -132,7 +124,7 @@ async def _import(
             progress.update(task, completed=done, read=summary.read, rejected=rejected)
 
         auth = operator(practice, grants=grants)
-        return await import_files(_server(store), auth, files, jobs=jobs, report=report)
+        return await import_files(portal_over(store).server, auth, files, jobs=jobs, report=report)
 
 
 async def _require_practice(store: PortalStore, key: str, name: str | None) -> None:
@@ -156,20 +148,6 @@ async def _require_practice(store: PortalStore, key: str, name: str | None) -> N
             await transaction.insert(Practice(key=key, name=name))
 
     await store.transact(make)
-
-
-def _server(store: PortalStore) -> Server:
-    """Put together what writes need; nothing here gives out pages, so their key is a new one."""
-    settings = load()
-    issuer = Issuer(settings.base_url, settings.aliases)
-    return Portal.over(
-        store,
-        store.log,
-        clock=time.time,
-        base=issuer.fhir,
-        aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
-        derive=functools.partial(derive, secrets.token_bytes(32)),
-    ).server
 
 
 def _stop(message: str, status: int) -> typer.Exit:

@@ -5,7 +5,6 @@ A password is never an argument: arguments are in the list of processes, and in 
 
 from __future__ import annotations
 
-import functools
 import json
 import secrets
 import sys
@@ -34,6 +33,7 @@ from fhir_portal.accounts.account import (
 from fhir_portal.accounts.credentials import Passwords, UnacceptablePassword
 from fhir_portal.accounts.levels import OPERATOR, READ, LevelRefused, level_of, levels_of
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.proof import Write
 from fhir_portal.accounts.staff import (
     AlreadyStaff,
     NotStaff,
@@ -50,6 +50,7 @@ from fhir_portal.commands.store import (
     Refused,
     known_practices,
     moment,
+    portal_over,
     print_found,
     run_in_store,
 )
@@ -57,13 +58,10 @@ from fhir_portal.fhir.errors import FhirError, Unavailable
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.fhir.json import parse
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.portal import Portal
+from fhir_portal.operations.account_status import follow_statuses
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.importing import operator
 from fhir_portal.resources.store import PortalStore
-from fhir_portal.settings import load
-from fhir_portal.smart.issuer import Issuer
-from fhir_portal.smart.keys import derive
 from fhir_portal.smart.revocation import disable_account, remove_staff
 
 staff_commands = typer.Typer(
@@ -298,7 +296,9 @@ def disable(username: Username, *, even_last: EvenLast = False, as_json: AsJson 
             if not even_last:
                 await require_administrators_without(transaction, account.key, works=works)
 
-        ended = await disable_account(store, account.key, now=time.time(), first=first)
+        ended = await disable_account(
+            store, account.key, now=time.time(), first=first, last=_followed(store, account)
+        )
         return {"username": account.username, "disabled": True, "ended": ended}
 
     print_found(_run(work), as_json=as_json)
@@ -310,10 +310,20 @@ def enable(username: Username, *, as_json: AsJson = False) -> None:
 
     async def work(store: PortalStore) -> dict[str, Any]:
         account = await _of_staff(store, username)
-        await enable_account(store, account.key)
+        await enable_account(store, account.key, last=_followed(store, account))
         return {"username": account.username, "disabled": False}
 
     print_found(_run(work), as_json=as_json)
+
+
+def _followed(store: PortalStore, account: Account) -> Write:
+    """Return the write by which the account's Persons say how it stands."""
+    server = portal_over(store).server
+
+    async def follow(transaction: Any) -> None:
+        await follow_statuses(transaction, server, account)
+
+    return follow
 
 
 @staff_commands.command("resume")
@@ -417,17 +427,8 @@ async def _new_account(
 
 async def _new_practitioner(store: PortalStore, practice: str, name: str) -> str:
     """Make a Practitioner with this name, through the front door; return the reference to it."""
-    settings = load()
-    portal = Portal.over(
-        store,
-        store.log,
-        clock=time.time,
-        base=Issuer(settings.base_url, settings.aliases).fhir,
-        aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
-        derive=functools.partial(derive, secrets.token_bytes(32)),
-    )
     tree = {"resourceType": "Practitioner", "active": True, "name": [{"text": name.strip()}]}
-    made = await portal.perform(
+    made = await portal_over(store).perform(
         FhirRequest("create", type="Practitioner", body=json.dumps(tree).encode()),
         replace(operator(practice), client="operator"),
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -13,9 +16,12 @@ import typer
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.app import open_store
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.portal import Portal
 from fhir_portal.records import RecordReader
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.settings import InvalidSettings, load
+from fhir_portal.smart.issuer import Issuer
+from fhir_portal.smart.keys import derive
 
 T = TypeVar("T")
 
@@ -48,6 +54,20 @@ def run_in_store(work: Callable[[PortalStore], Awaitable[T]]) -> T:
         return asyncio.run(in_store(work))
     except (Refused, Unavailable) as error:
         raise refusal(str(error)) from None
+
+
+def portal_over(store: PortalStore) -> Portal:
+    """Put together what writes need; nothing here gives out pages, so their key is a new one."""
+    settings = load()
+    issuer = Issuer(settings.base_url, settings.aliases)
+    return Portal.over(
+        store,
+        store.log,
+        clock=time.time,
+        base=issuer.fhir,
+        aliases=tuple(f"{alias}/fhir" for alias in settings.aliases),
+        derive=functools.partial(derive, secrets.token_bytes(32)),
+    )
 
 
 def refusal(message: str) -> typer.Exit:

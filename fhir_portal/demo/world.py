@@ -38,6 +38,7 @@ from fhir_portal.demo.people import (
 )
 from fhir_portal.demo.quillfern import quillfern
 from fhir_portal.fhir.interaction import FhirRequest
+from fhir_portal.operations.account_status import follow_statuses
 from fhir_portal.portal import Portal
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources.practice_directory import publish_contact
@@ -128,6 +129,9 @@ async def build_world(
                 random=random,
                 persons=account.persons,
                 role=account.role,
+            )
+            await store.transact(
+                functools.partial(follow_statuses, server=portal.server, account=added)
             )
             await _give_contact(store, added, now=clock(), random=random)
             if account.works_as is not None:

@@ -15,6 +15,9 @@ import msgspec
 
 _T = TypeVar("_T")
 
+OWN_PARAMETERS = ("Person-portal-status",)
+"""The guide's search parameters, by their ids."""
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -85,15 +88,29 @@ def all_types() -> frozenset[str]:
 
 @functools.cache
 def search_parameters() -> Mapping[str, Mapping[str, ParameterDefinition]]:
-    """R4's search parameters by type, then code; those of every type under ``Resource``."""
+    """The search parameters by type, then code; those of every type under ``Resource``.
+
+    They are R4's, and those of this project's own guide.
+    """
     rows = _read("r4/search-parameters.json", dict[str, dict[str, _ParameterRow]])
-    return {
+    found = {
         base: {
             code: ParameterDefinition(code, row.type, row.expression, row.target, row.url)
             for code, row in parameters.items()
         }
         for base, parameters in rows.items()
     }
+    for own_id in OWN_PARAMETERS:
+        tree = ig_resource("SearchParameter", own_id)
+        (base,) = tree["base"]
+        found[base][tree["code"]] = ParameterDefinition(
+            tree["code"],
+            tree["type"],
+            tree["expression"],
+            tuple(tree.get("target", ())),
+            tree["url"],
+        )
+    return found
 
 
 def value_set(url: str) -> Mapping[str, frozenset[str]] | None:

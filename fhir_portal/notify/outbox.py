@@ -476,6 +476,27 @@ async def came_back(
     return await store.transact(note)
 
 
+async def was_received(store: RecordStore, key: str, note: Arrived) -> bool:
+    """Note that an SMS which was sent has arrived; false if there is no such message.
+
+    Said again it is noted again, which has to change nothing. Raises `NotSentYet` where that has
+    overtaken our own note.
+    """
+
+    async def received(transaction: RecordTransaction) -> bool:
+        message = await transaction.get(OutboxMessage, key)
+        if message is None or message.channel != "sms":
+            return False
+        if message.state in ("taken", "waiting") and message.attempts:
+            raise NotSentYet
+        if message.state != "done":
+            return False
+        await note(transaction, message)
+        return True
+
+    return await store.transact(received)
+
+
 async def _leave_alone(
     transaction: RecordTransaction, address: str, *, began: float, now: float
 ) -> None:

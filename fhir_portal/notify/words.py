@@ -401,6 +401,39 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: at your next sign-in to the portal you will choose a new password.",
             told=True,
         ),
+        "security-closed-at-practice": Words(
+            subject="Your access to our records has ended - {practice}",
+            body=(
+                "Hello,\n\n{practice} has ended your access to its records by the patient portal. "
+                "Apps that were connected there can read nothing more, and an invitation that you "
+                "have not used is void. What you have at other practices stays. You still have a "
+                "right to your own record: ask the practice for it.\n\nIf you did not expect this, "
+                "call the practice: it can invite you again."
+            ),
+            sms="{practice}: your portal access to our records has ended. Not expected? Call us.",
+        ),
+        "security-acting-ended": Words(
+            subject="You no longer act for somebody - {practice}",
+            body=(
+                "Hello,\n\n{practice} has ended your access to the record of somebody you acted "
+                "for. Apps that you had connected to that record can read nothing more. Your other "
+                "records stay as they are.\n\nIf you did not expect this, call the practice."
+            ),
+            sms="{practice}: your access to somebody else's record has ended. Not expected? "
+            "Call us.",
+            told=True,
+        ),
+        "proxy-ended": Words(
+            subject="Somebody can no longer see your record - {practice}",
+            body=(
+                "Hello,\n\n{practice} has ended the access of somebody who could use your record. "
+                "They can see nothing more of it, and neither can apps that they had connected."
+                "\n\nTo see who may use your record, sign in at {portal}. If you did not expect "
+                "this, call the practice."
+            ),
+            sms="{practice}: somebody's access to your record has ended. Not expected? Call us.",
+            told=True,
+        ),
         "terms-changed": Words(
             subject="The terms of use have changed - {practice}",
             body=(

@@ -10,6 +10,7 @@ from fhir_portal.accounts.devices import forget_devices
 from fhir_portal.accounts.sessions import end_sessions
 from fhir_portal.accounts.staff import staff_of_account
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations.account_status import follow_later, follow_status
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.links import links_of
 from fhir_portal.operations.person import (
@@ -62,6 +63,9 @@ async def account_disable(call: Call) -> FhirResponse:
             until=until,
             proxies_of=own if with_proxies else (),
         )
+        await follow_status(transaction, call.server, practice, str(row.key))
+        if until is not None:
+            await follow_later(transaction, practice, str(row.key), at=until, now=now)
         apps = await revoke_at_practice(
             transaction, account.key, practice, now=now, because=BECAUSE
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from fhir_portal.accounts.at_practice import enable_at
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations.account_status import follow_status
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.person import (
     account_behind,
@@ -40,6 +41,7 @@ async def account_enable(call: Call) -> FhirResponse:
             reason=reason,
             text=text,
         )
+        await follow_status(transaction, call.server, practice, str(row.key))
         if is_news:
             tell = notices_of(call).about(
                 account, "enabled-at-practice", now=now, once=name, practice=practice

@@ -74,7 +74,13 @@ from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.recipients import to_address
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.invitation_task import follow, progress
-from fhir_portal.operations.inviting import SENT_BY_US, expire_later, may_be_invited, send
+from fhir_portal.operations.inviting import (
+    SENT_BY_US,
+    expire_later,
+    is_closed_for,
+    may_be_invited,
+    send,
+)
 from fhir_portal.operations.inviting import Way as InvitationWay
 from fhir_portal.operations.matching import Match, Said, match
 from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account
@@ -291,7 +297,10 @@ class Activations:
         policy = await policy_of(store, key)
         result, patient = await self._matched(key, said)
         taken = await self._is_taken(key, result)
-        reason = _why_not(result, patient, practice, policy.adult_age, now, taken=taken)
+        closed = await is_closed_for(store, f"{key}/{result.patient or 'Patient/-'}")
+        reason = _why_not(
+            result, patient, practice, policy.adult_age, now, taken=taken, closed=closed
+        )
         may_send = await self.door.password.throttle.allows(
             BY_MAIL,
             BY_MAIL_ANYWHERE,
@@ -1020,11 +1029,14 @@ def _why_not(
     now: float,
     *,
     taken: bool,
-) -> Literal["near-miss", "ambiguous", "not-found", "minor", "has-account"] | None:
+    closed: bool,
+) -> Literal["near-miss", "ambiguous", "not-found", "minor", "has-account", "closed"] | None:
     if practice is None or result.outcome != "exact" or patient is None:
         return "not-found" if result.outcome == "exact" else result.outcome
     if taken:
         return "has-account"
+    if closed:
+        return "closed"
     if patient.get("deceasedBoolean") or "deceasedDateTime" in patient:
         return "near-miss"
     today = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(practice.zone)).date()

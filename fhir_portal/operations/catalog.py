@@ -13,6 +13,7 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.policy import Deny, decide_operation
 from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, UnknownOperation
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.account_close import account_close
 from fhir_portal.operations.account_disable import account_disable
 from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.amount_due import amount_due
@@ -23,6 +24,7 @@ from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.docref import docref
+from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
 from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
@@ -79,6 +81,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "pay": pay,
     "portal-dashboard": portal_dashboard,
     "task-done": task_done,
+    "account-close": account_close,
+    "end-grant": end_grant,
     "confirm-proxy": confirm_proxy,
     "cancel-recovery": cancel_recovery,
     "summary": summary,

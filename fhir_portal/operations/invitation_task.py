@@ -156,6 +156,20 @@ async def sent(
     return await progress(transaction, server, key, "sent", attempt=message.link_attempt)
 
 
+async def received(
+    transaction: ResourceTransaction, server: Server, message: OutboxMessage
+) -> Invitation | None:
+    """Note that the message with an invitation's link reached the person; of others nothing.
+
+    `fhir_portal.notify.outbox.Arrived` for what a gateway says later; a second call changes
+    nothing. That a mail server took a mail does not say so.
+    """
+    if message.link_for is None or not message.link_for.startswith(LINK_PREFIX):
+        return None
+    key = message.link_for.removeprefix(LINK_PREFIX)
+    return await progress(transaction, server, key, "delivered", attempt=message.link_attempt)
+
+
 async def expire(
     transaction: ResourceTransaction,
     server: Server,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from fhir_portal.accounts.invitation import Invitation, NotUsable, end
+from fhir_portal.accounts.invitation import Invitation, NotUsable
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.attempts import invitation_at
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.invitation_task import follow, reject_grants
 from fhir_portal.operations.inviting import (
     NoMoreInvitations,
     invitation_secrets,
     parameter,
     record_provenance,
+    take_back,
 )
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.operations.unproved_links import drop_links
@@ -36,17 +36,16 @@ async def invite_revoke(call: Call) -> FhirResponse:
         row, before = await invitation_at(call, transaction)
         now = call.server.clock()
         try:
-            ended = await end(transaction, secrets, before, "revoked", now=now)
+            ended, rows = await take_back(transaction, call.server, secrets, before, reason=reason)
         except NotUsable:
             message = f"this invitation is over: {before.state}"
             raise Conflict(message) from None
-        rows = await follow(transaction, call.server, ended, reason=reason)
-        await reject_grants(transaction, call.server, ended)
         if before.state == "awaiting":
             await drop_links(transaction, call.server, ended)
         if call.arguments.one("no-more") is True:
             for invitee in ended.invitees:
-                await transaction.put(NoMoreInvitations(key=invitee, since=now))
+                if await transaction.get(NoMoreInvitations, invitee) is None:
+                    await transaction.put(NoMoreInvitations(key=invitee, since=now))
         author = Author.of(call.auth, await practice_of(transaction, call.auth.practice))
         for one in rows:
             await record_provenance(

@@ -38,7 +38,9 @@ from fhir_portal.accounts.invitation import (
     InvitationSecrets,
     Kind,
     LiveInvitation,
+    State,
     advance,
+    end,
     issue,
     with_handler,
 )
@@ -79,7 +81,7 @@ from fhir_portal.operations.on_file import (
     seem_the_same,
 )
 from fhir_portal.operations.sending import Addressee, SendLog
-from fhir_portal.records import Record, RecordTransaction
+from fhir_portal.records import Record, RecordReader, RecordTransaction
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in
@@ -168,11 +170,22 @@ class InvitationCount(Record, frozen=True, kw_only=True):
 
 
 class NoMoreInvitations(Record, frozen=True, kw_only=True):
-    """Whoever is the ``key`` (as `Invitation.invitee`) wants none; ``since`` when."""
+    """Whoever is the ``key`` (as `Invitation.invitee`) wants none; ``since`` when.
+
+    With ``closed`` it was the practice that ended the portal for them: they come back by an
+    invitation that was made on purpose, and not by themselves.
+    """
 
     kind: ClassVar[str] = "no-more-invitations"
 
     since: float
+    closed: bool = False
+
+
+async def is_closed_for(reader: RecordReader, invitee: str) -> bool:
+    """Whether a practice ended the portal for somebody who has not come back by invitation."""
+    found = await reader.get(NoMoreInvitations, invitee)
+    return found is not None and found.closed
 
 
 async def invite(
@@ -353,12 +366,16 @@ class _Inviting:
     async def _not_unwanted(self, persons: Sequence[str]) -> None:
         for person in persons:
             key = f"{self.practice.key}/{person}"
-            if await self.transaction.get(NoMoreInvitations, key) is None:
+            found = await self.transaction.get(NoMoreInvitations, key)
+            if found is None:
                 continue
             if not self.wish.force:
                 message = "this person wanted no more invitations; use force if they do now"
+                if found.closed:
+                    message = "the portal was ended for this person; use force to invite them again"
                 raise Conflict(message)
-            await self.transaction.delete(NoMoreInvitations, key)
+            if not found.closed:  # that stands until the invitation is redeemed
+                await self.transaction.delete(NoMoreInvitations, key)
 
     async def _grant(self, row: Row, patient: Mapping[str, Any], person: str) -> Row:
         """Store the proposed grant of one record."""
@@ -784,15 +801,35 @@ async def expire_later(
 async def hand_over(
     transaction: ResourceTransaction, server: Server, invitation: Invitation
 ) -> Invitation:
-    """Note that an attempt was given into somebody's hand, in the Task too."""
+    """Note that an attempt was printed or handed over, in the Task too.
+
+    At the desk it was given into the person's own hand, and so it has arrived.
+    """
     now = server.clock()
-    changed = await advance(
-        transaction, invitation.key, "sent", attempt=invitation.attempt, now=now
-    )
+    state: State = "delivered" if invitation.channel == "desk" else "sent"
+    changed = await advance(transaction, invitation.key, state, attempt=invitation.attempt, now=now)
     if changed is None:
         return invitation
     await follow(transaction, server, changed)
     return changed
+
+
+async def take_back(
+    transaction: ResourceTransaction,
+    server: Server,
+    secrets: InvitationSecrets,
+    invitation: Invitation,
+    *,
+    reason: str,
+) -> tuple[Invitation, list[Row]]:
+    """End an invitation that nobody has redeemed, with its Tasks and the grants it proposed.
+
+    Returns it and its Tasks as they are then. Raises `NotUsable`: it is over.
+    """
+    ended = await end(transaction, secrets, invitation, "revoked", now=server.clock())
+    rows = await follow(transaction, server, ended, reason=reason)
+    await reject_grants(transaction, server, ended)
+    return ended, rows
 
 
 async def record_provenance(

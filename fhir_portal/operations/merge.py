@@ -15,12 +15,7 @@ import msgspec
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.activation import Activation, FileContact
-from fhir_portal.accounts.invitation import (
-    DAY,
-    Invitation,
-    LiveInvitation,
-    end,
-)
+from fhir_portal.accounts.invitation import DAY, Invitation, LiveInvitation
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, Forbidden, Invalid, Issue, Unprocessable
@@ -28,8 +23,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.outcome import outcome
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.invitation_task import follow, reject_grants
-from fhir_portal.operations.inviting import invitation_secrets
+from fhir_portal.operations.inviting import invitation_secrets, take_back
 from fhir_portal.operations.merge_plan import (
     REPLACED_BY,
     REPLACES,
@@ -223,10 +217,11 @@ async def _carry_out(
         await write(call, transaction, plan.target, linked(stays, source, REPLACES)),
     ]
     changed += [await write(call, transaction, one.row, one.tree) for one in plan.moves]
-    moved = list[MovedInvitation]()
+    moved, secrets = list[MovedInvitation](), invitation_secrets(call.collaborators.derive)
     for before, after in plan.invitations:
         if after is None:
-            await _end(call, transaction, before, f"{source} was merged into {target}")
+            reason = f"{source} was merged into {target}"
+            await take_back(transaction, call.server, secrets, before, reason=reason)
             continue
         await rename_invitation(transaction, before, after, now=call.server.clock())
         for task in await _tasks(call, transaction, before):
@@ -310,16 +305,6 @@ async def _rename_activations(
                 challenge_to=None,
             )
         )
-
-
-async def _end(
-    call: Call, transaction: ResourceTransaction, invitation: Invitation, reason: str
-) -> None:
-    """End an invitation that does not go over, with its Tasks and the grants it proposed."""
-    secrets = invitation_secrets(call.collaborators.derive)
-    ended = await end(transaction, secrets, invitation, "revoked", now=call.server.clock())
-    await follow(transaction, call.server, ended, reason=reason)
-    await reject_grants(transaction, call.server, ended)
 
 
 async def _tasks(call: Call, transaction: ResourceTransaction, invitation: Invitation) -> list[Row]:

@@ -13,6 +13,7 @@ from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.accounts.at_practice import (
     AccountAtPractice,
+    ClosedPerson,
     SignedOutTooOften,
     count_sign_out,
 )
@@ -135,6 +136,20 @@ def said_of(found: AccountAtPractice | None) -> dict[str, Any] | None:
         "text": found.text or None,
         "until": moment(found.until),
         "proxies": found.state == "disabled" and bool(found.proxies_of),
+    }
+
+
+def ended_of(found: ClosedPerson | None) -> dict[str, Any] | None:
+    """Return the parts of `said_of` of somebody for whom the practice ended the portal."""
+    if found is None:
+        return None
+    return {
+        "since": moment(found.at),
+        "by": found.by,
+        "reason": found.reason,
+        "text": found.text or None,
+        "until": None,
+        "proxies": False,
     }
 
 

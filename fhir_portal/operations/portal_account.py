@@ -6,18 +6,20 @@ from typing import Any, Final
 
 from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.accounts.assisted_recovery import AssistedRecovery
-from fhir_portal.accounts.at_practice import standing
+from fhir_portal.accounts.at_practice import closing_of, standing
 from fhir_portal.accounts.contacts import contacts_of
 from fhir_portal.accounts.invitation import Invitation, LiveInvitation
 from fhir_portal.accounts.passkeys import Passkey
 from fhir_portal.accounts.recovery_codes import RecoveryCodes
 from fhir_portal.accounts.sessions import LatestSignIn, Session
 from fhir_portal.accounts.totp import Totp
+from fhir_portal.fhir import json
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.links import links_of
 from fhir_portal.operations.person import (
     connections_of,
+    ended_of,
     moment,
     person_key,
     said_of,
@@ -39,7 +41,9 @@ async def portal_account(call: Call) -> FhirResponse:
     account = await account_of_person(reader, person_key(call, row))
     invitations = await _invitations(call, row)
     if account is None:
-        return call.answer({"status": "none", "invitation": invitations}, row)
+        closed = await closing_of(reader, person_key(call, row), json.parse(row.body))
+        values = {"status": "none" if closed is None else "closed", "said": ended_of(closed)}
+        return call.answer({**values, "invitation": invitations}, row)
     now, practice = call.server.clock(), call.auth.practice
     sessions = [
         one for one in await reader.find(Session, "account", account.key) if one.expires > now

@@ -13,7 +13,13 @@ from typing import Any, Final
 
 from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.account import Account, account_of_person
-from fhir_portal.accounts.at_practice import ClosedAccount, at_practice_key, standing
+from fhir_portal.accounts.at_practice import (
+    ClosedAccount,
+    at_practice_key,
+    closing_of,
+    standing,
+    status_of,
+)
 from fhir_portal.accounts.sessions import LatestSignIn
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import period_of
@@ -23,18 +29,20 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.definition import Arguments, queried
 from fhir_portal.operations.links import links_of
-from fhir_portal.operations.person import moment, said_of
+from fhir_portal.operations.person import ended_of, moment, said_of
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import Row
 from fhir_portal.search.request import parse_search
 
-STATUSES: Final = ("enabled", "disabled", "none")
+STATUSES: Final = ("enabled", "disabled", "closed", "none")
 KINDS: Final = {"self": "patient", "proxy": "relatedperson"}
 """Whom somebody with an account stands for, and the search parameter of Person that says so."""
 DEFAULT_COUNT: Final = 50
 MAX_COUNT: Final = 200
 EXAMINED: Final = 400
 """Persons that one page looks at."""
+_NEVER_BY_TIME: Final = frozenset({"closed", "none"})
+"""Statuses that the tag of a Person tells at any moment: none of them begins or ends by itself."""
 _FILTERS: Final = ("status", "kind", "signed-in-before", "name", "count")
 _SCOPE: Final = "Person/$portal-accounts"
 _ESCAPED: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\,|$"})
@@ -127,11 +135,14 @@ async def _candidates(
     """
     if wanted.status == "disabled" and wanted.name is None:
         return await _closed(call, after, at_most)
-    pairs = [("_count", str(at_most)), ("_sort", "_id")]
+    # In the store's own order: by any other one each page would be found by sorting all of them.
+    pairs = [("_count", str(at_most))]
     if wanted.name is not None:
         pairs.append(("name", wanted.name.translate(_ESCAPED)))
     if wanted.kind is not None:
         pairs.append((f"{KINDS[wanted.kind]}:missing", "false"))
+    if wanted.status in _NEVER_BY_TIME:
+        pairs.append(("portal-status", wanted.status))
     request = parse_search("Person", pairs, base=call.server.base)
     page = await call.server.store.search(request, call.visible, after=after)
     return list(checked(page.rows, call.visible)), len(page.rows), page.next
@@ -165,10 +176,9 @@ async def _account(call: Call, wanted: _Wanted, row: Row) -> dict[str, Any] | No
         return None
     account = await account_of_person(reader, f"{practice}/{row.key}")
     here = await standing(reader, practice, account.key) if account is not None else None
-    status = "none"
-    if account is not None:
-        is_closed = account.disabled or (here is not None and here.is_disabled(now))
-        status = "disabled" if is_closed else "enabled"
+    tree = json.parse(row.body)
+    closed = await closing_of(reader, f"{practice}/{row.key}", tree) if account is None else None
+    status = await status_of(reader, practice, f"{practice}/{row.key}", tree, now=now)
     if wanted.status is not None and wanted.status != status:
         return None
     latest = await reader.get(LatestSignIn, account.key) if account is not None else None
@@ -176,7 +186,7 @@ async def _account(call: Call, wanted: _Wanted, row: Row) -> dict[str, Any] | No
         too_late = latest is not None and latest.at >= wanted.before
         if account is None or too_late:
             return None
-    tree, said = json.parse(row.body), said_of(here) or {}
+    said = said_of(here) or ended_of(closed) or {}
     return {
         "person": {"reference": str(row.key)},
         "status": status,

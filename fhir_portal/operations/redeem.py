@@ -50,7 +50,7 @@ from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
 from fhir_portal.operations.four_eyes import require_not_their_own, waits_for_confirmation
 from fhir_portal.operations.invitation_task import activate_grants, follow
-from fhir_portal.operations.inviting import may_be_invited
+from fhir_portal.operations.inviting import NoMoreInvitations, is_closed_for, may_be_invited
 from fhir_portal.operations.new_proxy import tell_of_proxy
 from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.resources.server import Server
@@ -235,6 +235,8 @@ class _Work:
                 transaction, self.secrets, invitation, "awaiting" if waits else "redeemed",
                 now=self.now, account=account.key, assurance=level_of(before.evidence),
             )  # fmt: skip
+            for invitee in ended.invitees:  # whoever was not to come back has come back
+                await transaction.delete(NoMoreInvitations, invitee)
             tasks = await follow(transaction, self.server, ended)
             changed += [f"{row.key}/_history/{row.version}" for row in tasks]
             if not waits and invitation.relation != "self":
@@ -255,6 +257,8 @@ class _Work:
         key = before.invitation
         if key is None:
             invitee = f"{before.practice}/{before.persons[0]}"
+            if await is_closed_for(transaction, invitee):
+                raise NotUsable
             live = await transaction.get(invitations.LiveInvitation, invitee)
             found = await transaction.get(Invitation, live.invitation) if live else None
             is_theirs = found is not None and found.persons == before.persons
@@ -267,6 +271,10 @@ class _Work:
         # It may be for another record by now (`$merge`): that moves what is under way, too.
         if (found.patients, found.persons) != (before.patients, before.persons):
             raise NotUsable
+        for invitee in found.invitees:
+            ended = await transaction.get(NoMoreInvitations, invitee)
+            if ended is not None and ended.closed and found.created < ended.since:
+                raise NotUsable  # what was made before the portal ended for them brings nobody back
         return found
 
     async def _persons(
@@ -327,10 +335,12 @@ class _Work:
             whose = await account_of_person(transaction, f"{practice.key}/{row.key}")
             if whose is not None and whose.key != account.key:
                 raise AlreadyTaken
-            links = json.parse(row.body).get("link") or ()
+            tree = json.parse(row.body)
+            links = tree.get("link") or ()
             said = {(one.get("target") or {}).get("reference") for one in links}
             # One that an EHR made for these alone; with more links it would open more.
-            if whose is None and free is None and said <= set(targets):
+            is_usable = tree.get("active") is not False and said <= set(targets)
+            if whose is None and free is None and is_usable:
                 free = row
         visible = Visibility.of_server("Person", practice=practice.key)
         if own is not None:

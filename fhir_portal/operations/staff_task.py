@@ -65,6 +65,8 @@ WORDS: Final[Mapping[tuple[About, str], str]] = {
     "practice",
     ("activation-help", "has-account"): "There is an account already",
     ("activation-help", "expired"): "The invitation was over",
+    ("activation-help", "closed"): "The practice ended the portal for them: invite them to let them"
+    " in again",
     ("undelivered-message", "bounced"): "A message came back: the address takes nothing",
     ("undelivered-message", "not-delivered"): "A message could not be delivered",
     ("undelivered-message", "no-contact"): "Nothing reaches this person: the account has no "

@@ -36,6 +36,7 @@ from fhir_portal.operations.merge_plan import (
     unlinked,
 )
 from fhir_portal.operations.person import new_name, notices_of
+from fhir_portal.resources.portal_status import without_status
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.smart.revocation import revoke_from_record
 
@@ -164,7 +165,11 @@ async def _version(
 
 
 def _without_meta_of(tree: dict[str, Any]) -> dict[str, Any]:
-    """The resource without the number and the time of that version; labels and tags stay."""
+    """The resource without number and time of that version and what the server says of accounts.
+
+    Labels and tags stay.
+    """
+    tree = without_status(tree)
     meta = {
         name: value
         for name, value in (tree.get("meta") or {}).items()

@@ -37,6 +37,7 @@ from fhir_portal.fhir.reference import (
 )
 from fhir_portal.resources import appointment, consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
+from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
 from fhir_portal.resources.validation import status_for, validate
@@ -287,6 +288,9 @@ async def store_extracted(
     after a deletion. Raises `Forbidden` for what the caller may not write, `Unprocessable` when
     too much depends on it.
     """
+    if tree["resourceType"] == "Person":
+        await put_status(transaction, auth.practice, tree, now=server.clock())
+        entries = extract("Person", tree)
     facts = await classify(tree, auth.practice, _Neighbours(transaction))
     updated = await transaction.next_instant(_milliseconds(server))
     visible.require(
@@ -439,7 +443,8 @@ def _carry_labels(old: Mapping[str, Any], tree: dict[str, Any]) -> None:
 
 
 def _refuse_label_change(old: Mapping[str, Any], tree: Mapping[str, Any]) -> None:
-    before, after = old.get("meta") or {}, tree.get("meta") or {}
+    before = without_status(old).get("meta") or {}
+    after = without_status(tree).get("meta") or {}
     for name in ("security", "tag"):
         if (before.get(name) or []) != (after.get(name) or []):
             message = f"this client may not change meta.{name}"

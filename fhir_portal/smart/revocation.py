@@ -260,12 +260,17 @@ async def remove_staff(
 
 
 async def disable_account(
-    store: RecordStore, account_id: str, *, now: float, first: Write | None = None
+    store: RecordStore,
+    account_id: str,
+    *,
+    now: float,
+    first: Write | None = None,
+    last: Write | None = None,
 ) -> int:
     """Shut a person out everywhere at once, in one transaction, for the operator.
 
     Account, sessions, remembered browsers and tokens. ``first`` may refuse it in the transaction
-    (`fhir_portal.accounts.staff.require_administrators_without`).
+    (`fhir_portal.accounts.staff.require_administrators_without`), ``last`` follows it there.
 
     Returns how many token families ended. Raises `UnknownAccount`.
     """
@@ -281,9 +286,12 @@ async def disable_account(
         await end_sessions(transaction, account_id)
         await end_staff_sessions(transaction, account_id)
         await forget_devices(transaction, account_id)
-        return await revoke_where(
+        ended = await revoke_where(
             transaction, "account", account_id, now=now, because="account-disabled"
         )
+        if last is not None:
+            await last(transaction)
+        return ended
 
     return await store.transact(change)
 

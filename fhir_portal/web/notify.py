@@ -1,4 +1,4 @@
-"""Where those who send for us say that a message came back: signed, and once is enough.
+"""Where those who send for us say that a message came back, or arrived: signed, once is enough.
 
     POST /notify/sms/status    {"id": "<id>", "status": "delivered" | "failed"}
     POST /notify/mail/bounce   {"message_id": "<Message-ID of the mail>"}
@@ -17,7 +17,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fhir_portal.notify.outbox import GivenUp, NotSentYet, OutboxMessage, came_back
+from fhir_portal.notify.outbox import (
+    Arrived,
+    GivenUp,
+    NotSentYet,
+    OutboxMessage,
+    came_back,
+    was_received,
+)
 from fhir_portal.notify.signature import SIGNATURE, is_signed
 from fhir_portal.records import RecordStore
 from fhir_portal.smart.errors import OAuthError
@@ -45,16 +52,23 @@ def notify_router(
     *,
     store: RecordStore,
     given_up: GivenUp,
+    received: Arrived,
     clock: Callable[[], float],
     sms_secret: str | None,
     mail_secret: str | None,
 ) -> APIRouter:
-    """The two addresses as routes for FastAPI; one without a secret is not there."""
+    """The two addresses as routes for FastAPI; one without a secret is not there.
+
+    ``received`` notes that a message reached its person, in the transaction that finds it.
+    """
 
     async def sms(body: bytes) -> None:
         said = msgspec.json.decode(body, type=SmsStatus)
+        if said.status == "delivered":
+            await was_received(store, said.id, received)
+            return
         message = await store.get(OutboxMessage, said.id)
-        if said.status == "failed" and message is not None and message.channel == "sms":
+        if message is not None and message.channel == "sms":
             why = "the number takes no SMS: is it spelt right?"
             await came_back(store, message.key, why, given_up, now=clock())
 

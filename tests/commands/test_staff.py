@@ -13,16 +13,29 @@ from typer.testing import CliRunner, Result
 
 from fhir_portal.access.log import STAFF_LEVEL, AccessRow
 from fhir_portal.access.relation import Relations
-from fhir_portal.accounts.account import Account, AccountName, account_named
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import Account, AccountName, account_named, add_person
 from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.accounts.staff import StaffMember, StaffPractitioner, suspend_staff
 from fhir_portal.cli import cli
-from fhir_portal.commands.store import in_store
+from fhir_portal.commands.store import in_store, portal_over
+from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.portal import Portal
 from fhir_portal.resources.importing import operator
+from fhir_portal.resources.portal_status import said_status
 from fhir_portal.smart.keys import derive
 from fhir_portal.smart.token import TokenFamily
-from tests.builders import BASE, Caller, Clock, Json, a_practitioner, an_account, keep
+from tests.builders import (
+    BASE,
+    Caller,
+    Clock,
+    Json,
+    a_person,
+    a_practitioner,
+    an_account,
+    an_ehr,
+    keep,
+)
 from tests.staff import a_level
 
 PASSWORD = "seven mossy kettles"
@@ -322,6 +335,30 @@ def test_disabling_shuts_the_account_out_and_enabling_lets_it_in() -> None:
     assert at("elm") is None
     assert told("enable", "noor") == {"username": "noor", "disabled": False}
     assert at("elm") == "Practitioner/lark"
+
+
+def test_the_persons_of_the_account_say_that_it_is_shut_and_open_again() -> None:
+    """``Person?portal-status=`` at each practice that knows the member of staff as a patient."""
+    told(*ADD, "--practitioner", "Practitioner/lark")
+
+    async def known(store: Any) -> None:
+        account = await account_named(store, "noor")
+        assert account is not None
+        await store.transact(lambda t: add_person(t, account, "elm/Person/noor"))
+
+    async def said(store: Any) -> str | None:
+        visible = Visibility.of_server("Person", practice="elm")
+        row = await store.read(ResourceKey("Person", "noor"), visible)
+        return said_status(json.loads(row.body))
+
+    inside(known)
+    person = a_person("noor", links=["Patient/noor"])
+    inside(lambda store: Caller(portal_over(store), an_ehr("elm")).store(person))
+    assert inside(said) == "enabled"
+    told("disable", "noor")
+    assert inside(said) == "disabled"
+    told("enable", "noor")
+    assert inside(said) == "enabled"
 
 
 @pytest.mark.parametrize("command", ["disable", "enable"])

@@ -138,6 +138,16 @@ def at_accounts_results(browser: Browser, demo: Demo) -> None:
     browser.follow("button.primary")
 
 
+def at_close(browser: Browser, demo: Demo) -> None:
+    """What would end for the patient whose account it is; nothing does."""
+    at(browser, demo, "/staff/patients/mara")
+    browser.follow('form[action$="/accounts/close"] button')
+
+
+def at_grants(browser: Browser, demo: Demo) -> None:
+    at_patient(browser, demo)
+
+
 def at_messages(browser: Browser, demo: Demo) -> None:
     at(browser, demo, "/staff/messages")
 
@@ -187,6 +197,8 @@ PAGES: dict[str, tuple[Way, str]] = {
     "accounts": (at_accounts, "Accounts"),
     "accounts-preview": (at_accounts_preview, "Disable?"),
     "accounts-results": (at_accounts_results, "Require"),
+    "close": (at_close, "End the portal for"),
+    "grants": (at_grants, "Portal of"),
     "messages": (at_messages, "Messages"),
     "message": (at_message, "Message one-time-code"),
     "same": (at_same, "Another record of the same person?"),

@@ -439,7 +439,7 @@ def test_what_people_ask_most(world: Town) -> None:
     first = world.message(mail, carries="link")["link"]
     with world.person() as desk:
         at_the_desk(desk, "Lotte Harkness")
-        assert "sent or handed over" in desk.text()
+        assert "sent or printed" in desk.text()
         desk.browser.follow('form[action$="/again"] button')
         code = desk.browser.text("dl.codes .key")
         desk.browser.follow("main p > a")

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import fhirkit
 import pytest
 
+from fhir_portal.accounts.at_practice import Status
 from fhir_portal.accounts.invitation import State
 from fhir_portal.consent.labels import FOR_STAFF, WITHHELD
 from fhir_portal.fhir import definitions
@@ -43,7 +44,7 @@ def test_examples_are_kept_out_of_what_the_server_loads() -> None:
     loaded = {path.name.partition("-")[0] for path in (IG / "built").glob("*.json")}
     assert loaded == {
         *("CodeSystem", "ImplementationGuide", "OperationDefinition"),
-        *("StructureDefinition", "ValueSet"),
+        *("SearchParameter", "StructureDefinition", "ValueSet"),
     }
 
 
@@ -54,6 +55,7 @@ def test_the_codes_other_rooms_rely_on_are_published() -> None:
     assert codes("staff-task-reason") == {reason for _, reason in WORDS}
     assert codes("send-outcome") == set(get_args(Outcome))
     assert codes("invitation-status") == set(get_args(State))
+    assert codes("portal-status") == set(get_args(Status))
     assert codes("proxy-role") == {
         *("grant", "related-person", "relationship", "section", "act-section", "access-ends"),
     }

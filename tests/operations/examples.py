@@ -28,4 +28,6 @@ EXAMPLES: dict[str, list[Json]] = {
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
     "hold": [{"name": "appt-resource", "resource": A_TIME}],
     "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
+    "account-close": [{"name": "reason", "valueCode": "left-practice"}],
+    "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
 }

@@ -292,7 +292,7 @@ async def test_the_account_of_who_invited_uses_nothing(
     with pytest.raises(InvitedThemselves):
         await used(portal, town, made, "second", proved="eve@mail.example")
     assert await town.get(Account, "second") is None
-    assert await state(town, made) == "sent"
+    assert await state(town, made) == "delivered"
 
 
 async def test_the_patient_is_told(

@@ -22,6 +22,7 @@ from tests.builders import (
     START,
     Caller,
     a_document,
+    a_grant,
     a_patient,
     a_person,
     a_proxy,
@@ -204,6 +205,7 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
         "Appointment": an_appointment("elsewhere", of=["ada-f"]),
         "Invoice": an_invoice("elsewhere", of="ada-f"),
         "DocumentReference": a_document("elsewhere", of="ada-f"),
+        "Consent": a_grant("elsewhere", of="ada-f", to="mother"),
     }[target]
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:

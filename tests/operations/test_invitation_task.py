@@ -150,7 +150,7 @@ async def test_it_is_sent_again_another_way_and_after_its_time_and_after_five_wr
     assert await status(desk, made["invitation"]) == ("failed", "expired")
     again = values(await call(desk, made["invitation"], "invite-resend", channel="desk"))
     assert again["security-code"]
-    assert await status(desk, made["invitation"]) == ("requested", "sent")
+    assert await status(desk, made["invitation"]) == ("received", "delivered")
 
     async def guess(transaction: Any) -> None:
         await count_try(transaction, f"{DERM}/{made['invitation']}", attempt=3)
@@ -430,6 +430,32 @@ async def test_the_task_says_that_the_link_was_sent(
     assert await status(desk, made["invitation"]) == ("requested", "sent")
 
 
+async def test_what_the_gateway_says_arrived_is_delivered_and_no_other_message_is(
+    practice: EmbeddedStore, desk: Caller, portal: Portal
+) -> None:
+    """The message with the link alone: of its code, or of a void attempt, nothing follows."""
+
+    async def arrived(message: OutboxMessage) -> bool:
+        async def work(transaction: Any) -> bool:
+            return await room.received(transaction, portal.server, message) is not None
+
+        return await practice.transact(work)
+
+    made = await invited(desk, "bo", channel="sms")
+    link, code = sorted(await messages(practice), key=lambda one: one.template, reverse=True)
+    assert (link.channel, code.channel) == ("sms", "mail")
+    assert await sent(portal, link) is not None
+    assert not await arrived(code)
+    assert await status(desk, made["invitation"]) == ("requested", "sent")
+    assert await arrived(link)
+    assert await status(desk, made["invitation"]) == ("received", "delivered")
+    assert not await arrived(link)
+    assert await sent(portal, link) is None
+    await call(desk, made["invitation"], "invite-resend")
+    assert not await arrived(link)
+    assert await status(desk, made["invitation"]) == ("requested", "queued")
+
+
 async def test_a_message_of_an_attempt_that_is_void_says_nothing(
     practice: EmbeddedStore, desk: Caller, portal: Portal
 ) -> None:
@@ -530,7 +556,7 @@ async def test_its_time_over_it_ends_in_the_task_too_and_a_later_attempt_goes_on
     clock.advance(1)
     assert await work(portal, practice, clock) == 2
     assert await status(desk, first["invitation"]) == ("failed", "expired")
-    assert await status(desk, second["invitation"]) == ("requested", "sent")
+    assert await status(desk, second["invitation"]) == ("received", "delivered")
     clock.advance(LIFETIME)
     assert await work(portal, practice, clock) == 1
     assert await status(desk, second["invitation"]) == ("failed", "expired")

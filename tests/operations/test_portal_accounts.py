@@ -150,11 +150,26 @@ async def test_a_page_looks_at_a_bounded_number_and_goes_on_where_it_stopped(
 ) -> None:
     assert world is not None
     monkeypatch.setattr(portal_accounts, "EXAMINED", 2)
-    first = values(await ehr.get(f"{LIST}?status=none"))
+    filters = {"status": "enabled", "signed_in_before": "2030-03-17T17:46:00Z"}
+    query = {name.replace("_", "-"): value for name, value in filters.items()}
+    first = values(await ehr.get(f"{LIST}?{urlencode(query)}"))
     assert "account" not in first
     second = values(await ehr.get(f"{LIST}?{urlencode({'page': first['page']})}"))
-    assert ids(second) == ["cy"]
-    assert await asked(ehr, status="none") == ["cy"]
+    assert ids(second) == ["di"]
+    assert await asked(ehr, **filters) == ["di"]
+
+
+async def test_those_without_an_account_and_closed_ones_are_sought_and_not_gone_through(
+    world: EmbeddedStore, ehr: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few of them there are among how many: by the index of their status."""
+    assert world is not None
+    await ehr.ask("POST", "Person/di/$account-close", parameters(reason_Code="left-practice"))
+    await ehr.ask("POST", "Person/ada/$account-enable", parameters(reason_Code="resolved"))
+    monkeypatch.setattr(portal_accounts, "EXAMINED", 1)
+    for status, expected in (("closed", "di"), ("none", "cy")):
+        assert ids(values(await ehr.get(f"{LIST}?status={status}"))) == [expected]
+        assert await asked(ehr, status=status) == [expected]
 
 
 async def test_a_page_is_of_the_practice_that_asks_for_it(

@@ -318,7 +318,7 @@ async def test_whoever_saw_to_it_is_named(
 async def test_a_task_of_another_kind_is_not_done_this_way(ehr: Caller, desk: Caller) -> None:
     task = (await invited(desk, "bo", channel="desk"))["invitation"].partition("/")[2]
     assert (await done(desk, task)).status == 422
-    assert (await ehr.get(f"Task/{task}")).json["status"] == "requested"
+    assert (await ehr.get(f"Task/{task}")).json["status"] == "received"
 
 
 async def test_what_was_typed_is_gone_when_somebody_has_seen_to_it(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fhir_portal.access.writes import NEVER_WRITTEN, OPERATION_ONLY
-from fhir_portal.fhir.definitions import served_types
+from fhir_portal.fhir.definitions import OWN_PARAMETERS, ig_resource, served_types
 from fhir_portal.operations.catalog import operations_of
 from fhir_portal.resources.catalog import (
     INTERACTIONS,
@@ -45,10 +45,14 @@ def test_what_is_never_written_offers_no_write(rows):
         assert rows[name]["conditionalCreate"] is False
 
 
-def test_every_parameter_has_the_definition_of_r4(rows):
-    for row in rows.values():
+def test_every_parameter_has_the_definition_of_r4_or_of_the_guide(rows):
+    own = {ig_resource("SearchParameter", one)["url"]: one for one in OWN_PARAMETERS}
+    for name, row in rows.items():
         for one in row["searchParam"]:
-            assert one["definition"].startswith("http://hl7.org/fhir/SearchParameter/")
+            url = one["definition"]
+            if not url.startswith("http://hl7.org/fhir/SearchParameter/"):
+                assert own.pop(url) == f"{name}-{one['name']}"
+    assert not own
 
 
 def test_includes_are_the_reference_parameters_and_their_targets(rows):

@@ -27,6 +27,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.portal import Portal
 from fhir_portal.resources.importing import Summary, files_in, import_files, operator
 from fhir_portal.resources.importing.progress import ImportProgress, ImportRejection
+from fhir_portal.resources.portal_status import SYSTEM
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceStore, Row
 from fhir_portal.resources.writing import delete_in
@@ -344,6 +345,21 @@ async def test_what_nothing_names_is_known_by_its_content(server: Server, files:
     assert counts(await import_into(server, path)) == (2, 0, 0, 0)
     longer = lines(patient(None, active=False), patient(None), patient(None, active=True))
     assert counts(await import_into(server, files.write("x.ndjson", longer))) == (1, 0, 2, 0)
+
+
+async def test_what_the_server_says_of_a_persons_account_is_no_change_of_the_file(
+    server: Server, files: Files
+) -> None:
+    """It is set on the way in, whatever the file says of it, and compared with nothing."""
+    lie, kept = {"system": SYSTEM, "code": "x"}, {"system": "urn:tag", "code": "kept"}
+    for own_id, tags in (("p1", []), ("p2", [lie]), ("p3", [kept]), ("p4", [lie, kept])):
+        tree: Json = {"resourceType": "Person", "id": own_id, "gender": "other"}
+        tree |= {"meta": {"tag": tags}} if tags else {}
+        path = files.write("p.json", tree)
+        assert counts(await import_into(server, path, grants=True)) == (1, 0, 0, 0)
+        said = [one for one in tags if one is kept] + [{"system": SYSTEM, "code": "none"}]
+        assert (await body(server, f"Person/{own_id}"))["meta"]["tag"] == said
+        assert counts(await import_into(server, path, grants=True)) == (0, 0, 1, 0)
 
 
 async def test_a_malformed_id_that_nothing_stands_in_for_is_refused(

@@ -11,6 +11,7 @@ from typing import Any
 
 from fhir_portal.fhir.definitions import Element, structures, value_set
 from fhir_portal.fhir.json import parse
+from fhir_portal.resources.portal_status import SYSTEM as PORTAL_STATUS
 
 _DEEPEST = 5
 
@@ -71,6 +72,8 @@ def _value(type_: str, name: str, element: Element, dice: random.Random, depth: 
             return f"{day}T10:00:00.5Z"
         case "time":
             return "10:00:00"
+        case "uri" if (type_, name) == ("Coding", "system") and n % 5 == 0:
+            return PORTAL_STATUS
         case "uri" | "url" | "oid" | "uuid" | "canonical":
             return f"http://made.example/{n}" + ("|2.0" if element.type == "canonical" else "")
         case "code" | "id":

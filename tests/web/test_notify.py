@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 
+from fhir_portal import app
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.app import Application
 from fhir_portal.notify import outbox
@@ -141,6 +142,31 @@ async def test_what_is_unknown_or_well_changes_nothing_and_is_answered_alike(
     assert (answer.status_code, answer.content) == (204, b"")
     assert await sender.store.every(OutboxMessage) == before
     assert await open_matters(sender.store) == []
+
+
+async def test_an_sms_that_arrived_is_noted_at_the_invitation_it_carried(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said twice, it is noted twice, and by whoever is to; said too early, it is asked again."""
+    noted = list[str]()
+
+    async def note(transaction: Any, server: Any, message: OutboxMessage) -> None:
+        assert (transaction is not None, server is not None) == (True, True)
+        noted.append(message.key)
+
+    monkeypatch.setattr(app, "received", note)
+    for own_id in ("an-sms", "an-sms", "waits", "a-mail", "a-hook", "unknown"):
+        answer = await sender.say(SMS, {"id": own_id, "status": "delivered"})
+        assert answer.status_code == 204
+    assert noted == ["an-sms", "an-sms"]
+    taken = await sender.store.get(OutboxMessage, "an-sms")
+    assert taken is not None
+    await keep(sender.store, msgspec.structs.replace(taken, state="taken", attempts=1))
+    answer = await sender.say(SMS, {"id": "an-sms", "status": "delivered"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    await keep(sender.store, msgspec.structs.replace(taken, state="failed"))
+    assert (await sender.say(SMS, {"id": "an-sms", "status": "delivered"})).status_code == 204
+    assert noted == ["an-sms", "an-sms"]
 
 
 async def test_a_bounce_that_overtakes_our_own_note_is_asked_for_again(sender: Sender) -> None:

@@ -16,7 +16,16 @@ from fhir_portal.accounts.sessions import Session
 from fhir_portal.operations import portal_accounts
 from fhir_portal.web.pages import staff_accounts
 from fhir_portal.web.pages.desk import ACCOUNTS
-from fhir_portal.web.pages.staff_accounts import APPROVE, CHANGE, EXPORT, PREVIEW, RECOVERY, SESSION
+from fhir_portal.web.pages.staff_accounts import (
+    APPROVE,
+    CHANGE,
+    CLOSE,
+    CLOSED,
+    EXPORT,
+    PREVIEW,
+    RECOVERY,
+    SESSION,
+)
 from tests.builders import a_person
 from tests.smart.launching import put
 from tests.smart.world import Browser
@@ -35,6 +44,7 @@ from tests.web.staff_world import (
     StaffWorld,
     buttons,
     links,
+    without_token,
 )
 
 MOTHER = "Person/mara"
@@ -362,3 +372,48 @@ async def test_how_it_was_made_sure_has_to_be_said(staff: StaffWorld) -> None:
     browser = await staff.at(KIT)
     await helps(browser, "because-they-asked")
     assert browser.page.status_code == 400
+
+
+# --- for good ------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("portal", "S4-16")
+async def test_the_portal_is_ended_for_somebody_after_a_preview(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    assert [one for one in buttons(browser) if one.startswith("End the portal")] == [
+        "End the portal for good: Mara Quill"
+    ]
+    await submit(browser, CLOSE)
+    assert browser.heading == "End the portal for Mara Quill?"
+    for words in ("Ada Quill, acting for them", "somebody: 1", "apps: 0", "used: 0"):
+        assert words in browser.text, words
+    assert (await staff.world.store.get(AccountPerson, f"{SKIN}/{MOTHER}")) is not None
+    page = browser.page
+    await submit(browser, CLOSED)  # without a reason
+    assert browser.page.status_code == 400
+    assert (await staff.world.store.get(AccountPerson, f"{SKIN}/{MOTHER}")) is not None
+    browser.page = page
+    await submit(browser, CLOSED, reason="left-practice", text="moved away")
+    assert browser.page.url.path == KIT
+    assert "The portal was ended for this person" in browser.text
+    assert "over: it was ended" in browser.text
+    assert (await staff.world.store.get(AccountPerson, f"{SKIN}/{MOTHER}")) is None
+    await browser.open(ACCOUNTS)
+    listed = browser.document.xpath(f'//input[starts-with(@value, "{MOTHER} ")]/..')[0]
+    words = " ".join(listed.text_content().split())
+    assert "ended for good" in words
+    assert "moved away" in words
+
+
+@pytest.mark.requirement("portal", "S4-16")
+async def test_who_may_not_end_it_sees_no_button_and_does_not_by_a_form_of_their_own(
+    staff: StaffWorld,
+) -> None:
+    browser = await staff.at(KIT, DESK)
+    assert not [one for one in buttons(browser) if one.startswith("End the portal")]
+    admin = await staff.at(KIT)
+    sent = fields_of(forms(admin, CLOSE)[0])
+    assert await without_token(browser, CLOSE, {"person": f"{MOTHER} x", "back": KIT}) == 403
+    assert await without_token(browser, CLOSE, sent) == 403  # of another browser
+    assert await without_token(browser, CLOSED, {"person": MOTHER, "reason": "other"}) == 403
+    assert (await staff.world.store.get(AccountPerson, f"{SKIN}/{MOTHER}")) is not None

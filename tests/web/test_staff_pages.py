@@ -11,6 +11,7 @@ import pytest
 from fhir_portal.access.relation import works
 from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.consent.grant import Grant
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.operations.invitation_task import CODE
 from fhir_portal.smart.client import disable_client, withdraw_approval
@@ -18,7 +19,7 @@ from fhir_portal.smart.revocation import disable_account, remove_staff
 from fhir_portal.smart.staff_pages import CLIENT, IDLE_SECONDS
 from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import AccessToken
-from tests.builders import a_grant, a_patient, a_task
+from tests.builders import a_grant, a_patient, a_related_person, a_task
 from tests.smart.launching import put
 from tests.smart.world import PASSWORD
 from tests.staff import a_level
@@ -554,3 +555,43 @@ async def test_a_time_beyond_the_calendar_leaves_the_page_readable(
     browser = await staff.at(KIT)
     assert browser.page.status_code == 200
     assert "9999" in browser.text
+
+
+# --- ending a grant -------------------------------------------------------------------------------
+
+
+async def test_a_grant_is_ended_on_the_patients_page(staff: StaffWorld) -> None:
+    browser = await staff.at(KIT)
+    assert "End this grant of Mara Quill" in buttons(browser)
+    await submit(browser, f"{KIT}/grant", reason=" ")
+    assert browser.page.status_code in {400, 422}
+    assert len(await staff.world.store.every(Grant)) == 1
+    await browser.open(KIT)
+    await submit(browser, f"{KIT}/grant", reason="the father asked for it")
+    assert browser.page.url.path == KIT
+    assert "The grant was ended. The patient and who had it are told." in browser.text
+    assert "over: it was ended" in browser.text
+    assert not [one for one in buttons(browser) if one.startswith("End this grant")]
+    assert await staff.world.store.every(Grant) == []
+
+
+async def test_without_proxies_there_is_no_button_and_no_way(staff: StaffWorld) -> None:
+    browser, admin = await staff.at(KIT, DESK), await staff.at(KIT)
+    assert not [one for one in buttons(browser) if one.startswith("End this grant")]
+    sent = fields_of(forms(admin, f"{KIT}/grant")[0]) | {"reason": "x"}
+    response = await post(browser, f"{KIT}/grant", sent)
+    assert response.status_code == 403
+    assert len(await staff.world.store.every(Grant)) == 1
+
+
+async def test_a_grant_of_another_record_is_not_ended_by_this_ones_form(staff: StaffWorld) -> None:
+    await put(
+        staff.world,
+        SKIN,
+        a_related_person("son", of="bo"),
+        a_grant("bos", of="bo", to="son"),
+    )
+    browser = await staff.at(KIT)
+    await submit(browser, f"{KIT}/grant", grant="bos", reason="x")
+    assert browser.page.status_code == 404
+    assert len(await staff.world.store.every(Grant)) == 2

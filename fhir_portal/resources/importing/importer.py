@@ -42,6 +42,7 @@ from fhir_portal.resources.importing.reading import Source, Stretch, in_order, s
 from fhir_portal.resources.importing.splitting import Refused
 from fhir_portal.resources.interactions.create import conditional_match
 from fhir_portal.resources.permission import permitted
+from fhir_portal.resources.portal_status import without_status
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import store_extracted, update_in
@@ -447,6 +448,7 @@ def _says_the_same(stored: Mapping[str, Any], sent: Mapping[str, Any]) -> bool:
 
     Labels and tags stand where the sender says nothing about them (FHIR R4 §3.1.0.4).
     """
+    stored, sent = without_status(stored), without_status(sent)
     kept = _LABELS - (sent.get("meta") or {}).keys()
     return _content(stored, _SERVER_META | kept) == _content(sent, _SERVER_META)
 

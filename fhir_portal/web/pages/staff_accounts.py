@@ -15,6 +15,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.assisted_recovery import Basis
 from fhir_portal.fhir.definitions import ig_resource
 from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, Unauthenticated, Unavailable
@@ -33,6 +34,8 @@ APP: Final = f"{ACCOUNTS}/app"
 RESULTS: Final = f"{ACCOUNTS}/results"
 RECOVERY: Final = f"{ACCOUNTS}/recovery"
 APPROVE: Final = f"{RECOVERY}/approve"
+CLOSE: Final = f"{ACCOUNTS}/close"
+CLOSED: Final = f"{CLOSE}/confirmed"
 CANCEL: Final = f"{RECOVERY}/cancel"
 
 ACTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -51,7 +54,12 @@ IDENTIFIED_BY: Final[Mapping[Basis, str]] = {
     "video-call-with-photo-id": "by a photo ID in a video call",
 }
 """How staff made sure of somebody whom they help back in."""
-_STATUSES: Final = {"enabled": "enabled", "disabled": "disabled", "none": "no account"}
+_STATUSES: Final = {
+    "enabled": "enabled",
+    "disabled": "disabled",
+    "closed": "ended for good",
+    "none": "no account",
+}
 _KINDS: Final = {"self": "patient", "proxy": "acts for a patient"}
 _FILTERS: Final = ("status", "kind", "name", "before")
 _MOST: Final = 50
@@ -97,6 +105,8 @@ class AccountPages:
             (APP, "POST", desk_page(self.revoke_app, back=ACCOUNTS)),
             (RECOVERY, "POST", desk_page(self.start_recovery, back=ACCOUNTS)),
             (APPROVE, "POST", desk_page(self.approve_recovery, back=ACCOUNTS)),
+            (CLOSE, "POST", desk_page(self.preview_close, back=ACCOUNTS)),
+            (CLOSED, "POST", desk_page(self.close, back=ACCOUNTS)),
             (CANCEL, "POST", desk_page(self.cancel_recovery, back=ACCOUNTS)),
             (f"{RECOVERY}/{{handle}}", "GET", desk_page(self.hand_over, back=ACCOUNTS)),
             (f"{RESULTS}/{{handle}}", "GET", desk_page(self.results, back=ACCOUNTS)),
@@ -264,6 +274,60 @@ class AccountPages:
         app = ("app", "valueString", form.get("app", ""))
         await self._desk.call(here, "revoke-app", _person(form), app)
         return redirect(_done(form, "app"))
+
+    # --- for good ------------------------------------------------------------------------------
+
+    async def preview_close(self, request: Request) -> Response:
+        """Show what would end for somebody, and ask why, before anything does."""
+        here, pairs, form = await self._desk.posted(request, CLOSE)
+        people = _people(pairs)
+        if len(people) != 1:
+            raise Invalid(_NOT_WHOLE)
+        ((person, name),) = people
+        answer = await self._desk.call(
+            here,
+            "account-close",
+            person,
+            ("reason", "valueCode", "other"),  # nothing is done, so nothing is said by it
+            ("preview", "valueBoolean", True),
+        )
+        return self._desk.page(
+            here,
+            "staff_close.html",
+            person=person,
+            name=name,
+            links=[await self._linked(here, one["reference"]) for one in answer.values("link")],
+            grants=len(answer.values("grant")),
+            invitations=len(answer.values("invitation")),
+            apps=answer.value("ended-apps"),
+            sessions=answer.value("ended-sessions"),
+            reasons=account_reasons(),
+            action=CLOSED,
+            form_token=self._desk.form_token(here, CLOSED),
+            back=_back(form),
+        )
+
+    async def close(self, request: Request) -> Response:
+        here, _, form = await self._desk.posted(request, CLOSED)
+        given = [
+            ("reason", "valueCode", form.get("reason") or None),
+            ("text", "valueString", form.get("text", "").strip() or None),
+        ]
+        await self._desk.call(here, "account-close", _person(form), *given)
+        return redirect(_done(form, "closed"))
+
+    async def _linked(self, here: AtDesk, reference: str) -> str:
+        """Whom a Person is linked to, in words."""
+        kind, _, own_id = reference.partition("/")
+        try:
+            found = (await self._desk.ask(here, "read", kind, own_id)).tree
+            if kind == "Patient":
+                return f"{name_of(found)}, as the patient"
+            whose = str((found.get("patient") or {}).get("reference", "")).partition("/")[2]
+            patient = (await self._desk.ask(here, "read", "Patient", whose)).tree
+        except FhirError:
+            return "a record that is gone, or that you may not read"
+        return f"{name_of(patient)}, acting for them"
 
     # --- back in -------------------------------------------------------------------------------
 

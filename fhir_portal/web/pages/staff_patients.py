@@ -17,10 +17,12 @@ from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.errors import Forbidden, Invalid, NotFound
 from fhir_portal.web.pages.desk import FIND, Answer, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
+from fhir_portal.web.pages.render import redirect
 from fhir_portal.web.pages.staff_accounts import (
     APP,
     APPROVE,
     CANCEL,
+    CLOSE,
     IDENTIFIED_BY,
     PREVIEW,
     RECOVERY,
@@ -64,8 +66,8 @@ _INVITED: Final = f"{IG}/CodeSystem/portal-task|portal-invite"
 _LIVE: Final = frozenset({"queued", "sent", "delivered", "opened"})
 _STATES: Final[Mapping[str, str]] = {
     "queued": "waits to be sent",
-    "sent": "sent or handed over",
-    "delivered": "arrived",
+    "sent": "sent or printed",
+    "delivered": "arrived, or handed over at the desk",
     "opened": "begun by the invited person",
     "awaiting": "used: somebody else here has to confirm who used it",
     "redeemed": "used: there is an account by it",
@@ -101,6 +103,8 @@ _DONE: Final[Mapping[str, str]] = {
     "app": "The app's access was ended. The owner finds the receipt among theirs.",
     "merged": "The records were merged. On the page of the one that went it can be taken back.",
     "unmerged": "The merge was taken back.",
+    "closed": "The portal was ended for this person. To let them in again, invite them.",
+    "grant": "The grant was ended. The patient and who had it are told.",
 }
 
 
@@ -128,6 +132,7 @@ class PatientPages:
             (f"{FIND}/{{patient}}", "GET", desk_page(self.show, back=FIND)),
             (f"{FIND}/{{patient}}/activity", "GET", desk_page(self.show_activity, back=FIND)),
             (f"{FIND}/{{patient}}/activity", "POST", desk_page(self.more_activity, back=FIND)),
+            (f"{FIND}/{{patient}}/grant", "POST", desk_page(self.end_grant, back=FIND)),
             (f"{FIND}/{{patient}}/as/{{related}}", "GET", desk_page(self.view_as, back=FIND)),
         )
 
@@ -202,6 +207,12 @@ class PatientPages:
             address=f"{FIND}/{patient['id']}",
             own=[one for one in people if one["as"].startswith("Patient/")],
             proxies=[self._proxy(here, patient["id"], one, grants, people) for one in related],
+            end_grant=(
+                f"{FIND}/{patient['id']}/grant",
+                self._desk.form_token(here, "grant", patient["id"]),
+            )
+            if here.calls("end-grant")
+            else None,
             matrix=_matrix(here, related, grants, self._desk.clock()),
             activity=f"{FIND}/{patient['id']}/activity" if here.may("audit") else "",
             invitations=await self._invitations(here, patient["id"], names),
@@ -213,6 +224,9 @@ class PatientPages:
             if here.calls("end-session")
             else None,
             app=(APP, self._desk.form_token(here, APP)) if here.calls("revoke-app") else None,
+            close=(CLOSE, self._desk.form_token(here, CLOSE))
+            if here.calls("account-close")
+            else None,
             recovery=(RECOVERY, self._desk.form_token(here, RECOVERY))
             if here.calls("start-recovery")
             else None,
@@ -228,6 +242,18 @@ class PatientPages:
             if here.calls("undo-merge")
             else "",
         )
+
+    async def end_grant(self, request: Request) -> Response:
+        """End a grant of this patient's record; one of another is not there."""
+        own_id = request.path_params["patient"]
+        here, _, form = await self._desk.posted(request, "grant", own_id)
+        patient, consent = await self.patient(here, request), form.get("grant", "")
+        _, grants = await self._proxies(here, patient["id"])
+        if consent not in {one["id"] for one, _ in grants}:
+            raise NotFound
+        reason = ("reason", "valueString", form.get("reason", "").strip() or None)
+        await self._desk.call(here, "end-grant", f"Consent/{consent}", reason)
+        return redirect(f"{FIND}/{patient['id']}?done=grant")
 
     async def view_as(self, request: Request) -> Response:
         """What somebody who acts for a patient sees, in words: no record is opened as them."""
@@ -544,6 +570,8 @@ def _granted(
     titles = section_displays()
     period = (consent.get("provision") or {}).get("period") or {}
     return {
+        "id": consent["id"],
+        "active": consent.get("status") == "active",
         "state": _state(consent, grant, now),
         "since": here.moment(period.get("start")),
         "until": here.moment(period.get("end")),

@@ -119,7 +119,7 @@ Description: "The Persons of a practice and how their portal accounts stand, pag
 * name = "PortalAccounts"
 * affectsState = false
 * insert OnType(Person)
-* insert Parameter(in, status, 0, 1, code, [["`enabled`, `disabled`, `none`."]])
+* insert Parameter(in, status, 0, 1, code, [["`enabled`, `disabled`, `closed`, `none`."]])
 * insert Parameter(in, kind, 0, 1, code, [["`self`: it stands for a patient. `proxy`: for somebody who acts for one."]])
 * insert Parameter(in, signed-in-before, 0, 1, instant, [["Only accounts that nobody signed in to since."]])
 * insert Parameter(in, name, 0, 1, string, [["The beginning of a part of the Person's name."]])

@@ -26,7 +26,7 @@ Description: "Invites a patient, or somebody who acts for them, to have an accou
 * insert Parameter(in, name, 0, 1, HumanName, [["The name of a new RelatedPerson."]])
 * insert Parameter(in, relationship, 0, 1, CodeableConcept, [["What a new RelatedPerson is to the patient."]])
 * insert Parameter(in, telecom, 0, 10, ContactPoint, [["How a new RelatedPerson is reached: `email`, `phone` or `sms`."]])
-* insert Parameter(in, force, 0, 1, boolean, [["Make a new RelatedPerson though there seems to be the same one, and invite who wanted no more invitations."]])
+* insert Parameter(in, force, 0, 1, boolean, [["Make a new RelatedPerson though there seems to be the same one, and invite who wanted no more invitations, or for whom the portal was ended."]])
 * parameter[+].name = #section
 * parameter[=].use = #in
 * parameter[=].min = 0
@@ -111,8 +111,8 @@ Description: "How far an invitation to the portal has come (`Task.businessStatus
 * insert Published
 * ^caseSensitive = true
 * #queued "Queued" "It waits to be sent."
-* #sent "Sent" "It was sent or handed over."
-* #delivered "Delivered" "It has arrived."
+* #sent "Sent" "A mail server or an SMS gateway has taken it, or it was printed. Nobody has said that it arrived: of mail nobody ever does."
+* #delivered "Delivered" "It has arrived: the SMS gateway says so, or it was handed over at the desk."
 * #opened "Opened" "The invited person has begun."
 * #awaiting "Awaiting" "Somebody used it to act for the patient, and the practice has to confirm who they are."
 * #redeemed "Redeemed" "The invited person has an account with it."

@@ -44,7 +44,7 @@ Description: "How the portal account behind a Person stands: whether there is on
 * name = "PortalAccount"
 * affectsState = false
 * insert OnInstance(Person)
-* insert Parameter(out, status, 1, 1, code, [["`none`: nobody has an account as this Person. `enabled`, `disabled`."]])
+* insert Parameter(out, status, 1, 1, code, [["`none`: nobody has an account as this Person. `closed`: the practice ended the portal for them (`$account-close`). `enabled`, `disabled`."]])
 * insert Parameter(out, at-practice, 0, 1, code, [["Whether the account may use its records at this practice: `enabled`; `disabled`; `unproved`: closed since another practice helped to recover the account, until this one's own proof is repeated."]])
 * insert Said([["Since when the practice has it like this, by whom, and why. Absent where nothing was ever said."]])
 * insert Parameter(out, created, 0, 1, instant, [["When the account was made."]])

@@ -15,6 +15,8 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #security-recovery-started "Recovery started" "The practice has begun to help somebody back into their account."
 * #account-created "Account made" "An account was made for a record."
 * #record-added "Record added" "A record was added to an account."
+* #proxy-ended "A grant ended" "The practice ended that somebody acts for the patient."
+* #security-acting-ended "Acting ended" "The practice ended that the recipient acts for somebody."
 * #security-disabled-at-practice "Access switched off" "The practice closed its records for an account."
 * #security-enabled-at-practice "Access switched on" "The practice opened its records for an account again."
 * #security-sessions-ended "Signed out" "The practice ended sessions of an account."

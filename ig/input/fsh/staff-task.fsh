@@ -15,6 +15,7 @@ Description: "Why staff have something to see to (`Task.reasonCode` of a `staff-
 * #no-second-proof "No second proof" "There is no second contact, and no code from the practice."
 * #has-account "Has an account" "There is an account already."
 * #expired "Expired" "The invitation was over."
+* #closed "Closed" "The practice has ended the portal for the person, who registered by themselves."
 * #bounced "Bounced" "The message came back: its address takes nothing."
 * #not-delivered "Not delivered" "The message could not be delivered."
 * #no-contact "No contact" "The account has no contact that is proved and takes messages."
