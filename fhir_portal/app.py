@@ -79,6 +79,7 @@ from fhir_portal.smart.dpop import DpopPolicy, nonces_at
 from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
 from fhir_portal.smart.launch import Launches
+from fhir_portal.smart.portal_pages import register_portal_pages
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.staff_pages import register_staff_pages
 from fhir_portal.smart.unused_clients import UnusedClients
@@ -98,6 +99,8 @@ from fhir_portal.web.pages.demo_payments import DEMO_PAYMENTS, demo_payments_rou
 from fhir_portal.web.pages.desk import staff_page_scope
 from fhir_portal.web.pages.go import go_router
 from fhir_portal.web.pages.help import help_router
+from fhir_portal.web.pages.portal import portal_page_scope
+from fhir_portal.web.pages.portal_rooms import portal_router
 from fhir_portal.web.pages.staff import staff_router
 from fhir_portal.web.payments import payments_router
 from fhir_portal.web.site import behind_proxy, site
@@ -331,6 +334,18 @@ class Application:
         await register_staff_pages(
             store, issuer, scope=staff_page_scope(), now=clock(), random=secrets.token_bytes
         )
+        patients = portal_router(
+            portal=self.portal,
+            server=self.authorization,
+            sessions=sessions,
+            directory=directory,
+            store=store,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        await register_portal_pages(
+            store, issuer, scope=portal_page_scope(), now=clock(), random=secrets.token_bytes
+        )
         apps = apps_router(
             server=self.authorization,
             sessions=sessions,
@@ -390,6 +405,7 @@ class Application:
                     activation,
                     apps,
                     staff,
+                    patients,
                     brands,
                     developers,
                     told,

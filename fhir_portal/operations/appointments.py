@@ -13,7 +13,7 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
-from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, labels_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.bundle import bundle, search_entries
 from fhir_portal.fhir.datetime import instant, period_of
@@ -25,6 +25,7 @@ from fhir_portal.operations.call import Call, acting_for
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources import appointment
+from fhir_portal.resources.appointment import codes_of
 from fhir_portal.resources.reservation import CELL_SECONDS, Span, taken_cells, time_of
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -189,20 +190,28 @@ class Offers:
         if self._auth.record is None:
             return True  # a practice's own staff and EHR go by no rule of the portal's
         policy = self._policy
-        if policy.booking_of(services_of(offer.slot) or services_of(offer.schedule)) != "book":
+        if policy.booking_of(codes_of(offer.slot) or codes_of(offer.schedule)) != "book":
             return False
         first, last = self._now + policy.notice_hours * _HOUR, self._now + policy.ahead_days * _DAY
         return first <= start <= last
 
 
-def services_of(tree: Mapping[str, Any]) -> list[str]:
-    """Return the codes of what an Appointment, a Slot or a Schedule is for."""
-    return [
-        coding["code"]
-        for concept in tree.get("serviceType") or ()
-        for coding in concept.get("coding") or ()
-        if coding.get("code")
-    ]
+def purpose_of(tree: Mapping[str, Any], policy: PracticePolicy) -> str:
+    """Return in words what an appointment is for, or ``""`` where that is not to be shown.
+
+    It is not for anything that carries a label, and for none of the practice's private services:
+    pages are looked at over shoulders, and calendars are shared.
+    """
+    if labels_of(tree) or set(codes_of(tree)) & set(policy.private_services):
+        return ""
+    for name in ("serviceType", "appointmentType", "reasonCode"):
+        found = tree.get(name) or []
+        for concept in found if isinstance(found, list) else [found]:
+            displays = (one.get("display") for one in concept.get("coding") or ())
+            words = concept.get("text") or next(filter(None, displays), None)
+            if words:
+                return str(words)
+    return ""
 
 
 def patient_in(tree: Mapping[str, Any]) -> ResourceKey | None:
@@ -237,7 +246,7 @@ def refuse_past_deadline(
     """
     if call.auth.record is None:
         return
-    if policy.booking_of(services_of(tree)) == "view":
+    if policy.booking_of(codes_of(tree)) == "view":
         message = "appointments of this kind are changed by the practice: call it"
         raise Unprocessable(message, expression="Appointment.serviceType")
     start = tree.get("start")

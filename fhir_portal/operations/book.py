@@ -20,10 +20,10 @@ from fhir_portal.operations.appointments import (
     patient_in,
     refuse_past_deadline,
     searchset,
-    services_of,
     store_next,
 )
 from fhir_portal.operations.call import Call
+from fhir_portal.resources.appointment import codes_of
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 
@@ -41,6 +41,8 @@ _PRACTICES_REASONS: Final = (
     *("oth-int", "oth-mu", "oth-room", "oth-oerr", "oth-swie", "oth-weath"),
 )
 _MOVED: Final = {"coding": [{"system": CANCELLATION, "code": "pat-crs"}], "text": "It was moved."}
+_ANSWERED: Final = {"text": "An appointment was given."}
+"""Why a wish is over that was granted."""
 
 
 async def book(call: Call) -> FhirResponse:
@@ -97,7 +99,9 @@ async def _book(call: Call, reference: Any, replaces: Any, comment: str | None) 
                 message = "an appointment takes the place of another one of the same patient"
                 raise Unprocessable(message, expression="Parameters.parameter.value")
             await _require_open(call, transaction, old, before, policy)
-            changed.append(await store_next(call, transaction, old, cancelled(before, _MOVED)))
+            wish = before.get("status") in {"proposed", "waitlist"}
+            ended = cancelled(before, _ANSWERED if wish else _MOVED)
+            changed.append(await store_next(call, transaction, old, ended))
             new["extension"] = [
                 *(one for one in tree.get("extension") or () if one.get("url") != PREVIOUS),
                 {"url": PREVIOUS, "valueReference": {"reference": str(old.key)}},
@@ -146,7 +150,7 @@ async def _require_held(
     if held is None or held.until is None:
         message = "this appointment waits for the practice"
         raise Conflict(message, expression="Appointment.status")
-    if policy.booking_of(services_of(tree)) != "book":
+    if policy.booking_of(codes_of(tree)) != "book":
         raise NotAvailable
 
 

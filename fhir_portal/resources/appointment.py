@@ -14,12 +14,13 @@ from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir import json
-from fhir_portal.fhir.errors import Conflict, Unprocessable
+from fhir_portal.fhir.errors import Conflict, TooManyRequests, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources import reservation
 from fhir_portal.resources.reservation import Span, TakenTime, TimeTaken, UnfitTime
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction
+from fhir_portal.search.request import parse_search
 
 TAKES_TIME: Final = frozenset({"pending", "booked", "arrived", "checked-in", "fulfilled"})
 """The statuses under which somebody's time is taken. ``pending`` is a time that was named and waits
@@ -28,6 +29,7 @@ or cancelled gives the time back."""
 _ROOMS: Final = frozenset({"ro", "bd", "ve"})
 """location-physical-type: room, bed, vehicle. A house or a wing has room for more than one."""
 _MOST_ACTORS: Final = 20
+_MOST_REQUESTS: Final = 10
 _WAITING: Final = "pending"
 
 
@@ -78,6 +80,37 @@ async def before_change(
             message = "the time is taken: a participant has another appointment then"
             raise Conflict(message, expression="Appointment.start") from None
         await reservation.take(transaction, wanted, now=now, twice=True)
+
+
+async def before_request(
+    transaction: ResourceTransaction, practice: str, tree: Mapping[str, Any], *, patient: str
+) -> None:
+    """Hold what a person asks for against what their practice lets people ask for.
+
+    ``patient`` is the id of the Patient. Raises:
+        Unprocessable: of this service patients only see their appointments.
+        TooManyRequests: the practice has as many of theirs to answer as anybody may have.
+    """
+    policy = await policy_of(transaction, practice)
+    if policy.booking_of(codes_of(tree)) == "view":
+        message = "the practice gives these appointments itself: call it"
+        raise Unprocessable(message, expression="Appointment.serviceType")
+    asked = [("actor", f"Patient/{patient}"), ("status", "proposed,waitlist"), ("_count", "50")]
+    visible = Visibility.of_server("Appointment", practice=practice)
+    page = await transaction.search(parse_search("Appointment", asked, base=""), visible)
+    if len(page.rows) >= _MOST_REQUESTS:
+        message = f"{_MOST_REQUESTS} requests wait for an answer already"
+        raise TooManyRequests(message)
+
+
+def codes_of(tree: Mapping[str, Any]) -> list[str]:
+    """Return the codes of the services of an Appointment, a Slot or a Schedule."""
+    return [
+        coding["code"]
+        for concept in tree.get("serviceType") or ()
+        for coding in concept.get("coding") or ()
+        if coding.get("code")
+    ]
 
 
 async def hold(
