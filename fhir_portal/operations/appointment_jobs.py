@@ -1,4 +1,4 @@
-"""The jobs of appointments: holds that end, reminders."""
+"""The jobs of appointments: holds that end, reminders, time that becomes free."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.recipients import RECORD
 from fhir_portal.operations.appointments import END_HOLD, end_hold_in
+from fhir_portal.operations.waitlist import offer_freed
+from fhir_portal.resources.appointment import OFFER
 from fhir_portal.resources.event_rules import REMIND
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction
@@ -45,7 +47,16 @@ def appointment_jobs(server: Server) -> Mapping[str, Work]:
 
         await server.store.transact(work)
 
-    return {END_HOLD: end_hold, REMIND: remind}
+    async def offer(held: Lease[Job]) -> None:
+        """Offer time that has become free to who waits for it."""
+
+        async def work(transaction: ResourceTransaction) -> None:
+            await finish_in(transaction, held, now=server.clock())
+            await offer_freed(transaction, server, held.work)
+
+        await server.store.transact(work)
+
+    return {END_HOLD: end_hold, REMIND: remind, OFFER: offer}
 
 
 async def _remind(transaction: ResourceTransaction, server: Server, job: Job) -> None:

@@ -20,6 +20,7 @@ from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Issue, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify import jobs
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call, acting_for
 from fhir_portal.operations.portal_invite import practice_of
@@ -53,6 +54,7 @@ class Held(Record, frozen=True, kw_only=True):
     """A time that is held for a patient; ``key`` is ``<practice>/<id of the Appointment>``.
 
     ``patient`` is ``<practice>/<id of the Patient>``; ``until`` in seconds since 1970 UTC.
+    ``waits`` is the id of the Appointment by which they wait, where the time was offered for that.
     """
 
     kind: ClassVar[str] = "held-appointment"
@@ -60,6 +62,7 @@ class Held(Record, frozen=True, kw_only=True):
 
     patient: str
     until: float
+    waits: str | None = None
 
 
 class NotAvailable(NotFound):
@@ -355,24 +358,60 @@ async def _provenance(
         if not call.auth.is_self:
             behalf = {"reference": call.auth.record.patient}
     else:
-        practice = await practice_of(transaction, call.auth.practice)
-        author = Author.of(call.auth, practice)
+        author = Author.of(call.auth, await practice_of(transaction, call.auth.practice))
         who, behalf = author.who, author.practice
+    await written_down(
+        transaction, call.server, call.as_practice, row, activity, who=who, behalf=behalf
+    )
+
+
+async def written_down(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    row: Row,
+    activity: str,
+    *,
+    who: dict[str, Any],
+    behalf: dict[str, Any] | None,
+) -> None:
+    """Store the Provenance of what was just done; ``activity`` is ``CREATE`` or ``UPDATE``."""
     agent = {"type": {"coding": [{"system": _AGENT, "code": "author"}]}, "who": who}
     tree = {
         "resourceType": "Provenance",
         "target": [{"reference": str(row.key)}],
-        "recorded": instant(int(call.server.clock() * _MICROSECONDS)),
+        "recorded": instant(int(server.clock() * _MICROSECONDS)),
         "activity": {"coding": [{"system": _OPERATION, "code": activity}]},
         "agent": [agent if behalf is None else agent | {"onBehalfOf": behalf}],
     }
     await create_in(
         transaction,
-        call.server,
-        call.as_practice,
+        server,
+        auth,
         tree,
-        Visibility.of_server("Provenance", practice=call.auth.practice),
-        resource_id=call.server.new_id(),
+        Visibility.of_server("Provenance", practice=auth.practice),
+        resource_id=server.new_id(),
+    )
+
+
+async def keep_held(
+    transaction: ResourceTransaction, server: Server, practice: str, held: Held
+) -> None:
+    """Let the time that an Appointment has just taken be free at the end of a hold.
+
+    A job says so of the Appointment then.
+    """
+    own_id = held.key.partition("/")[2]
+    await appointment.hold(transaction, practice, own_id, held.until)
+    await transaction.put(held)
+    await jobs.enqueue(
+        transaction,
+        key=f"{END_HOLD}.{practice}.{own_id}",
+        practice=practice,
+        name=END_HOLD,
+        now=server.clock(),
+        due=held.until,
+        arguments={"appointment": own_id},
     )
 
 

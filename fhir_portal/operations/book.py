@@ -9,6 +9,7 @@ from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, Invalid, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.appointments import (
     CANCELLATION,
     PREVIOUS,
@@ -107,10 +108,27 @@ async def _book(call: Call, reference: Any, replaces: Any, comment: str | None) 
                 {"url": PREVIOUS, "valueReference": {"reference": str(old.key)}},
             ]
         changed.insert(0, await store_next(call, transaction, row, new))
-        await transaction.delete(Held, f"{call.auth.practice}/{row.facts.id}")
+        held = await transaction.get(Held, f"{call.auth.practice}/{row.facts.id}")
+        if held is not None:
+            await transaction.delete(Held, held.key)
+            changed += await _waits_no_more(call, transaction, held)
         return changed
 
     return searchset(call, *await call.server.store.transact(work))
+
+
+async def _waits_no_more(call: Call, transaction: ResourceTransaction, held: Held) -> list[Row]:
+    """Whoever takes a time that was offered for their waiting waits no more."""
+    if held.waits is None:
+        return []
+    key = ResourceKey("Appointment", held.waits)
+    row = await transaction.read(key, call.visible)
+    if row is None or row.deleted:
+        return []
+    tree = json.parse(row.body)
+    if tree.get("status") != "waitlist":
+        return []
+    return [await store_next(call, transaction, row, cancelled(tree, _ANSWERED))]
 
 
 async def _cancel(

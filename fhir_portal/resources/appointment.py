@@ -7,6 +7,7 @@ appointmentstatus.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,9 +17,10 @@ from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, TooManyRequests, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify import jobs
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources import reservation
-from fhir_portal.resources.reservation import Span, TakenTime, TimeTaken, UnfitTime
+from fhir_portal.resources.reservation import CELL_SECONDS, Span, TakenTime, TimeTaken, UnfitTime
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction
 from fhir_portal.search.request import parse_search
 
@@ -28,6 +30,9 @@ for a participant's word (a hold is one); ``proposed`` and ``waitlist`` are wish
 or cancelled gives the time back."""
 _ROOMS: Final = frozenset({"ro", "bd", "ve"})
 """location-physical-type: room, bed, vehicle. A house or a wing has room for more than one."""
+OFFER: Final = "offer-freed-time"
+"""The name of the job that offers time to who waits; its arguments are ``first`` and ``last``, the
+cells between which some has become free."""
 _MOST_ACTORS: Final = 20
 _MOST_REQUESTS: Final = 10
 _WAITING: Final = "pending"
@@ -58,6 +63,7 @@ async def before_change(
     if new is None or span is None or span.is_over(now):
         if held is not None:
             await reservation.release(transaction, practice, tree["id"])
+            await _freed(transaction, held, now=now)
         return
     check(span)
     actors = await actors_of(transaction, practice, new)
@@ -80,6 +86,23 @@ async def before_change(
             message = "the time is taken: a participant has another appointment then"
             raise Conflict(message, expression="Appointment.start") from None
         await reservation.take(transaction, wanted, now=now, twice=True)
+    if held is not None and (held.actors, held.cells) != (wanted.actors, wanted.cells):
+        await _freed(transaction, held, now=now)
+
+
+async def _freed(transaction: ResourceTransaction, held: TakenTime, *, now: float) -> None:
+    """Have time that was given back offered to who waits for some; once for each time."""
+    if held.last * CELL_SECONDS <= now:
+        return
+    what = hashlib.sha256(f"{held.key} {held.first} {held.last} {now}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{OFFER}.{what}",
+        practice=held.practice,
+        name=OFFER,
+        now=now,
+        arguments={"first": str(held.first), "last": str(held.last)},
+    )
 
 
 async def before_request(
