@@ -69,6 +69,7 @@ from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
+from fhir_portal.resources.appointment import reserve_stored
 from fhir_portal.resources.catalog import capability_statement
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import Settings, load
@@ -232,6 +233,7 @@ class Application:
         self.keys = await load_server_keys(
             store, settings.secret_key(), now=clock(), random=secrets.token_bytes
         )
+        await reserve_stored(store, now=clock())
         lifetimes = Lifetimes(
             access_token=settings.access_token_seconds,
             refresh_token=settings.refresh_token_days * DAY,

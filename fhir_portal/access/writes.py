@@ -63,6 +63,8 @@ def request_fault(auth: AuthContext, tree: Mapping[str, Any]) -> str:
         actor = one.get("actor") or {}
         text = actor.get("reference") or ""
         patients += text == own
+        if text != own and one.get("status") != "needs-action":
+            return "nobody but the patient has said yes to a request"
         if set(actor) - {"reference", "display"} or not (
             text in {own, auth.fhir_user} or text.startswith(_ASKED_FOR)
         ):

@@ -139,12 +139,12 @@ class Offers:
         span = appointment.span_of(slot)
         key = local_target((slot.get("schedule") or {}).get("reference") or "")
         schedule = None if key is None else await self._schedule(key)
-        if slot.get("status") != "free" or span is None or schedule is None:
+        if slot.get("status") != "free" or span is None or schedule is None or not span.fits:
             return None
         tree, actors = schedule
         offer = Offer(slot, tree, span, tuple(sorted(actors)) or (f"Slot/{slot['id']}",))
         start = period_of(slot["start"])[0] / _MICROSECONDS
-        if span.last <= span.first or start <= self._now or not self._may_have(offer, start):
+        if start <= self._now or not self._may_have(offer, start):
             return None
         return offer
 

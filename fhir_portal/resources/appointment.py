@@ -7,21 +7,24 @@ appointmentstatus.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import policy_of
+from fhir_portal.accounts.practice import every_practice
 from fhir_portal.fhir import json
+from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, TooManyRequests, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
-from fhir_portal.records import RecordTransaction
+from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources import reservation
 from fhir_portal.resources.reservation import CELL_SECONDS, Span, TakenTime, TimeTaken, UnfitTime
-from fhir_portal.resources.store import ResourceReader, ResourceTransaction
+from fhir_portal.resources.store import PortalStore, ResourceReader, ResourceTransaction, Row
 from fhir_portal.search.request import parse_search
 
 TAKES_TIME: Final = frozenset({"pending", "booked", "arrived", "checked-in", "fulfilled"})
@@ -36,6 +39,7 @@ cells between which some has become free."""
 _MOST_ACTORS: Final = 20
 _MOST_REQUESTS: Final = 10
 _WAITING: Final = "pending"
+_ALL: Final = "all"
 
 
 async def before_change(
@@ -103,6 +107,61 @@ async def _freed(transaction: ResourceTransaction, held: TakenTime, *, now: floa
         now=now,
         arguments={"first": str(held.first), "last": str(held.last)},
     )
+
+
+class Reserved(Record, frozen=True, kw_only=True):
+    """Marks a store all of whose Appointments to come have taken their time."""
+
+    kind: ClassVar[str] = "appointments-reserved"
+
+
+async def reserve_stored(store: PortalStore, *, now: float) -> None:
+    """Take the time of what was stored before Appointments took any; once for a store.
+
+    What overlaps there already is taken twice: it is so, and nobody books a third one.
+    """
+    if await store.get(Reserved, _ALL) is not None:
+        return
+    asked = [
+        ("status", ",".join(sorted(TAKES_TIME))),
+        ("date", f"ge{instant(int(now) * 1_000_000)}"),
+        ("_count", "200"),
+    ]
+    request = parse_search("Appointment", asked, base="")
+    for practice in await every_practice(store):
+        visible = Visibility.of_server("Appointment", practice=practice.key)
+        after = None
+        while True:
+            page = await store.search(request, visible, after=after)
+            for row in page.rows:
+                await store.transact(functools.partial(_reserve, row, now=now))
+            if page.next is None:
+                break
+            after = page.next
+
+    async def mark(transaction: RecordTransaction) -> None:
+        await transaction.put(Reserved(key=_ALL))
+
+    await store.transact(mark)
+
+
+async def _reserve(row: Row, transaction: ResourceTransaction, *, now: float) -> None:
+    facts = row.facts
+    if await reservation.time_of(transaction, facts.practice, facts.id) is not None:
+        return
+    # As it is now: it may have changed since the page was read.
+    visible = Visibility.of_server("Appointment", practice=facts.practice)
+    current = await transaction.read(row.key, visible)
+    tree = {} if current is None or current.deleted else json.parse(current.body)
+    span = span_of(tree) if tree.get("status") in TAKES_TIME else None
+    if span is None or span.is_over(now) or not span.fits:
+        return
+    actors = await actors_of(transaction, facts.practice, tree)
+    if actors:
+        wanted = TakenTime(
+            key=f"{facts.practice}/{facts.id}", actors=actors, first=span.first, last=span.last
+        )
+        await reservation.take(transaction, wanted, now=now, twice=True)
 
 
 async def before_request(

@@ -157,6 +157,8 @@ async def test_pages_hold_each_time_once_and_tell_how_many_there_are(ada: Caller
         "?_page=xyz",
         "?surprise=1",
         "?start=tomorrow",
+        "?start=9999-12-31T00:00:00Z",
+        "?end=9999-12-31T23:59:59Z",
     ],
 )
 async def test_what_cannot_be_asked_is_refused(ada: Caller, query: str) -> None:
@@ -192,6 +194,13 @@ async def test_services_have_modes_of_their_own(ada: Caller, store: EmbeddedStor
     await keep(store, PracticePolicy(key=DERM, booking="book", booking_services={CHECK: "view"}))
     assert await slots(ada) == ["knife", "word"]
     assert_not_available(await hold(ada, "nine"))
+
+
+async def test_a_slot_without_end_is_no_time_to_book(ada: Caller, ehr: Caller) -> None:
+    await ehr.store(a_slot("years", 3 * DAY, minutes=60 * 24 * 400))
+    assert "years" not in await slots(ada)
+    assert_not_available(await hold(ada, "years"))
+    assert_not_available(await hold(ehr, "years", of="ada"))
 
 
 async def test_schedules_that_are_not_in_use_offer_nothing(ada: Caller, ehr: Caller) -> None:

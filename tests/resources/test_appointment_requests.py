@@ -129,6 +129,10 @@ async def test_a_wish_is_no_appointment(ada: Caller, ehr: Caller, more: dict[str
         ],
         [
             {"actor": reference("Patient/ada"), "status": "accepted"},
+            {"actor": reference("Practitioner/lark"), "status": "accepted"},
+        ],
+        [
+            {"actor": reference("Patient/ada"), "status": "accepted"},
             {"actor": reference("Practitioner/unlisted"), "status": "needs-action"},
         ],
     ],

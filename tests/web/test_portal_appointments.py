@@ -186,6 +186,13 @@ async def test_a_patient_books_looks_moves_and_cancels(portal: PortalWorld) -> N
     assert "Cancelled: I am away" in browser.text
 
 
+@pytest.mark.parametrize("query", ["from=9999-12-31", "from=0001-01-01", "from=x", "service=x|y"])
+async def test_an_odd_question_gets_a_page(portal: PortalWorld, query: str) -> None:
+    browser = await portal.at(FIND)
+    await browser.open(f"{FIND}?{query}")
+    assert browser.page.status_code == 200
+
+
 async def test_a_time_that_somebody_else_took_is_said_to_be_gone(portal: PortalWorld) -> None:
     bo, ada = await portal.at(FIND), await portal.at(FIND, ADA, "ada")
     fields = fields_of(forms(bo, HOLD)[0])

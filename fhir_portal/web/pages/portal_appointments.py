@@ -19,7 +19,7 @@ from fhir_portal.fhir.errors import FhirError, Forbidden
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.operations.appointments import PREVIOUS, Held, purpose_of
 from fhir_portal.operations.calendar import place_of
-from fhir_portal.operations.check_in import OPEN_TASKS
+from fhir_portal.operations.check_in import OPEN_TASKS, is_to_do
 from fhir_portal.resources.appointment import codes_of
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import APPOINTMENTS, AtPortal, PatientRoom, portal_page
@@ -54,6 +54,7 @@ _HOUR: Final = 3600
 _PAGE: Final = 20
 _MOST: Final = 100
 _WINDOW: Final = timedelta(days=14)
+_FURTHEST: Final = timedelta(days=1000)
 
 
 class AppointmentPages:
@@ -201,7 +202,7 @@ class AppointmentPages:
         given = dict(parse_pairs(request.scope["query_string"]))
         today = datetime.fromtimestamp(self._room.clock(), here.zone).date()
         first = _day(given.get("from", "")) or today
-        first = max(first, today)
+        first = min(max(first, today), today + _FURTHEST)
         service = given.get("service", "")
         moves = given.get("moves", "")
         query = [
@@ -457,7 +458,7 @@ class AppointmentPages:
             query=(("status", OPEN_TASKS), ("_count", str(_PAGE))),
         )
         lines = []
-        for one in found.entries:
+        for one in filter(is_to_do, found.entries):
             named = one.get("description") or (one.get("code") or {}).get("text")
             words = named or "A form to fill in"
             end = ((one.get("restriction") or {}).get("period") or {}).get("end")
@@ -470,7 +471,7 @@ class AppointmentPages:
         return f"{FIND}?{urlencode(query)}"
 
     def _day_of(self, here: AtPortal, start: str) -> str:
-        there = datetime.fromisoformat(start).astimezone(here.zone)
+        there = datetime.fromtimestamp(period_of(start)[0] / _MICROSECONDS, here.zone)
         return f"{there:%A} {there.day} {there:%B %Y}"
 
     @staticmethod

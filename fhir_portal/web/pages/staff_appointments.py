@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.policy import policy_of
-from fhir_portal.fhir.datetime import is_date
+from fhir_portal.fhir.datetime import is_date, period_of
 from fhir_portal.fhir.errors import Forbidden, NotFound
 from fhir_portal.operations.appointments import patient_in
 from fhir_portal.web.form import parse_pairs
@@ -29,6 +29,8 @@ _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _MOST: Final = 100
 _DATE_LENGTH: Final = 10
 _WINDOW: Final = timedelta(days=14)
+_FURTHEST: Final = timedelta(days=20_000)
+_MICROSECONDS: Final = 1_000_000
 _CANCELLED_BY: Final = "It was cancelled by the practice."
 _WORDS: Final[Mapping[str, str]] = {
     "proposed": "asked for",
@@ -68,7 +70,7 @@ class StaffAppointmentPages:
         _require(here)
         given = dict(parse_pairs(request.scope["query_string"]))
         today = datetime.fromtimestamp(self._desk.clock(), here.zone).date()
-        day = _day(given.get("day", "")) or today
+        day = min(max(_day(given.get("day", "")) or today, today - _FURTHEST), today + _FURTHEST)
         span = (("date", f"ge{_midnight(day, here)}"), ("date", f"lt{_midnight(_next(day), here)}"))
         found = await self._desk.search_all(
             here, "Appointment", *span, ("_sort", "date"), most=_MOST
@@ -103,7 +105,7 @@ class StaffAppointmentPages:
         patient = (await self._desk.ask(here, "read", "Patient", own_id)).tree
         given = dict(parse_pairs(request.scope["query_string"]))
         today = datetime.fromtimestamp(self._desk.clock(), here.zone).date()
-        first = max(_day(given.get("from", "")) or today, today)
+        first = min(max(_day(given.get("from", "")) or today, today), today + _FURTHEST)
         answer = await self._desk.call(
             here,
             "find",
@@ -163,7 +165,8 @@ class StaffAppointmentPages:
             ),
             ("replaces", "valueReference", named),
         )
-        there = datetime.fromisoformat(answer.entries[0]["start"]).astimezone(here.zone)
+        begins = period_of(answer.entries[0]["start"])[0] / _MICROSECONDS
+        there = datetime.fromtimestamp(begins, here.zone)
         return redirect(f"{APPOINTMENTS}?{urlencode({'day': there.date().isoformat()})}")
 
     async def cancel(self, request: Request) -> Response:
@@ -262,7 +265,7 @@ def _day(text: str) -> date | None:
 
 
 def _next(day: date) -> date:
-    return min(day, date.max - timedelta(30)) + timedelta(1)
+    return day + timedelta(1)
 
 
 def _midnight(day: date, here: AtDesk) -> str:
