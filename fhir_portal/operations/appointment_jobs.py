@@ -9,11 +9,9 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.notify import outbox
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
-from fhir_portal.notify.recipients import RECORD
-from fhir_portal.operations.appointments import END_HOLD, end_hold_in
+from fhir_portal.operations.appointments import END_HOLD, end_hold_in, tell_who_sees
 from fhir_portal.operations.waitlist import offer_freed
 from fhir_portal.resources.appointment import OFFER
 from fhir_portal.resources.event_rules import REMIND
@@ -60,7 +58,7 @@ def appointment_jobs(server: Server) -> Mapping[str, Work]:
 
 
 async def _remind(transaction: ResourceTransaction, server: Server, job: Job) -> None:
-    """Whose record it is is told, and nobody else: a message tells that there is something.
+    """Whoever sees the appointment is told: whose record it is, and proxies with the section.
 
     An appointment that carries a label is told of at no time: it may be read by others.
     """
@@ -74,12 +72,11 @@ async def _remind(transaction: ResourceTransaction, server: Server, job: Job) ->
     still = tree.get("start") == job.arguments["start"] and tree.get("status") == "booked"
     if not still or begins <= server.clock() * _MICROSECONDS or len(row.facts.owners) != 1:
         return
-    await outbox.enqueue(
+    await tell_who_sees(
         transaction,
+        job.practice,
+        f"Patient/{row.facts.owners[0]}",
         key=job.key,
-        practice=job.practice,
-        channel="mail",
-        to=f"{RECORD}{job.practice}/Patient/{row.facts.owners[0]}",
         template=REMINDER,
         now=server.clock(),
     )

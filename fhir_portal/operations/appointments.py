@@ -20,7 +20,8 @@ from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Issue, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.notify import jobs
+from fhir_portal.notify import jobs, outbox
+from fhir_portal.notify.recipients import RECORD, proxies_who_see, to_account
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call, acting_for
 from fhir_portal.operations.portal_invite import practice_of
@@ -38,6 +39,7 @@ PREVIOUS: Final = (
 """The R5 element, as R4 writes it: what a moved appointment took the place of."""
 CANCELLATION: Final = "http://terminology.hl7.org/CodeSystem/appointment-cancellation-reason"
 LONGEST_COMMENT: Final = 1000
+SECTION: Final = "appointments"
 END_HOLD: Final = "end-hold"
 """The name of the job that ends a hold; its argument is ``appointment`` (an id)."""
 _MICROSECONDS: Final = 1_000_000
@@ -392,6 +394,34 @@ async def written_down(
         Visibility.of_server("Provenance", practice=auth.practice),
         resource_id=server.new_id(),
     )
+
+
+async def tell_who_sees(
+    transaction: ResourceTransaction,
+    practice: str,
+    patient: str,
+    *,
+    key: str,
+    template: str,
+    now: float,
+) -> None:
+    """Write a message to whose record it is, and to proxies who see its appointments now.
+
+    ``patient`` is ``Patient/<id>``; ``key`` is of what happened, so that it is told once.
+    """
+    proxies = await proxies_who_see(transaction, practice, patient, SECTION, clock=lambda: now)
+    to = {key: f"{RECORD}{practice}/{patient}"}
+    to |= {f"{key}.{one.key}": to_account(one.key) for one in proxies}
+    for name, address in to.items():
+        await outbox.enqueue(
+            transaction,
+            key=name,
+            practice=practice,
+            channel="mail",
+            to=address,
+            template=template,
+            now=now,
+        )
 
 
 async def keep_held(

@@ -17,15 +17,14 @@ from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
-from fhir_portal.notify import outbox
 from fhir_portal.notify.jobs import Job
-from fhir_portal.notify.recipients import RECORD
 from fhir_portal.operations.appointments import (
     Held,
     Offer,
     Offers,
     keep_held,
     patient_in,
+    tell_who_sees,
     written_down,
 )
 from fhir_portal.operations.authorship import Author
@@ -190,14 +189,8 @@ async def _hold(
     )
     await keep_held(transaction, server, practice.key, held)
     await transaction.put(Offered(key=_key(practice, waiting, offer), expires=begins))
-    await outbox.enqueue(
-        transaction,
-        key=f"{FREED}.{own_id}",
-        practice=practice.key,
-        channel="mail",
-        to=f"{RECORD}{practice.key}/{patient}",
-        template=FREED,
-        now=now,
+    await tell_who_sees(
+        transaction, practice.key, str(patient), key=f"{FREED}.{own_id}", template=FREED, now=now
     )
 
 

@@ -13,7 +13,7 @@ from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.notify.words import BUILT_IN, Letterhead, render
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.portal import Portal
-from tests.builders import DERM, RESTRICTED, Caller, Clock, an_appointment, keep
+from tests.builders import DERM, RESTRICTED, Caller, Clock, a_grant, an_appointment, keep
 from tests.operations.booking import DAY, at
 
 HOUR = 3600.0
@@ -83,6 +83,20 @@ async def test_what_is_moved_is_told_of_at_its_new_time(
     assert await told(portal, clock, store) == []
     clock.advance(DAY)
     assert len(await told(portal, clock, store)) == 1
+
+
+async def test_a_proxy_who_sees_the_appointments_is_reminded_too(
+    portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
+) -> None:
+    """Ada, for her child Kit: by the account that she is a proxy with."""
+    when = {"start": at(4 * DAY), "end": at(4 * DAY + 900)}
+    await ehr.store(an_appointment("kits", of=["kit"], **when))
+    clock.advance(1.5 * DAY)
+    assert [one.to for one in await told(portal, clock, store)] == [f"record:{DERM}/Patient/kit"]
+    await ehr.store(a_grant("grant", of="kit", to="mother", sections=["appointments"]))
+    await ehr.store(an_appointment("kits-2", of=["kit"], start=at(8 * DAY), end=at(8 * DAY + 60)))
+    clock.advance(4 * DAY)
+    assert "account:ada" in [one.to for one in await told(portal, clock, store)]
 
 
 def test_the_words_say_neither_when_nor_what_for() -> None:

@@ -373,6 +373,30 @@ async def test_staff_do_not_book_what_is_taken_even_where_the_ehr_may(
         assert_not_available(await hold(caller, "nine-in-room", of="ada"))
 
 
+@pytest.mark.requirement("portal", "S0-05", "S0-34", "S2-12")
+async def test_what_is_to_come_and_what_was_are_searches(
+    ada: Caller, ehr: Caller, clock: Clock
+) -> None:
+    own_id = await booked(ada, "nine")
+    await booked(ada, "ten")
+    await ehr.store(
+        an_appointment("was", status="fulfilled", start=at(-DAY), end=at(-DAY + 60)),
+        an_appointment("missed", status="noshow", start=at(-2 * DAY), end=at(-2 * DAY + 60)),
+    )
+    now = at(0)
+    query = f"patient=ada&date=ge{now}&status=booked,pending,arrived&_sort=date"
+    found = (await ada.get(f"Appointment?{query}&_include=Appointment:practitioner")).entries
+    assert [one["id"] for one in found[:2]][0] == own_id
+    assert [one["start"] for one in found[:2]] == [at(3 * DAY), at(3 * DAY + 3600)]
+    assert found[2]["resourceType"] == "Practitioner"
+    await cancel(ada, own_id, cancelationReason={"text": "away"})
+    clock.advance(5 * DAY)
+    query = f"patient=ada&date=lt{at(5 * DAY)}&_sort=-date"
+    past = (await ada.get(f"Appointment?{query}")).entries
+    assert [one["status"] for one in past] == ["booked", "cancelled", "fulfilled", "noshow"]
+    assert past[1]["cancelationReason"]["text"] == "away"
+
+
 # ---------------------------------------------------------------- who may not
 
 

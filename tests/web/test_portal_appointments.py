@@ -308,6 +308,7 @@ async def test_what_was_is_told_with_its_reason(portal: PortalWorld) -> None:
     assert "No appointments to come" in browser.text
 
 
+@pytest.mark.requirement("portal", "S0-34")
 async def test_what_is_private_is_not_on_the_pages(portal: PortalWorld) -> None:
     service = [concept(SERVICES, CHECK) | {"text": "Skin check"}]
     await portal.put(
@@ -324,6 +325,7 @@ async def test_what_is_private_is_not_on_the_pages(portal: PortalWorld) -> None:
         assert "Talk" not in browser.text
 
 
+@pytest.mark.requirement("portal", "S0-05")
 async def test_it_says_how_to_prepare_and_gives_a_file_for_the_calendar(
     portal: PortalWorld,
 ) -> None:
