@@ -156,7 +156,10 @@ async def _reserve(row: Row, transaction: ResourceTransaction, *, now: float) ->
     span = span_of(tree) if tree.get("status") in TAKES_TIME else None
     if span is None or span.is_over(now) or not span.fits:
         return
-    actors = await actors_of(transaction, facts.practice, tree)
+    try:
+        actors = await actors_of(transaction, facts.practice, tree)
+    except Unprocessable:
+        return  # it is stored already, with more people than anybody may book now
     if actors:
         wanted = TakenTime(
             key=f"{facts.practice}/{facts.id}", actors=actors, first=span.first, last=span.last
