@@ -70,6 +70,7 @@ from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
+from fhir_portal.resources.appointment import reserve_stored
 from fhir_portal.resources.catalog import capability_statement
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import Settings, load
@@ -80,6 +81,7 @@ from fhir_portal.smart.dpop import DpopPolicy, nonces_at
 from fhir_portal.smart.issuer import DAY, Issuer, Lifetimes
 from fhir_portal.smart.keys import ServerKeys, load_server_keys
 from fhir_portal.smart.launch import Launches
+from fhir_portal.smart.portal_pages import register_portal_pages
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.staff_pages import register_staff_pages
 from fhir_portal.smart.unused_clients import UnusedClients
@@ -99,6 +101,8 @@ from fhir_portal.web.pages.demo_payments import DEMO_PAYMENTS, demo_payments_rou
 from fhir_portal.web.pages.desk import staff_page_scope
 from fhir_portal.web.pages.go import go_router
 from fhir_portal.web.pages.help import help_router
+from fhir_portal.web.pages.portal import portal_page_scope
+from fhir_portal.web.pages.portal_rooms import portal_router
 from fhir_portal.web.pages.staff import staff_router
 from fhir_portal.web.payments import payments_router
 from fhir_portal.web.site import behind_proxy, site
@@ -230,6 +234,7 @@ class Application:
         self.keys = await load_server_keys(
             store, settings.secret_key(), now=clock(), random=secrets.token_bytes
         )
+        await reserve_stored(store, now=clock())
         lifetimes = Lifetimes(
             access_token=settings.access_token_seconds,
             refresh_token=settings.refresh_token_days * DAY,
@@ -334,6 +339,18 @@ class Application:
         await register_staff_pages(
             store, issuer, scope=staff_page_scope(), now=clock(), random=secrets.token_bytes
         )
+        patients = portal_router(
+            portal=self.portal,
+            server=self.authorization,
+            sessions=sessions,
+            directory=directory,
+            store=store,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        await register_portal_pages(
+            store, issuer, scope=portal_page_scope(), now=clock(), random=secrets.token_bytes
+        )
         apps = apps_router(
             server=self.authorization,
             sessions=sessions,
@@ -394,6 +411,7 @@ class Application:
                     activation,
                     apps,
                     staff,
+                    patients,
                     brands,
                     developers,
                     told,

@@ -78,6 +78,14 @@ _APPOINTMENTS: Final = {
         shows=True,
         section="appointments",
     ),
+    "calendar": OperationRule(
+        "Appointment",
+        (("r", "Appointment"),),
+        staff="appointments",
+        shows=True,
+        section="appointments",
+        acts=False,
+    ),
 }
 
 _BILLS: Final = {

@@ -7,7 +7,7 @@ A practice's staff read, and write nothing yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,17 +23,58 @@ from fhir_portal.fhir.definitions import served_types
 class PersonWrites:
     """What the person in context may do with a type.
 
-    ``letters`` out of ``cud``; the path that must name that person (``required``), and paths that,
-    where present, may name nobody else (``allowed``).
+    ``letters`` out of ``cud``; the path that must name that person (``required``, ``""`` where the
+    type has none), and paths that, where present, may name nobody else (``allowed``). ``fault``
+    says what else is wrong with one, or ``""``.
     """
 
     letters: str
     required: str
     allowed: tuple[str, ...] = ()
+    fault: Callable[[AuthContext, Mapping[str, Any]], str] | None = None
+
+
+_REQUEST: Final = frozenset(
+    (
+        "resourceType id meta language text status serviceCategory serviceType specialty "
+        "appointmentType reasonCode description comment created minutesDuration requestedPeriod "
+        "participant"
+    ).split()
+)
+_ASKED_FOR: Final = ("Practitioner/", "PractitionerRole/", "Location/", "HealthcareService/")
+
+
+def request_fault(auth: AuthContext, tree: Mapping[str, Any]) -> str:
+    """Return what keeps an Appointment from being a request for one, or ``""``.
+
+    A person says what they wish for (``proposed``), or that they wait (``waitlist``): for this
+    record, with whom, and when it would suit. The time itself is given by ``$hold`` and ``$book``,
+    or by the practice.
+    """
+    if tree.get("status") not in {"proposed", "waitlist"}:
+        return "a request for an appointment is proposed, or waits: book by $hold and $book"
+    for name in tree:
+        if name.removeprefix("_") not in _REQUEST:
+            return f"a request for an appointment has no {name}"
+    record = auth.record
+    own = "" if record is None else record.patient
+    patients = 0
+    for one in tree.get("participant") or ():
+        actor = one.get("actor") or {}
+        text = actor.get("reference") or ""
+        patients += text == own
+        if text != own and one.get("status") != "needs-action":
+            return "nobody but the patient has said yes to a request"
+        if set(actor) - {"reference", "display"} or not (
+            text in {own, auth.fhir_user} or text.startswith(_ASKED_FOR)
+        ):
+            return "who takes part is this patient, and whom the appointment is to be with"
+    return "" if patients == 1 else f"{own} takes part, once"
 
 
 PERSON_WRITES: Final[Mapping[str, PersonWrites]] = {
     "Communication": PersonWrites("c", required="sender"),
+    "Appointment": PersonWrites("c", required="", fault=request_fault),
     "QuestionnaireResponse": PersonWrites("cu", required="source", allowed=("author",)),
 }
 
@@ -78,11 +119,13 @@ def wrong_author(auth: AuthContext, tree: Mapping[str, Any]) -> str:
     rule = PERSON_WRITES[tree["resourceType"]]
     # Nothing but the reference: an identifier or a display could name somebody else.
     own = {"reference": auth.fhir_user}
-    if tree.get(rule.required) != own:
+    if rule.required and tree.get(rule.required) != own:
         return f"{rule.required} must be a reference to {auth.fhir_user}, and nothing more"
     for path in rule.allowed:
         if path in tree and tree[path] != own:
             return f"{path} must be a reference to {auth.fhir_user}, and nothing more"
+    if rule.fault is not None and (fault := rule.fault(auth, tree)):
+        return fault
     if not auth.is_self and auth.record is not None:
         sections = sections_of(tree)
         if not sections or not sections <= auth.record.act:

@@ -56,11 +56,12 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     ``book_twice`` lets the practice's EHR store appointments for time that is taken; the portal
     itself never books so. ``booking`` is what patients may do about appointments, of some services
     what ``booking_services`` says by the code of their type. ``hold_minutes`` is how long a time is
-    held for somebody; they book from ``notice_hours`` to ``ahead_days`` from now on, and move or
-    cancel until ``cancel_hours`` before. ``check_in_before`` and ``check_in_after`` are the minutes
-    around the start in which they may say that they are here; ``reminder_hours`` when before the
-    start they are reminded. ``reply_hours`` is by when the practice answers a request. What is the
-    purpose of ``private_services`` is not shown on pages, nor put in calendars.
+    held for somebody, ``offer_minutes`` one that was freed, for who waits; they book from
+    ``notice_hours`` to ``ahead_days`` from now on, and move or cancel until ``cancel_hours``
+    before. ``check_in_before`` and ``check_in_after`` are the minutes around the start in which
+    patients may say that they are here; ``reminder_hours`` when before the start they are
+    reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
+    ``private_services`` is not shown on pages, nor put in calendars.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -84,6 +85,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     booking: Booking = "request"
     booking_services: dict[str, Booking] = msgspec.field(default_factory=dict)
     hold_minutes: int = 10
+    offer_minutes: int = 120
     notice_hours: int = 2
     ahead_days: int = 180
     cancel_hours: int = 24
@@ -261,6 +263,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "booking": _booking,
     "booking-services": _booking_services,
     "hold-minutes": _number("hold_minutes", 1, 60),
+    "offer-minutes": _number("offer_minutes", 10, 2880),
     "notice-hours": _number("notice_hours", 0, 720),
     "ahead-days": _number("ahead_days", 1, 730),
     "cancel-hours": _number("cancel_hours", 0, 720),

@@ -28,6 +28,9 @@ _INTERPRETATION: Final = f"{codes.TERMINOLOGY}/v3-ObservationInterpretation"
 _CLINICAL: Final = f"{codes.TERMINOLOGY}/condition-clinical"
 _VERIFIED: Final = f"{codes.TERMINOLOGY}/condition-ver-status"
 
+_WEEKS_OPEN: Final = 4
+_WEEKEND: Final = (5, 6)
+
 
 def reference(to: str, display: str | None = None) -> Json:
     """A Reference to a resource of this server."""
@@ -619,6 +622,30 @@ class Chart:
                 for one in participants
             ],
         )
+
+    def open_times(
+        self, own_id: str, who: str, name: str, service: Code, *, hours: Sequence[int]
+    ) -> None:
+        """Free times of somebody here on the working days of the weeks to come."""
+        schedule = self.add(
+            "Schedule",
+            own_id,
+            active=True,
+            serviceType=[concept(service)],
+            actor=[reference(who, name), reference(f"Location/{self.practice}", self.name)],
+        )
+        coming = range(1, _WEEKS_OPEN * 7 + 1)
+        working = [n for n in coming if (self.day + timedelta(n)).weekday() not in _WEEKEND]
+        for number, days in enumerate(working, 1):
+            for hour in hours:
+                self.add(
+                    "Slot",
+                    f"{own_id}-{number}-{hour}",
+                    schedule=reference(schedule),
+                    status="free",
+                    start=self.at(days, hour),
+                    end=self.at(days, hour, 30),
+                )
 
     def message(
         self,

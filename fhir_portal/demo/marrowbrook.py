@@ -94,6 +94,8 @@ def marrowbrook(day: date) -> Chart:
     _silas(chart)
     _ottilie(chart)
     _teodor(chart)
+    chart.open_times("checkups", DOCTOR, "Wilhelmina Astrup", people.CHECKUP, hours=(9, 11, 14))
+    chart.open_times("nurse", NURSE, "Cyril Ondaro", people.NURSE_VISIT, hours=(10, 15))
     return chart
 
 

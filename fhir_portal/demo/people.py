@@ -11,9 +11,12 @@ from typing import Final
 
 from fhir_portal.accounts.account import Role
 from fhir_portal.accounts.levels import PERMISSIONS, READ, Permission
+from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.security_questions import RecoveryPolicy
 from fhir_portal.consent.sections import section_displays
+from fhir_portal.demo.codes import Code
+from fhir_portal.records import Record
 
 PASSWORD: Final = "demo-password"  # noqa: S105 - everybody in the demo world has this one
 ZONE: Final = "America/Chicago"
@@ -33,7 +36,20 @@ QUILLFERN: Final = Practice(
     phone="+1 312 555 0120",
 )
 PRACTICES: Final = (MARROWBROOK, QUILLFERN)
-POLICIES: Final = (RecoveryPolicy(key=QUILLFERN.key, security_questions=True),)
+_SERVICES: Final = "https://demo.example/services"
+CHECKUP: Final = Code(_SERVICES, "checkup", "Check-up")
+NURSE_VISIT: Final = Code(_SERVICES, "nurse", "Visit to the nurse")
+SKIN_CHECK: Final = Code(_SERVICES, "skin-check", "Skin check")
+LIGHT_THERAPY: Final = Code(_SERVICES, "light-therapy", "Light therapy")
+POLICIES: Final[tuple[Record, ...]] = (
+    RecoveryPolicy(key=QUILLFERN.key, security_questions=True),
+    PracticePolicy(
+        key=MARROWBROOK.key, booking_services={CHECKUP.code: "book", NURSE_VISIT.code: "book"}
+    ),
+    PracticePolicy(
+        key=QUILLFERN.key, booking_services={SKIN_CHECK.code: "book", LIGHT_THERAPY.code: "view"}
+    ),
+)
 
 MOTHER_SEES: Final = (
     "demographics",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Final
 
-from fhir_portal.demo import codes
+from fhir_portal.demo import codes, people
 from fhir_portal.demo.chart import Chart, reference
 from fhir_portal.demo.codes import Code, concept
 from fhir_portal.demo.people import QUILLFERN
@@ -127,4 +127,6 @@ def quillfern(day: date) -> Chart:
         19,
         "Thank you. May I swim again?",
     )
+    chart.open_times("skin-checks", ottoline, "Ottoline Brask", people.SKIN_CHECK, hours=(8, 13))
+    chart.open_times("light", ottoline, "Ottoline Brask", people.LIGHT_THERAPY, hours=(16,))
     return chart

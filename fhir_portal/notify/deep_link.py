@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 from urllib.parse import urlencode
 
-Topic = Literal["apps", "security", "sign-in", "help"]
+Topic = Literal["apps", "security", "sign-in", "help", "appointments"]
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 GO: Final = "/go"
 

@@ -32,6 +32,7 @@ from fhir_portal.accounts.contacts import (
     verified_contacts,
 )
 from fhir_portal.accounts.preferences import preferences_of
+from fhir_portal.consent.record import RecordAccess
 from fhir_portal.notify.outbox import (
     LONGEST_KEY,
     Channel,
@@ -174,14 +175,59 @@ async def own_accounts(
         Visibility.of_server("Person", practice=practice),
         limit=_MOST_PERSONS,
     )
-    found: dict[str, Account] = {}
+    found = await _ways(reader, practice, str(key), persons, clock=clock)
+    return [account for account, record in found if record.is_own]
+
+
+async def proxies_who_see(
+    reader: Any, practice: str, patient: str, section: str, *, clock: Callable[[], float]
+) -> list[Account]:
+    """Return the accounts that may use somebody else's record, with a section, by a grant of now.
+
+    As for using the record: whoever could not open it is told nothing of it.
+    """
+    key = local_target(patient)
+    if key is None or key.type != "Patient":
+        return []
+    related = await reader.referring(
+        parameters_for("RelatedPerson")["patient"],
+        [key],
+        Visibility.of_server("RelatedPerson", practice=practice),
+        limit=_MOST_PERSONS,
+    )
+    if not related:
+        return []
+    persons = await reader.referring(
+        parameters_for("Person")["link"],
+        [one.key for one in related],
+        Visibility.of_server("Person", practice=practice),
+        limit=_MOST_PERSONS,
+    )
+    found = await _ways(reader, practice, str(key), persons, clock=clock)
+    return [
+        account
+        for account, record in found
+        if not record.is_own and section in (record.sections or ())
+    ]
+
+
+async def _ways(
+    reader: Any,
+    practice: str,
+    patient: str,
+    persons: Sequence[Any],
+    *,
+    clock: Callable[[], float],
+) -> list[tuple[Account, RecordAccess]]:
+    """Return the accounts of Persons that may use a record now, each with its way to it."""
+    found: dict[str, tuple[Account, RecordAccess]] = {}
     for person in persons:
         account = await account_of_person(reader, f"{practice}/{person.key}")
         if account is None:
             continue
-        record = await Relations(reader, clock).record_of(account, practice, str(key))
-        if record is not None and record.is_own:
-            found[account.key] = account
+        record = await Relations(reader, clock).record_of(account, practice, patient)
+        if record is not None:
+            found[account.key] = (account, record)
     return list(found.values())
 
 

@@ -243,6 +243,28 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             needs="link",
             told=True,
         ),
+        "appointment-reminder": Words(
+            # Not when, where or with whom: whoever reads the mail need not know.
+            subject="You have an appointment - {practice}",
+            body=(
+                "Hello,\n\nThis is a reminder of an appointment at {practice}. When and where it "
+                "is, and what to do before, you find at {portal}/go/appointments after you sign "
+                "in.\n\nIf you cannot come, cancel it there or call the practice, so that "
+                "somebody else can have the time."
+            ),
+            sms="{practice}: you have an appointment soon. See when at {portal}/go/appointments",
+            topic="reminders",
+        ),
+        "appointment-freed": Words(
+            subject="A time has become free - {practice}",
+            body=(
+                "Hello,\n\nYou are waiting for an appointment at {practice}, and a time has become "
+                "free. It is held for you for a short while. To take it, sign in at "
+                "{portal}/go/appointments.\n\nIf you do not take it, somebody else is asked."
+            ),
+            sms="{practice}: a time has become free. Take it soon at {portal}/go/appointments",
+            topic="reminders",
+        ),
         "recovery-help": Words(
             subject="Getting back into your account - {practice}",
             body=(

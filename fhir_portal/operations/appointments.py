@@ -13,18 +13,21 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
-from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, labels_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.bundle import bundle, search_entries
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Issue, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify import jobs, outbox
+from fhir_portal.notify.recipients import RECORD, proxies_who_see, to_account
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call, acting_for
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources import appointment
+from fhir_portal.resources.appointment import codes_of
 from fhir_portal.resources.reservation import CELL_SECONDS, Span, taken_cells, time_of
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -36,6 +39,7 @@ PREVIOUS: Final = (
 """The R5 element, as R4 writes it: what a moved appointment took the place of."""
 CANCELLATION: Final = "http://terminology.hl7.org/CodeSystem/appointment-cancellation-reason"
 LONGEST_COMMENT: Final = 1000
+SECTION: Final = "appointments"
 END_HOLD: Final = "end-hold"
 """The name of the job that ends a hold; its argument is ``appointment`` (an id)."""
 _MICROSECONDS: Final = 1_000_000
@@ -52,6 +56,7 @@ class Held(Record, frozen=True, kw_only=True):
     """A time that is held for a patient; ``key`` is ``<practice>/<id of the Appointment>``.
 
     ``patient`` is ``<practice>/<id of the Patient>``; ``until`` in seconds since 1970 UTC.
+    ``waits`` is the id of the Appointment by which they wait, where the time was offered for that.
     """
 
     kind: ClassVar[str] = "held-appointment"
@@ -59,6 +64,7 @@ class Held(Record, frozen=True, kw_only=True):
 
     patient: str
     until: float
+    waits: str | None = None
 
 
 class NotAvailable(NotFound):
@@ -135,12 +141,12 @@ class Offers:
         span = appointment.span_of(slot)
         key = local_target((slot.get("schedule") or {}).get("reference") or "")
         schedule = None if key is None else await self._schedule(key)
-        if slot.get("status") != "free" or span is None or schedule is None:
+        if slot.get("status") != "free" or span is None or schedule is None or not span.fits:
             return None
         tree, actors = schedule
         offer = Offer(slot, tree, span, tuple(sorted(actors)) or (f"Slot/{slot['id']}",))
         start = period_of(slot["start"])[0] / _MICROSECONDS
-        if span.last <= span.first or start <= self._now or not self._may_have(offer, start):
+        if start <= self._now or not self._may_have(offer, start):
             return None
         return offer
 
@@ -189,20 +195,28 @@ class Offers:
         if self._auth.record is None:
             return True  # a practice's own staff and EHR go by no rule of the portal's
         policy = self._policy
-        if policy.booking_of(services_of(offer.slot) or services_of(offer.schedule)) != "book":
+        if policy.booking_of(codes_of(offer.slot) or codes_of(offer.schedule)) != "book":
             return False
         first, last = self._now + policy.notice_hours * _HOUR, self._now + policy.ahead_days * _DAY
         return first <= start <= last
 
 
-def services_of(tree: Mapping[str, Any]) -> list[str]:
-    """Return the codes of what an Appointment, a Slot or a Schedule is for."""
-    return [
-        coding["code"]
-        for concept in tree.get("serviceType") or ()
-        for coding in concept.get("coding") or ()
-        if coding.get("code")
-    ]
+def purpose_of(tree: Mapping[str, Any], policy: PracticePolicy) -> str:
+    """Return in words what an appointment is for, or ``""`` where that is not to be shown.
+
+    It is not for anything that carries a label, and for none of the practice's private services:
+    pages are looked at over shoulders, and calendars are shared.
+    """
+    if labels_of(tree) or set(codes_of(tree)) & set(policy.private_services):
+        return ""
+    for name in ("serviceType", "appointmentType", "reasonCode"):
+        found = tree.get(name) or []
+        for concept in found if isinstance(found, list) else [found]:
+            displays = (one.get("display") for one in concept.get("coding") or ())
+            words = concept.get("text") or next(filter(None, displays), None)
+            if words:
+                return str(words)
+    return ""
 
 
 def patient_in(tree: Mapping[str, Any]) -> ResourceKey | None:
@@ -237,7 +251,7 @@ def refuse_past_deadline(
     """
     if call.auth.record is None:
         return
-    if policy.booking_of(services_of(tree)) == "view":
+    if policy.booking_of(codes_of(tree)) == "view":
         message = "appointments of this kind are changed by the practice: call it"
         raise Unprocessable(message, expression="Appointment.serviceType")
     start = tree.get("start")
@@ -346,24 +360,88 @@ async def _provenance(
         if not call.auth.is_self:
             behalf = {"reference": call.auth.record.patient}
     else:
-        practice = await practice_of(transaction, call.auth.practice)
-        author = Author.of(call.auth, practice)
+        author = Author.of(call.auth, await practice_of(transaction, call.auth.practice))
         who, behalf = author.who, author.practice
+    await written_down(
+        transaction, call.server, call.as_practice, row, activity, who=who, behalf=behalf
+    )
+
+
+async def written_down(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    row: Row,
+    activity: str,
+    *,
+    who: dict[str, Any],
+    behalf: dict[str, Any] | None,
+) -> None:
+    """Store the Provenance of what was just done; ``activity`` is ``CREATE`` or ``UPDATE``."""
     agent = {"type": {"coding": [{"system": _AGENT, "code": "author"}]}, "who": who}
     tree = {
         "resourceType": "Provenance",
         "target": [{"reference": str(row.key)}],
-        "recorded": instant(int(call.server.clock() * _MICROSECONDS)),
+        "recorded": instant(int(server.clock() * _MICROSECONDS)),
         "activity": {"coding": [{"system": _OPERATION, "code": activity}]},
         "agent": [agent if behalf is None else agent | {"onBehalfOf": behalf}],
     }
     await create_in(
         transaction,
-        call.server,
-        call.as_practice,
+        server,
+        auth,
         tree,
-        Visibility.of_server("Provenance", practice=call.auth.practice),
-        resource_id=call.server.new_id(),
+        Visibility.of_server("Provenance", practice=auth.practice),
+        resource_id=server.new_id(),
+    )
+
+
+async def tell_who_sees(
+    transaction: ResourceTransaction,
+    practice: str,
+    patient: str,
+    *,
+    key: str,
+    template: str,
+    now: float,
+) -> None:
+    """Write a message to whose record it is, and to proxies who see its appointments now.
+
+    ``patient`` is ``Patient/<id>``; ``key`` is of what happened, so that it is told once.
+    """
+    proxies = await proxies_who_see(transaction, practice, patient, SECTION, clock=lambda: now)
+    to = {key: f"{RECORD}{practice}/{patient}"}
+    to |= {f"{key}.{one.key}": to_account(one.key) for one in proxies}
+    for name, address in to.items():
+        await outbox.enqueue(
+            transaction,
+            key=name,
+            practice=practice,
+            channel="mail",
+            to=address,
+            template=template,
+            now=now,
+        )
+
+
+async def keep_held(
+    transaction: ResourceTransaction, server: Server, practice: str, held: Held
+) -> None:
+    """Let the time that an Appointment has just taken be free at the end of a hold.
+
+    A job says so of the Appointment then.
+    """
+    own_id = held.key.partition("/")[2]
+    await appointment.hold(transaction, practice, own_id, held.until)
+    await transaction.put(held)
+    await jobs.enqueue(
+        transaction,
+        key=f"{END_HOLD}.{practice}.{own_id}",
+        practice=practice,
+        name=END_HOLD,
+        now=server.clock(),
+        due=held.until,
+        arguments={"appointment": own_id},
     )
 
 

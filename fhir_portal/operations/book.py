@@ -9,6 +9,7 @@ from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, Invalid, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.appointments import (
     CANCELLATION,
     PREVIOUS,
@@ -20,10 +21,10 @@ from fhir_portal.operations.appointments import (
     patient_in,
     refuse_past_deadline,
     searchset,
-    services_of,
     store_next,
 )
 from fhir_portal.operations.call import Call
+from fhir_portal.resources.appointment import codes_of
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 
@@ -41,6 +42,8 @@ _PRACTICES_REASONS: Final = (
     *("oth-int", "oth-mu", "oth-room", "oth-oerr", "oth-swie", "oth-weath"),
 )
 _MOVED: Final = {"coding": [{"system": CANCELLATION, "code": "pat-crs"}], "text": "It was moved."}
+_ANSWERED: Final = {"text": "An appointment was given."}
+"""Why a wish is over that was granted."""
 
 
 async def book(call: Call) -> FhirResponse:
@@ -97,16 +100,35 @@ async def _book(call: Call, reference: Any, replaces: Any, comment: str | None) 
                 message = "an appointment takes the place of another one of the same patient"
                 raise Unprocessable(message, expression="Parameters.parameter.value")
             await _require_open(call, transaction, old, before, policy)
-            changed.append(await store_next(call, transaction, old, cancelled(before, _MOVED)))
+            wish = before.get("status") in {"proposed", "waitlist"}
+            ended = cancelled(before, _ANSWERED if wish else _MOVED)
+            changed.append(await store_next(call, transaction, old, ended))
             new["extension"] = [
                 *(one for one in tree.get("extension") or () if one.get("url") != PREVIOUS),
                 {"url": PREVIOUS, "valueReference": {"reference": str(old.key)}},
             ]
         changed.insert(0, await store_next(call, transaction, row, new))
-        await transaction.delete(Held, f"{call.auth.practice}/{row.facts.id}")
+        held = await transaction.get(Held, f"{call.auth.practice}/{row.facts.id}")
+        if held is not None:
+            await transaction.delete(Held, held.key)
+            changed += await _waits_no_more(call, transaction, held)
         return changed
 
     return searchset(call, *await call.server.store.transact(work))
+
+
+async def _waits_no_more(call: Call, transaction: ResourceTransaction, held: Held) -> list[Row]:
+    """Whoever takes a time that was offered for their waiting waits no more."""
+    if held.waits is None:
+        return []
+    key = ResourceKey("Appointment", held.waits)
+    row = await transaction.read(key, call.visible)
+    if row is None or row.deleted:
+        return []
+    tree = json.parse(row.body)
+    if tree.get("status") != "waitlist":
+        return []
+    return [await store_next(call, transaction, row, cancelled(tree, _ANSWERED))]
 
 
 async def _cancel(
@@ -146,7 +168,7 @@ async def _require_held(
     if held is None or held.until is None:
         message = "this appointment waits for the practice"
         raise Conflict(message, expression="Appointment.status")
-    if policy.booking_of(services_of(tree)) != "book":
+    if policy.booking_of(codes_of(tree)) != "book":
         raise NotAvailable
 
 

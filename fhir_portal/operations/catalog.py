@@ -18,6 +18,7 @@ from fhir_portal.operations.account_disable import account_disable
 from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.amount_due import amount_due
 from fhir_portal.operations.book import book
+from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.check_in import check_in
@@ -89,12 +90,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "ccd": ccd,
     "docref": docref,
     "render": render,
+    "calendar": calendar,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
     "summary": {media.partition(";")[0]: word for word, (media, _) in RENDERED.items()},
     "ccd": {},
     "render": {},
+    "calendar": {},
 }
 """Operations that can answer with a Binary's own content, and the ``format`` by which each media
 type is asked for."""

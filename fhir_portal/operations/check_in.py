@@ -15,6 +15,7 @@ from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.appointments import of_practice, patient_in, store_next
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.invitation_task import CODE as INVITATION
 from fhir_portal.records import Record
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -182,4 +183,11 @@ async def _forms_due(call: Call, tree: Mapping[str, Any]) -> int:
         return 0
     asked = [("patient", str(patient)), ("status", OPEN_TASKS), ("_count", str(_MOST))]
     request = parse_search("Task", asked, base=call.server.base)
-    return len((await call.server.store.search(request, answer.visible)).rows)
+    page = await call.server.store.search(request, answer.visible)
+    return len([row for row in page.rows if is_to_do(json.parse(row.body))])
+
+
+def is_to_do(task: Mapping[str, Any]) -> bool:
+    """Whether a Task is something for the patient to do: an invitation is another matter."""
+    codings = (task.get("code") or {}).get("coding") or ()
+    return all((one.get("system"), one.get("code")) != INVITATION for one in codings)

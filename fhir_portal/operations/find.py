@@ -28,6 +28,8 @@ _DAYS: Final = 14
 _DAY: Final = 86_400
 _PAGE: Final = 500
 _MICROSECONDS: Final = 1_000_000
+_LAST: Final = 32_503_680_000
+"""The year 3000: a calendar's last day has no day after it."""
 _PATH: Final = "Appointment/$find"
 _NAMES: Final = UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 _ASKED: Final = ("start", "end", "service-type", "specialty", "practitioner", "location", "_count")
@@ -88,8 +90,8 @@ def _window(given: dict[str, str], now: float) -> tuple[int, int]:
     last = first + _DAYS * _DAY
     if "end" in given:
         last = -(-period_of(given["end"])[1] // _MICROSECONDS)
-    if last - first > MOST_DAYS * _DAY:
-        message = f"ask for {MOST_DAYS} days at a time"
+    if last - first > MOST_DAYS * _DAY or last > _LAST:
+        message = f"ask for {MOST_DAYS} days at a time, of this millennium"
         raise Unprocessable(message, expression="Parameters.parameter.value")
     return first, max(first, last)
 

@@ -11,21 +11,19 @@ from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import TooManyRequests, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.notify import jobs
 from fhir_portal.operations.appointments import (
-    END_HOLD,
     Held,
     NotAvailable,
     Offer,
     Offers,
     checked_comment,
+    keep_held,
     of_practice,
     patient_in,
     searchset,
     store_new,
 )
 from fhir_portal.operations.call import Call
-from fhir_portal.resources import appointment
 from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.store import ResourceTransaction, Row
 
@@ -74,20 +72,9 @@ async def hold(call: Call) -> FhirResponse:
             tree["reasonCode"] = [{"text": words["reason"]}]
         row = await store_new(call, transaction, tree)
         until = now + policy.hold_minutes * _MINUTE
-        own_id = row.facts.id
-        await appointment.hold(transaction, practice, own_id, until)
-        await transaction.put(
-            Held(key=f"{practice}/{own_id}", patient=whose, until=until, expires=until + _MINUTE)
-        )
-        await jobs.enqueue(
-            transaction,
-            key=f"{END_HOLD}.{practice}.{own_id}",
-            practice=practice,
-            name=END_HOLD,
-            now=now,
-            due=until,
-            arguments={"appointment": own_id},
-        )
+        key = f"{practice}/{row.facts.id}"
+        held_time = Held(key=key, patient=whose, until=until, expires=until + _MINUTE)
+        await keep_held(transaction, call.server, practice, held_time)
         return row
 
     return searchset(call, await call.server.store.transact(work))

@@ -7,19 +7,25 @@ appointmentstatus.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import policy_of
+from fhir_portal.accounts.practice import every_practice
 from fhir_portal.fhir import json
-from fhir_portal.fhir.errors import Conflict, Unprocessable
+from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.errors import Conflict, TooManyRequests, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.records import RecordTransaction
+from fhir_portal.notify import jobs
+from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources import reservation
-from fhir_portal.resources.reservation import Span, TakenTime, TimeTaken, UnfitTime
-from fhir_portal.resources.store import ResourceReader, ResourceTransaction
+from fhir_portal.resources.reservation import CELL_SECONDS, Span, TakenTime, TimeTaken, UnfitTime
+from fhir_portal.resources.store import PortalStore, ResourceReader, ResourceTransaction, Row
+from fhir_portal.search.request import parse_search
 
 TAKES_TIME: Final = frozenset({"pending", "booked", "arrived", "checked-in", "fulfilled"})
 """The statuses under which somebody's time is taken. ``pending`` is a time that was named and waits
@@ -27,8 +33,13 @@ for a participant's word (a hold is one); ``proposed`` and ``waitlist`` are wish
 or cancelled gives the time back."""
 _ROOMS: Final = frozenset({"ro", "bd", "ve"})
 """location-physical-type: room, bed, vehicle. A house or a wing has room for more than one."""
+OFFER: Final = "offer-freed-time"
+"""The name of the job that offers time to who waits; its arguments are ``first`` and ``last``, the
+cells between which some has become free."""
 _MOST_ACTORS: Final = 20
+_MOST_REQUESTS: Final = 10
 _WAITING: Final = "pending"
+_ALL: Final = "all"
 
 
 async def before_change(
@@ -56,6 +67,7 @@ async def before_change(
     if new is None or span is None or span.is_over(now):
         if held is not None:
             await reservation.release(transaction, practice, tree["id"])
+            await _freed(transaction, held, now=now)
         return
     check(span)
     actors = await actors_of(transaction, practice, new)
@@ -78,6 +90,112 @@ async def before_change(
             message = "the time is taken: a participant has another appointment then"
             raise Conflict(message, expression="Appointment.start") from None
         await reservation.take(transaction, wanted, now=now, twice=True)
+    if held is not None and (held.actors, held.cells) != (wanted.actors, wanted.cells):
+        await _freed(transaction, held, now=now)
+
+
+async def _freed(transaction: ResourceTransaction, held: TakenTime, *, now: float) -> None:
+    """Have time that was given back offered to who waits for some; once for each time."""
+    if held.last * CELL_SECONDS <= now:
+        return
+    what = hashlib.sha256(f"{held.key} {held.first} {held.last} {now}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{OFFER}.{what}",
+        practice=held.practice,
+        name=OFFER,
+        now=now,
+        arguments={"first": str(held.first), "last": str(held.last)},
+    )
+
+
+class Reserved(Record, frozen=True, kw_only=True):
+    """Marks a store all of whose Appointments to come have taken their time."""
+
+    kind: ClassVar[str] = "appointments-reserved"
+
+
+async def reserve_stored(store: PortalStore, *, now: float) -> None:
+    """Take the time of what was stored before Appointments took any; once for a store.
+
+    What overlaps there already is taken twice: it is so, and nobody books a third one.
+    """
+    if await store.get(Reserved, _ALL) is not None:
+        return
+    asked = [
+        ("status", ",".join(sorted(TAKES_TIME))),
+        ("date", f"ge{instant(int(now) * 1_000_000)}"),
+        ("_count", "200"),
+    ]
+    request = parse_search("Appointment", asked, base="")
+    for practice in await every_practice(store):
+        visible = Visibility.of_server("Appointment", practice=practice.key)
+        after = None
+        while True:
+            page = await store.search(request, visible, after=after)
+            for row in page.rows:
+                await store.transact(functools.partial(_reserve, row, now=now))
+            if page.next is None:
+                break
+            after = page.next
+
+    async def mark(transaction: RecordTransaction) -> None:
+        await transaction.put(Reserved(key=_ALL))
+
+    await store.transact(mark)
+
+
+async def _reserve(row: Row, transaction: ResourceTransaction, *, now: float) -> None:
+    facts = row.facts
+    if await reservation.time_of(transaction, facts.practice, facts.id) is not None:
+        return
+    # As it is now: it may have changed since the page was read.
+    visible = Visibility.of_server("Appointment", practice=facts.practice)
+    current = await transaction.read(row.key, visible)
+    tree = {} if current is None or current.deleted else json.parse(current.body)
+    span = span_of(tree) if tree.get("status") in TAKES_TIME else None
+    if span is None or span.is_over(now) or not span.fits:
+        return
+    try:
+        actors = await actors_of(transaction, facts.practice, tree)
+    except Unprocessable:
+        return  # it is stored already, with more people than anybody may book now
+    if actors:
+        wanted = TakenTime(
+            key=f"{facts.practice}/{facts.id}", actors=actors, first=span.first, last=span.last
+        )
+        await reservation.take(transaction, wanted, now=now, twice=True)
+
+
+async def before_request(
+    transaction: ResourceTransaction, practice: str, tree: Mapping[str, Any], *, patient: str
+) -> None:
+    """Hold what a person asks for against what their practice lets people ask for.
+
+    ``patient`` is the id of the Patient. Raises:
+        Unprocessable: of this service patients only see their appointments.
+        TooManyRequests: the practice has as many of theirs to answer as anybody may have.
+    """
+    policy = await policy_of(transaction, practice)
+    if policy.booking_of(codes_of(tree)) == "view":
+        message = "the practice gives these appointments itself: call it"
+        raise Unprocessable(message, expression="Appointment.serviceType")
+    asked = [("actor", f"Patient/{patient}"), ("status", "proposed,waitlist"), ("_count", "50")]
+    visible = Visibility.of_server("Appointment", practice=practice)
+    page = await transaction.search(parse_search("Appointment", asked, base=""), visible)
+    if len(page.rows) >= _MOST_REQUESTS:
+        message = f"{_MOST_REQUESTS} requests wait for an answer already"
+        raise TooManyRequests(message)
+
+
+def codes_of(tree: Mapping[str, Any]) -> list[str]:
+    """Return the codes of the services of an Appointment, a Slot or a Schedule."""
+    return [
+        coding["code"]
+        for concept in tree.get("serviceType") or ()
+        for coding in concept.get("coding") or ()
+        if coding.get("code")
+    ]
 
 
 async def hold(

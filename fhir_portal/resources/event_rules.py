@@ -17,6 +17,10 @@ from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
 from fhir_portal.resources.store import ResourceTransaction
 
+REMIND: Final = "remind-of-appointment"
+"""The name of the job that reminds; its arguments are ``appointment`` (an id), ``start`` as it was
+when the job was made, and ``hours`` before it."""
+_HOUR: Final = 3600
 INVITE: Final = "invite-for-event"
 """The name of the job that invites: ``patient`` (an id), ``reason``, and the ``rule`` (`RULES`)."""
 RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
@@ -68,6 +72,58 @@ async def appointment_booked(
         )  # fmt: skip
 
 
+async def appointment_comes(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Have somebody reminded of an appointment that is booked, as often as the practice wants.
+
+    What becomes of it until then is looked at when the time has come.
+    """
+    start = new.get("start")
+    if new.get("status") != "booked" or start is None:
+        return
+    if (old.get("status"), old.get("start")) == ("booked", start):
+        return
+    try:
+        begins = period_of(start)[0] / _MICROSECONDS
+    except ValueError:
+        return
+    if begins <= now:
+        return  # a chart of years ago asks for no setting
+    for hours in (await policy_of(transaction, practice)).reminder_hours:
+        due = begins - hours * _HOUR
+        if due <= now:
+            continue
+        what = hashlib.sha256(f"{practice} {new['id']} {begins} {hours}".encode()).hexdigest()
+        await jobs.enqueue(
+            transaction,
+            key=f"{REMIND}.{what}",
+            practice=practice,
+            name=REMIND,
+            now=now,
+            due=due,
+            arguments={"appointment": new["id"], "start": start, "hours": str(hours)},
+        )
+
+
+async def appointment_stored(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Everything that an appointment sets off."""
+    await appointment_booked(transaction, practice, old, new, now=now)
+    await appointment_comes(transaction, practice, old, new, now=now)
+
+
 async def mail_address_given(
     transaction: ResourceTransaction,
     practice: str,
@@ -87,7 +143,7 @@ async def mail_address_given(
 
 
 EVENT_RULES: Final[Mapping[str, EventRule]] = {
-    "Appointment": appointment_booked,
+    "Appointment": appointment_stored,
     "Patient": mail_address_given,
 }
 """By resource type. Other types pay for a look into this table, and for nothing else."""

@@ -113,6 +113,11 @@ class Span:
         """Whether all of it has passed."""
         return max(self.first, self.last) * CELL_SECONDS <= now
 
+    @property
+    def fits(self) -> bool:
+        """Whether it can be taken."""
+        return 0 < self.last - self.first <= _LONGEST
+
     def check(self) -> None:
         """Refuse what cannot be taken. Raises `UnfitTime`."""
         if self.last <= self.first:

@@ -302,6 +302,8 @@ async def store_extracted(
         transaction, auth, auth.practice, old or {}, tree, now=server.clock()
     )
     if facts.resource_type == "Appointment":
+        if auth.patient is not None:
+            await appointment.before_request(transaction, auth.practice, tree, patient=auth.patient)
         await appointment.before_change(
             transaction, auth.practice, old or {}, tree, now=server.clock(),
             may_take_twice=auth.context == "system",

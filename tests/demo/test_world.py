@@ -31,7 +31,7 @@ from fhir_portal.portal import Portal
 from fhir_portal.resources.validation import validate
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.scope import ScopeSet
-from tests.builders import BASE, START, Caller, Clock, Json, a_portal, an_ehr
+from tests.builders import BASE, START, Caller, Clock, Json, a_portal, an_ehr, oneself
 
 DAY = date(2030, 3, 17)  # of START
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
@@ -410,7 +410,8 @@ async def test_the_staff_see_what_the_practice_holds_of_its_patients(built: Buil
         account=known.key,
         staff=staff,
     )
-    hidden = {"Person", "Questionnaire", "AuditEvent", "HealthcareService"} | DIRECTORY
+    hidden = {"Person", "Questionnaire", "AuditEvent", "HealthcareService", "Schedule", "Slot"}
+    hidden |= DIRECTORY
     expected = {
         key_of(tree) for tree in marrowbrook(DAY).resources if tree["resourceType"] not in hidden
     }
@@ -435,3 +436,18 @@ def test_people_are_told_apart_by_their_names() -> None:
         if not tree["id"].endswith("-q")
     ]
     assert all(one != two for one, two in itertools.combinations(names, 2))
+
+
+async def test_there_are_times_to_book_for_the_weeks_to_come(built: Built) -> None:
+    """What patients may not book themselves is offered to the EHR alone."""
+    for practice, patient, own, others in (
+        ("marrowbrook", "mara", {"checkup", "nurse"}, set()),
+        ("quillfern", "teodor-q", {"skin-check"}, {"light-therapy"}),
+    ):
+        callers = (oneself(patient, practice), an_ehr(practice))
+        for auth, services in zip(callers, (own, own | others), strict=True):
+            found = await Caller(built.portal, auth).get("Appointment/$find?_count=100")
+            assert found.status == 200
+            codes = {one["serviceType"][0]["coding"][0]["code"] for one in found.entries}
+            assert codes == services
+            assert len(found.entries) >= 20

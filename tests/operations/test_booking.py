@@ -157,6 +157,8 @@ async def test_pages_hold_each_time_once_and_tell_how_many_there_are(ada: Caller
         "?_page=xyz",
         "?surprise=1",
         "?start=tomorrow",
+        "?start=9999-12-31T00:00:00Z",
+        "?end=9999-12-31T23:59:59Z",
     ],
 )
 async def test_what_cannot_be_asked_is_refused(ada: Caller, query: str) -> None:
@@ -192,6 +194,13 @@ async def test_services_have_modes_of_their_own(ada: Caller, store: EmbeddedStor
     await keep(store, PracticePolicy(key=DERM, booking="book", booking_services={CHECK: "view"}))
     assert await slots(ada) == ["knife", "word"]
     assert_not_available(await hold(ada, "nine"))
+
+
+async def test_a_slot_without_end_is_no_time_to_book(ada: Caller, ehr: Caller) -> None:
+    await ehr.store(a_slot("years", 3 * DAY, minutes=60 * 24 * 400))
+    assert "years" not in await slots(ada)
+    assert_not_available(await hold(ada, "years"))
+    assert_not_available(await hold(ehr, "years", of="ada"))
 
 
 async def test_schedules_that_are_not_in_use_offer_nothing(ada: Caller, ehr: Caller) -> None:
@@ -362,6 +371,30 @@ async def test_staff_do_not_book_what_is_taken_even_where_the_ehr_may(
     await booked(ada, "nine")
     for caller in (desk, ada):
         assert_not_available(await hold(caller, "nine-in-room", of="ada"))
+
+
+@pytest.mark.requirement("portal", "S0-05", "S0-34", "S2-12")
+async def test_what_is_to_come_and_what_was_are_searches(
+    ada: Caller, ehr: Caller, clock: Clock
+) -> None:
+    own_id = await booked(ada, "nine")
+    await booked(ada, "ten")
+    await ehr.store(
+        an_appointment("was", status="fulfilled", start=at(-DAY), end=at(-DAY + 60)),
+        an_appointment("missed", status="noshow", start=at(-2 * DAY), end=at(-2 * DAY + 60)),
+    )
+    now = at(0)
+    query = f"patient=ada&date=ge{now}&status=booked,pending,arrived&_sort=date"
+    found = (await ada.get(f"Appointment?{query}&_include=Appointment:practitioner")).entries
+    assert found[0]["id"] == own_id
+    assert [one["start"] for one in found[:2]] == [at(3 * DAY), at(3 * DAY + 3600)]
+    assert found[2]["resourceType"] == "Practitioner"
+    await cancel(ada, own_id, cancelationReason={"text": "away"})
+    clock.advance(5 * DAY)
+    query = f"patient=ada&date=lt{at(5 * DAY)}&_sort=-date"
+    past = (await ada.get(f"Appointment?{query}")).entries
+    assert [one["status"] for one in past] == ["booked", "cancelled", "fulfilled", "noshow"]
+    assert past[1]["cancelationReason"]["text"] == "away"
 
 
 # ---------------------------------------------------------------- who may not

@@ -8,6 +8,7 @@ import pytest
 
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.operations.invitation_task import CODE as INVITATION
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
@@ -17,6 +18,7 @@ from tests.builders import (
     a_task,
     an_appointment,
     assert_outcome,
+    concept,
     keep,
     oneself,
 )
@@ -32,6 +34,7 @@ async def practice(accounts: EmbeddedStore, ehr: Caller) -> None:
         visit("ada-at-ten", 2 * HOUR),
         a_task("form", of="ada"),
         a_task("done", of="ada", status="completed"),
+        a_task("invitation", of="ada", code=concept(*INVITATION)),
     )
 
 

@@ -8,13 +8,16 @@ import pytest
 
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.embedded.store import EmbeddedStore
-from fhir_portal.resources.reservation import TakenCell
+from fhir_portal.resources.appointment import reserve_stored
+from fhir_portal.resources.reservation import TakenCell, TakenTime
 from tests.builders import (
     DERM,
     Caller,
+    Clock,
     Json,
     a_bundle,
     a_patient,
+    a_practice,
     a_practitioner,
     an_appointment,
     assert_outcome,
@@ -184,3 +187,26 @@ async def test_a_transaction_that_books_twice_leaves_everything_as_it_was(ehr: C
     assert_outcome(await ehr.bundle(twice), 409, "conflict")
     assert (await ehr.put(visit("c", LARK))).status == 409
     await ehr.store(visit("d", LARK, at=("11:00", "11:20")))
+
+
+async def test_what_was_stored_before_time_was_taken_takes_it_once(
+    ehr: Caller, store: EmbeddedStore, clock: Clock
+) -> None:
+    """As of a store of an earlier version; what overlaps there is taken as it is."""
+    await keep(store, a_practice(DERM))
+    await ehr.store(visit("a", LARK), visit("b", LARK, status="proposed"))
+    await ehr.store(visit("past", LARK, day="2020-04-01"))
+
+    async def as_before(transaction: Any) -> None:
+        for kind in (TakenCell, TakenTime):
+            for one in await transaction.every(kind):
+                await transaction.delete(kind, one.key)
+
+    await store.transact(as_before)
+    await reserve_stored(store, now=clock())
+    assert (await ehr.put(visit("c", LARK, at=LATER))).status == 409
+    before = await store.every(TakenCell)
+    await ehr.delete("Appointment/a")
+    await reserve_stored(store, now=clock())
+    assert len(before) == 4
+    assert await store.every(TakenCell) == []

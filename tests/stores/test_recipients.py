@@ -29,7 +29,12 @@ from fhir_portal.notify.outbox import (
     Superseded,
     deliver_due,
 )
-from fhir_portal.notify.recipients import AccountRecipients, own_accounts, to_account
+from fhir_portal.notify.recipients import (
+    AccountRecipients,
+    own_accounts,
+    proxies_who_see,
+    to_account,
+)
 from fhir_portal.notify.words import BUILT_IN, Words
 from tests.builders import (
     DERM,
@@ -37,6 +42,7 @@ from tests.builders import (
     START,
     Caller,
     Clock,
+    a_grant,
     a_patient,
     a_person,
     a_portal,
@@ -307,6 +313,31 @@ async def test_a_message_to_a_record_goes_to_whose_record_it_is_and_to_no_proxy(
     await world(store)
     await post.send(to=f"record:{DERM}/Patient/ada", template="app-made-by-proxy")
     assert await post.work() == ["mail:ada@people.example"]
+
+
+@pytest.mark.parametrize(
+    ("granted", "found"),
+    [
+        ({"sections": ["appointments"]}, ["ben"]),
+        ({"sections": ["results"]}, []),
+        ({"sections": ["appointments"], "status": "inactive"}, []),
+        ({"sections": ["appointments"], "end": "2025-01-01"}, []),
+    ],
+)
+async def test_proxies_who_see_a_section_are_those_whose_grant_shows_it_now(
+    store: Any, granted: dict[str, Any], found: list[str]
+) -> None:
+    await world(store)
+    ehr = Caller(a_portal(store, Clock()), an_ehr())
+    assert (await ehr.put(a_grant("g", of="ada", to="ben", **granted))).status == 201
+    for practice, patient, expected in (
+        (DERM, "Patient/ada", found),
+        (FAMILY, "Patient/ada", []),
+        (DERM, "Patient/nobody", []),
+        (DERM, "Person/ada-person", []),
+    ):
+        seen = await proxies_who_see(store, practice, patient, "appointments", clock=Clock())
+        assert [one.key for one in seen] == expected
 
 
 async def test_a_link_that_nobody_proved_leads_to_no_account(store: Any, post: Post) -> None:

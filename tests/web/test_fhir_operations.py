@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from fhir_portal.operations.definition import OperationDefinition, definition_of
-from tests.web.fhir_world import ANNA, FHIR_JSON, FhirWorld, assert_outcome
+from tests.builders import an_appointment
+from tests.web.fhir_world import ANNA, BEN, FHIR_JSON, FhirWorld, assert_outcome
 
 ACCOUNT = "/fhir/Person/pa/$portal-account"
 JSON_BODY = [("Content-Type", FHIR_JSON)]
@@ -122,3 +123,22 @@ async def test_what_changes_something_is_not_done_by_get_head_or_an_entry(fhir: 
 async def test_a_condition_that_would_be_ignored_is_refused(fhir: FhirWorld, name: str):
     answer = await fhir.raw("POST", ACCOUNT, headers=[(name, 'W/"77"')])
     assert_outcome(answer, 400, "not-supported")
+
+
+async def test_a_calendar_file_is_the_body_itself_and_is_never_shown_as_a_page(
+    fhir: FhirWorld, as_ehr
+):
+    tree = an_appointment("visit", of=["anna"], description="END:VCALENDAR")
+    assert (await as_ehr.put("/fhir/Appointment/visit", json=tree)).status_code == 201
+    target = "/fhir/Appointment/visit/$calendar"
+    got = await fhir.raw("GET", target, token=ANNA, headers=[("Accept", "text/calendar")])
+    assert got.status_code == 200
+    assert got.headers["content-type"] == "text/calendar; charset=utf-8"
+    assert got.headers["content-disposition"] == "attachment"
+    assert got.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert got.headers["x-content-type-options"] == "nosniff"
+    assert got.content.startswith(b"BEGIN:VCALENDAR\r\n")
+    as_json = await fhir.raw("GET", target, token=ANNA, headers=[("Accept", FHIR_JSON)])
+    assert as_json.json()["contentType"] == "text/calendar; charset=utf-8"
+    assert (await fhir.raw("GET", target, token=BEN)).status_code == 404
+    assert (await fhir.raw("GET", target, token=None)).status_code == 401

@@ -70,6 +70,7 @@ MEMBERS: Final = f"{STAFF}/members"
 MESSAGES: Final = f"{STAFF}/messages"
 MATTERS: Final = f"{STAFF}/matters"
 SETTINGS: Final = f"{STAFF}/settings"
+APPOINTMENTS: Final = f"{STAFF}/appointments"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
@@ -428,6 +429,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
     found = [(HOME, "Start")]
     if here.may("view"):
         found.append((FIND, "Patients"))
+    if here.may("view") and here.calls("book"):
+        found.append((APPOINTMENTS, "Appointments"))
     if here.calls("portal-accounts"):
         found.append((ACCOUNTS, "Accounts"))
     if here.may("view") and (here.may("recover") or here.may("invite")):

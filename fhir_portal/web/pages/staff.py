@@ -47,6 +47,7 @@ from fhir_portal.web.pages.render import page, redirect
 from fhir_portal.web.pages.shown_once import ShownOnce
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
+from fhir_portal.web.pages.staff_appointments import StaffAppointmentPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_matters import MatterPages
@@ -102,6 +103,7 @@ def staff_router(
         MessagePages(desk).routes(),
         MatterPages(desk).routes(),
         SettingPages(desk).routes(),
+        StaffAppointmentPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

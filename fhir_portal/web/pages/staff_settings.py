@@ -70,6 +70,7 @@ TOLD: Final[Mapping[str, str]] = {
     "booking-services": "Services for which that differs",
     "private-services": "Services whose purpose is not shown",
     "hold-minutes": "Minutes for which a time is held",
+    "offer-minutes": "Minutes for which a freed time is held for who waits",
     "notice-hours": "Hours before the start until which times can be booked",
     "ahead-days": "Days ahead for which times can be booked",
     "cancel-hours": "Hours before the start until which patients move or cancel",

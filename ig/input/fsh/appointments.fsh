@@ -65,3 +65,14 @@ Description: "Says that the patient has arrived for an Appointment: its status b
 * insert Parameter(out, ahead, 0, 1, integer, [["How many others with an earlier appointment wait for the same practitioner now."]])
 * insert Parameter(out, forms-due, 1, 1, integer, [["How many Tasks the patient has still to do. 0 where the caller may not see them."]])
 * insert Parameter(out, appointment, 1, 1, Appointment, [["The Appointment as it is now."]])
+
+Instance: calendar
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "An appointment for a calendar"
+Description: "An Appointment as a file for calendars (`text/calendar`, RFC 5545). Its identifier stays the same when the appointment changes. What it is for is left out where it is sensitive, or the practice says so."
+* insert Operation(calendar)
+* name = "AppointmentCalendar"
+* affectsState = false
+* insert OnInstance(Appointment)
+* insert Parameter(out, return, 1, 1, Binary, [["The file. It is not stored; asked for with `Accept: text/calendar` it is the body itself."]])

@@ -23,6 +23,8 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #security-record-merged "Records joined" "Two records of the practice were joined."
 * #security-merge-undone "Records taken apart" "Two records that were joined were taken apart again."
 * #security-renewal-required "Renewal required" "The practice asks to renew how one signs in."
+* #appointment-reminder "Reminder of an appointment" "An appointment comes. It does not say which."
+* #appointment-freed "A time became free" "A time is held for somebody who waits for one."
 
 CodeSystem: SendOutcome
 Id: send-outcome

@@ -1,0 +1,45 @@
+"""The portal's pages put together as routes: one room, and what stands in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter
+
+from fhir_portal.accounts.sessions import Sessions
+from fhir_portal.consent.record import RecordDirectory
+from fhir_portal.portal import Portal
+from fhir_portal.smart.portal_pages import PortalSessions
+from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.web.pages.browser import Cookies
+from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
+from fhir_portal.web.pages.portal_appointments import AppointmentPages
+
+
+def portal_router(
+    *,
+    portal: Portal,
+    server: AuthorizationServer,
+    sessions: Sessions,
+    directory: RecordDirectory,
+    store: Any,
+    clock: Callable[[], float],
+    random: Callable[[int], bytes],
+) -> APIRouter:
+    """The pages as routes for FastAPI. ``store`` keeps records and resources."""
+    cookies = Cookies(server.issuer, server.keys, sessions)
+    opened = PortalSessions(
+        store,
+        directory=directory,
+        issuer=server.issuer,
+        scope=portal_page_scope(),
+        clock=clock,
+        random=random,
+    )
+    room = PatientRoom(portal, cookies, opened, directory, store, clock)
+    router = APIRouter(include_in_schema=False)
+    for routes in (room.routes(), AppointmentPages(room).routes()):
+        for path, method, handler in routes:
+            router.add_route(path, handler, methods=[method])
+    return router
