@@ -32,6 +32,7 @@ from tests.builders import (
     oneself,
 )
 from tests.operations.examples import EXAMPLES
+from tests.operations.messages import a_prescription, a_thread
 from tests.staff import a_member_of_staff
 
 CODES = sorted(OPERATIONS)
@@ -204,6 +205,8 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
         "Appointment": an_appointment("elsewhere", of=["ada-f"]),
         "Invoice": an_invoice("elsewhere", of="ada-f"),
         "DocumentReference": a_document("elsewhere", of="ada-f"),
+        "Communication": a_thread("elsewhere", of="ada-f"),
+        "MedicationRequest": a_prescription("elsewhere", of="ada-f"),
     }[target]
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:

@@ -69,6 +69,7 @@ LEVELS: Final = f"{STAFF}/levels"
 MEMBERS: Final = f"{STAFF}/members"
 MESSAGES: Final = f"{STAFF}/messages"
 MATTERS: Final = f"{STAFF}/matters"
+INBOX: Final = f"{STAFF}/inbox"
 SETTINGS: Final = f"{STAFF}/settings"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
@@ -428,6 +429,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
     found = [(HOME, "Start")]
     if here.may("view"):
         found.append((FIND, "Patients"))
+    if here.calls("threads"):
+        found.append((INBOX, "Inbox"))
     if here.calls("portal-accounts"):
         found.append((ACCOUNTS, "Accounts"))
     if here.may("view") and (here.may("recover") or here.may("invite")):

@@ -21,6 +21,8 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #security-record-merged "Records joined" "Two records of the practice were joined."
 * #security-merge-undone "Records taken apart" "Two records that were joined were taken apart again."
 * #security-renewal-required "Renewal required" "The practice asks to renew how one signs in."
+* #message-new "New message" "There is a message of the practice to read."
+* #refill-answered "Answer to a refill" "There is an answer to a refill that was asked for."
 
 CodeSystem: SendOutcome
 Id: send-outcome
