@@ -34,6 +34,7 @@ from fhir_portal.accounts.sessions import SessionLimits, Sessions
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.billing.ledger import Ledger
 from fhir_portal.billing.provider import HttpProvider, PaymentProvider
+from fhir_portal.documents.malware_scan import CommandScan, HttpScan, MalwareScan
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.logs import configure
@@ -65,6 +66,7 @@ from fhir_portal.operations.catalog import operations_of
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
+from fhir_portal.operations.message_jobs import message_jobs
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
@@ -249,6 +251,7 @@ class Application:
             derive=self.keys.derive,
             lifetimes=lifetimes,
             payments=self._payments(),
+            scan=self._scan(),
         )
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
@@ -292,6 +295,7 @@ class Application:
             provider = self.portal.collaborators.payments
             self.jobs.update(settlement_jobs(self.portal.server, provider))
         self.jobs.update(staff_task_jobs(self.portal.server))
+        self.jobs.update(message_jobs(self.portal.server))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
@@ -442,6 +446,14 @@ class Application:
         if url is None or secret is None:
             return None
         return HttpProvider(url, secret, self._http, self.clock)
+
+    def _scan(self) -> MalwareScan | None:
+        """What looks at the files that people send, if anything is set up to."""
+        if self.settings.malware_scan_command:
+            return CommandScan(self.settings.malware_scan_command)
+        if self.settings.malware_scan_url is not None:
+            return HttpScan(self.settings.malware_scan_url, self._http)
+        return None
 
     def _deliveries(self, compose: Compose) -> dict[Channel, Delivery]:
         """What sends mail and SMS; where nothing is set up to, they are left in a folder.

@@ -20,6 +20,7 @@ from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog, AccessRow
 from fhir_portal.billing.provider import PaymentProvider
+from fhir_portal.documents.malware_scan import MalwareScan
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
@@ -72,6 +73,7 @@ class Portal:
         random: Callable[[int], bytes] = os.urandom,
         lifetimes: Lifetimes | None = None,
         payments: PaymentProvider | None = None,
+        scan: MalwareScan | None = None,
     ) -> Portal:
         """Put a portal together. ``base`` is the FHIR base.
 
@@ -97,6 +99,7 @@ class Portal:
             random=random,
             lifetimes=lifetimes or Lifetimes(),
             payments=payments,
+            scan=scan,
         )
         return cls(server, callers, collaborators)
 

@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     smtp_bounce_secret: SecretStr | None = None
     sms_url: str | None = None
     sms_secret: SecretStr | None = None
+    malware_scan_command: tuple[str, ...] = ()
+    malware_scan_url: str | None = None
     worker: bool = True
     payments_url: str | None = None
     payments_secret: SecretStr | None = None
@@ -173,7 +175,7 @@ class Settings(BaseSettings):
             raise ValueError("must have ASCII letters before the @")
         return found.ascii_email
 
-    @field_validator("sms_url", "payments_url")
+    @field_validator("sms_url", "payments_url", "malware_scan_url")
     @classmethod
     def _is_gateway(cls, url: str | None) -> str | None:
         if url is None:
@@ -221,6 +223,8 @@ class Settings(BaseSettings):
             raise ValueError("sms_url and sms_secret go together")
         if (self.payments_url is None) != (self.payments_secret is None):
             raise ValueError("payments_url and payments_secret go together")
+        if self.malware_scan_command and self.malware_scan_url is not None:
+            raise ValueError("there is one scanner: malware_scan_command or malware_scan_url")
         return self
 
     @classmethod

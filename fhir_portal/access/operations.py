@@ -131,6 +131,63 @@ _DOCUMENTS: Final = {
     ),
 }
 
+_ON_MESSAGES: Final = (("r", "Communication"), ("c", "Communication"))
+_WRITTEN: Final = OperationRule(
+    "Communication", _ON_MESSAGES, staff="messages", system=False, section="messages"
+)
+_READ: Final = OperationRule(
+    "Communication",
+    (("r", "Communication"),),
+    staff="messages",
+    system=False,
+    section="messages",
+    acts=False,
+)
+_OF_DESK: Final = OperationRule(
+    "Communication",
+    (("r", "Communication"), ("u", "Communication")),
+    staff="messages",
+    system=False,
+)
+_MESSAGES: Final = {
+    "message-options": _READ,
+    "send": _WRITTEN,
+    "reply": _WRITTEN,
+    "mark-read": _READ,
+    "close": _WRITTEN,
+    "reopen": _WRITTEN,
+    "assign": _OF_DESK,
+    "thread": _READ,
+    "threads": _READ,
+    "message-events": _READ,
+    "attachment": _READ,
+    "save-draft": _WRITTEN,
+    "drafts": _READ,
+    "discard-draft": _WRITTEN,
+    "file-attachment": OperationRule(
+        "Communication",
+        (("r", "Communication"), ("c", "DocumentReference")),
+        staff="documents",
+        system=False,
+    ),
+    "request-refill": OperationRule(
+        "MedicationRequest",
+        (("r", "MedicationRequest"), ("c", "MedicationRequest")),
+        system=False,
+        section="medications",
+    ),
+    "refill-status": OperationRule(
+        "MedicationRequest",
+        (("r", "MedicationRequest"),),
+        system=False,
+        section="medications",
+        acts=False,
+    ),
+    "answer-refill": OperationRule(
+        "Task", (("r", "Task"), ("u", "Task")), staff="messages", system=False
+    ),
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -185,6 +242,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "end-grant": OperationRule(
         "Consent", (("r", "Consent"), ("u", "Consent")), staff="proxies", grant_writing=True
     ),
+    **_MESSAGES,
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
 from fhir_portal.access.operations import person_letters, staff_letters
 from fhir_portal.access.owners import DIRECTORY, OF_STAFF, OWNERS
+from fhir_portal.consent.grant import IG
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.consent.sections import sections_of, types_in
 from fhir_portal.fhir.definitions import served_types
@@ -116,6 +117,8 @@ def wrong_author(auth: AuthContext, tree: Mapping[str, Any]) -> str:
     """
     if auth.context == "system":
         return ""
+    if tree["resourceType"] == "Communication" and _belongs_to_operations(tree):
+        return "threads, their messages and what is attached are written by $send and $reply"
     rule = PERSON_WRITES[tree["resourceType"]]
     # Nothing but the reference: an identifier or a display could name somebody else.
     own = {"reference": auth.fhir_user}
@@ -131,6 +134,19 @@ def wrong_author(auth: AuthContext, tree: Mapping[str, Any]) -> str:
         if not sections or not sections <= auth.record.act:
             return "the grant does not let this person act here"
     return ""
+
+
+def _belongs_to_operations(tree: Mapping[str, Any]) -> bool:
+    """Whether a Communication is of a thread, or brings a file that nobody has looked at."""
+    codings = [
+        coding for concept in tree.get("category") or () for coding in concept.get("coding") or ()
+    ]
+    return (
+        "partOf" in tree
+        or "inResponseTo" in tree
+        or any(coding.get("system") == _PORTAL_MESSAGE for coding in codings)
+        or any("data" in (one.get("contentAttachment") or {}) for one in tree.get("payload") or ())
+    )
 
 
 class WriteTableScopes:
@@ -171,6 +187,7 @@ def _of_staff(resource_type: str) -> str:
     return "".join(letter for letter in "cruds" if letter in found)
 
 
+_PORTAL_MESSAGE: Final = f"{IG}/CodeSystem/portal-conversation"
 _SERVED: Final = frozenset(served_types())
 _OF_ANY_SECTION: Final = DIRECTORY | frozenset(
     {"AuditEvent", "Binary", "Consent", "Provenance", "RelatedPerson"}

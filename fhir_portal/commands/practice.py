@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ import typer
 
 from fhir_portal.access.visibility import SHARED
 from fhir_portal.accounts.contacts import InvalidContact, telephone_number
+from fhir_portal.accounts.messaging import InvalidMessaging, messaging_of, read_messaging
 from fhir_portal.accounts.policy import (
     PracticePolicy,
     UnknownPolicy,
@@ -194,6 +196,36 @@ def _told(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+@practice_commands.command("messages")
+def messages(
+    key: Key,
+    *,
+    set_from: Annotated[
+        Path | None, typer.Option("--set-from", help="A file of JSON that says all of it anew.")
+    ] = None,
+) -> None:
+    """Show or set what patients can write about, who answers and how soon."""
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [key])
+        if set_from is None:
+            found = await messaging_of(store, key)
+        else:
+            try:
+                found = read_messaging(key, json.loads(set_from.read_bytes()))
+            except (InvalidMessaging, OSError, ValueError, TypeError) as error:
+                raise Refused(str(error)) from None
+
+            async def put(transaction: RecordTransaction) -> None:
+                await transaction.put(found)
+
+            await store.transact(put)
+        shown: dict[str, Any] = msgspec.to_builtins(found)
+        return {name: value for name, value in shown.items() if name not in {"key", "expires"}}
+
+    typer.echo(json.dumps(run_in_store(work), indent=2, ensure_ascii=False))
 
 
 @practice_commands.command("portal")

@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from fhir_portal.app import Application
 from fhir_portal.logs import configure
 from fhir_portal.settings import InvalidSettings, Settings, hand_down, load
+from fhir_portal.web.events import PATH
+from fhir_portal.web.fhir import PREFIX
 
 
 def serve_command(
@@ -33,6 +35,9 @@ def serve_command(
     run_server(settings)
 
 
+EVENTS = f"{PREFIX}/{PATH}"
+
+
 class PoliteProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, which says ``Connection: close`` before it ends (RFC 9112 §9.6).
 
@@ -50,6 +55,9 @@ class PoliteProtocol(HttpToolsProtocol):
             self._wait_for_a_request()
         elif not cycle.response_started:
             cycle.keep_alive = False
+        elif cycle.scope["path"] == EVENTS:
+            # It would stay open for as long as its client does, who opens another elsewhere.
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()

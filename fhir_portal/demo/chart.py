@@ -21,6 +21,13 @@ from fhir_portal.consent.labels import PORTAL_TAG, WITHHELD
 from fhir_portal.consent.sections import SECTION_SYSTEM
 from fhir_portal.demo import codes
 from fhir_portal.demo.codes import Code, Json, Test, coding, concept
+from fhir_portal.operations.message_thread import (
+    ANSWER_BY,
+    LAST_MESSAGE,
+    TOPIC,
+    category_of_message,
+    category_of_thread,
+)
 
 _PROFILE: Final = f"{IG}/StructureDefinition/proxy-grant"
 _DIRECTORY: Final = {"tag": [{"system": PORTAL_TAG, "code": "directory"}]}
@@ -647,27 +654,61 @@ class Chart:
                     end=self.at(days, hour, 30),
                 )
 
-    def message(
+    def conversation(
         self,
         own_id: str,
         patient: str,
-        sender: str,
-        recipient: str,
-        days: int,
-        hour: int,
-        text: str,
+        subject: str,
+        topic: tuple[str, str],
+        *messages: tuple[str, str, str, int, int, str],
     ) -> str:
-        """A message in a patient's record, sent by anybody."""
-        return self.add(
+        """A thread and its messages: of each the id, sender, recipient, day, hour and words.
+
+        It waits for an answer if the practice did not write last. ``topic`` is a code and its name.
+        """
+        _, begun_by, answering, *_ = messages[0]
+        _, last_by, _, days, hour, _ = messages[-1]
+        waits = last_by.startswith(("Patient/", "RelatedPerson/"))
+        last = self.at(days, hour, 12)
+        extensions = [{"url": LAST_MESSAGE, "valueInstant": last}]
+        if waits:
+            due = self.at(days + 2, hour, 12)
+            extensions.append({"url": ANSWER_BY, "valueDateTime": due})
+        about = {
+            "coding": [{"system": TOPIC, "code": topic[0], "display": topic[1]}],
+            "text": topic[1],
+        }
+        thread = self.add(
             "Communication",
             own_id,
-            status="completed",
+            extension=extensions,
+            status="in-progress" if waits else "on-hold",
+            category=category_of_thread(),
+            topic=about,
             subject=reference(patient),
-            sent=self.at(days, hour, 12),
-            recipient=[reference(recipient)],
-            sender=reference(sender),
-            payload=[{"contentString": text}],
+            sent=self.at(messages[0][3], messages[0][4], 12),
+            recipient=[reference(answering)],
+            sender=reference(begun_by),
+            payload=[{"contentString": subject}],
         )
+        before = None
+        for message, sender, recipient, days, hour, text in messages:
+            written = self.add(
+                "Communication",
+                message,
+                partOf=[reference(thread)],
+                inResponseTo=[reference(before)] if before else None,
+                status="completed",
+                category=category_of_message(),
+                topic=about,
+                subject=reference(patient),
+                sent=self.at(days, hour, 12),
+                recipient=[reference(recipient)],
+                sender=reference(sender),
+                payload=[{"contentString": text}],
+            )
+            before = written
+        return thread
 
     def coverage(self, own_id: str, patient: str, payor: str, since: int) -> str:
         """A health plan that covers a patient."""

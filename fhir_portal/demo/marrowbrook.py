@@ -221,10 +221,14 @@ def _mara(chart: Chart) -> None:
         "Everything is in order but your iron, which is low. Please begin the tablets.",
         DOCTOR,
     )
-    chart.message(
-        "mara-1", mara, mara, DOCTOR, -350, 20, "Should I take the iron with the thyroid tablet?"
+    chart.conversation(
+        "mara-iron",
+        mara,
+        "Iron and the thyroid tablet",
+        ("medicine", "A medicine"),
+        ("mara-1", mara, DOCTOR, -350, 20, "Should I take the iron with the thyroid tablet?"),
+        ("mara-2", DOCTOR, mara, -349, 8, "Please leave four hours between the two."),
     )
-    chart.message("mara-2", mara, DOCTOR, mara, -349, 8, "Please leave four hours between the two.")
     _helpers_of(chart, mara)
     chart.person("mara", "Mara", "Ellwick", mara, "RelatedPerson/juno-mother")
 
@@ -306,11 +310,13 @@ def _juno(chart: Chart) -> None:
     chart.appointment("juno-next", juno, 9, 15, "Asthma follow-up", NURSE, "booked")
     chart.coverage("juno", juno, HEALTH_PLAN, -800)
     chart.bill("juno-bill", juno, -60, "Office visit", 85, "issued")
-    chart.message(
-        "juno-1", juno, mother, NURSE, -58, 19, "May she take the inhaler to the school trip?"
-    )
-    chart.message(
-        "juno-2", juno, NURSE, mother, -57, 9, "Yes. The school form is among her documents."
+    chart.conversation(
+        "juno-trip",
+        juno,
+        "The school trip",
+        ("medical", "A medical question"),
+        ("juno-1", mother, NURSE, -58, 19, "May she take the inhaler to the school trip?"),
+        ("juno-2", NURSE, mother, -57, 9, "Yes. The school form is among her documents."),
     )
     chart.add(
         "QuestionnaireResponse",

@@ -118,14 +118,12 @@ def quillfern(day: date) -> Chart:
     chart.bill("teodor-q-bill", teodor, -250, "Office visit and biopsy", 212.5, "balanced")
     chart.appointment("teodor-q-past", teodor, -250, 9, "Skin check", ottoline, "fulfilled")
     chart.appointment("teodor-q-next", teodor, 23, 14, "Yearly skin check", ottoline, "booked")
-    chart.message(
-        "teodor-q-1",
+    chart.conversation(
+        "teodor-q-swim",
         teodor,
-        teodor,
-        ottoline,
-        -241,
-        19,
-        "Thank you. May I swim again?",
+        "Swimming",
+        ("medical", "A medical question"),
+        ("teodor-q-1", teodor, ottoline, -241, 19, "Thank you. May I swim again?"),
     )
     chart.open_times("skin-checks", ottoline, "Ottoline Brask", people.SKIN_CHECK, hours=(8, 13))
     chart.open_times("light", ottoline, "Ottoline Brask", people.LIGHT_THERAPY, hours=(16,))

@@ -317,6 +317,33 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             "was ended. The codes that were handed over for it are no longer good.",
             "help with getting back into your portal account was ended.",
         ),
+        "message-new": Words(
+            subject="A new message for you - {practice}",
+            body=(
+                "Hello,\n\nThere is a new message for you in the patient portal of {practice}. "
+                "Sign in at {portal} to read it."
+            ),
+            sms="{practice}: there is a new message for you in the portal.",
+            topic="messages",
+        ),
+        "refill-answered": Words(
+            subject="An answer to what you asked for - {practice}",
+            body=(
+                "Hello,\n\nThere is an answer to something that was asked for in the patient "
+                "portal of {practice}. Sign in at {portal} to read it."
+            ),
+            sms="{practice}: there is an answer for you in the portal.",
+            topic="messages",
+        ),
+        "message-for-staff": Words(
+            subject="A patient has written - {practice}",
+            body=(
+                "Hello,\n\nThere is a new message that you are to answer. Sign in at "
+                "{portal}/staff and open the inbox."
+            ),
+            sms="{practice}: there is a new message that you are to answer.",
+            topic="messages",
+        ),
         "username-reminder": Words(
             subject="Your user name for the patient portal - {practice}",
             body=(
@@ -501,13 +528,18 @@ def built_in(template: str) -> Words:
     return words
 
 
+_TO_STAFF: Final = frozenset({"message-for-staff"})
+
+
 def is_in_record(template: str) -> bool:
     """Whether the records of a practice tell that it sent this (`fhir_portal.operations.sending`).
 
     It is a matter of the server's own words: a practice that says it otherwise changes nothing.
     """
     words = BUILT_IN.get(template)
-    return words is not None and (words.told or words.topic != ALWAYS)
+    if words is None or template in _TO_STAFF:
+        return False  # who works there is nobody's patient in it
+    return words.told or words.topic != ALWAYS
 
 
 async def words_of(reader: RecordReader, practice: str, template: str) -> Words:

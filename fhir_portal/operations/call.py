@@ -13,6 +13,7 @@ import msgspec
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.billing.provider import PaymentProvider
+from fhir_portal.documents.malware_scan import MalwareScan
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import NotFound
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
@@ -35,6 +36,7 @@ class Collaborators:
     ``base`` is the address of the site, without a slash at its end; ``derive`` makes a key of the
     server's secret for a purpose; ``random`` gives that many unpredictable bytes; ``lifetimes`` are
     those of tokens; ``payments`` takes payments, where a provider is set up.
+    those of tokens. ``scan`` looks at the files that people send; ``None`` where nothing is set up.
     """
 
     base: str
@@ -42,6 +44,7 @@ class Collaborators:
     random: Callable[[int], bytes]
     lifetimes: Lifetimes = Lifetimes()  # noqa: RUF009 - frozen
     payments: PaymentProvider | None = None
+    scan: MalwareScan | None = None
 
 
 @dataclass(frozen=True, slots=True)

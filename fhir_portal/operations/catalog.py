@@ -17,22 +17,30 @@ from fhir_portal.operations.account_close import account_close
 from fhir_portal.operations.account_disable import account_disable
 from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.amount_due import amount_due
+from fhir_portal.operations.assign import assign
+from fhir_portal.operations.attachment import attachment
 from fhir_portal.operations.book import book
 from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.check_in import check_in
+from fhir_portal.operations.close_thread import close, reopen
 from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.docref import docref
 from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.file_attachment import file_attachment
 from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
+from fhir_portal.operations.mark_read import mark_read
 from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
+from fhir_portal.operations.message_drafts import discard_draft, drafts, save_draft
+from fhir_portal.operations.message_events import message_events
+from fhir_portal.operations.message_options import message_options
 from fhir_portal.operations.pay import pay
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
@@ -40,9 +48,12 @@ from fhir_portal.operations.portal_dashboard import portal_dashboard
 from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
+from fhir_portal.operations.refill import answer_refill, refill_status, request_refill
 from fhir_portal.operations.render import render
+from fhir_portal.operations.reply import reply
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.revoke_app import revoke_app
+from fhir_portal.operations.send import send
 from fhir_portal.operations.start_recovery import (
     approve_recovery,
     cancel_recovery,
@@ -50,6 +61,8 @@ from fhir_portal.operations.start_recovery import (
 )
 from fhir_portal.operations.summary import RENDERED, summary
 from fhir_portal.operations.task_done import task_done
+from fhir_portal.operations.thread import thread
+from fhir_portal.operations.threads import threads
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.writing import names_version
@@ -91,6 +104,24 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "docref": docref,
     "render": render,
     "calendar": calendar,
+    "message-options": message_options,
+    "send": send,
+    "reply": reply,
+    "mark-read": mark_read,
+    "close": close,
+    "reopen": reopen,
+    "assign": assign,
+    "thread": thread,
+    "threads": threads,
+    "message-events": message_events,
+    "save-draft": save_draft,
+    "drafts": drafts,
+    "discard-draft": discard_draft,
+    "file-attachment": file_attachment,
+    "attachment": attachment,
+    "request-refill": request_refill,
+    "refill-status": refill_status,
+    "answer-refill": answer_refill,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -18,8 +18,10 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.message_thread import MessagesRead, agent_of, unread_of
+from fhir_portal.resources.communication import CATEGORY, MESSAGE
 from fhir_portal.resources.store import Page, Row
-from fhir_portal.search.request import parse_search
+from fhir_portal.search.request import MAX_COUNT, parse_search
 
 NEW_DAYS: Final = 30
 """So long results count as new."""
@@ -73,6 +75,7 @@ async def portal_dashboard(call: Call) -> FhirResponse:
         "last-visit": await _last_visit(looking),
         "balance": await _balance(looking),
         "new-results": await _new_results(looking),
+        "messages": await _messages(looking),
     }
     return call.answer(values, *looking.rows)
 
@@ -138,6 +141,32 @@ def _in_all(amounts: Sequence[Amount]) -> list[dict[str, Any]]:
     for one in amounts:
         sums[one.currency] = sums.get(one.currency, 0) + one.units
     return [Amount(units, currency).money for currency, units in sorted(sums.items())]
+
+
+async def _messages(looking: _Looking) -> Part | None:
+    """What is unread; `fhir_portal.operations.threads` tells of which conversations."""
+    call = looking.call
+    if call.auth.record is None:
+        return None
+    page = await looking.search(
+        "Communication",
+        ("subject", looking.patient),
+        ("category", f"{CATEGORY}|{MESSAGE}"),
+        ("_sort", "-sent"),
+        ("_count", str(MAX_COUNT)),
+    )
+    if page is None:
+        return None
+    of_thread: dict[str, list[Mapping[str, Any]]] = {}
+    for row in page.rows:
+        tree = json.parse(row.body)
+        thread = next((one.get("reference") or "" for one in tree.get("partOf") or ()), "")
+        of_thread.setdefault(thread.rpartition("/")[2], []).append(tree)
+    agent, unread = agent_of(call), 0
+    for own_id, messages in of_thread.items():
+        read = await call.server.store.get(MessagesRead, f"{call.auth.practice}/{own_id}/{agent}")
+        unread += unread_of(messages, agent, read.upto if read else 0)
+    return {"unread": unread, "more": page.next is not None}
 
 
 async def _new_results(looking: _Looking) -> Part | None:

@@ -15,6 +15,7 @@ from fhir_portal.access.owners import own_patients
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
+from fhir_portal.resources import communication
 from fhir_portal.resources.store import ResourceTransaction
 
 REMIND: Final = "remind-of-appointment"
@@ -30,6 +31,7 @@ RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
 """The rules by the names of their settings: whether a practice wants one."""
 _MICROSECONDS: Final = 1_000_000
 _MOST_PATIENTS: Final = 5
+_OLD_SECONDS: Final = 2 * 86_400.0
 
 
 class EventRule(Protocol):
@@ -142,9 +144,36 @@ async def mail_address_given(
         )  # fmt: skip
 
 
+async def message_sent(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Tell the other side of a message of a thread, once, whoever wrote it."""
+    if not communication.is_message(new) or not communication.stands_in(new):
+        return
+    if communication.is_message(old) and communication.stands_in(old):
+        return
+    if communication.sent_before(new, now - _OLD_SECONDS):
+        return  # brought in from elsewhere: nobody is told of what was said long ago
+    what = hashlib.sha256(f"{practice} {new['id']}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{communication.SENT}.{what}",
+        practice=practice,
+        name=communication.SENT,
+        now=now,
+        arguments={"message": new["id"]},
+    )
+
+
 EVENT_RULES: Final[Mapping[str, EventRule]] = {
     "Appointment": appointment_stored,
     "Patient": mail_address_given,
+    "Communication": message_sent,
 }
 """By resource type. Other types pay for a look into this table, and for nothing else."""
 

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from fhir_portal.access.context import AuthContext
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import (
     FhirError,
@@ -34,8 +35,9 @@ from fhir_portal.operations.catalog import NATIVE, methods_at
 from fhir_portal.portal import Portal, fault
 from fhir_portal.resources.catalog import interactions_of
 from fhir_portal.smart.dpop import Shown
-from fhir_portal.web import cors
+from fhir_portal.web import cors, events
 from fhir_portal.web.errors import failure, refusal
+from fhir_portal.web.events import EventStreams
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -98,6 +100,7 @@ class FhirApi:
         max_body: int,
         max_transaction: int,
         dpop_required: bool = False,
+        event_turn_seconds: float = events.TURN_SECONDS,
     ) -> None:
         self._portal = portal
         self._dpop_required = dpop_required
@@ -108,6 +111,7 @@ class FhirApi:
                 b"application/json",
             ),
         }
+        self._streams = EventStreams(portal, event_turn_seconds)
         self._max_body = max_body
         self._max_transaction = max_transaction
 
@@ -135,6 +139,10 @@ class FhirApi:
             if twice:
                 message = f"the header {twice.decode()} is given twice"
                 raise Invalid(message)  # noqa: TRY301 - answered like any other refusal
+            if path == events.PATH and _asks_for_events(scope, headers):
+                auth = await self._event_stream(scope, headers, path)
+                await self._streams.run(auth, receive, send, [*events.HEADERS, *allowed])
+                return
             status, extra, body = await self._answer(scope, headers, path, receive)
         except FhirError as error:
             had_token = _token(headers) is not None
@@ -224,6 +232,17 @@ class FhirApi:
             return _in_part(asked, extra, content)
         return status, extra, content
 
+    async def _event_stream(
+        self, scope: Scope, headers: dict[bytes, bytes], path: str
+    ) -> AuthContext:
+        """Let a caller in to a stream of events; that it was opened is in the access log."""
+        auth = await self._portal.callers.of(_bearer(headers), self._shown(scope, headers))
+        self._streams.make_room(auth)
+        address = interaction_at("GET", path)
+        assert address is not None  # noqa: S101 - it is one of ours
+        await self._portal.perform(address, auth)
+        return auth
+
     def _shown(self, scope: Scope, headers: dict[bytes, bytes]) -> Shown | None:
         """The DPoP proof of a request, and the request's own address (RFC 9449 §7.1)."""
         if not _is_dpop(headers):
@@ -279,6 +298,13 @@ class FhirApi:
             message = "_search takes application/x-www-form-urlencoded"
             raise UnsupportedMedia(message)
         return _pairs(await self._body(headers, receive, None))
+
+
+def _asks_for_events(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    accepted = headers.get(b"accept", b"").lower().split(b",")
+    return scope["method"] == "GET" and any(
+        one.partition(b";")[0].strip() == events.MEDIA for one in accepted
+    )
 
 
 def _path(scope: Scope) -> str:

@@ -27,6 +27,15 @@ def test_the_table_is_that_of_the_rules() -> None:
     assert sorted(listed) == sorted(row(code) for code in OPERATIONS)
 
 
+def test_what_patients_may_call_is_that_of_the_rules() -> None:
+    listed = [line for line in PAGE.splitlines() if line.count("|") == 4 and " | `$" in line]
+    assert sorted(listed) == sorted(
+        f"| {rule.section} | `${code}` | {'yes' if rule.acts else 'no'} |"
+        for code, rule in OPERATIONS.items()
+        if rule.section is not None
+    )
+
+
 def test_every_operation_is_told_of() -> None:
     assert all(f"## `${code}`" in PAGE for code in OPERATIONS)
 

@@ -175,6 +175,18 @@ def at_settings_preview(browser: Browser, demo: Demo) -> None:
     browser.follow("button.primary")
 
 
+def at_inbox(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/inbox?status=all")
+
+
+def at_thread(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/inbox/mara-iron")
+
+
+def at_new_message(browser: Browser, demo: Demo) -> None:
+    at(browser, demo, "/staff/inbox/to/juno")
+
+
 Way = Callable[[Browser, Demo], None]
 PAGES: dict[str, tuple[Way, str]] = {
     "home": (at_home, "Marrowbrook"),
@@ -205,6 +217,9 @@ PAGES: dict[str, tuple[Way, str]] = {
     "merge": (at_merge, "Merge two records?"),
     "settings": (at_settings, "Settings"),
     "settings-preview": (at_settings_preview, "Change the settings?"),
+    "inbox": (at_inbox, "Inbox"),
+    "thread": (at_thread, "Iron and the thyroid tablet"),
+    "new-message": (at_new_message, "Write to the patient"),
 }
 
 

@@ -33,6 +33,7 @@ from tests.builders import (
     oneself,
 )
 from tests.operations.examples import EXAMPLES
+from tests.operations.messages import a_prescription, a_thread
 from tests.staff import a_member_of_staff
 
 CODES = sorted(OPERATIONS)
@@ -206,6 +207,8 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
         "Invoice": an_invoice("elsewhere", of="ada-f"),
         "DocumentReference": a_document("elsewhere", of="ada-f"),
         "Consent": a_grant("elsewhere", of="ada-f", to="mother"),
+        "Communication": a_thread("elsewhere", of="ada-f"),
+        "MedicationRequest": a_prescription("elsewhere", of="ada-f"),
     }[target]
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:

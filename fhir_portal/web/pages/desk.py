@@ -69,6 +69,7 @@ LEVELS: Final = f"{STAFF}/levels"
 MEMBERS: Final = f"{STAFF}/members"
 MESSAGES: Final = f"{STAFF}/messages"
 MATTERS: Final = f"{STAFF}/matters"
+INBOX: Final = f"{STAFF}/inbox"
 SETTINGS: Final = f"{STAFF}/settings"
 APPOINTMENTS: Final = f"{STAFF}/appointments"
 
@@ -431,6 +432,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((FIND, "Patients"))
     if here.may("view") and here.calls("book"):
         found.append((APPOINTMENTS, "Appointments"))
+    if here.calls("threads"):
+        found.append((INBOX, "Inbox"))
     if here.calls("portal-accounts"):
         found.append((ACCOUNTS, "Accounts"))
     if here.may("view") and (here.may("recover") or here.may("invite")):

@@ -36,6 +36,9 @@ _TEMPLATES: Final = Environment(
 )
 _TEMPLATES.globals.update(stylesheet=STYLESHEET_PATH, script=SCRIPT_PATH, step_after=next_step)
 
+SHOWN: Final = frozenset({"image/png", "image/jpeg"})
+"""What of that which people attached is shown in a page."""
+
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Pragma": "no-cache",
@@ -82,6 +85,17 @@ def download(content: bytes, name: str, media_type: str) -> Response:
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Content-Disposition": f'attachment; filename="{name}"',
     }
+    return Response(content, headers=headers, media_type=media_type)
+
+
+def attached(content: bytes, name: str, media_type: str) -> Response:
+    """Give what somebody attached: a picture of ours is shown, everything else is saved.
+
+    What it is was told when it came; nothing of it can run here (DESIGN §3.11).
+    """
+    if media_type not in SHOWN:
+        return download(content, name, media_type)
+    headers = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'"}
     return Response(content, headers=headers, media_type=media_type)
 
 

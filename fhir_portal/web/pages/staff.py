@@ -48,6 +48,7 @@ from fhir_portal.web.pages.shown_once import ShownOnce
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
 from fhir_portal.web.pages.staff_appointments import StaffAppointmentPages
+from fhir_portal.web.pages.staff_inbox import InboxPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_matters import MatterPages
@@ -101,6 +102,7 @@ def staff_router(
         LevelPages(desk).routes(),
         MemberPages(desk).routes(),
         MessagePages(desk).routes(),
+        InboxPages(desk).routes(),
         MatterPages(desk).routes(),
         SettingPages(desk).routes(),
         StaffAppointmentPages(desk).routes(),

@@ -15,7 +15,7 @@ from fhir_portal.access.relation import PROVEN, name_of
 from fhir_portal.consent.grant import IG, Grant, is_current, is_grant, read_grant
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.errors import Forbidden, Invalid, NotFound
-from fhir_portal.web.pages.desk import FIND, Answer, AtDesk, Desk, desk_page
+from fhir_portal.web.pages.desk import FIND, INBOX, Answer, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 from fhir_portal.web.pages.staff_accounts import (
@@ -218,6 +218,7 @@ class PatientPages:
             invitations=await self._invitations(here, patient["id"], names),
             invite=f"{FIND}/{patient['id']}/invite" if here.calls("portal-invite") else "",
             kinds=[one for one in KINDS if one[0] == "self" or here.may("proxies")],
+            write=f"{INBOX}/to/{patient['id']}" if here.calls("send") else "",
             acts=acts_of(here),
             preview=(PREVIEW, self._desk.form_token(here, PREVIEW)),
             session=(SESSION, self._desk.form_token(here, SESSION))

@@ -26,3 +26,6 @@ Description: "Next and last visit, what is due on bills, and what is new, in one
 * insert Part(out, more, 1, 1, boolean, [["Whether there are more than were counted."]])
 * insert Part(out, since, 1, 1, instant, [["Since when they were issued."]])
 * insert Part(out, latest, 0, 1, Reference, [["The latest DiagnosticReport."]])
+* insert Parts(out, messages, 0, 1, [["What the caller has not read of what others wrote. Not for staff."]])
+* insert Part(out, unread, 1, 1, integer, [["How many messages; of the latest 200."]])
+* insert Part(out, more, 1, 1, boolean, [["Whether there are earlier ones, which were not looked at."]])

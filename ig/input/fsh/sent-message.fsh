@@ -25,6 +25,8 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #security-renewal-required "Renewal required" "The practice asks to renew how one signs in."
 * #appointment-reminder "Reminder of an appointment" "An appointment comes. It does not say which."
 * #appointment-freed "A time became free" "A time is held for somebody who waits for one."
+* #message-new "New message" "There is a message of the practice to read."
+* #refill-answered "Answer to a refill" "There is an answer to a refill that was asked for."
 
 CodeSystem: SendOutcome
 Id: send-outcome

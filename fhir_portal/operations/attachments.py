@@ -1,0 +1,133 @@
+"""Files that come with a message: looked at before the transaction, stored in it, seen with it.
+
+Each becomes a Binary that belongs to the record of the message which it is attached to (DESIGN
+§3.2), and so does the small picture of a picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.consent.grant import IG
+from fhir_portal.documents.malware_scan import Infected, ScanUnavailable
+from fhir_portal.documents.upload import FILE_BYTES, Taken, TooLargeToTake, UploadRefused, take
+from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.errors import TooLarge, Unavailable, Unprocessable
+from fhir_portal.operations.call import Call
+from fhir_portal.resources.store import ResourceTransaction
+from fhir_portal.resources.writing import create_in
+
+MOST_FILES: Final = 5
+BYTES_TOGETHER: Final = 10 * 1024 * 1024
+THUMBNAIL: Final = f"{IG}/StructureDefinition/thumbnail"
+_MICROSECONDS: Final = 1_000_000
+_KNOWN: Final = frozenset({"id", "contentType", "data", "title", "size"})
+_PICTURES: Final = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+"""One at a time: a picture takes as much memory as it has pixels."""
+
+
+async def files_of(call: Call) -> list[Taken]:
+    """Return the files of a call as they may be kept, after the scanner has looked at them.
+
+    Raises:
+        Unprocessable: one is not taken; it says which, and why. TooLarge. Unavailable: there is a
+            scanner, and it does not answer.
+    """
+    given: Sequence[Mapping[str, Any]] = call.arguments.all("attachment")
+    if len(given) > MOST_FILES:
+        message = f"a message has at most {MOST_FILES} files"
+        raise Unprocessable(message, expression=_place(MOST_FILES))
+    contents = [_content(one, index) for index, one in enumerate(given)]
+    if sum(map(len, contents)) > BYTES_TOGETHER:
+        message = f"the files together are larger than {BYTES_TOGETHER // (1024 * 1024)} MiB"
+        raise TooLarge(message)
+    found = []
+    for index, (one, content) in enumerate(zip(given, contents, strict=True)):
+        await _scanned(call, content, index)
+        try:
+            declared, name = str(one.get("contentType") or ""), str(one.get("title") or "")
+            work = functools.partial(take, content, declared=declared, name=name)
+            found.append(await asyncio.get_running_loop().run_in_executor(_PICTURES, work))
+        except TooLargeToTake as error:
+            raise TooLarge(f"file {index + 1}: {error}", expression=_place(index)) from None
+        except UploadRefused as error:
+            raise Unprocessable(f"file {index + 1}: {error}", expression=_place(index)) from None
+    return found
+
+
+async def stored(
+    transaction: ResourceTransaction, call: Call, files: Sequence[Taken]
+) -> list[dict[str, Any]]:
+    """Store files as Binaries; return payloads of a Communication that lead to them."""
+    payloads = []
+    for number, one in enumerate(files, 1):
+        attachment = await _attachment(transaction, call, one.content_type, one.content)
+        attachment["title"] = one.name or f"File {number}"
+        if one.thumbnail is not None:
+            small = await _attachment(transaction, call, "image/jpeg", one.thumbnail)
+            attachment = {"extension": [{"url": THUMBNAIL, "valueAttachment": small}], **attachment}
+        payloads.append({"contentAttachment": attachment})
+    return payloads
+
+
+async def _attachment(
+    transaction: ResourceTransaction, call: Call, content_type: str, content: bytes
+) -> dict[str, Any]:
+    tree = {
+        "resourceType": "Binary",
+        "contentType": content_type,
+        "data": base64.b64encode(content).decode(),
+    }
+    visible = Visibility.of_server("Binary", practice=call.auth.practice)
+    written = await create_in(
+        transaction, call.server, call.as_practice, tree, visible,
+        resource_id=call.server.new_id(),
+    )  # fmt: skip
+    return {
+        "contentType": content_type,
+        "url": str(written.row.key),
+        "size": len(content),
+        "hash": base64.b64encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode(),
+        "creation": instant(int(call.server.clock() * _MICROSECONDS)),
+    }
+
+
+def _content(one: Mapping[str, Any], index: int) -> bytes:
+    """Return what an Attachment holds. Raises `Unprocessable` for one that only leads elsewhere."""
+    data = one.get("data")
+    if not isinstance(data, str) or not data or not set(one) <= _KNOWN:
+        message = "send contentType, data and title of each file, and nothing else"
+        raise Unprocessable(message, expression=_place(index))
+    if len(data) > FILE_BYTES * 2:
+        raise TooLarge(f"file {index + 1} is larger than {FILE_BYTES // (1024 * 1024)} MiB")
+    try:
+        return base64.b64decode("".join(data.split()), validate=True)
+    except (binascii.Error, ValueError):
+        message = "the data of this file is not base64"
+        raise Unprocessable(message, expression=_place(index)) from None
+
+
+async def _scanned(call: Call, content: bytes, index: int) -> None:
+    scan = call.collaborators.scan
+    if scan is None:
+        return
+    try:
+        await scan(content)
+    except Infected:
+        message = f"file {index + 1} was refused: a scanner says that it does harm"
+        raise Unprocessable(message, expression=_place(index)) from None
+    except ScanUnavailable:
+        message = "files cannot be looked at just now, so none is taken: try again in a while"
+        raise Unavailable(message) from None
+
+
+def _place(index: int) -> str:
+    return f"Parameters.parameter.where(name='attachment')[{index}]"
