@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 from urllib.parse import urlencode
 
-Topic = Literal["apps", "security", "sign-in", "help", "appointments"]
+Topic = Literal["apps", "security", "sign-in", "help", "appointments", "messages"]
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 GO: Final = "/go"
 

@@ -321,7 +321,7 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             subject="A new message for you - {practice}",
             body=(
                 "Hello,\n\nThere is a new message for you in the patient portal of {practice}. "
-                "Sign in at {portal} to read it."
+                "Sign in at {portal}/go/messages to read it."
             ),
             sms="{practice}: there is a new message for you in the portal.",
             topic="messages",

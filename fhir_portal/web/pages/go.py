@@ -17,7 +17,7 @@ from fhir_portal.notify.deep_link import GO, Topic
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.apps import APPS
 from fhir_portal.web.pages.help import HELP, help_at
-from fhir_portal.web.pages.portal import APPOINTMENTS
+from fhir_portal.web.pages.portal import APPOINTMENTS, MESSAGES
 from fhir_portal.web.pages.refusals import refusing
 from fhir_portal.web.pages.render import page, redirect
 from fhir_portal.web.pages.signin import SIGN_IN, Onward, practice_key
@@ -29,6 +29,7 @@ TARGETS: Final[Mapping[Topic, str]] = {
     "sign-in": "",
     "help": HELP,
     "appointments": APPOINTMENTS,
+    "messages": MESSAGES,
 }
 """The page of each topic, ``""`` for where a sign-in leads by itself."""
 _UNKNOWN: Final = "This link leads nowhere any more."

@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.operations import OPERATIONS, person_letters
+from fhir_portal.access.relation import name_of
 from fhir_portal.access.writes import PERSON_WRITES
 from fhir_portal.consent.record import RecordAccess, RecordDirectory, usable
 from fhir_portal.fhir import json
@@ -43,6 +44,7 @@ from fhir_portal.smart.portal_pages import (
     PortalSession,
     PortalSessions,
 )
+from fhir_portal.smart.token import base64url
 from fhir_portal.web.form import Pairs, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.desk import Answer, Elsewhere, parameters
@@ -53,14 +55,19 @@ from fhir_portal.web.pages.signin import SIGN_IN, SIGN_OUT, local
 HOME: Final = PORTAL
 RECORD: Final = f"{PORTAL}/record"
 APPOINTMENTS: Final = f"{PORTAL}/appointments"
+MESSAGES: Final = f"{PORTAL}/messages"
 
-PAGES: Final = (("appointments", APPOINTMENTS, "Appointments"),)
+PAGES: Final = (
+    ("appointments", APPOINTMENTS, "Appointments"),
+    ("messages", MESSAGES, "Messages"),
+)
 """Section, address and name of what the portal has beside its start page."""
 
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Task"),
 )
+_AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
 _CLOSED: Final = "The record is not open any more. Open it again."
 _OFF: Final = "These pages are switched off. Call the practice."
@@ -133,7 +140,9 @@ class PatientRoom:
         directory: RecordDirectory,
         store: RecordStore,
         clock: Callable[[], float],
+        random: Callable[[int], bytes],
     ) -> None:
+        self.random = random
         self.portal = portal
         self.cookies = cookies
         self.sessions = sessions
@@ -171,11 +180,33 @@ class PatientRoom:
         self, request: Request, action: str, about: str = ""
     ) -> tuple[AtPortal, dict[str, str]]:
         """Read a form of somebody who is there; it has to be ours, for this record and thing."""
-        pairs = await posted(request)  # first: it may take its time
+        return await self.sent(request, await posted(request), action, about)
+
+    async def sent(
+        self, request: Request, pairs: Pairs, action: str, about: str = ""
+    ) -> tuple[AtPortal, dict[str, str]]:
+        """The same, of a form that was read already: that may have taken its time."""
         here = await self.at(request)
         sent = once_each([pair for pair in pairs if pair[0] == FORM_TOKEN]).get(FORM_TOKEN, "")
         self.cookies.check_form(request, here.browser, action, self._handle(here, about), sent)
         return here, _once(pairs)
+
+    def new_key(self) -> str:
+        """Return what a form's message is called: sent twice, it is one message."""
+        return base64url(self.random(18))
+
+    async def names_of(self, here: AtPortal, practitioners: Sequence[str]) -> dict[str, str]:
+        """Return names by ``Practitioner/<id>``, as far as they may be seen."""
+        try:
+            found = await self.ask(
+                here,
+                "search-type",
+                "Practitioner",
+                query=(("_id", ",".join(practitioners[:_AT_ONCE])), ("_count", str(_AT_ONCE))),
+            )
+        except Forbidden:
+            return {}
+        return {f"Practitioner/{one['id']}": name_of(one) for one in found.entries}
 
     def form_token(self, here: AtPortal, action: str, about: str = "") -> str:
         """The hidden field of a form, for this record and what it is about alone."""

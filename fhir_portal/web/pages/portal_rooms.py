@@ -15,6 +15,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
+from fhir_portal.web.pages.portal_messages import PortalMessagePages
 
 
 def portal_router(
@@ -37,9 +38,10 @@ def portal_router(
         clock=clock,
         random=random,
     )
-    room = PatientRoom(portal, cookies, opened, directory, store, clock)
+    room = PatientRoom(portal, cookies, opened, directory, store, clock, random)
     router = APIRouter(include_in_schema=False)
-    for routes in (room.routes(), AppointmentPages(room).routes()):
+    rooms = (room, AppointmentPages(room), PortalMessagePages(room))
+    for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
     return router
