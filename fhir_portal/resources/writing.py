@@ -37,6 +37,7 @@ from fhir_portal.fhir.reference import (
 )
 from fhir_portal.resources import appointment, consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
+from fhir_portal.resources.forms import answering
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
@@ -308,6 +309,7 @@ async def store_extracted(
             transaction, auth.practice, old or {}, tree, now=server.clock(),
             may_take_twice=auth.context == "system",
         )  # fmt: skip
+    await answering.before_change(transaction, auth, old or {}, tree, now=server.clock())
     rule = EVENT_RULES.get(facts.resource_type)
     if rule is not None:
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())
