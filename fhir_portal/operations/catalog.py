@@ -21,12 +21,14 @@ from fhir_portal.operations.book import book
 from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.ccd import ccd
+from fhir_portal.operations.cancel_form import cancel_form
 from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.docref import docref
 from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.extract import extract
 from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
 from fhir_portal.operations.invite_resend import invite_resend
@@ -34,6 +36,7 @@ from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
 from fhir_portal.operations.pay import pay
+from fhir_portal.operations.populate import populate
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
 from fhir_portal.operations.portal_dashboard import portal_dashboard
@@ -41,7 +44,9 @@ from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.render import render
+from fhir_portal.operations.request_form import request_form
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
+from fhir_portal.operations.review_form import review_form
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.start_recovery import (
     approve_recovery,
@@ -91,6 +96,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "docref": docref,
     "render": render,
     "calendar": calendar,
+    "request-form": request_form,
+    "cancel-form": cancel_form,
+    "populate": populate,
+    "extract": extract,
+    "review-form": review_form,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

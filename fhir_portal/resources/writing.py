@@ -37,7 +37,7 @@ from fhir_portal.fhir.reference import (
 )
 from fhir_portal.resources import appointment, consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
-from fhir_portal.resources.forms import answering
+from fhir_portal.resources.forms import answering, handing_in
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
@@ -319,6 +319,8 @@ async def store_extracted(
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
     await _pass_on(transaction, facts, [*binaries_of(old or {}), *touched])
+    if facts.resource_type == "QuestionnaireResponse":
+        await handing_in.follow(transaction, server, auth, old or {}, row, _FOLLOWING)
     return row
 
 
@@ -457,3 +459,7 @@ def _refuse_label_change(old: Mapping[str, Any], tree: Mapping[str, Any]) -> Non
 
 def _milliseconds(server: Server) -> int:
     return int(server.clock() * 1000)
+
+
+_FOLLOWING: Final = handing_in.Writing(create_in, update_in)
+"""By what is written that follows from answers."""

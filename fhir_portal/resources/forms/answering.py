@@ -12,6 +12,7 @@ from typing import Any, Final
 from fhir_portal.access.context import AuthContext
 from fhir_portal.fhir.errors import Issue, Unprocessable
 from fhir_portal.resources.forms.enabled import quoted
+from fhir_portal.resources.forms.handing_in import require_asked
 from fhir_portal.resources.forms.known import known_form
 from fhir_portal.resources.forms.questionnaire import Questionnaire
 from fhir_portal.resources.forms.questionnaire_response import DONE, Rules, faults_of
@@ -38,6 +39,7 @@ async def before_change(
     is_person = auth.context != "system"
     if is_person:
         _refuse_turning_back(old, tree)
+        await require_asked(transaction, auth, tree)
     canonical = tree.get("questionnaire")
     form = await known_form(transaction, auth.practice, canonical) if canonical else None
     if form is not None:

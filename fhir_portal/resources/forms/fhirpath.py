@@ -19,6 +19,7 @@ from typing import Any, Final
 import fhirpathpy
 import msgspec
 from antlr4 import CommonTokenStream, InputStream, Token
+from fhirpathpy.engine.nodes import ResourceNode
 from fhirpathpy.models import models
 from fhirpathpy.parser import parse
 from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
@@ -67,7 +68,7 @@ class Expression:
         """
         token = _moment.set(datetime.fromtimestamp(now, UTC))
         try:
-            found = self.run(node, {**variables, "context": node})
+            found = self.run(_typed(node), {**variables, "context": node})
         except Exception as error:  # noqa: BLE001 - it raises whatever the data make it raise
             message = f"the expression cannot be evaluated here: {type(error).__name__}"
             raise ExpressionFault(message) from None
@@ -161,6 +162,19 @@ def _called(node: Mapping[str, Any]) -> Iterator[str]:
         yield str(node["children"][0].get("text", ""))
     for child in node.get("children", ()):
         yield from _called(child)
+
+
+def _typed(node: Any) -> Any:
+    """Tell fhirpathpy what an item or answer is, without which it knows none of its choices."""
+    if not isinstance(node, Mapping) or "resourceType" in node:
+        return node
+    if "linkId" in node:
+        path = "QuestionnaireResponse.item"
+    elif any(name.startswith("value") for name in node):
+        path = "QuestionnaireResponse.item.answer"
+    else:
+        return node
+    return ResourceNode.create_node(node, path)  # type: ignore[no-untyped-call]
 
 
 def _json(value: Any) -> Any:

@@ -42,6 +42,7 @@ _MEGABYTE: Final = 1_000_000
 _LONGEST_PATTERN: Final = 500
 _NOT_OFFERED: Final = ("answerExpression", "entryMode", "subQuestionnaire")
 _EXPRESSION: Final = "text/fhirpath"
+_QUERY: Final = "application/x-fhir-query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class Questionnaire:
     by_link: Mapping[str, Item]
     launch: Mapping[str, str]
     variables: tuple[tuple[str, str], ...]
+    queries: tuple[tuple[str, str], ...]
     constraints: tuple[tuple[str, str], ...]
     signature: bool
     faults: tuple[tuple[str, str], ...]
@@ -163,6 +165,12 @@ def read_questionnaire(
     variables = [
         (str(one.get("name", "")), reading.expression("", one))
         for one in root.every(f"{CORE}variable")
+        if one.get("language") != _QUERY
+    ]
+    queries = [
+        (str(one.get("name", "")), str(one.get("expression", "")))
+        for one in root.every(f"{CORE}variable")
+        if one.get("language") == _QUERY
     ]
     return Questionnaire(
         url=str(tree.get("url", "")),
@@ -173,6 +181,7 @@ def read_questionnaire(
         by_link=by_link,
         launch=_launch(root),
         variables=tuple((name, text) for name, text in variables if name and text),
+        queries=tuple((name, text) for name, text in queries if name and text),
         constraints=reading.constraints("", root),
         signature=root.one(SIGNATURE_REQUIRED) is not None,
         faults=tuple(dict.fromkeys(reading.faults)),
