@@ -25,7 +25,6 @@ from fhir_portal.resources.forms.request import (
     OPEN,
     PRE_REGISTER,
     answered_by,
-    canonical_of,
     concept,
     is_request,
     values_of,
@@ -51,7 +50,6 @@ def request_task(
     requester: Mapping[str, Any],
     now: float,
     due: str | None,
-    answer_by: Sequence[str],
     appointment: str | None,
     reminders: Sequence[int],
     note: str,
@@ -77,7 +75,6 @@ def request_task(
         "restriction": {
             "repetitions": 1,
             **({"period": {"end": due}} if due else {}),
-            **({"recipient": [{"reference": one} for one in answer_by]} if answer_by else {}),
         },
         "input": inputs,
     }
@@ -153,7 +150,7 @@ async def _who_can_answer(
 ) -> list[tuple[str, str]]:
     """Return to whom a message goes, and a name for each: the patient, and who acts in forms."""
     (patient,) = row.facts.owners
-    named = answered_by(tree)
+    named = await answered_by(transaction, practice, str(row.key), tree)
     found = []
     if not named or f"Patient/{patient}" in named:
         found.append((f"{RECORD}{practice}/Patient/{patient}", "own"))
@@ -174,6 +171,3 @@ async def _who_can_answer(
         if record is not None and record.fhir_user == str(proxy):
             found.append((to_account(known.key), proxy.id))
     return found
-
-
-__all__ = ["canonical_of", "form_jobs", "remind_later", "request_task"]

@@ -18,7 +18,7 @@ from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.resources.forms.answering import not_filled_in_here
 from fhir_portal.resources.forms.known import form_of, questionnaire_row
-from fhir_portal.resources.forms.request import answered_by, open_requests
+from fhir_portal.resources.forms.request import FormRecipients, answered_by, open_requests
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in
 from fhir_portal.search.request import parse_search
@@ -53,7 +53,11 @@ async def request_form(call: Call) -> FhirResponse:
         tasks, made = list[Row](), list[Row]()
         for canonical, questionnaire in await _forms(call, transaction):
             open_now = await open_requests(transaction, practice.key, patient.key.id, canonical)
-            same = [row for row in open_now if _is_same(row, answer_by, appointment)]
+            same = [
+                row
+                for row in open_now
+                if await _is_same(call, transaction, row, answer_by, appointment)
+            ]
             if same:
                 tasks.append(same[0])
                 continue
@@ -64,12 +68,15 @@ async def request_form(call: Call) -> FhirResponse:
                 requester=author.requester,
                 now=call.server.clock(),
                 due=due,
-                answer_by=answer_by,
                 appointment=appointment,
                 reminders=sorted(set(reminders), reverse=True) if due else (),
                 note=note,
             )
             row = await _create(call, transaction, tree)
+            if answer_by:
+                await transaction.insert(
+                    FormRecipients(key=f"{practice.key}/{row.key}", who=tuple(answer_by))
+                )
             await remind_later(transaction, row, practice, now=call.server.clock())
             tasks.append(row)
             made.append(row)
@@ -170,10 +177,17 @@ async def _appointment(call: Call, transaction: ResourceTransaction, patient: Ro
     return f"Appointment/{own_id}"
 
 
-def _is_same(row: Row, answer_by: list[str], appointment: str | None) -> bool:
+async def _is_same(
+    call: Call,
+    transaction: ResourceTransaction,
+    row: Row,
+    answer_by: list[str],
+    appointment: str | None,
+) -> bool:
     tree = json.parse(row.body)
     focus = (tree.get("focus") or {}).get("reference")
-    return answered_by(tree) == answer_by and focus == appointment
+    named = await answered_by(transaction, call.auth.practice, str(row.key), tree)
+    return named == answer_by and focus == appointment
 
 
 def _today(call: Call, zone: str) -> str:

@@ -370,6 +370,9 @@ async def test_who_is_not_asked_does_not_answer(front: Caller, ehr: Caller) -> N
         answer__by_Reference=reference("RelatedPerson/aunt"),
     )
     assert told.status == 201
+    # Of those who act for Kit, one does not learn by the Task who the others are.
+    seen = Caller(front.portal, a_proxy(sections=("forms",)))
+    assert b"RelatedPerson" not in (await seen.get("Task")).body
     may: Json = {"sections": ("forms",), "act": ("forms",)}
     for who, status in (("mother", 422), ("aunt", 201)):
         proxy = Caller(front.portal, a_proxy(related_person=who, **may))

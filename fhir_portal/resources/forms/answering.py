@@ -42,6 +42,11 @@ async def before_change(
         await require_asked(transaction, auth, tree)
     canonical = tree.get("questionnaire")
     form = await known_form(transaction, auth.practice, canonical) if canonical else None
+    if form is None and is_person and canonical and "|" in canonical:
+        url = canonical.partition("|")[0]
+        if await known_form(transaction, auth.practice, url) is not None:
+            message = "this version of the form is not known here"
+            raise Unprocessable(message, expression="QuestionnaireResponse.questionnaire")
     if form is not None:
         rules = Rules(now=now, strict=is_person, signer=auth.fhir_user)
         require_answers(form, tree, rules)

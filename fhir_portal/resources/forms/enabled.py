@@ -67,15 +67,26 @@ class Response:
         self.top = Place(form.items, tree.get("item", ()), path="QuestionnaireResponse")
         self._below: dict[tuple[int, str], list[Place]] = {}
         self._enabled: dict[tuple[int, str], bool | None] = {}
+        self._values: dict[str, list[Any]] = {}
         for name, text in form.variables:
             self.variables[name] = self.value_of(text, tree)
 
+    def having(self, name: str, value: Any) -> Response:
+        """Return the same with one more variable."""
+        variables = {**self.variables, name: value}
+        return Response(self.form, self.tree, now=self.now, variables=variables)
+
     def value_of(self, text: str, node: Any) -> list[Any]:
         """Evaluate an expression; what cannot be, has no value."""
+        if node is self.tree and text in self._values:
+            return self._values[text]
         try:
-            return compiled(text)(node, now=self.now, **self.variables)
+            found = compiled(text)(node, now=self.now, **self.variables)
         except ExpressionFault:
-            return []
+            found = []
+        if node is self.tree:
+            self._values[text] = found
+        return found
 
     def below(self, item: Item, place: Place) -> list[Place]:
         """Return the places under an item of a place: one for each group or answer that is there.
@@ -185,12 +196,22 @@ class Response:
         return []
 
     def _within(self, question: str, place: Place) -> Iterator[tuple[Item, Place]]:
+        above = set[str]()
+        known = self.form.by_link.get(question)
+        while known is not None and known.parent:
+            above.add(known.parent)
+            known = self.form.by_link.get(known.parent)
+        yield from self._under(question, place, frozenset(above))
+
+    def _under(
+        self, question: str, place: Place, above: frozenset[str]
+    ) -> Iterator[tuple[Item, Place]]:
         for item in place.items:
             if item.link_id == question:
                 yield item, place
-            elif item.items:
+            elif item.link_id in above:
                 for under in self.below(item, place):
-                    yield from self._within(question, under)
+                    yield from self._under(question, under, above)
 
 
 def same(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -40,6 +40,7 @@ BASE: Final = f"{IG}/StructureDefinition/proposal-base"
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 _OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _MICROSECONDS: Final = 1_000_000
+_MOST_WAITING: Final = 50
 _FOLLOWED: Final = frozenset({"in-progress", *DONE})
 
 
@@ -62,7 +63,10 @@ async def require_asked(
     if auth.context == "system" or len(patients) != 1 or not canonical:
         return
     rows = await open_requests(transaction, auth.practice, patients[0], canonical)
-    named = [answered_by(json.parse(row.body)) for row in rows]
+    named = [
+        await answered_by(transaction, auth.practice, str(row.key), json.parse(row.body))
+        for row in rows
+    ]
     if named and all(one and auth.fhir_user not in one for one in named):
         message = "the practice has asked somebody else to fill in this form"
         raise Unprocessable(message, expression="QuestionnaireResponse.source")
@@ -111,7 +115,10 @@ async def propose(
         return [], None
     found = proposals(form, tree, json.parse(patient.body), now=server.clock())
     task = review_task(server, row, tree, found, patient) if found else None
-    for waiting in await open_reviews(transaction, practice, key.id):
+    reviews = await open_reviews(transaction, practice, key.id)
+    if len(reviews) >= _MOST_WAITING:
+        task = None  # staff have more than enough to decide about this one record
+    for waiting in reviews:
         before = json.parse(waiting.body)
         if (before.get("focus") or {}).get("reference") != str(row.key):
             continue

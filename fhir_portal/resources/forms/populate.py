@@ -130,10 +130,7 @@ def _groups(
     if context is not None:
         name = str(context.get("name") or "")
         for one in response.value_of(str(context.get("expression") or ""), response.tree)[:_MOST]:
-            outer = dict(response.variables)
-            response.variables[name] = one
-            made += _group(item, _items(item.items, response, None, None))
-            response.variables = outer
+            made += _group(item, _items(item.items, response.having(name, one), None, None))
         if made:
             return made if item.repeats else made[:1]
     places: list[Place | None] = [None]

@@ -21,6 +21,10 @@ SIGNATURE: Final = f"{CORE}questionnaireresponse-signature"
 DONE: Final = frozenset({"completed", "amended"})
 """The statuses in which everything that is asked for has to be there."""
 _MOST_ISSUES: Final = 100
+MOST_ITEMS: Final = 2000
+"""Items and answers of a response that is looked at; an EHR's larger one is taken as it is."""
+_MOST_RULES: Final = 300
+"""Rules of single items that are looked at: each may look at all answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,9 @@ def faults_of(form: Questionnaire, tree: Mapping[str, Any], rules: Rules) -> lis
 
     Each issue names the linkId in its words and the place as FHIRPath; no words quote an answer.
     """
+    if _size(tree) > MOST_ITEMS:
+        text = f"answers to a form that is known here have at most {MOST_ITEMS} items"
+        return [Issue("too-long", text, f"{_TOP}.item")] if rules.strict else []
     answers = plain(tree)
     found = list(_by_schema(form, answers, strict=rules.strict))
     if not found:  # places and kinds are right: only then do the answers mean anything
@@ -145,6 +152,7 @@ def _kept(item: Item, place: Place) -> Iterator[Issue]:
 
 
 def _by_expressions(response: Response) -> Iterator[Issue]:
+    looked_at = 0
     for text, human in response.form.constraints:
         if response.value_of(text, response.tree)[:1] == [False]:
             yield Issue("invariant", human or "the answers break a rule of the form", _TOP)
@@ -152,6 +160,10 @@ def _by_expressions(response: Response) -> Iterator[Issue]:
         for at, node in place.of(item):
             path = f"{place.path}.item[{at}]"
             for text, human in item.constraints:
+                looked_at += 1
+                if looked_at > _MOST_RULES:
+                    yield _issue("too-costly", item.link_id, "it is there too often", path)
+                    return
                 if response.value_of(text, node)[:1] == [False]:
                     said = human or "it breaks a rule of the form"
                     yield _issue("invariant", item.link_id, said, path)
@@ -229,6 +241,17 @@ def _misplaced(form: Questionnaire, link_id: str) -> str:
 
 def _holds_answers(node: Mapping[str, Any]) -> bool:
     return bool(node.get("answer")) or any(_holds_answers(one) for one in node.get("item", ()))
+
+
+def _size(tree: Mapping[str, Any]) -> int:
+    """Return how many items and answers there are, no matter in which order."""
+    waiting, count = [tree], 0
+    while waiting:
+        node = waiting.pop()
+        below = [*(node.get("item") or ()), *(node.get("answer") or ())]
+        count += len(below)
+        waiting += below
+    return count
 
 
 def _issue(code: str, link_id: str, text: str, path: str) -> Issue:

@@ -6,12 +6,13 @@ Whoever hands answers in, a person or an EHR, does what every open request for t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.grant import IG
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources.store import ResourceReader, Row
 from fhir_portal.search.request import parse_search
 
@@ -21,6 +22,18 @@ PRE_REGISTER: Final = "pre-register"
 REVIEW: Final = "review-answers"
 OPEN: Final = ("requested", "received", "accepted", "ready", "in-progress")
 _MOST: Final = 100
+
+
+class FormRecipients(Record, frozen=True, kw_only=True):
+    """Who alone may answer a request; ``key`` is ``<practice>/Task/<id>``.
+
+    It stands outside of FHIR: of those who act for a patient, one must not learn of another by the
+    Task that all of them see.
+    """
+
+    kind: ClassVar[str] = "form-recipients"
+
+    who: tuple[str, ...]
 
 
 def concept(code: str) -> dict[str, Any]:
@@ -62,11 +75,16 @@ def is_for(tree: Mapping[str, Any], canonical: str) -> bool:
     return bool(url) and url == other and (not version or not given or version == given)
 
 
-def answered_by(tree: Mapping[str, Any]) -> list[str]:
-    """Return who may answer a request; none named is everybody who may act in forms."""
-    return [
-        str(one.get("reference")) for one in (tree.get("restriction") or {}).get("recipient") or ()
-    ]
+async def answered_by(
+    reader: RecordReader, practice: str, key: str, tree: Mapping[str, Any]
+) -> list[str]:
+    """Return who may answer a request (``Task/<id>``); none is everybody who may act in forms.
+
+    An EHR's own request may name them itself.
+    """
+    named = (tree.get("restriction") or {}).get("recipient") or ()
+    kept = await reader.get(FormRecipients, f"{practice}/{key}")
+    return [*(str(one.get("reference")) for one in named), *(kept.who if kept else ())]
 
 
 async def open_requests(

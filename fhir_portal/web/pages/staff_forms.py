@@ -18,7 +18,6 @@ from fhir_portal.resources.forms.request import (
     OPEN,
     PRE_REGISTER,
     REVIEW,
-    answered_by,
     has_code,
     is_request,
 )
@@ -351,7 +350,6 @@ def _request(here: AtDesk, task: Mapping[str, Any]) -> dict[str, Any]:
         "when": here.moment(task.get("authoredOn")),
         "due": here.moment((restriction.get("period") or {}).get("end")),
         "status": _STATUS.get(task["status"], task["status"]),
-        "only": bool(answered_by(task)),
         "why": str((task.get("statusReason") or {}).get("text", "")),
     }
 

@@ -18,7 +18,16 @@ from tests.builders import (
     oneself,
     reference,
 )
-from tests.resources.forms.twenty import FORMS, QUESTIONNAIRES, RIGHT, WRONG, answer, response, text
+from tests.resources.forms.twenty import (
+    FORMS,
+    QUESTIONNAIRES,
+    RIGHT,
+    WRONG,
+    answer,
+    group,
+    response,
+    text,
+)
 
 HOURS = answer("hours", {"valueDecimal": 7})
 
@@ -118,9 +127,19 @@ async def test_the_version_that_is_named_counts(ehr: Caller, ada: Caller) -> Non
     old, new = f"{FORMS}sleep|1", f"{FORMS}sleep|2"
     assert (await ada.post(response("sleep", HOURS, questionnaire=old))).status == 201
     assert (await ada.post(response("sleep", HOURS, questionnaire=new))).status == 422
-    assert (await ada.post(response("sleep", HOURS, questionnaire=f"{FORMS}sleep|3"))).status == 201
+    assert (await ada.post(response("sleep", HOURS, questionnaire=f"{FORMS}sleep|3"))).status == 422
     # Without a version it is the latest one.
     assert (await ada.post(response("sleep", HOURS))).status == 422
+
+
+@pytest.mark.usefixtures("forms")
+async def test_more_answers_than_anybody_gives_are_refused_at_once(
+    ehr: Caller, ada: Caller
+) -> None:
+    allergy = group("allergy", answer("to-what", text("Wool")))
+    tree = response("allergies", *[allergy] * 1000)
+    assert_outcome(await ada.post(tree), 422, "too-long")
+    assert (await ehr.post(tree)).status == 201
 
 
 @pytest.mark.usefixtures("forms")
