@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -741,3 +742,38 @@ async def test_the_form_of_another_practice_is_of_no_use(front: Caller, other_eh
     elsewhere = Caller(front.portal, oneself("ada-f", FAMILY))
     assert (await begun(elsewhere, "sleep", "ada-f")).status == 404
     assert (await asked(other_ehr, "ada-f")).status == 422
+
+
+# ---------------------------------------------------------------- at once, and written down
+
+
+async def test_of_many_who_decide_at_once_one_does(front: Caller, ada: Caller, ehr: Caller) -> None:
+    review = await review_of(front, ada)
+    path, body = f"Task/{review['id']}/$review-form", decide(others_Code="accept")
+    told = await asyncio.gather(*(front.ask("POST", path, body) for _ in range(10)))
+    assert sorted(one.status for one in told) == [200, *[409] * 9]
+    for name in ("Condition", "AllergyIntolerance", "MedicationStatement"):
+        assert len((await ehr.get(f"{name}?patient=Patient/ada")).ids) == 1
+
+
+async def test_asked_many_times_at_once_it_is_asked_once(front: Caller) -> None:
+    told = await asyncio.gather(*(asked(front) for _ in range(10)))
+    assert sorted(one.status for one in told) == [*[200] * 9, 201]
+    assert len((await front.get("Task")).ids) == 1
+
+
+async def test_what_is_done_is_in_the_log_of_the_record_and_has_its_provenance(
+    front: Caller, ada: Caller, forms: EmbeddedStore
+) -> None:
+    task = await task_of(front, await asked(front, questionnaire_Canonical=HISTORY))
+    (made,) = (await front.get(f"Provenance?target=Task/{task['id']}")).entries
+    assert made["agent"][0]["who"]["reference"].startswith("Practitioner/")
+    await begun(ada, "medical-history")
+    review = await review_of(front, ada)
+    await front.ask("POST", f"Task/{review['id']}/$review-form", decide(others_Code="accept"))
+    rows = await forms.log.of_record(
+        "dermatology", "ada", agent=None, told=False, low=0, high=2**62, before=None, limit=100
+    )
+    assert {"$request-form", "$populate", "$review-form", "create"} <= {
+        one.row.interaction for one in rows
+    }
