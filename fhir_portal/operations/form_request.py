@@ -19,6 +19,7 @@ from fhir_portal.notify import jobs, outbox
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.recipients import RECORD, to_account
+from fhir_portal.operations.authorship import restricted
 from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.resources.forms.request import (
     COMPLETE,
@@ -50,11 +51,15 @@ def request_task(
     requester: Mapping[str, Any],
     now: float,
     due: str | None,
+    confidential: bool,
     appointment: str | None,
     reminders: Sequence[int],
     note: str,
 ) -> dict[str, Any]:
-    """Return the Task that asks a patient (``Patient/<id>``) for a form."""
+    """Return the Task that asks a patient (``Patient/<id>``) for a form.
+
+    A ``confidential`` one, and what is answered to it, is kept from whoever acts for them.
+    """
     inputs: list[dict[str, Any]] = [
         {"type": concept("questionnaire"), "valueCanonical": canonical},
         # By this reference the form is seen by whoever sees the Task, and by nobody else.
@@ -64,6 +69,7 @@ def request_task(
     title = json.parse(questionnaire.body).get("title")
     tree: dict[str, Any] = {
         "resourceType": "Task",
+        **({"meta": restricted()} if confidential else {}),
         "status": "requested",
         "intent": "order",
         "code": concept(PRE_REGISTER if appointment else COMPLETE),

@@ -68,6 +68,7 @@ async def request_form(call: Call) -> FhirResponse:
                 requester=author.requester,
                 now=call.server.clock(),
                 due=due,
+                confidential=answer_by == [str(patient.key)],
                 appointment=appointment,
                 reminders=sorted(set(reminders), reverse=True) if due else (),
                 note=note,

@@ -185,6 +185,9 @@ class _Review:
         if tree is None:
             message = "this type does not come out of a form"
             raise Unprocessable(message, expression=parameter("decision"))
+        labels = (answers.get("meta") or {}).get("security")
+        if labels:  # what was answered in confidence stays so
+            tree["meta"] = {**tree.get("meta", {}), "security": labels}
         _require_valid(tree)
         return await self._create(tree)
 

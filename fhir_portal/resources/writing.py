@@ -265,6 +265,8 @@ async def _store(
     method: str,
     old: Mapping[str, Any] | None = None,
 ) -> Row:
+    if tree["resourceType"] == "QuestionnaireResponse":
+        await handing_in.keep_confidential(transaction, auth, tree)
     entries = extract(tree["resourceType"], tree)
     return await store_extracted(
         transaction, server, auth, tree, entries, visible, version=version, method=method, old=old

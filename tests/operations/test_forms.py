@@ -387,6 +387,32 @@ async def test_who_is_not_asked_does_not_answer(front: Caller, ehr: Caller) -> N
             ).status == status
 
 
+async def test_what_is_asked_of_the_patient_alone_stays_theirs(front: Caller, ada: Caller) -> None:
+    """A teenager's form, its answers and what becomes of them are no parent's."""
+    told = await asked(
+        front, questionnaire_Canonical=HISTORY, answer__by_Reference=reference("Patient/ada")
+    )
+    assert told.status == 201
+    parent = Caller(
+        front.portal,
+        a_proxy("ada", sections=("forms", "health-summary"), act=("forms",)),
+    )
+    assert (await parent.get("Task")).ids == []
+    assert (await parent.get("Questionnaire")).ids == []
+    begun_now = await ada.post(history(status="in-progress"))
+    done = await ada.put(begun_now.json | {"status": "completed", "item": history(*ILL)["item"]})
+    assert done.status == 200
+    (review,) = (await front.get("Task?code=review-answers")).entries
+    path = f"Task/{review['id']}/$review-form"
+    assert (await front.ask("POST", path, decide(others_Code="accept"))).status == 200
+    for name in ("QuestionnaireResponse", "Condition", "Task", "Provenance"):
+        assert (await parent.get(name)).ids == [], name
+        assert (await ada.get(name)).ids, name
+    amended = await ada.put(done.json | {"status": "amended"})
+    assert amended.json["meta"]["security"][0]["code"] == "R"
+    assert (await parent.get("QuestionnaireResponse")).ids == []
+
+
 async def test_an_ehr_does_what_a_request_asks_and_proposes_nothing(
     front: Caller, ehr: Caller
 ) -> None:

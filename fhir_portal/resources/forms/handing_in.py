@@ -72,6 +72,23 @@ async def require_asked(
         raise Unprocessable(message, expression="QuestionnaireResponse.source")
 
 
+async def keep_confidential(
+    transaction: ResourceTransaction, auth: AuthContext, tree: dict[str, Any]
+) -> None:
+    """Give a person's answers the labels of the request that they answer, in place."""
+    patients, canonical = own_patients(tree), tree.get("questionnaire")
+    if auth.context == "system" or len(patients) != 1 or not canonical:
+        return
+    labels = list[Any]()
+    for row in await open_requests(transaction, auth.practice, patients[0], canonical):
+        if row.facts.visibility_class.labels:
+            labels += (json.parse(row.body).get("meta") or {}).get("security") or ()
+    meta = tree.get("meta") or {}
+    added = [one for one in labels if one not in (meta.get("security") or ())]
+    if added:
+        tree["meta"] = {**meta, "security": [*(meta.get("security") or ()), *added]}
+
+
 async def follow(
     transaction: ResourceTransaction,
     server: Server,
