@@ -265,6 +265,19 @@ async def test_what_is_asked_wrongly_is_refused_and_leaves_nothing(
     assert (await front.get("Task")).ids == []
 
 
+async def test_the_dashboard_counts_what_is_to_be_filled_in(front: Caller, ada: Caller) -> None:
+    await asked(front, questionnaire_Canonical=SLEEP, due_Date="2030-04-01")
+    await asked(front, questionnaire_Canonical=HISTORY, due_Date="2030-03-25")
+    found = values(await ada.ask("POST", "Patient/ada/$portal-dashboard"))["forms-due"]
+    assert (found["count"], found["due"]) == (2, "2030-03-25")
+    await ada.post(history(*ILL))
+    found = values(await ada.ask("POST", "Patient/ada/$portal-dashboard"))["forms-due"]
+    assert (found["count"], found["due"]) == (1, "2030-04-01")
+    other = Caller(front.portal, a_proxy("ada", sections=("results",)))
+    told = values(await other.ask("POST", "Patient/ada/$portal-dashboard"))
+    assert "forms-due" not in told
+
+
 async def test_forms_are_asked_for_by_who_may(
     front: Caller, ehr: Caller, other_ehr: Caller
 ) -> None:

@@ -20,6 +20,8 @@ FORM_TASK: Final = f"{IG}/CodeSystem/form-task"
 COMPLETE: Final = "complete-questionnaire"
 PRE_REGISTER: Final = "pre-register"
 REVIEW: Final = "review-answers"
+REQUESTS: Final = f"{FORM_TASK}|{COMPLETE},{FORM_TASK}|{PRE_REGISTER}"
+"""The codes of requests, as a search has them."""
 OPEN: Final = ("requested", "received", "accepted", "ready", "in-progress")
 _MOST: Final = 100
 
@@ -91,10 +93,9 @@ async def open_requests(
     reader: ResourceReader, practice: str, patient: str, canonical: str
 ) -> list[Row]:
     """Return the Tasks that ask a patient (an id) for a form and are not over."""
-    codes = ",".join(f"{FORM_TASK}|{code}" for code in (COMPLETE, PRE_REGISTER))
     return [
         row
-        for row in await tasks_of(reader, practice, patient, codes, OPEN)
+        for row in await tasks_of(reader, practice, patient, REQUESTS, OPEN)
         if is_for(json.parse(row.body), canonical)
     ]
 

@@ -13,10 +13,9 @@ from fhir_portal.access.relation import name_of
 from fhir_portal.fhir.errors import FhirError, Forbidden, NotFound, PreconditionFailed
 from fhir_portal.resources.forms.extract import DEMOGRAPHICS, merged
 from fhir_portal.resources.forms.request import (
-    COMPLETE,
     FORM_TASK,
     OPEN,
-    PRE_REGISTER,
+    REQUESTS,
     REVIEW,
     has_code,
     is_request,
@@ -32,7 +31,6 @@ _MOST_FORMS: Final = 20
 _LONGEST: Final = 200
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_REQUESTS: Final = f"{FORM_TASK}|{COMPLETE},{FORM_TASK}|{PRE_REGISTER}"
 _STATUS: Final[Mapping[str, str]] = {
     "requested": "not begun",
     "in-progress": "begun",
@@ -98,7 +96,7 @@ class FormPages:
             ("_sort", "authored-on"),
         )
         asked = await self._desk.search_all(
-            here, "Task", ("code", _REQUESTS), ("status", open_now), ("_sort", "authored-on")
+            here, "Task", ("code", REQUESTS), ("status", open_now), ("_sort", "authored-on")
         )
         names = await self._names(here, [*reviews, *asked])
         return self._desk.page(
@@ -179,7 +177,7 @@ class FormPages:
             here,
             "Task",
             ("patient", f"Patient/{own_id}"),
-            ("code", _REQUESTS),
+            ("code", REQUESTS),
             ("_sort", "-authored-on"),
         )
         forms = await self._desk.search_all(

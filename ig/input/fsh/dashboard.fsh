@@ -26,3 +26,7 @@ Description: "Next and last visit, what is due on bills, and what is new, in one
 * insert Part(out, more, 1, 1, boolean, [["Whether there are more than were counted."]])
 * insert Part(out, since, 1, 1, instant, [["Since when they were issued."]])
 * insert Part(out, latest, 0, 1, Reference, [["The latest DiagnosticReport."]])
+* insert Parts(out, forms-due, 0, 1, [["The forms that are asked for and not handed in."]])
+* insert Part(out, count, 1, 1, integer, [["How many."]])
+* insert Part(out, more, 1, 1, boolean, [["Whether there are more than were counted."]])
+* insert Part(out, due, 0, 1, date, [["The first day by which one is wanted."]])
