@@ -614,7 +614,8 @@ async def test_a_history_becomes_part_of_the_record_when_staff_accept_it(
     assert condition["asserter"] == {"reference": "Patient/ada"}
     assert condition["meta"]["tag"][0]["code"] == "patient-reported"
     (allergy,) = (await ehr.get("AllergyIntolerance?patient=Patient/ada")).entries
-    assert allergy["code"]["coding"][0]["code"] == "91936005"
+    # The code came without its words: those of the form stand there.
+    assert allergy["code"]["coding"] == [PENICILLIN["valueCoding"] | {"display": "Penicillin"}]
     assert allergy["reaction"][0]["manifestation"] == [{"text": "A rash"}]
     (medicine,) = (await ehr.get("MedicationStatement?patient=Patient/ada")).entries
     assert medicine["medicationCodeableConcept"] == {"text": "Cetirizine"}

@@ -18,7 +18,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.definitions import Element, structures
 from fhir_portal.resources.forms.enabled import Place, Response
 from fhir_portal.resources.forms.fhirpath import ExpressionFault, compiled, plain, sent
-from fhir_portal.resources.forms.questionnaire import SDC, Item, Questionnaire
+from fhir_portal.resources.forms.questionnaire import SDC, Item, Questionnaire, option_key
 from fhir_portal.resources.validation import validate
 
 PATIENT_REPORTED: Final = {
@@ -117,7 +117,7 @@ def proposals(
     ``answers`` is the stored QuestionnaireResponse, ``patient`` the stored Patient, both as
     `fhir_portal.fhir.json` reads them.
     """
-    response = Response(form, plain(answers), now=now)
+    response = Response(form, _worded(form, plain(answers)), now=now)
     found = [*_by_definition(response), *_by_template(response)]
     kept = list[Proposal]()
     for made in found[:_MOST]:
@@ -138,6 +138,20 @@ def proposals(
             only = {name: value for name, value in tree.items() if name in changes}
             kept.append(Proposal({"resourceType": "Patient", **only}, changes))
     return kept
+
+
+def _worded(form: Questionnaire, node: dict[str, Any]) -> dict[str, Any]:
+    """Give codes that were chosen the words of the form, in place, where they came without."""
+    item = form.by_link.get(str(node.get("linkId")))
+    words = {one.key: one.value for one in (item.options or () if item is not None else ())}
+    for answer in node.get("answer") or ():
+        if "valueCoding" in answer:
+            offered = words.get(option_key("valueCoding", answer["valueCoding"]), {})
+            answer["valueCoding"] = {**offered, **answer["valueCoding"]}
+        _worded(form, answer)
+    for one in node.get("item") or ():
+        _worded(form, one)
+    return node
 
 
 def finished(made: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, Any] | None:
