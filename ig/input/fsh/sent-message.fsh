@@ -25,6 +25,8 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #security-renewal-required "Renewal required" "The practice asks to renew how one signs in."
 * #appointment-reminder "Reminder of an appointment" "An appointment comes. It does not say which."
 * #appointment-freed "A time became free" "A time is held for somebody who waits for one."
+* #form-asked "Form asked for" "The practice asks for a form to be filled in."
+* #form-reminder "Reminder of a form" "A form is still to be filled in."
 
 CodeSystem: SendOutcome
 Id: send-outcome
