@@ -20,8 +20,8 @@ from fhir_portal.operations.amount_due import amount_due
 from fhir_portal.operations.book import book
 from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
-from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.cancel_form import cancel_form
+from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
