@@ -53,13 +53,17 @@ from fhir_portal.web.pages.signin import SIGN_IN, SIGN_OUT, local
 HOME: Final = PORTAL
 RECORD: Final = f"{PORTAL}/record"
 APPOINTMENTS: Final = f"{PORTAL}/appointments"
+FORMS: Final = f"{PORTAL}/forms"
 
-PAGES: Final = (("appointments", APPOINTMENTS, "Appointments"),)
+PAGES: Final = (
+    ("appointments", APPOINTMENTS, "Appointments"),
+    ("forms", FORMS, "Forms"),
+)
 """Section, address and name of what the portal has beside its start page."""
 
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
-    *("HealthcareService", "Task"),
+    *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
 _CLOSED: Final = "The record is not open any more. Open it again."

@@ -15,6 +15,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
+from fhir_portal.web.pages.portal_forms import PatientFormPages
 
 
 def portal_router(
@@ -39,7 +40,7 @@ def portal_router(
     )
     room = PatientRoom(portal, cookies, opened, directory, store, clock)
     router = APIRouter(include_in_schema=False)
-    for routes in (room.routes(), AppointmentPages(room).routes()):
+    for routes in (room.routes(), AppointmentPages(room).routes(), PatientFormPages(room).routes()):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
     return router

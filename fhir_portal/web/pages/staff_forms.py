@@ -22,6 +22,7 @@ from fhir_portal.resources.forms.request import (
 )
 from fhir_portal.web.form import Pairs
 from fhir_portal.web.pages.desk import FIND, FORMS, AtDesk, Desk, desk_page
+from fhir_portal.web.pages.form_words import answers_of
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 from fhir_portal.web.pages.staff_patients import PatientPages, described
@@ -288,7 +289,7 @@ class FormPages:
             when=here.moment(task.get("authoredOn")),
             is_open=task["status"] in OPEN,
             proposals=[_proposal(one, patient.tree) for one in task.get("contained") or ()],
-            answers=list(_answers(answers)),
+            answers=answers_of(answers),
             version=patient.version,
             action=f"{FORMS}/{own_id}",
             back=FORMS,
@@ -453,35 +454,3 @@ def _words(value: Any) -> str:
     if shown:
         return ", ".join(_words(one) for one in shown)
     return ", ".join(filter(None, (_words(one) for one in value.values())))
-
-
-def _answers(tree: Mapping[str, Any], depth: int = 0) -> list[tuple[int, str, str]]:
-    """Return depth, question and answer of each item of a response."""
-    found: list[tuple[int, str, str]] = []
-    for one in tree.get("item") or ():
-        given = [_answer(answer) for answer in one.get("answer") or ()]
-        question = str(one.get("text") or one.get("linkId"))
-        found.append((min(depth, 3), question, "; ".join(given)))
-        found += _answers(one, depth + 1)
-        for answer in one.get("answer") or ():
-            found += _answers(answer, depth + 1)
-    return found
-
-
-def _answer(answer: Mapping[str, Any]) -> str:
-    for name, value in answer.items():
-        if name == "valueBoolean":
-            return "yes" if value else "no"
-        if name == "valueCoding":
-            return str(value.get("display") or value.get("code") or "")
-        if name == "valueAttachment":
-            return f"a file ({value.get('contentType', 'of no kind')})"
-        if name == "valueQuantity":
-            return f"{_words(value.get('value'))} {value.get('unit', '')}".strip()
-        if name.startswith("value"):
-            return value if isinstance(value, str) else _number(value)
-    return ""
-
-
-def _number(value: Any) -> str:
-    return bytes(value).decode() if hasattr(value, "__buffer__") else str(value)
