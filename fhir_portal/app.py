@@ -63,6 +63,7 @@ from fhir_portal.notify.sms import SmsDelivery, SmsGateway
 from fhir_portal.operations.account_status import fill_in_statuses, status_jobs
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.catalog import operations_of
+from fhir_portal.operations.form_request import form_jobs
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
@@ -296,6 +297,7 @@ class Application:
             self.jobs.update(settlement_jobs(self.portal.server, provider))
         self.jobs.update(staff_task_jobs(self.portal.server))
         self.jobs.update(message_jobs(self.portal.server))
+        self.jobs.update(form_jobs(self.portal.server))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)

@@ -59,6 +59,9 @@ for file in "$work"/out/fsh-generated/resources/*.json; do
     esac
 done
 
+# Forms are written as the JSON they are.
+cp "$ig"/input/questionnaires/*.json "$work/built"
+
 cp "$ig/judge.mjs" "$cache/npm/"
 node "$cache/npm/judge.mjs" "$package/package" "$work/built" "$work/examples"
 

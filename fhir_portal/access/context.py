@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -64,3 +65,19 @@ class AuthContext:
     def may(self, permission: Permission) -> bool:
         """Whether a member of staff uses it whose access level has a permission."""
         return self.staff is not None and permission in self.staff.permissions
+
+
+def acting_for(practice: str, client: str) -> AuthContext:
+    """Return the server acting for a practice, because of a client or of itself (``""``).
+
+    It is for what was decided on already, and never becomes a caller.
+    """
+    return AuthContext(
+        client=client,
+        context="system",
+        scopes=ScopeSet.parse("system/*.cruds"),
+        practice=practice,
+        expires=math.inf,
+        token="",
+        permissions=frozenset({GRANT_WRITING, LABEL}),
+    )

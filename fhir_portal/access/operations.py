@@ -188,6 +188,43 @@ _MESSAGES: Final = {
     ),
 }
 
+_ON_FORM_TASK: Final = (("r", "Task"), ("u", "Task"))
+_FORMS: Final = {
+    "request-form": OperationRule(
+        "Patient", (("r", "Patient"), ("r", "Questionnaire"), ("c", "Task")), staff="forms"
+    ),
+    "cancel-form": OperationRule("Task", _ON_FORM_TASK, staff="forms"),
+    "populate": OperationRule(
+        "Questionnaire",
+        (("r", "Questionnaire"), ("r", "QuestionnaireResponse")),
+        staff="forms",
+        shows=True,
+        section="forms",
+        acts=False,
+    ),
+    "extract": OperationRule(
+        "QuestionnaireResponse",
+        (("r", "QuestionnaireResponse"), ("c", "Task")),
+        staff="forms",
+        shows=True,
+    ),
+    "review-form": OperationRule(
+        "Task",
+        (
+            *_ON_FORM_TASK,
+            ("u", "Patient"),
+            *(
+                ("c", name)
+                for name in (
+                    *("AllergyIntolerance", "Condition", "Coverage"),
+                    *("FamilyMemberHistory", "MedicationStatement"),
+                )
+            ),
+        ),
+        staff="forms",
+    ),
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -243,6 +280,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
         "Consent", (("r", "Consent"), ("u", "Consent")), staff="proxies", grant_writing=True
     ),
     **_MESSAGES,
+    **_FORMS,
 }
 
 

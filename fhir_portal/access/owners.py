@@ -84,6 +84,7 @@ OWNERS: Final[Mapping[str, OwnerRule]] = {
     "Organization": Directory(),
     "Location": Directory(),
     "Medication": Directory(),
+    "Questionnaire": Directory(),
 }
 
 WITHOUT_OWNER: Final = frozenset(served_types()) - OWNERS.keys()

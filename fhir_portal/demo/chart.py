@@ -21,6 +21,7 @@ from fhir_portal.consent.labels import PORTAL_TAG, WITHHELD
 from fhir_portal.consent.sections import SECTION_SYSTEM
 from fhir_portal.demo import codes
 from fhir_portal.demo.codes import Code, Json, Test, coding, concept
+from fhir_portal.fhir.definitions import ig_resource
 from fhir_portal.operations.message_thread import (
     ANSWER_BY,
     LAST_MESSAGE,
@@ -28,6 +29,7 @@ from fhir_portal.operations.message_thread import (
     category_of_message,
     category_of_thread,
 )
+from fhir_portal.resources.forms.request import FORM_TASK
 
 _PROFILE: Final = f"{IG}/StructureDefinition/proxy-grant"
 _DIRECTORY: Final = {"tag": [{"system": PORTAL_TAG, "code": "directory"}]}
@@ -709,6 +711,36 @@ class Chart:
             )
             before = written
         return thread
+
+    def form(self, name: str) -> str:
+        """One of the forms that come with the server."""
+        tree = ig_resource("Questionnaire", name)
+        return self.add(tree.pop("resourceType"), tree.pop("id"), **tree)
+
+    def form_due(
+        self, own_id: str, patient: str, questionnaire: str, canonical: str, title: str, days: int
+    ) -> str:
+        """A form that a patient, or who acts for them, is asked to fill in."""
+        kind = concept(Code(FORM_TASK, "complete-questionnaire", "Fill in a form"))
+        asked = concept(Code(FORM_TASK, "questionnaire", "Questionnaire"))
+        return self.add(
+            "Task",
+            own_id,
+            status="requested",
+            intent="order",
+            code=kind,
+            description=title,
+            for_=reference(patient),
+            authoredOn=self.at(-3, 10),
+            restriction={
+                "repetitions": 1,
+                "period": {"end": (self.day + timedelta(days)).isoformat()},
+            },
+            input=[
+                {"type": asked, "valueCanonical": canonical},
+                {"type": asked, "valueReference": reference(questionnaire)},
+            ],
+        )
 
     def coverage(self, own_id: str, patient: str, payor: str, since: int) -> str:
         """A health plan that covers a patient."""

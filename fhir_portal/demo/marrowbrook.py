@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Final
 
+from fhir_portal.consent.grant import IG
 from fhir_portal.demo import codes, people
 from fhir_portal.demo.chart import Chart, reference
 from fhir_portal.demo.codes import Code, Json, concept
@@ -133,6 +134,8 @@ def _directory(chart: Chart) -> None:
         subjectType=["Patient"],
         item=[{**_NIGHT, "type": "integer"}, {**_SPORT, "type": "boolean"}],
     )
+    for name in ("pre-registration", "medical-history", "insurance"):
+        chart.form(name)
 
 
 _MARAS_VISITS: Final = (
@@ -211,6 +214,12 @@ def _mara(chart: Chart) -> None:
     chart.vaccine("mara-tdap", mara, TDAP, -716, RETIRED)
     chart.appointment("mara-next", mara, 16, 10, "Blood pressure and blood test", NURSE, "booked")
     chart.appointment("mara-later", mara, 90, 9, "Thyroid follow-up", DOCTOR, "booked")
+    for name, title in (
+        ("pre-registration", "Before your visit"),
+        ("medical-history", "Your medical history"),
+    ):
+        canonical = f"{IG}/Questionnaire/{name}"
+        chart.form_due(f"mara-{name}", mara, f"Questionnaire/{name}", canonical, title, 14)
     chart.coverage("mara", mara, HEALTH_PLAN, -800)
     chart.document(
         "mara-letter",
@@ -332,6 +341,8 @@ def _juno(chart: Chart) -> None:
             {**_SPORT, "answer": [{"valueBoolean": True}]},
         ],
     )
+    asthma = ("Questionnaire/asthma-check", _ASTHMA_CHECK, "How is the asthma?")
+    chart.form_due("juno-form", juno, *asthma, 8)
     chart.document(
         "juno-school",
         juno,

@@ -344,6 +344,24 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: there is a new message that you are to answer.",
             topic="messages",
         ),
+        "form-asked": Words(
+            subject="A form to fill in - {practice}",
+            body=(
+                "Hello,\n\n{practice} asks for a form to be filled in. Sign in at {portal} to see "
+                "it. You can save it and go on later."
+            ),
+            sms="{practice}: there is a form to fill in. Sign in to the portal to see it.",
+            topic="reminders",
+        ),
+        "form-reminder": Words(
+            subject="A form is waiting for you - {practice}",
+            body=(
+                "Hello,\n\nA form of {practice} is still to be filled in, and wanted soon. Sign in "
+                "at {portal} to see it."
+            ),
+            sms="{practice}: a form is still to be filled in. Sign in to the portal to see it.",
+            topic="reminders",
+        ),
         "username-reminder": Words(
             subject="Your user name for the patient portal - {practice}",
             body=(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
+from fhir_portal.access.context import AuthContext, acting_for
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.documents.malware_scan import MalwareScan
@@ -26,7 +25,6 @@ from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, Row
 from fhir_portal.resources.writing import gone
 from fhir_portal.smart.issuer import Lifetimes
-from fhir_portal.smart.scope import ScopeSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +123,6 @@ class Call:
         return acting_for(self.auth.practice, self.auth.client)
 
 
-def acting_for(practice: str, client: str) -> AuthContext:
-    """Return the server acting for a practice, because of a client or of itself (``""``).
-
-    It is for what was decided on already, and never becomes a caller.
-    """
-    return AuthContext(
-        client=client,
-        context="system",
-        scopes=ScopeSet.parse("system/*.cruds"),
-        practice=practice,
-        expires=math.inf,
-        token="",
-        permissions=frozenset({GRANT_WRITING, LABEL}),
-    )
-
+__all__ = ["Call", "Collaborators", "Operation", "acting_for"]
 
 Operation = Callable[[Call], Awaitable[FhirResponse]]

@@ -22,6 +22,7 @@ from fhir_portal.operations.attachment import attachment
 from fhir_portal.operations.book import book
 from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
+from fhir_portal.operations.cancel_form import cancel_form
 from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.close_thread import close, reopen
@@ -30,6 +31,7 @@ from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.docref import docref
 from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.extract import extract
 from fhir_portal.operations.file_attachment import file_attachment
 from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
@@ -42,6 +44,7 @@ from fhir_portal.operations.message_drafts import discard_draft, drafts, save_dr
 from fhir_portal.operations.message_events import message_events
 from fhir_portal.operations.message_options import message_options
 from fhir_portal.operations.pay import pay
+from fhir_portal.operations.populate import populate
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
 from fhir_portal.operations.portal_dashboard import portal_dashboard
@@ -51,7 +54,9 @@ from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.refill import answer_refill, refill_status, request_refill
 from fhir_portal.operations.render import render
 from fhir_portal.operations.reply import reply
+from fhir_portal.operations.request_form import request_form
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
+from fhir_portal.operations.review_form import review_form
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.send import send
 from fhir_portal.operations.start_recovery import (
@@ -122,6 +127,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "request-refill": request_refill,
     "refill-status": refill_status,
     "answer-refill": answer_refill,
+    "request-form": request_form,
+    "cancel-form": cancel_form,
+    "populate": populate,
+    "extract": extract,
+    "review-form": review_form,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

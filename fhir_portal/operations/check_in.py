@@ -17,6 +17,7 @@ from fhir_portal.operations.appointments import of_practice, patient_in, store_n
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.invitation_task import CODE as INVITATION
 from fhir_portal.records import Record
+from fhir_portal.resources.forms.request import REVIEW, has_code
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.search.request import parse_search
@@ -188,6 +189,10 @@ async def _forms_due(call: Call, tree: Mapping[str, Any]) -> int:
 
 
 def is_to_do(task: Mapping[str, Any]) -> bool:
-    """Whether a Task is something for the patient to do: an invitation is another matter."""
+    """Whether a Task is something for the patient to do.
+
+    An invitation is another matter, and so is what staff have to decide about.
+    """
     codings = (task.get("code") or {}).get("coding") or ()
-    return all((one.get("system"), one.get("code")) != INVITATION for one in codings)
+    is_invitation = any((one.get("system"), one.get("code")) == INVITATION for one in codings)
+    return not is_invitation and not has_code(task, REVIEW)

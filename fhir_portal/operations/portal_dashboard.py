@@ -20,6 +20,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.message_thread import MessagesRead, agent_of, unread_of
 from fhir_portal.resources.communication import CATEGORY, MESSAGE
+from fhir_portal.resources.forms.request import OPEN, REQUESTS
 from fhir_portal.resources.store import Page, Row
 from fhir_portal.search.request import MAX_COUNT, parse_search
 
@@ -76,6 +77,7 @@ async def portal_dashboard(call: Call) -> FhirResponse:
         "balance": await _balance(looking),
         "new-results": await _new_results(looking),
         "messages": await _messages(looking),
+        "forms-due": await _forms_due(looking),
     }
     return call.answer(values, *looking.rows)
 
@@ -186,4 +188,26 @@ async def _new_results(looking: _Looking) -> Part | None:
         "more": page.next is not None,
         "since": since,
         "latest": {"reference": str(page.rows[0].key)} if page.rows else None,
+    }
+
+
+async def _forms_due(looking: _Looking) -> Part | None:
+    page = await looking.search(
+        "Task",
+        ("patient", looking.patient),
+        ("code", REQUESTS),
+        ("status", ",".join(OPEN)),
+        ("_count", str(_MOST)),
+    )
+    if page is None:
+        return None
+    ends = [
+        (json.parse(row.body).get("restriction") or {}).get("period", {}).get("end")
+        for row in page.rows
+    ]
+    first = min((str(one) for one in ends if one), default=None)
+    return {
+        "count": len(page.rows),
+        "more": page.next is not None,
+        "due": None if first is None else first[:10],
     }

@@ -37,6 +37,7 @@ from fhir_portal.fhir.reference import (
 )
 from fhir_portal.resources import appointment, consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
+from fhir_portal.resources.forms import answering, handing_in
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
@@ -264,6 +265,8 @@ async def _store(
     method: str,
     old: Mapping[str, Any] | None = None,
 ) -> Row:
+    if tree["resourceType"] == "QuestionnaireResponse":
+        await handing_in.keep_confidential(transaction, auth, tree)
     entries = extract(tree["resourceType"], tree)
     return await store_extracted(
         transaction, server, auth, tree, entries, visible, version=version, method=method, old=old
@@ -308,6 +311,7 @@ async def store_extracted(
             transaction, auth.practice, old or {}, tree, now=server.clock(),
             may_take_twice=auth.context == "system",
         )  # fmt: skip
+    await answering.before_change(transaction, auth, old or {}, tree, now=server.clock())
     rule = EVENT_RULES.get(facts.resource_type)
     if rule is not None:
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())
@@ -317,6 +321,8 @@ async def store_extracted(
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
     await _pass_on(transaction, facts, [*binaries_of(old or {}), *touched])
+    if facts.resource_type == "QuestionnaireResponse":
+        await handing_in.follow(transaction, server, auth, old or {}, row, _FOLLOWING)
     return row
 
 
@@ -455,3 +461,7 @@ def _refuse_label_change(old: Mapping[str, Any], tree: Mapping[str, Any]) -> Non
 
 def _milliseconds(server: Server) -> int:
     return int(server.clock() * 1000)
+
+
+_FOLLOWING: Final = handing_in.Writing(create_in, update_in)
+"""By what is written that follows from answers."""

@@ -49,7 +49,7 @@ NOBODYS = {
     *("MedicationKnowledge", "MessageDefinition", "MessageHeader", "NamingSystem"),
     *("ObservationDefinition", "OperationDefinition", "OperationOutcome"),
     *("OrganizationAffiliation", "Parameters", "PaymentReconciliation", "Person"),
-    *("PlanDefinition", "Questionnaire", "ResearchDefinition", "ResearchElementDefinition"),
+    *("PlanDefinition", "ResearchDefinition", "ResearchElementDefinition"),
     *("ResearchStudy", "Schedule", "SearchParameter", "Slot", "SpecimenDefinition"),
     *("StructureDefinition", "StructureMap", "Subscription", "Substance"),
     *("TerminologyCapabilities", "TestReport", "TestScript", "ValueSet", "VerificationResult"),

@@ -44,7 +44,7 @@ def test_examples_are_kept_out_of_what_the_server_loads() -> None:
     loaded = {path.name.partition("-")[0] for path in (IG / "built").glob("*.json")}
     assert loaded == {
         *("CodeSystem", "ImplementationGuide", "OperationDefinition"),
-        *("SearchParameter", "StructureDefinition", "ValueSet"),
+        *("Questionnaire", "SearchParameter", "StructureDefinition", "ValueSet"),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fhir_portal.access.operations import ANY_SECTION
 from fhir_portal.access.operations import OPERATIONS as RULES
+from fhir_portal.access.owners import DIRECTORY
 from fhir_portal.access.policy import OPERATION_TARGETS, Ask, Deny, Permit, decide, decide_operation
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.levels import PERMISSIONS
@@ -31,6 +32,8 @@ from tests.builders import (
     an_ehr,
     an_invoice,
     oneself,
+    resource,
+    some_answers,
 )
 from tests.operations.examples import EXAMPLES
 from tests.operations.messages import a_prescription, a_thread
@@ -94,6 +97,9 @@ def test_staff_bound_to_one_record_call_it_there_alone(code: str) -> None:
     found = decide_operation(bound, code, START)
     if RULES[code].target in OPERATION_TARGETS:
         assert isinstance(found, Deny)
+    elif RULES[code].target in DIRECTORY:
+        assert isinstance(found, Permit)
+        assert found.visible.record is None  # nobody's record
     else:
         assert isinstance(found, Permit)
         assert found.visible.record == "kit"
@@ -167,7 +173,13 @@ def test_what_is_for_people_is_for_a_proxy_with_the_section_who_may_act(code: st
     for auth in (oneself(), acting):
         found = answer(auth)
         assert isinstance(found, Permit)
-        assert (found.visible.record, found.visible.practices) == (auth.patient, (auth.practice,))
+        if rule.target in DIRECTORY:
+            assert found.visible.referrers is not None
+        else:
+            assert (found.visible.record, found.visible.practices) == (
+                auth.patient,
+                (auth.practice,),
+            )
         assert isinstance(answer(auth, expires=START), Deny)
         for letter, name in rule.letters:
             narrower = scopes_of("patient", code, without=(letter, name))
@@ -209,6 +221,8 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
         "Consent": a_grant("elsewhere", of="ada-f", to="mother"),
         "Communication": a_thread("elsewhere", of="ada-f"),
         "MedicationRequest": a_prescription("elsewhere", of="ada-f"),
+        "Questionnaire": resource("Questionnaire", "elsewhere", status="active"),
+        "QuestionnaireResponse": some_answers("elsewhere", of="ada-f", source="Patient/ada-f"),
     }[target]
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:

@@ -72,10 +72,12 @@ MATTERS: Final = f"{STAFF}/matters"
 INBOX: Final = f"{STAFF}/inbox"
 SETTINGS: Final = f"{STAFF}/settings"
 APPOINTMENTS: Final = f"{STAFF}/appointments"
+FORMS: Final = f"{STAFF}/forms"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
     *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
+    *("Questionnaire", "QuestionnaireResponse"),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
@@ -438,6 +440,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((ACCOUNTS, "Accounts"))
     if here.may("view") and (here.may("recover") or here.may("invite")):
         found.append((MATTERS, "To see to"))
+    if here.may("view") and here.may("forms"):
+        found.append((FORMS, "Forms"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
         found.append((SETTINGS, "Settings"))

@@ -56,16 +56,18 @@ HOME: Final = PORTAL
 RECORD: Final = f"{PORTAL}/record"
 APPOINTMENTS: Final = f"{PORTAL}/appointments"
 MESSAGES: Final = f"{PORTAL}/messages"
+FORMS: Final = f"{PORTAL}/forms"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
+    ("forms", FORMS, "Forms"),
 )
 """Section, address and name of what the portal has beside its start page."""
 
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
-    *("HealthcareService", "Task"),
+    *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."

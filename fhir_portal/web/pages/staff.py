@@ -48,6 +48,7 @@ from fhir_portal.web.pages.shown_once import ShownOnce
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
 from fhir_portal.web.pages.staff_appointments import StaffAppointmentPages
+from fhir_portal.web.pages.staff_forms import FormPages
 from fhir_portal.web.pages.staff_inbox import InboxPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
 from fhir_portal.web.pages.staff_levels import LevelPages
@@ -106,6 +107,7 @@ def staff_router(
         MatterPages(desk).routes(),
         SettingPages(desk).routes(),
         StaffAppointmentPages(desk).routes(),
+        FormPages(desk, patients).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

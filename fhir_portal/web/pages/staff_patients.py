@@ -215,6 +215,7 @@ class PatientPages:
             else None,
             matrix=_matrix(here, related, grants, self._desk.clock()),
             activity=f"{FIND}/{patient['id']}/activity" if here.may("audit") else "",
+            forms=f"{FIND}/{patient['id']}/forms" if here.may("forms") else "",
             invitations=await self._invitations(here, patient["id"], names),
             invite=f"{FIND}/{patient['id']}/invite" if here.calls("portal-invite") else "",
             kinds=[one for one in KINDS if one[0] == "self" or here.may("proxies")],

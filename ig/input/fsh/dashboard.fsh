@@ -29,3 +29,7 @@ Description: "Next and last visit, what is due on bills, and what is new, in one
 * insert Parts(out, messages, 0, 1, [["What the caller has not read of what others wrote. Not for staff."]])
 * insert Part(out, unread, 1, 1, integer, [["How many messages; of the latest 200."]])
 * insert Part(out, more, 1, 1, boolean, [["Whether there are earlier ones, which were not looked at."]])
+* insert Parts(out, forms-due, 0, 1, [["The forms that are asked for and not handed in."]])
+* insert Part(out, count, 1, 1, integer, [["How many."]])
+* insert Part(out, more, 1, 1, boolean, [["Whether there are more than were counted."]])
+* insert Part(out, due, 0, 1, date, [["The first day by which one is wanted."]])

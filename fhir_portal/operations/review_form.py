@@ -1,0 +1,252 @@
+"""``Task/[id]/$review-form``: staff decide what of a form's answers becomes part of the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fhir_portal.access.visibility import Visibility
+from fhir_portal.fhir import json
+from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
+from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.call import Call
+from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.portal_invite import practice_of, words
+from fhir_portal.resources.forms.extract import DEMOGRAPHICS, finished, merged
+from fhir_portal.resources.forms.handing_in import BASE
+from fhir_portal.resources.forms.request import OPEN, REVIEW, concept, has_code
+from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.validation import validate
+from fhir_portal.resources.writing import create_in, update_in
+
+_AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+_MICROSECONDS: Final = 1_000_000
+_ACTIONS: Final = ("accept", "refuse")
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    action: str
+    fields: tuple[str, ...] = ()
+    resource: Mapping[str, Any] | None = None
+
+
+async def review_form(call: Call) -> FhirResponse:
+    """Carry out all decisions in one transaction.
+
+    Raises:
+        Unprocessable: a proposal is not decided about, or what is accepted in its place is wrong.
+        Conflict: it was decided already. PreconditionFailed: the Patient has changed since.
+    """
+    decisions, others = _decisions(call)
+    reason = words(call, "reason")
+
+    async def work(transaction: ResourceTransaction) -> tuple[Row, list[Row]]:
+        await call.server.still(transaction, call.auth)
+        row = await call.target(transaction)
+        task = json.parse(row.body)
+        if not has_code(task, REVIEW):
+            message = "by this Task nothing is decided about answers"
+            raise Unprocessable(message)
+        if task["status"] not in OPEN:
+            message = "this was decided already"
+            raise Conflict(message)
+        review = _Review(call, transaction, task, reason)
+        accepted = await review.carry_out(decisions, others)
+        await review.close(row, accepted)
+        return row, accepted
+
+    row, accepted = await call.server.store.transact(work)
+    values = {
+        "status": "completed" if accepted else "rejected",
+        "accepted": [{"reference": str(one.key)} for one in accepted],
+    }
+    return call.answer(values, row, *accepted)
+
+
+def _decisions(call: Call) -> tuple[dict[str, _Decision], str | None]:
+    others = call.arguments.one("others")
+    if others is not None and others not in _ACTIONS:
+        message = f"others is one of {', '.join(_ACTIONS)}"
+        raise Unprocessable(message, expression=parameter("others"))
+    found: dict[str, _Decision] = {}
+    for one in call.arguments.all("decision"):
+        name, action = str(one.one("proposal")), str(one.one("action"))
+        fields = tuple(str(field) for field in one.all("field"))
+        resource = one.one("resource")
+        if action not in _ACTIONS or name in found:
+            message = f"there is one decision about a proposal: {' or '.join(_ACTIONS)}"
+            raise Unprocessable(message, expression=parameter("decision"))
+        if action == "refuse" and (fields or resource is not None):
+            message = "what is refused has no fields and nothing in its place"
+            raise Unprocessable(message, expression=parameter("decision"))
+        found[name] = _Decision(action, fields, resource)
+    return found, others
+
+
+class _Review:
+    """One review that is being carried out in a transaction."""
+
+    def __init__(
+        self, call: Call, transaction: ResourceTransaction, task: dict[str, Any], reason: str
+    ) -> None:
+        self.call, self.transaction, self.task, self.reason = call, transaction, task, reason
+        self.practice = call.auth.practice
+        self.patient = ResourceKey.parse(str(task["for"]["reference"]))
+        self.outputs = list[dict[str, Any]]()
+
+    async def carry_out(self, decisions: Mapping[str, _Decision], others: str | None) -> list[Row]:
+        proposed = {str(one["id"]): one for one in self.task.get("contained") or ()}
+        unknown = sorted(decisions.keys() - proposed.keys())
+        if unknown:
+            message = f"there is no proposal {unknown[0][:20]}"
+            raise Unprocessable(message, expression=parameter("decision"))
+        left = [name for name in proposed if name not in decisions]
+        if left and others is None:
+            message = f"decide about {', '.join(left[:10])}, too"
+            raise Unprocessable(message, expression=parameter("decision"))
+        answers = await self._answers()
+        accepted = list[Row]()
+        for name, tree in proposed.items():
+            decision = decisions.get(name) or _Decision(others or "")
+            if decision.action == "refuse":
+                self.outputs.append({"type": concept("refused"), "valueString": name})
+                continue
+            bare = {key: value for key, value in tree.items() if key != "id"}
+            if tree["resourceType"] == "Patient":
+                row = await self._patient(name, bare, decision)
+            else:
+                row = await self._new(bare, decision, answers)
+            accepted.append(row)
+            self.outputs.append(
+                {"type": concept("accepted"), "valueReference": {"reference": str(row.key)}}
+            )
+        return accepted
+
+    async def close(self, row: Row, accepted: list[Row]) -> None:
+        """Write how it was decided into the Task, and the Provenance of what was accepted."""
+        now = self.call.server.clock()
+        task = {
+            **self.task,
+            "status": "completed" if accepted else "rejected",
+            "lastModified": instant(int(now * _MICROSECONDS)),
+            **({"output": self.outputs} if self.outputs else {}),
+        }
+        if self.reason:
+            task["statusReason"] = {"text": self.reason}
+        await self._update(row.key, task, if_match=f'W/"{row.version}"')
+        practice = await practice_of(self.transaction, self.practice)
+        author = Author.of(self.call.auth, practice)
+        provenance = author.provenance(
+            [str(row.key)], at=now, activity="UPDATE", reason=self.reason
+        )
+        await self._create(provenance)
+        if accepted:
+            told = author.provenance(
+                [f"{one.key}/_history/{one.version}" for one in accepted],
+                at=now, activity="CREATE", reason=self.reason,
+            )  # fmt: skip
+            # It follows what it is about: whoever sees that may know who said so.
+            del told["meta"]
+            (verifier,) = told["agent"]
+            verifier["type"] = {"coding": [{"system": _AGENT, "code": "verifier"}]}
+            source = self.task.get("requester")
+            if source is not None:
+                teller = {"type": {"coding": [{"system": _AGENT, "code": "author"}]}, "who": source}
+                told["agent"] = [teller, verifier]
+            told["entity"] = [{"role": "source", "what": self.task["focus"]}]
+            await self._create(told)
+
+    async def _answers(self) -> Mapping[str, Any]:
+        key = ResourceKey.parse(str(self.task["focus"]["reference"]))
+        visible = Visibility.of_server("QuestionnaireResponse", practice=self.practice)
+        row = await self.transaction.read(key, visible)
+        if row is None or row.deleted or row.facts.owners != (self.patient.id,):
+            message = "the answers are gone"
+            raise Conflict(message)
+        return json.parse(row.body)
+
+    async def _new(
+        self, proposed: dict[str, Any], decision: _Decision, answers: Mapping[str, Any]
+    ) -> Row:
+        if decision.fields:
+            message = "fields are chosen of the Patient alone"
+            raise Unprocessable(message, expression=parameter("decision"))
+        made = proposed if decision.resource is None else decision.resource
+        if made.get("resourceType") != proposed["resourceType"]:
+            message = "what is accepted is of the same type as what was proposed"
+            raise Unprocessable(message, expression=parameter("decision"))
+        # Whatever stands in the Task, or in its place: it is about this patient and no other.
+        tree = finished(made, answers)
+        if tree is None:
+            message = "this type does not come out of a form"
+            raise Unprocessable(message, expression=parameter("decision"))
+        labels = (answers.get("meta") or {}).get("security")
+        if labels:  # what was answered in confidence stays so
+            tree["meta"] = {**tree.get("meta", {}), "security": labels}
+        _require_valid(tree)
+        return await self._create(tree)
+
+    async def _patient(self, name: str, proposed: dict[str, Any], decision: _Decision) -> Row:
+        if decision.resource is not None:
+            if decision.resource.get("resourceType") != "Patient":
+                message = "what is accepted is of the same type as what was proposed"
+                raise Unprocessable(message, expression=parameter("decision"))
+            kept = ("resourceType", *DEMOGRAPHICS)
+            proposed = {n: v for n, v in decision.resource.items() if n in kept}
+        names = [one for one in DEMOGRAPHICS if one in proposed]
+        wrong = [one for one in decision.fields if one not in names]
+        if wrong or not names:
+            message = "a field is an element that is proposed"
+            raise Unprocessable(message, expression=parameter("decision"))
+        visible = Visibility.of_server("Patient", practice=self.practice)
+        row = await self.transaction.read(self.patient, visible)
+        if row is None or row.deleted:
+            message = "the patient's record is gone"
+            raise NotFound(message)
+        looked_at = self.call.arguments.one("version") or self._base(name)
+        if looked_at != str(row.version):
+            message = (
+                "the patient's record has changed since: look at version "
+                f"{row.version} and decide again with it"
+            )
+            raise PreconditionFailed(message, expression=parameter("version"))
+        tree = merged(json.parse(row.body), proposed, list(decision.fields) or names)
+        _require_valid(tree)
+        return await self._update(row.key, tree, if_match=f'W/"{row.version}"')
+
+    def _base(self, name: str) -> str:
+        """Return the version of the Patient that a proposal was made against."""
+        for one in self.task.get("input") or ():
+            if (one.get("valueReference") or {}).get("reference") == f"#{name}":
+                for extension in one.get("extension") or ():
+                    if extension.get("url") == BASE:
+                        return str(extension["valueReference"]["reference"]).rpartition("/")[2]
+        return ""
+
+    async def _create(self, tree: dict[str, Any]) -> Row:
+        written = await create_in(
+            self.transaction, self.call.server, self.call.as_practice, tree,
+            Visibility.of_server(tree["resourceType"], practice=self.practice),
+            resource_id=self.call.server.new_id(),
+        )  # fmt: skip
+        return written.row
+
+    async def _update(self, key: ResourceKey, tree: dict[str, Any], *, if_match: str) -> Row:
+        written = await update_in(
+            self.transaction, self.call.server, self.call.as_practice, tree,
+            Visibility.of_server(key.type, practice=self.practice),
+            key=key, if_match=if_match, if_none_match=None,
+        )  # fmt: skip
+        return written.row
+
+
+def _require_valid(tree: dict[str, Any]) -> None:
+    body = json.dumps(tree)
+    issues = [one for one in validate(json.parse(body), body) if one.severity in {"error", "fatal"}]
+    if issues:
+        raise Unprocessable(issues=issues)
