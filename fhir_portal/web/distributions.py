@@ -145,6 +145,9 @@ def _read(known: Distribution, name: str, needed: Sequence[Requirement]) -> Inst
     own_words = _member(known, "License")
     if not listed and own_words and len(own_words) <= _LONGEST_NAME:
         listed = [_line(own_words)]
+    texts = tuple(_texts(known))
+    if not listed:
+        listed = [title for _, text in texts if (title := _title(text))]
     return Installed(
         name=name,
         version=known.version,
@@ -153,7 +156,7 @@ def _read(known: Distribution, name: str, needed: Sequence[Requirement]) -> Inst
         expression=expression,
         names=() if expression else tuple(dict.fromkeys(one for one in listed if one)),
         needs=tuple(sorted({canonicalize_name(one.name) for one in needed})),
-        texts=tuple(_texts(known)),
+        texts=texts,
     )
 
 
@@ -168,6 +171,12 @@ def _texts(known: Distribution) -> Iterator[tuple[str, str]]:
                 continue
             if text.strip():
                 yield file.name, text[:_LONGEST_TEXT]
+
+
+def _title(text: str) -> str:
+    """The first line of a licence's text, where that says which it is."""
+    first = text.strip().partition("\n")[0].strip("# \t\r")
+    return first if len(first) <= _LONGEST_NAME and "licen" in first.casefold() else ""
 
 
 def _home(urls: Sequence[str], home_page: str) -> str:
