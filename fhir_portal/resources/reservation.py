@@ -179,6 +179,20 @@ async def lift(transaction: RecordTransaction, practice: str, appointment: str) 
         await transaction.put(msgspec.structs.replace(held, lifted=True))
 
 
+async def require_none_lifted(
+    reader: RecordReader, practice: str, appointments: Iterable[str]
+) -> None:
+    """Hold against a transaction that it stored again whatever it put away; it is ours to do so.
+
+    Raises `RuntimeError`; then nothing may be kept of the transaction.
+    """
+    for one in appointments:
+        held = await time_of(reader, practice, one)
+        if held is not None and held.lifted:
+            message = "an Appointment whose time was put away was not stored again"
+            raise RuntimeError(message)
+
+
 async def time_of(reader: RecordReader, practice: str, appointment: str) -> TakenTime | None:
     """Return what an Appointment takes."""
     return await reader.get(TakenTime, f"{practice}/{appointment}")

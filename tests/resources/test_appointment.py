@@ -177,6 +177,56 @@ async def test_in_a_transaction_two_change_places_and_a_new_one_takes_what_is_ca
     assert (await ehr.bundle(moved)).status == 200
 
 
+async def test_a_conditional_create_that_matches_leaves_the_time_taken(ehr: Caller) -> None:
+    identifier = [{"system": "urn:x", "value": "1"}]
+    await ehr.store(visit("a", LARK, identifier=identifier))
+    new = visit("a", LARK)
+    del new["id"]
+    sent = a_bundle("transaction", ("POST", "Appointment", new))
+    sent["entry"][0]["request"]["ifNoneExist"] = "identifier=urn:x|1"
+    answer = await ehr.bundle(sent)
+    assert answer.json["entry"][0]["response"]["status"].startswith("200")
+    assert_outcome(await ehr.put(visit("second", LARK, at=LATER, of="bo")), 409, "conflict")
+
+
+async def test_in_a_transaction_whose_time_it_is_does_not_depend_on_the_order(
+    ehr: Caller,
+) -> None:
+    await ehr.store(visit("first", LARK))
+    role = resource("PractitionerRole", "late", practitioner=reference(LARK))
+    sent = a_bundle(
+        "transaction",
+        ("PUT", "Appointment/second", visit("second", "PractitionerRole/late", of="bo")),
+        ("PUT", "PractitionerRole/late", role),
+    )
+    assert_outcome(await ehr.bundle(sent), 409, "conflict")
+    assert (await ehr.get("PractitionerRole/late")).status == 404
+
+
+async def test_slots_and_schedules_may_stand_behind_their_appointments(ehr: Caller) -> None:
+    def busy(own_id: str) -> Json:
+        return resource(
+            "Slot",
+            own_id,
+            schedule=reference("Schedule/l"),
+            status="busy",
+            start="2030-04-01T09:00:00Z",
+            end="2030-04-01T09:20:00Z",
+        )
+
+    slots = {one: [reference(f"Slot/{one}")] for one in ("x", "y")}
+    entries = (
+        ("PUT", "Slot/x", busy("x")),
+        ("PUT", "Slot/y", busy("y")),
+        ("PUT", "Schedule/l", resource("Schedule", "l", actor=[reference(LARK)])),
+    )
+    one = ("PUT", "Appointment/one", visit("one", slot=slots["x"]))
+    two = ("PUT", "Appointment/two", visit("two", of="bo", slot=slots["y"]))
+    assert_outcome(await ehr.bundle(a_bundle("transaction", one, two, *entries)), 409, "conflict")
+    assert (await ehr.bundle(a_bundle("transaction", one, *entries))).status == 200
+    assert (await ehr.put(visit("third", LARK, of="bo"))).status == 409
+
+
 async def test_a_transaction_that_books_twice_leaves_everything_as_it_was(ehr: Caller) -> None:
     await ehr.store(visit("a", LARK))
     twice = a_bundle(

@@ -46,6 +46,7 @@ from tests.builders import (
     a_portal,
     a_practice,
     a_provenance,
+    an_appointment,
     an_encounter,
     an_observation,
     keep,
@@ -54,6 +55,7 @@ from tests.builders import (
 from tests.places import Place, kinds, new_place, variables
 
 PRACTICE, OTHER = DERM, FAMILY
+LARK = "Practitioner/lark"
 
 
 # --- made-up files
@@ -547,6 +549,24 @@ async def test_two_practices_may_use_one_id_and_what_is_shared_stays_as_it_is(
 
 
 # --- bad input does not stop the rest
+
+
+async def test_an_appointment_for_time_that_is_taken_is_rejected_by_name_and_the_rest_is_stored(
+    server: Server, files: Files
+) -> None:
+    """The role that says whose time it is stands behind the Appointments, in the same batch."""
+
+    def a_visit(own_id: str, actor: str) -> Json:
+        tree = an_appointment(own_id, of=["p1"], status="booked")
+        tree |= {"start": "2030-04-01T09:00:00Z", "end": "2030-04-01T09:20:00Z"}
+        tree["participant"].append({"actor": reference(actor), "status": "accepted"})
+        return tree
+
+    role = {"resourceType": "PractitionerRole", "id": "r", "practitioner": reference(LARK)}
+    content = lines(patient(), a_visit("a", "PractitionerRole/r"), a_visit("b", LARK), role)
+    summary = await import_into(server, files.write("all.ndjson", content))
+    assert places(summary) == [(3, None, "Appointment", "b")]
+    assert summary.created == 3
 
 
 async def test_bad_lines_are_listed_with_line_and_reason(server: Server, files: Files) -> None:

@@ -17,10 +17,11 @@ import msgspec
 
 from fhir_portal.access.context import GRANT_WRITING, LABEL, AuthContext
 from fhir_portal.access.log import AccessRow
-from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromReferrers
+from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, WITHOUT_OWNER, FromReferrers
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import (
+    Conflict,
     FhirError,
     Forbidden,
     Invalid,
@@ -166,7 +167,10 @@ class _Batch:
     size: int = 0
 
     def in_writing_order(self) -> Iterator[tuple[int, Source, Prepared]]:
-        """Yield what is to be written, owners before what takes its ownership from them."""
+        """Yield what is to be written, owners before what takes its ownership from them.
+
+        What says whose time an Appointment takes comes before it, too.
+        """
         found = [
             (_rank(result.type), number, source, result)
             for number, (source, result) in enumerate(self.results)
@@ -177,8 +181,8 @@ class _Batch:
 
 
 def _rank(resource_type: str) -> int:
-    if resource_type in DIRECTORY:
-        return 0  # what conditional references look for
+    if resource_type in DIRECTORY or resource_type in WITHOUT_OWNER:
+        return 0  # what conditional references look for, and Schedules and Slots
     if resource_type not in DERIVED:
         return 1
     return 2 if isinstance(OWNERS[resource_type], FromReferrers) else 3
@@ -306,7 +310,7 @@ class _Import:
                 continue
             try:
                 row, outcome = await self._write_one(transaction, prepared, targets)
-            except (Forbidden, Invalid, Unprocessable) as refusal:
+            except (Conflict, Forbidden, Invalid, Unprocessable) as refusal:
                 raise _NotStored(number, refusal) from None
             outcomes[source.number][outcome] += 1
             if outcome != "unchanged":

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from fhir_portal.access.context import AuthContext
+from fhir_portal.access.owners import DIRECTORY, WITHOUT_OWNER
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
 from fhir_portal.fhir.bundle import bundle, response_entry
@@ -40,7 +41,7 @@ from fhir_portal.resources.interactions.read import key_of, read
 from fhir_portal.resources.interactions.search_type import search_type
 from fhir_portal.resources.interactions.vread import vread
 from fhir_portal.resources.permission import permitted
-from fhir_portal.resources.reservation import lift
+from fhir_portal.resources.reservation import lift, require_none_lifted
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import (
@@ -62,6 +63,7 @@ MAX_READS: Final = 50
 _BREATH: Final = 50
 """Entries prepared before other requests get a turn."""
 _ORDER: Final = {"delete": 0, "create": 1, "update": 2}
+_NOBODYS: Final = DIRECTORY | WITHOUT_OWNER
 _READS: Final = {"read": read, "vread": vread, "search-type": search_type}
 
 
@@ -153,21 +155,26 @@ async def _transaction(
     prefer = request.prefer or "minimal"
     writes = sorted(
         (e for e in entries if e.request.interaction in _ORDER),
-        key=lambda e: _ORDER[e.request.interaction],
+        key=_place,
     )
 
     async def work(transaction: ResourceTransaction) -> list[tuple[int, FhirResponse]]:
         await server.still(transaction, auth)
         done = []
-        for entry in writes:
+        moving = [
+            entry.key.id
+            for entry in writes
+            if entry.key is not None and entry.key.type == "Appointment" and entry.matched is None
+        ]
+        for own_id in moving:
             # The order of a transaction means nothing (FHIR R4 §3.1.0.11.2): two appointments
             # may change places, and a new one take the time of one that is cancelled with it.
-            if entry.key is not None and entry.key.type == "Appointment":
-                await lift(transaction, auth.practice, entry.key.id)
+            await lift(transaction, auth.practice, own_id)
         for entry in writes:
             with _Named(entry.index):
                 response = await _apply(transaction, server, auth, entry, prefer)
             done.append((entry.index, response))
+        await require_none_lifted(transaction, auth.practice, moving)
         inside = replace(server, reader=transaction)
         for entry in reads:
             with _Named(entry.index):
@@ -181,6 +188,16 @@ async def _transaction(
         bundle("transaction-response", total=None, links=(), entries=map(_succeeded, answers)),
         parts=[(e.request, a) for e, a in zip(entries, answers, strict=True)],
     )
+
+
+def _place(entry: _Entry) -> tuple[bool, int]:
+    """Where a write stands: what is nobody's record comes before what needs it.
+
+    Whose time an Appointment takes is a matter of Schedules, Slots, roles and Locations.
+    """
+    is_deletion = entry.request.interaction == "delete"
+    later = not is_deletion and entry.request.type not in _NOBODYS
+    return later, _ORDER[entry.request.interaction]
 
 
 def _first(pair: tuple[int, FhirResponse]) -> int:
