@@ -58,7 +58,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     what ``booking_services`` says by the code of their type. ``hold_minutes`` is how long a time is
     held for somebody, ``offer_minutes`` one that was freed, for who waits; they book from
     ``notice_hours`` to ``ahead_days`` from now on, and move or cancel until ``cancel_hours``
-    before. ``check_in_before`` and ``check_in_after`` are the minutes around the start in which
+    before; ``booked_at_once`` is how many appointments to come they may have that were booked so.
+    ``check_in_before`` and ``check_in_after`` are the minutes around the start in which
     patients may say that they are here; ``reminder_hours`` when before the start they are
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
     ``private_services`` is not shown on pages, nor put in calendars.
@@ -89,6 +90,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     notice_hours: int = 2
     ahead_days: int = 180
     cancel_hours: int = 24
+    booked_at_once: int = 10
     check_in_before: int = 60
     check_in_after: int = 30
     reminder_hours: tuple[int, ...] = (48,)
@@ -267,6 +269,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "notice-hours": _number("notice_hours", 0, 720),
     "ahead-days": _number("ahead_days", 1, 730),
     "cancel-hours": _number("cancel_hours", 0, 720),
+    "booked-at-once": _number("booked_at_once", 1, 100),
     "check-in-before": _number("check_in_before", 5, 720),
     "check-in-after": _number("check_in_after", 0, 720),
     "reminder-hours": _reminder_hours,

@@ -56,6 +56,19 @@ def labels_of(tree: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(_labels(tree.get("meta") or {}))
 
 
+def labelling(*trees: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``meta`` that labels a resource as these are: what is made of them is as hidden.
+
+    It holds every ``security`` label, and of the tags those that label; nothing where none is.
+    """
+    found: dict[str, dict[str, Any]] = {"security": {}, "tag": {}}
+    for tree in trees:
+        meta = tree.get("meta") or {}
+        found["security"] |= {str(one): one for one in meta.get("security") or ()}
+        found["tag"] |= {str(one): one for one in meta.get("tag") or () if _is_label(one)}
+    return {name: list(codings.values()) for name, codings in found.items() if codings}
+
+
 def is_listed_in_directory(tree: Mapping[str, Any]) -> bool:
     """Whether the practice tagged a resource as part of its directory."""
     tags = (tree.get("meta") or {}).get("tag") or ()
@@ -74,5 +87,9 @@ def _labels(meta: Mapping[str, Any]) -> Iterator[str]:
         )
         yield code if known else UNKNOWN
     for tag in meta.get("tag") or ():
-        if tag.get("system") == PORTAL_TAG and tag.get("code") in _OF_TAG:
+        if _is_label(tag):
             yield tag["code"]
+
+
+def _is_label(tag: Mapping[str, Any]) -> bool:
+    return tag.get("system") == PORTAL_TAG and tag.get("code") in _OF_TAG

@@ -13,7 +13,7 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
-from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, labels_of
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, labelling, labels_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.bundle import bundle, search_entries
 from fhir_portal.fhir.datetime import instant, period_of
@@ -22,7 +22,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs, outbox
 from fhir_portal.notify.recipients import RECORD, proxies_who_see, to_account
-from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.authorship import Author, restricted
 from fhir_portal.operations.call import Call, acting_for
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.records import Record, RecordReader
@@ -67,6 +67,15 @@ class Held(Record, frozen=True, kw_only=True):
     waits: str | None = None
 
 
+class BookedHere(Record, frozen=True, kw_only=True):
+    """That a patient, or who acts for them, booked an Appointment themselves; keyed as `Held`."""
+
+    kind: ClassVar[str] = "booked-appointment"
+    indexed: ClassVar[tuple[str, ...]] = ("patient",)
+
+    patient: str
+
+
 class NotAvailable(NotFound):
     """The time is not there, is taken, or is not for this caller: the same words for each."""
 
@@ -91,13 +100,9 @@ class Offer:
         schedule go with it: what is booked of a sensitive service is as sensitive.
         """
         tree: dict[str, Any] = {"resourceType": "Appointment", "status": status}
-        labels = [
-            one
-            for source in (self.slot, self.schedule)
-            for one in (source.get("meta") or {}).get("security") or ()
-        ]
+        labels = labelling(self.slot, self.schedule)
         if labels:
-            tree["meta"] = {"security": list({str(one): one for one in labels}.values())}
+            tree["meta"] = labels
         for name in ("serviceCategory", "serviceType", "specialty"):
             found = self.slot.get(name) or self.schedule.get(name)
             if found:
@@ -241,6 +246,16 @@ def checked_comment(text: Any, where: str) -> str | None:
     return str(text).strip() or None
 
 
+def with_comment(tree: Mapping[str, Any], comment: str) -> str:
+    """Return the ``comment`` of an Appointment with what somebody adds to it.
+
+    R4 has one such element for everybody (§12.25): what stands there already, the practice's word
+    or the patient's, stays above.
+    """
+    before = str(tree.get("comment") or "")
+    return before if comment in before.split("\n\n") else f"{before}\n\n{comment}".strip()
+
+
 def refuse_past_deadline(
     call: Call, policy: PracticePolicy, tree: Mapping[str, Any], *, held: bool
 ) -> None:
@@ -377,10 +392,14 @@ async def written_down(
     who: dict[str, Any],
     behalf: dict[str, Any] | None,
 ) -> None:
-    """Store the Provenance of what was just done; ``activity`` is ``CREATE`` or ``UPDATE``."""
+    """Store the Provenance of what was just done; ``activity`` is ``CREATE`` or ``UPDATE``.
+
+    No proxy sees it: it may name another one.
+    """
     agent = {"type": {"coding": [{"system": _AGENT, "code": "author"}]}, "who": who}
     tree = {
         "resourceType": "Provenance",
+        "meta": restricted(),
         "target": [{"reference": str(row.key)}],
         "recorded": instant(int(server.clock() * _MICROSECONDS)),
         "activity": {"coding": [{"system": _OPERATION, "code": activity}]},

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.fhir import json
-from fhir_portal.fhir.errors import Conflict, Invalid, Unprocessable
+from fhir_portal.fhir.datetime import period_of
+from fhir_portal.fhir.errors import Conflict, Invalid, TooManyRequests, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.appointments import (
     CANCELLATION,
     PREVIOUS,
+    BookedHere,
     Held,
     NotAvailable,
     cancelled,
@@ -22,6 +24,7 @@ from fhir_portal.operations.appointments import (
     refuse_past_deadline,
     searchset,
     store_next,
+    with_comment,
 )
 from fhir_portal.operations.call import Call
 from fhir_portal.resources.appointment import codes_of
@@ -31,6 +34,7 @@ from fhir_portal.resources.store import ResourceTransaction, Row
 _RESOURCE: Final = "appt-resource"
 _OPEN: Final = frozenset({"proposed", "pending", "booked", "waitlist"})
 """What can be cancelled."""
+_MICROSECONDS: Final = 1_000_000
 _LONGEST_REASON: Final = 200
 _PATIENTS_REASONS: Final = (
     *("pat", "pat-crs", "pat-cpp", "pat-dec", "pat-fb", "pat-lt", "pat-mt", "pat-mv", "pat-preg"),
@@ -92,32 +96,84 @@ async def _book(call: Call, reference: Any, replaces: Any, comment: str | None) 
             ],
         }
         if comment is not None:
-            new["comment"] = comment
+            new["comment"] = with_comment(tree, comment)
         if replaces is not None:
             old = await call.named(transaction, replaces, "Appointment")
             before = json.parse(old.body)
-            if old.key == row.key or patient_in(before) != patient_in(tree):
+            patient = patient_in(tree)
+            if old.key == row.key or patient is None or patient_in(before) != patient:
                 message = "an appointment takes the place of another one of the same patient"
                 raise Unprocessable(message, expression="Parameters.parameter.value")
             await _require_open(call, transaction, old, before, policy)
-            wish = before.get("status") in {"proposed", "waitlist"}
-            ended = cancelled(before, _ANSWERED if wish else _MOVED)
+            ended = cancelled(before, _why_over(call, old, row))
             changed.append(await store_next(call, transaction, old, ended))
-            new["extension"] = [
-                *(one for one in tree.get("extension") or () if one.get("url") != PREVIOUS),
-                {"url": PREVIOUS, "valueReference": {"reference": str(old.key)}},
-            ]
+            links = [one for one in tree.get("extension") or () if one.get("url") != PREVIOUS]
+            if _may_tell_of(row, old):
+                links.append({"url": PREVIOUS, "valueReference": {"reference": str(old.key)}})
+            new.pop("extension", None)
+            if links:
+                new["extension"] = links
         changed.insert(0, await store_next(call, transaction, row, new))
+        await _count_booked(call, transaction, row, tree, policy)
         held = await transaction.get(Held, f"{call.auth.practice}/{row.facts.id}")
         if held is not None:
             await transaction.delete(Held, held.key)
-            changed += await _waits_no_more(call, transaction, held)
+            changed += await _waits_no_more(call, transaction, held, row)
         return changed
 
     return searchset(call, *await call.server.store.transact(work))
 
 
-async def _waits_no_more(call: Call, transaction: ResourceTransaction, held: Held) -> list[Row]:
+async def _count_booked(
+    call: Call,
+    transaction: ResourceTransaction,
+    row: Row,
+    tree: Mapping[str, Any],
+    policy: PracticePolicy,
+) -> None:
+    """Note what a person has booked, unless they have booked as many as they may.
+
+    Counted is what is to come, still booked, and seen by the caller: no number tells of more.
+    """
+    patient = patient_in(tree)
+    if call.auth.record is None or patient is None:
+        return
+    practice, now = call.auth.practice, call.server.clock()
+    whose = f"{practice}/{patient.id}"
+    count = 0
+    for one in await transaction.find(BookedHere, "patient", whose):
+        key = ResourceKey("Appointment", one.key.partition("/")[2])
+        other = await transaction.read(key, call.visible)
+        if other is not None and not other.deleted and (one.expires or now) > now:
+            count += json.parse(other.body).get("status") == "booked"
+    if count >= policy.booked_at_once:
+        message = f"{count} appointments are booked already: call the practice for one more"
+        raise TooManyRequests(message)
+    begins = period_of(tree["start"])[0] / _MICROSECONDS
+    await transaction.put(
+        BookedHere(key=f"{practice}/{row.facts.id}", patient=whose, expires=begins)
+    )
+
+
+def _may_tell_of(teller: Row, other: Row) -> bool:
+    """Whether everybody who sees one Appointment may learn that there is another one."""
+    return other.facts.visibility_class.labels <= teller.facts.visibility_class.labels
+
+
+def _why_over(call: Call, old: Row, new: Row) -> dict[str, Any]:
+    """Return why an Appointment is over that another one takes the place of.
+
+    Who must not know of that one reads what is said of one that was cancelled.
+    """
+    if not _may_tell_of(old, new):
+        return _reason(call, {})
+    wish = json.parse(old.body).get("status") in {"proposed", "waitlist"}
+    return _ANSWERED if wish else _MOVED
+
+
+async def _waits_no_more(
+    call: Call, transaction: ResourceTransaction, held: Held, given: Row
+) -> list[Row]:
     """Whoever takes a time that was offered for their waiting waits no more."""
     if held.waits is None:
         return []
@@ -128,7 +184,8 @@ async def _waits_no_more(call: Call, transaction: ResourceTransaction, held: Hel
     tree = json.parse(row.body)
     if tree.get("status") != "waitlist":
         return []
-    return [await store_next(call, transaction, row, cancelled(tree, _ANSWERED))]
+    ended = cancelled(tree, _why_over(call, row, given))
+    return [await store_next(call, transaction, row, ended)]
 
 
 async def _cancel(
@@ -141,7 +198,7 @@ async def _cancel(
         await _require_open(call, transaction, row, tree, await of_practice(transaction, call))
         new = cancelled(tree, reason)
         if comment is not None:
-            new["comment"] = comment
+            new["comment"] = with_comment(tree, comment)
         changed = await store_next(call, transaction, row, new)
         await transaction.delete(Held, f"{call.auth.practice}/{row.facts.id}")
         return changed

@@ -69,7 +69,7 @@ async def check_in(call: Call) -> FhirResponse:
         {
             "status": tree["status"],
             "arrived": instant(int(arrived * _MICROSECONDS)) if arrived is not None else None,
-            "ahead": await _ahead(call, tree) if arrived is not None else None,
+            "ahead": await _ahead(call, row, tree) if arrived is not None else None,
             "forms-due": await _forms_due(call, tree),
             "appointment": tree,
         },
@@ -149,10 +149,11 @@ def _with(tree: Mapping[str, Any], status: str, taking_part: str) -> tuple[dict[
     return dict(tree) | {"status": status, "participant": listed}, before
 
 
-async def _ahead(call: Call, tree: Mapping[str, Any]) -> int | None:
+async def _ahead(call: Call, arrived: Row, tree: Mapping[str, Any]) -> int | None:
     """Return how many others wait for the same practitioner with an earlier appointment.
 
-    A number alone: it is the one thing about others that a queue tells.
+    A number alone: it is the one thing about others that a queue tells. The patient's own are not
+    counted: who acts for them may not see each of those.
     """
     practitioners = [
         one
@@ -173,7 +174,8 @@ async def _ahead(call: Call, tree: Mapping[str, Any]) -> int | None:
         parse_search("Appointment", asked, base=call.server.base),
         Visibility.of_server("Appointment", practice=call.auth.practice),
     )
-    return len([row for row in page.rows if row.facts.id != tree["id"]])
+    own = set(arrived.facts.owners)
+    return len([row for row in page.rows if own.isdisjoint(row.facts.owners)])
 
 
 async def _forms_due(call: Call, tree: Mapping[str, Any]) -> int:

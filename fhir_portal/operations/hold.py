@@ -28,7 +28,8 @@ from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 MOST_HELD: Final = 3
-"""Times that one patient may have held at once: nobody books by holding everything."""
+"""Times that one patient may have held at once, as far as the caller sees them: nobody books by
+holding everything."""
 _MINUTE: Final = 60
 _MICROSECONDS: Final = 1_000_000
 _RESOURCE: Final = "Appointment"
@@ -60,8 +61,7 @@ async def hold(call: Call) -> FhirResponse:
         if offer is None or not _is_this_time(offer, sent) or not await offers.is_free(offer):
             raise NotAvailable
         whose = f"{practice}/{patient.id}"
-        held = [one for one in await transaction.find(Held, "patient", whose) if now < one.until]
-        if call.auth.record is not None and len(held) >= MOST_HELD:
+        if call.auth.record is not None and await _held(call, transaction, whose) >= MOST_HELD:
             message = f"{MOST_HELD} times are held already; book one, or wait until a hold ends"
             raise TooManyRequests(message)
         tree = offer.appointment("pending", "needs-action", str(patient))
@@ -78,6 +78,20 @@ async def hold(call: Call) -> FhirResponse:
         return row
 
     return searchset(call, await call.server.store.transact(work))
+
+
+async def _held(call: Call, transaction: ResourceTransaction, whose: str) -> int:
+    """Return how many times are held for a patient, of those that the caller may see.
+
+    A number that counts hidden ones would tell of them.
+    """
+    now, count = call.server.clock(), 0
+    for one in await transaction.find(Held, "patient", whose):
+        if now < one.until:
+            key = ResourceKey(_RESOURCE, one.key.partition("/")[2])
+            row = await transaction.read(key, call.visible)
+            count += row is not None and not row.deleted
+    return count
 
 
 def _slot_in(sent: Mapping[str, Any]) -> ResourceKey:

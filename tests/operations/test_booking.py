@@ -20,12 +20,14 @@ from tests.builders import (
     DERM,
     FAMILY,
     START,
+    WITHHELD,
     Answer,
     Caller,
     Clock,
     a_grant,
     a_patient,
     a_proxy,
+    a_related_person,
     an_access_token,
     an_appointment,
     assert_outcome,
@@ -639,3 +641,150 @@ async def test_what_patients_only_see_they_do_not_cancel(
     assert answer.status == 422
     assert answer.words == ["appointments of this kind are changed by the practice: call it"]
     assert (await cancel(desk, "light")).status == 200
+
+
+# ---------------------------------------------------------------- what tells of what is hidden
+
+
+@pytest.fixture
+def kit(portal: Portal) -> Caller:
+    return Caller(portal, oneself("kit"))
+
+
+@pytest.fixture
+async def father(portal: Portal, ehr: Caller) -> Caller:
+    await ehr.store(a_related_person("father", of="kit"))
+    who = a_proxy(related_person="father", grant="g2", sections=APPOINTMENTS, act=APPOINTMENTS)
+    return Caller(portal, who)
+
+
+async def test_what_a_hidden_appointment_was_moved_to_says_nothing_of_it(
+    kit: Caller, mother: Caller, ehr: Caller
+) -> None:
+    hidden = await booked(kit, "word")
+    assert (await mother.get(f"Appointment/{hidden}")).status == 404
+    seen = await held(kit, "nine")
+    assert (await book(kit, seen, replaces=hidden)).status == 200
+    answer = await mother.get(f"Appointment/{seen}")
+    assert answer.status == 200
+    assert "extension" not in answer.json
+    assert (await ehr.get(f"Appointment/{hidden}")).json["cancelationReason"]["text"]
+
+
+@pytest.mark.parametrize("before", ["proposed", "booked"])
+async def test_what_was_moved_to_a_hidden_appointment_looks_like_a_cancelled_one(
+    kit: Caller, mother: Caller, ehr: Caller, before: str
+) -> None:
+    old = "wish" if before == "proposed" else await booked(kit, "nine")
+    if before == "proposed":
+        await ehr.store(an_appointment("wish", of=["kit"], status="proposed"))
+    hidden = await held(kit, "word")
+    assert (await book(kit, hidden, replaces=old)).status == 200
+    assert (await mother.get(f"Appointment/{hidden}")).status == 404
+    reason = (await mother.get(f"Appointment/{old}")).json["cancelationReason"]
+    assert [one["code"] for one in reason["coding"]] == ["pat"]
+    assert "text" not in reason
+    assert (await kit.get(f"Appointment/{hidden}")).json["extension"]
+
+
+async def test_no_proxy_learns_by_a_provenance_of_another_one(
+    kit: Caller, mother: Caller, father: Caller
+) -> None:
+    own_id = await booked(mother, "nine")
+    query = f"Provenance?target=Appointment/{own_id}"
+    assert (await father.get(f"Appointment/{own_id}")).status == 200
+    assert (await father.get("RelatedPerson/mother")).status == 404
+    assert (await father.get(query)).entries == []
+    assert len((await kit.get(query)).entries) == 2
+
+
+async def test_holds_that_a_proxy_does_not_see_are_not_counted_for_them(
+    kit: Caller, mother: Caller, ehr: Caller
+) -> None:
+    await ehr.store(*(a_slot(f"s{n}", 5 * DAY + n * 3600) for n in range(5)))
+    await held(kit, "word")
+    for number in range(3):
+        await held(mother, f"s{number}")
+    assert (await hold(mother, "s3")).status == 429
+    assert (await hold(kit, "s3")).status == 429
+
+
+@pytest.mark.parametrize("withheld", ["Slot", "Schedule"])
+async def test_what_is_booked_of_withheld_times_is_withheld(
+    desk: Caller, ehr: Caller, ada: Caller, withheld: str
+) -> None:
+    metas = {withheld: WITHHELD}
+    directory = {"system": WITHHELD["tag"][0]["system"], "code": "directory"}
+    metas["Slot"] = {"tag": [*metas.get("Slot", {}).get("tag", []), directory]}
+    more = {"meta": metas["Schedule"]} if "Schedule" in metas else {}
+    await ehr.store(
+        a_schedule("secret", "Practitioner/wren", **more),
+        a_slot("secret", 6 * DAY, of="secret", meta=metas["Slot"]),
+    )
+    assert "secret" not in await slots(ada)
+    own_id = await booked(desk, "secret", of="ada")
+    assert (await ada.get(f"Appointment/{own_id}")).status == 404
+    meta = (await ehr.get(f"Appointment/{own_id}")).json["meta"]
+    assert meta["tag"] == WITHHELD["tag"]
+
+
+# ---------------------------------------------------------------- words, numbers, whose it is
+
+
+async def test_what_the_practice_wrote_stays_above_what_a_patient_adds(
+    ada: Caller, ehr: Caller
+) -> None:
+    own_id = await held(ada, "nine")
+    await ehr.store((await ehr.get(f"Appointment/{own_id}")).json | {"comment": "Bring the report"})
+
+    async def say(words: str, **named: Any) -> str:
+        given = [named, {"name": "comment", "valueString": words}]
+        answer = await ada.ask("POST", "Appointment/$book", parameters(*given))
+        assert answer.status == 200, answer.body
+        return str(answer.entries[0]["comment"])
+
+    ours = {"reference": f"Appointment/{own_id}"}
+    found = await say("I use a wheelchair", name="appt-reference", valueReference=ours)
+    assert found == "Bring the report\n\nI use a wheelchair"
+    over = a_time("nine") | {"id": own_id, "status": "cancelled"}
+    found = await say("Sorry", name="appt-resource", resource=over)
+    assert found == "Bring the report\n\nI use a wheelchair\n\nSorry"
+
+
+async def test_a_patient_books_as_many_as_the_practice_lets_them(
+    ada: Caller, bo: Caller, desk: Caller, ehr: Caller, store: EmbeddedStore, clock: Clock
+) -> None:
+    policy = PracticePolicy(key=DERM, booking="book", booked_at_once=2)
+    await keep(store, policy)
+    await ehr.store(*(a_slot(f"s{n}", (5 + n) * DAY) for n in range(8)))
+    first = await booked(ada, "s0")
+    await booked(desk, "s1", of="ada")
+    await booked(ada, "s2")
+    await booked(bo, "s3")
+    third = await held(ada, "s4")
+    assert_outcome(await book(ada, third), 429, "throttled")
+    assert (await ada.get(f"Appointment/{third}")).json["status"] == "pending"
+    assert (await book(ada, third, replaces=first)).status == 200
+    await booked(desk, "s5", of="ada")
+    clock.advance(7.5 * DAY)  # that of s2 has passed
+    await booked(ada, "s6")
+    last = await held(ada, "s7")
+    assert (await book(ada, last)).status == 429
+
+
+async def test_what_is_hidden_from_a_proxy_is_not_counted_as_booked(
+    kit: Caller, mother: Caller, store: EmbeddedStore
+) -> None:
+    await keep(store, PracticePolicy(key=DERM, booking="book", booked_at_once=1))
+    await booked(kit, "word")
+    await booked(mother, "nine")
+    assert (await book(mother, await held(mother, "ten"))).status == 429
+
+
+async def test_an_appointment_of_no_one_patient_takes_no_others_place(ehr: Caller) -> None:
+    for own_id, status, begins in (("g1", "booked", 9 * DAY), ("g2", "pending", 10 * DAY)):
+        tree = an_appointment(own_id, status=status, start=at(begins), end=at(begins + 600))
+        tree["participant"] = [{"actor": {"reference": "Practitioner/lark"}, "status": "accepted"}]
+        await ehr.store(tree)
+    assert_outcome(await book(ehr, "g2", replaces="g1"), 422, "processing")
+    assert (await ehr.get("Appointment/g1")).json["status"] == "booked"

@@ -22,7 +22,7 @@ from tests.builders import (
     keep,
     oneself,
 )
-from tests.operations.booking import at, check_in, value
+from tests.operations.booking import SENSITIVE, at, check_in, value
 
 HOUR = 3600.0
 
@@ -123,3 +123,14 @@ async def test_forms_are_counted_only_for_who_may_see_them(ada: Caller, clock: C
     clock.advance(2 * HOUR)
     narrow = ada.with_scope("patient/Appointment.ru")
     assert value(await check_in(narrow, "ada-at-ten"), "forms-due") == 0
+
+
+async def test_ahead_says_nothing_of_the_records_own_appointments(
+    ehr: Caller, portal: Portal
+) -> None:
+    mother = Caller(portal, a_proxy(sections=("appointments",), act=("appointments",)))
+    hidden = visit("hidden", 300, of="kit", status="arrived") | {"meta": SENSITIVE}
+    await ehr.store(visit("open", 3000, of="kit"), hidden)
+    await ehr.store(visit("before", 1500, of="bo", status="arrived"))
+    assert (await mother.get("Appointment/hidden")).status == 404
+    assert value(await check_in(mother, "open"), "ahead") == 1

@@ -74,6 +74,7 @@ TOLD: Final[Mapping[str, str]] = {
     "notice-hours": "Hours before the start until which times can be booked",
     "ahead-days": "Days ahead for which times can be booked",
     "cancel-hours": "Hours before the start until which patients move or cancel",
+    "booked-at-once": "Appointments to come that one patient may have booked",
     "check-in-before": "Minutes before the start from which patients may say that they are here",
     "check-in-after": "Minutes after the start until which they may",
     "reminder-hours": "Hours before the start at which patients are reminded",
