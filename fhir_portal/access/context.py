@@ -24,7 +24,8 @@ class AuthContext:
     taken for theirs; a ``user/`` token is bound to the practice, and ``staff_patient`` is the id
     of the Patient that their ``patient/`` token is bound to. ``permissions`` are the client's own
     (``label``, ``grant-writing``). ``token`` is the token's hash: it names the token in the log.
-    ``jkt`` is the DPoP key that the token is bound to.
+    ``jkt`` is the DPoP key that the token is bound to. ``is_server`` says that the server itself
+    acts for a practice, within what it has permitted somebody: that is nobody's token.
     """
 
     client: str
@@ -39,6 +40,7 @@ class AuthContext:
     jkt: str | None = None
     staff: StaffAccess | None = None
     staff_patient: str | None = None
+    is_server: bool = False
     decided: dict[tuple[str, str], Any] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -80,4 +82,5 @@ def acting_for(practice: str, client: str) -> AuthContext:
         expires=math.inf,
         token="",
         permissions=frozenset({GRANT_WRITING, LABEL}),
+        is_server=True,
     )

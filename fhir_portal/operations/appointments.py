@@ -28,7 +28,7 @@ from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources import appointment
 from fhir_portal.resources.appointment import codes_of
-from fhir_portal.resources.reservation import CELL_SECONDS, Span, taken_cells, time_of
+from fhir_portal.resources.reservation import Span, taken_times, time_of
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -45,6 +45,7 @@ END_HOLD: Final = "end-hold"
 _MICROSECONDS: Final = 1_000_000
 _HOUR: Final = 3600
 _DAY: Final = 86_400
+_DAY_US: Final = _DAY * _MICROSECONDS
 _OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 _TAKING_PART: Final = frozenset(
@@ -86,7 +87,7 @@ class NotAvailable(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A free Slot: its tree and that of its Schedule, its cells, and whose time it takes."""
+    """A free Slot: its tree and that of its Schedule, when it is, and whose time it takes."""
 
     slot: Mapping[str, Any]
     schedule: Mapping[str, Any]
@@ -136,7 +137,7 @@ class Offers:
         self._policy = policy
         self._now = now
         self._schedules: dict[ResourceKey, tuple[dict[str, Any], set[str]] | None] = {}
-        self._taken: dict[tuple[str, int], frozenset[int]] = {}
+        self._taken: dict[tuple[str, int], frozenset[Span]] = {}
 
     async def of(self, row: Row | None) -> Offer | None:
         """Return a Slot as an offer to this caller; ``None`` where it is none."""
@@ -157,17 +158,18 @@ class Offers:
 
     async def is_free(self, offer: Offer) -> bool:
         """Whether nobody has any of the time now."""
+        span = offer.span
         for actor in offer.actors:
-            for cell in range(offer.span.first, offer.span.last):
-                if cell in await self._taken_on(actor, cell * CELL_SECONDS // _DAY):
+            for day in range(span.start // _DAY_US, (span.end - 1) // _DAY_US + 1):
+                if any(map(span.meets, await self._taken_on(actor, day))):
                     return False
         return True
 
-    async def _taken_on(self, actor: str, day: int) -> frozenset[int]:
+    async def _taken_on(self, actor: str, day: int) -> frozenset[Span]:
         found = self._taken.get((actor, day))
         if found is None:
-            whole = Span(day * _DAY // CELL_SECONDS, (day + 1) * _DAY // CELL_SECONDS)
-            found = await taken_cells(
+            whole = Span(day * _DAY_US, (day + 1) * _DAY_US)
+            found = await taken_times(
                 self._reader, self._auth.practice, actor, whole, now=self._now
             )
             self._taken[actor, day] = found
@@ -451,7 +453,7 @@ async def keep_held(
     A job says so of the Appointment then.
     """
     own_id = held.key.partition("/")[2]
-    await appointment.hold(transaction, practice, own_id, held.until)
+    await appointment.hold(transaction, practice, own_id, held.until, now=server.clock())
     await transaction.put(held)
     await jobs.enqueue(
         transaction,

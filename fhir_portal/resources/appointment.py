@@ -1,6 +1,6 @@
 """Appointment has behaviour of its own: it takes the time of who and what it needs.
 
-No two Appointments of a practice take the same five minutes of a practitioner, a room or a device,
+No two Appointments of a practice take the same moment of a practitioner, a room or a device,
 whoever writes them (`fhir_portal.resources.reservation`). Source: FHIR R4 §12.25 (Appointment),
 appointmentstatus.
 """
@@ -11,6 +11,8 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
+
+import msgspec
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
@@ -23,7 +25,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources import reservation
-from fhir_portal.resources.reservation import CELL_SECONDS, Span, TakenTime, TimeTaken, UnfitTime
+from fhir_portal.resources.reservation import Span, TakenTime, TimeTaken, UnfitTime
 from fhir_portal.resources.store import PortalStore, ResourceReader, ResourceTransaction, Row
 from fhir_portal.search.request import parse_search
 
@@ -75,37 +77,36 @@ async def before_change(
     wanted = TakenTime(
         key=f"{practice}/{tree['id']}",
         actors=actors,
-        first=span.first,
-        last=span.last,
+        start=span.start,
+        end=span.end,
         until=until,
         expires=held.expires if held is not None else None,
     )
     if wanted == held:
         return
+    twice = may_take_twice and (await policy_of(transaction, practice)).book_twice
     try:
-        await reservation.take(transaction, wanted, now=now)
+        await reservation.take(transaction, wanted, now=now, twice=twice)
     except TimeTaken:
-        twice = may_take_twice and (await policy_of(transaction, practice)).book_twice
-        if not twice:
-            message = "the time is taken: a participant has another appointment then"
-            raise Conflict(message, expression="Appointment.start") from None
-        await reservation.take(transaction, wanted, now=now, twice=True)
-    if held is not None and (held.actors, held.cells) != (wanted.actors, wanted.cells):
+        message = "the time is taken: a participant has another appointment then"
+        raise Conflict(message, expression="Appointment.start") from None
+    if held is not None and (held.actors, held.span) != (wanted.actors, wanted.span):
         await _freed(transaction, held, now=now)
 
 
 async def _freed(transaction: ResourceTransaction, held: TakenTime, *, now: float) -> None:
     """Have time that was given back offered to who waits for some; once for each time."""
-    if held.last * CELL_SECONDS <= now:
+    if held.span.is_over(now):
         return
-    what = hashlib.sha256(f"{held.key} {held.first} {held.last} {now}".encode()).hexdigest()
+    cells = held.span.cells
+    what = hashlib.sha256(f"{held.key} {held.start} {held.end} {now}".encode()).hexdigest()
     await jobs.enqueue(
         transaction,
         key=f"{OFFER}.{what}",
         practice=held.practice,
         name=OFFER,
         now=now,
-        arguments={"first": str(held.first), "last": str(held.last)},
+        arguments={"first": str(cells.start), "last": str(cells.stop)},
     )
 
 
@@ -162,7 +163,7 @@ async def _reserve(row: Row, transaction: ResourceTransaction, *, now: float) ->
         return  # it is stored already, with more people than anybody may book now
     if actors:
         wanted = TakenTime(
-            key=f"{facts.practice}/{facts.id}", actors=actors, first=span.first, last=span.last
+            key=f"{facts.practice}/{facts.id}", actors=actors, start=span.start, end=span.end
         )
         await reservation.take(transaction, wanted, now=now, twice=True)
 
@@ -199,22 +200,18 @@ def codes_of(tree: Mapping[str, Any]) -> list[str]:
 
 
 async def hold(
-    transaction: RecordTransaction, practice: str, appointment: str, until: float
+    transaction: RecordTransaction, practice: str, appointment: str, until: float, *, now: float
 ) -> None:
     """Let the time of an Appointment, just taken in this transaction, be free at ``until``."""
     held = await reservation.time_of(transaction, practice, appointment)
     if held is None:
         message = "this Appointment takes no time"
         raise LookupError(message)
-    await reservation.take(
-        transaction, TakenTime(
-            key=held.key, actors=held.actors, first=held.first, last=held.last, until=until
-        ), now=until,
-    )  # fmt: skip
+    await reservation.take(transaction, msgspec.structs.replace(held, until=until), now=now)
 
 
 def span_of(tree: Mapping[str, Any]) -> Span | None:
-    """Return the cells of an Appointment or a Slot; ``None`` where it names no time."""
+    """Return the time of an Appointment or a Slot; ``None`` where it names no time."""
     start, end = tree.get("start"), tree.get("end")
     try:
         return Span.of(start or "", end or "")

@@ -1,16 +1,16 @@
 """Whose time is taken: rows of actor and five-minute cell, each there once.
 
-An Appointment that takes time holds one `TakenCell` for each of its actors and each cell of five
-minutes that it touches, written in the transaction that stores the Appointment, whoever writes it.
-The key of a cell is unique, so two of them never hold the same one: not at one server, not at two.
-
-Times are rounded outwards to five minutes. A held time (`TakenCell.until`) is free again once that
-moment has passed, whether or not a job has noticed.
+An Appointment that takes time is a holder of one `TakenCell` for each of its actors and each cell
+of five minutes that it touches, written in the transaction that stores the Appointment, whoever
+writes it. The key of a cell is unique, so everybody who wants some of those minutes meets there,
+at one server or at two; the holders of a cell have it side by side where their times, to the
+microsecond, do not overlap. A held time (`Holder.until`) is free again once that moment has
+passed, whether or not a job has noticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -23,44 +23,112 @@ CELL_SECONDS: Final = 300
 LONGEST_DAYS: Final = 7
 """An Appointment that takes time is no longer than this."""
 _CELLS_OF_A_DAY: Final = 86_400 // CELL_SECONDS
-_LONGEST: Final = LONGEST_DAYS * _CELLS_OF_A_DAY
 _KEPT_SECONDS: Final = 86_400.0
-_CELL_US: Final = CELL_SECONDS * 1_000_000
+_MICROSECONDS: Final = 1_000_000
+_CELL_US: Final = CELL_SECONDS * _MICROSECONDS
+_LONGEST_US: Final = LONGEST_DAYS * 86_400 * _MICROSECONDS
+
+
+class UnfitTime(Exception):
+    """There is no such time, or it is longer than can be taken. The words say which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From ``start`` to before ``end``, in microseconds since 1970 UTC."""
+
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, start: str, end: str) -> Span:
+        """Return a time; one of no length takes five minutes.
+
+        Both are FHIR instants. Raises `UnfitTime`.
+        """
+        try:
+            low, high = period_of(start)[0], period_of(end)[0]
+        except ValueError:
+            message = "start and end have to be moments"
+            raise UnfitTime(message) from None
+        return cls(low, low + _CELL_US if low == high else high)
+
+    @property
+    def cells(self) -> range:
+        """The cells that it touches: five minutes each, counted since 1970 UTC."""
+        return range(self.start // _CELL_US, -(-self.end // _CELL_US))
+
+    def meets(self, other: Span) -> bool:
+        """Whether the two overlap: one may begin at the moment in which the other ends."""
+        return self.start < other.end and other.start < self.end
+
+    def is_over(self, now: float) -> bool:
+        """Whether all of it has passed."""
+        return max(self.start, self.end) <= now * _MICROSECONDS
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be taken."""
+        return 0 < self.end - self.start <= _LONGEST_US
+
+    def check(self) -> None:
+        """Refuse what cannot be taken. Raises `UnfitTime`."""
+        if self.end <= self.start:
+            message = "it ends before it starts"
+            raise UnfitTime(message)
+        if not self.fits:
+            message = f"what takes time is at most {LONGEST_DAYS} days long: store it in parts"
+            raise UnfitTime(message)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """An Appointment that has some of a cell: its id, its whole time, and when its hold ends.
+
+    Times are in microseconds since 1970 UTC, ``until`` is in seconds, ``None`` for what is booked.
+    """
+
+    appointment: str
+    start: int
+    end: int
+    until: float | None = None
+
+    @property
+    def span(self) -> Span:
+        """Its time."""
+        return Span(self.start, self.end)
+
+    def is_there(self, now: float) -> bool:
+        """Whether it holds anything: what is held is nobody's once its hold is over."""
+        return self.until is None or now < self.until
 
 
 class TakenCell(Record, frozen=True, kw_only=True):
     """Five minutes of an actor: ``key`` is ``<practice>/<Type>/<id>/<cell>``.
 
-    ``cell`` counts five minutes since 1970 UTC. ``holders`` are the ids of the Appointments that
-    have it: one, or more where an EHR may book twice (`fhir_portal.accounts.policy`). ``until`` is
-    when a hold ends, ``None`` for what is booked.
+    ``cell`` counts five minutes since 1970 UTC. Times of the ``holders`` do not overlap, but where
+    an EHR may book twice (`fhir_portal.accounts.policy`).
     """
 
-    kind: ClassVar[str] = "taken-cell"
+    kind: ClassVar[str] = "taken-five-minutes"
     indexed: ClassVar[tuple[str, ...]] = ("day",)
 
     cell: int
     day: str
-    holders: tuple[str, ...]
-    until: float | None = None
-
-    def is_taken(self, now: float) -> bool:
-        """Whether the cell is anybody's: a hold whose time is over is nobody's."""
-        return self.until is None or now < self.until
+    holders: tuple[Holder, ...]
 
 
 class TakenTime(Record, frozen=True, kw_only=True):
     """What one Appointment takes; ``key`` is ``<practice>/<id>``.
 
-    ``actors`` are ``Type/<id>``, ``first`` and ``last`` the cells (``last`` is not among them).
+    ``actors`` are ``Type/<id>``; ``start`` and ``end`` are in microseconds since 1970 UTC.
     ``lifted`` says that its cells are put away while a transaction Bundle moves things about.
     """
 
-    kind: ClassVar[str] = "taken-time"
+    kind: ClassVar[str] = "taken-span"
 
     actors: tuple[str, ...]
-    first: int
-    last: int
+    start: int
+    end: int
     until: float | None = None
     lifted: bool = False
 
@@ -75,94 +143,48 @@ class TakenTime(Record, frozen=True, kw_only=True):
         return self.key.partition("/")[2]
 
     @property
-    def cells(self) -> range:
-        """The cells that it touches."""
-        return range(self.first, self.last)
+    def span(self) -> Span:
+        """Its time."""
+        return Span(self.start, self.end)
 
 
 class TimeTaken(Exception):
     """Somebody else has some of this time."""
 
 
-class UnfitTime(Exception):
-    """There is no such time, or it is longer than can be taken. The words say which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """From ``first`` to before ``last``, in cells."""
-
-    first: int
-    last: int
-
-    @classmethod
-    def of(cls, start: str, end: str) -> Span:
-        """Return the cells that a time touches; one of no length touches one.
-
-        Both are FHIR instants. Raises `UnfitTime`.
-        """
-        try:
-            low, high = period_of(start)[0], period_of(end)[0]
-        except ValueError:
-            message = "start and end have to be moments"
-            raise UnfitTime(message) from None
-        first, last = low // _CELL_US, -(-high // _CELL_US)
-        return cls(first, first + 1 if first == last else last)
-
-    def is_over(self, now: float) -> bool:
-        """Whether all of it has passed."""
-        return max(self.first, self.last) * CELL_SECONDS <= now
-
-    @property
-    def fits(self) -> bool:
-        """Whether it can be taken."""
-        return 0 < self.last - self.first <= _LONGEST
-
-    def check(self) -> None:
-        """Refuse what cannot be taken. Raises `UnfitTime`."""
-        if self.last <= self.first:
-            message = "it ends before it starts"
-            raise UnfitTime(message)
-        if self.last - self.first > _LONGEST:
-            message = f"what takes time is at most {LONGEST_DAYS} days long: store it in parts"
-            raise UnfitTime(message)
-
-
 async def take(
     transaction: RecordTransaction, wanted: TakenTime, *, now: float, twice: bool = False
-) -> None:
-    """Take time for an Appointment, in place of what it had.
+) -> bool:
+    """Take time for an Appointment, in place of what it had; true if somebody else has some of it.
 
     ``twice`` takes also what somebody else has. Raises `TimeTaken`; then nothing may be kept of
     the transaction.
     """
     await release(transaction, wanted.practice, wanted.appointment)
-    expires = wanted.last * CELL_SECONDS + _KEPT_SECONDS
+    span, is_shared = wanted.span, False
+    mine = Holder(wanted.appointment, wanted.start, wanted.end, wanted.until)
     for actor in wanted.actors:
-        for cell in wanted.cells:
+        for cell in span.cells:
             key = _key(wanted.practice, actor, cell)
             found = await transaction.get(TakenCell, key)
-            if found is None or not found.is_taken(now):
-                # Put over a hold that is over; where there is none the unique key decides.
-                new = TakenCell(
-                    key=key,
-                    cell=cell,
-                    day=_day(wanted.practice, actor, cell),
-                    holders=(wanted.appointment,),
-                    until=wanted.until,
-                    expires=expires,
-                )
-                await (transaction.insert if found is None else transaction.put)(new)
-            elif twice:
-                holders = (*found.holders, wanted.appointment)
-                await transaction.put(
-                    msgspec.structs.replace(found, holders=holders, until=None, expires=expires)
-                )
-            else:
-                raise TimeTaken
-    await transaction.put(
-        msgspec.structs.replace(wanted, lifted=False, expires=expires + _KEPT_SECONDS)
-    )
+            there = found.holders if found is not None else ()
+            others = tuple(one for one in there if one.is_there(now))
+            if any(one.span.meets(span) for one in others):
+                if not twice:
+                    raise TimeTaken
+                is_shared = True
+            new = TakenCell(
+                key=key,
+                cell=cell,
+                day=_day(wanted.practice, actor, cell),
+                holders=(*others, mine),
+                expires=(cell + 1) * CELL_SECONDS + _KEPT_SECONDS,
+            )
+            # Where there is none yet the unique key decides.
+            await (transaction.insert if found is None else transaction.put)(new)
+    expires = wanted.end / _MICROSECONDS + 2 * _KEPT_SECONDS
+    await transaction.put(msgspec.structs.replace(wanted, lifted=False, expires=expires))
+    return is_shared
 
 
 async def release(transaction: RecordTransaction, practice: str, appointment: str) -> None:
@@ -198,35 +220,17 @@ async def time_of(reader: RecordReader, practice: str, appointment: str) -> Take
     return await reader.get(TakenTime, f"{practice}/{appointment}")
 
 
-async def taken_cells(
-    reader: RecordReader, practice: str, actor: str, span: Span, *, now: float
-) -> frozenset[int]:
-    """Return the cells of an actor within a span that somebody has now."""
-    found: set[int] = set()
-    for day in range(span.first // _CELLS_OF_A_DAY, (span.last - 1) // _CELLS_OF_A_DAY + 1):
+async def taken_times(
+    reader: RecordReader, practice: str, actor: str, within: Span, *, now: float
+) -> frozenset[Span]:
+    """Return the times of an actor that somebody has now and of which some is within a span."""
+    found: set[Span] = set()
+    cells = within.cells
+    for day in range(cells.start // _CELLS_OF_A_DAY, (cells.stop - 1) // _CELLS_OF_A_DAY + 1):
         name = _day(practice, actor, day * _CELLS_OF_A_DAY)
-        for one in await reader.find(TakenCell, "day", name):
-            if span.first <= one.cell < span.last and one.is_taken(now):
-                found.add(one.cell)
-    return frozenset(found)
-
-
-async def is_free(
-    reader: RecordReader,
-    practice: str,
-    actors: Iterable[str],
-    span: Span,
-    *,
-    now: float,
-    beside: Sequence[str] = (),
-) -> bool:
-    """Whether nobody has any of this time now, but the Appointments ``beside``."""
-    for actor in actors:
-        for cell in range(span.first, span.last):
-            found = await reader.get(TakenCell, _key(practice, actor, cell))
-            if found is not None and found.is_taken(now) and not set(found.holders) <= set(beside):
-                return False
-    return True
+        for cell in await reader.find(TakenCell, "day", name):
+            found |= {one.span for one in cell.holders if one.is_there(now)}
+    return frozenset(one for one in found if one.meets(within))
 
 
 async def _give_back(
@@ -236,11 +240,11 @@ async def _give_back(
     if held is None or held.lifted:
         return held
     for actor in held.actors:
-        for cell in held.cells:
+        for cell in held.span.cells:
             found = await transaction.get(TakenCell, _key(practice, actor, cell))
-            if found is None or appointment not in found.holders:
-                continue  # its time has passed, or its hold had, and somebody else has it
-            left = tuple(one for one in found.holders if one != appointment)
+            if found is None:
+                continue  # its time has passed
+            left = tuple(one for one in found.holders if one.appointment != appointment)
             if left:
                 await transaction.put(msgspec.structs.replace(found, holders=left))
             else:

@@ -309,7 +309,7 @@ async def store_extracted(
             await appointment.before_request(transaction, auth.practice, tree, patient=auth.patient)
         await appointment.before_change(
             transaction, auth.practice, old or {}, tree, now=server.clock(),
-            may_take_twice=auth.context == "system",
+            may_take_twice=auth.context == "system" and not auth.is_server,
         )  # fmt: skip
     await answering.before_change(transaction, auth, old or {}, tree, now=server.clock())
     rule = EVENT_RULES.get(facts.resource_type)

@@ -319,7 +319,8 @@ async def test_of_50_at_once_over_one_slot_and_overlapping_ones_one_wins(
 
     won = await asyncio.gather(*(one(n) for n in range(24)), theirs(), *map(one, range(24, 48)))
     assert won.count(True) == 1
-    assert len({cell.holders for cell in await store.every(TakenCell)}) == 1
+    holders = [one for cell in await store.every(TakenCell) for one in cell.holders]
+    assert len({one.appointment for one in holders}) == 1
 
 
 @pytest.mark.parametrize("times", [2, 20])
@@ -373,6 +374,19 @@ async def test_staff_do_not_book_what_is_taken_even_where_the_ehr_may(
     await booked(ada, "nine")
     for caller in (desk, ada):
         assert_not_available(await hold(caller, "nine-in-room", of="ada"))
+
+
+async def test_nor_does_a_patient_whose_held_time_became_anothers_too(
+    ada: Caller, bo: Caller, ehr: Caller, store: EmbeddedStore
+) -> None:
+    """Booking runs as the server, which may take no time twice, whatever the EHR may."""
+    await keep(store, PracticePolicy(key=DERM, booking="book", book_twice=True))
+    own_id = await held(ada, "nine")
+    await ehr.store(a_schedule("w", "Practitioner/wren"), a_slot("w9", 3 * DAY, of="w"))
+    await booked(bo, "w9")
+    await ehr.store(a_schedule("lark", "Practitioner/lark", "Practitioner/wren"))
+    assert_outcome(await book(ada, own_id), 409, "conflict")
+    assert (await ada.get(f"Appointment/{own_id}")).json["status"] == "pending"
 
 
 @pytest.mark.requirement("portal", "S0-05", "S0-34", "S2-12")
@@ -716,7 +730,7 @@ async def test_what_is_booked_of_withheld_times_is_withheld(
     metas = {withheld: WITHHELD}
     directory = {"system": WITHHELD["tag"][0]["system"], "code": "directory"}
     metas["Slot"] = {"tag": [*metas.get("Slot", {}).get("tag", []), directory]}
-    more = {"meta": metas["Schedule"]} if "Schedule" in metas else {}
+    more: dict[str, Any] = {"meta": metas["Schedule"]} if "Schedule" in metas else {}
     await ehr.store(
         a_schedule("secret", "Practitioner/wren", **more),
         a_slot("secret", 6 * DAY, of="secret", meta=metas["Slot"]),

@@ -1,4 +1,4 @@
-"""Whatever is taken, moved and given back in whatever order: no five minutes have two holders."""
+"""Whatever is taken, moved and given back in whatever order: no moment has two holders."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from fhir_portal.resources.reservation import TakenCell, TakenTime, TimeTaken
 from tests.builders import DERM, START, Clock
 
 ACTORS = ("Practitioner/a", "Practitioner/b", "Location/c")
-FIRST = 6_400_000
+MINUTE = 60_000_000
+FIRST = 6_400_000 * 5
 
 TAKE = st.tuples(
     st.integers(0, 4),
-    st.integers(0, 20),
-    st.integers(1, 8),
+    st.integers(0, 60),
+    st.integers(1, 30),
     st.frozensets(st.sampled_from(ACTORS), min_size=1),
 )
 STEPS = st.lists(st.one_of(TAKE, st.integers(0, 4)), max_size=25)
@@ -27,7 +28,7 @@ STEPS = st.lists(st.one_of(TAKE, st.integers(0, 4)), max_size=25)
 
 @given(steps=STEPS)
 @settings(max_examples=60, deadline=None)
-def test_cells_are_those_of_a_plain_model(steps: list[Any]) -> None:
+def test_times_are_those_of_a_plain_model(steps: list[Any]) -> None:
     asyncio.run(held_against_a_model(steps))
 
 
@@ -49,13 +50,15 @@ async def held_against_a_model(steps: list[Any]) -> None:
                 model.pop(step, None)
                 continue
             number, first, length, actors = step
-            wanted = frozenset((a, FIRST + first + n) for a in actors for n in range(length))
+            wanted = frozenset(
+                (a, FIRST + first + n) for a in actors for n in range(length)
+            )  # by the minute
             fits = all(not wanted & held for other, held in model.items() if other != number)
             time = TakenTime(
                 key=f"{DERM}/{number}",
                 actors=tuple(sorted(actors)),
-                first=FIRST + first,
-                last=FIRST + first + length,
+                start=(FIRST + first) * MINUTE,
+                end=(FIRST + first + length) * MINUTE,
             )
             try:
                 await take(store, time)
@@ -65,10 +68,11 @@ async def held_against_a_model(steps: list[Any]) -> None:
                 assert fits
                 model[number] = wanted
             found = await store.every(TakenCell)
-            assert {(one.key, one.holders) for one in found} == {
-                (f"{DERM}/{actor}/{cell}", (f"{holder}",))
+            assert {(one.key, who.appointment) for one in found for who in one.holders} == {
+                (f"{DERM}/{actor}/{minute // 5}", f"{holder}")
                 for holder, held in model.items()
-                for actor, cell in held
+                for actor, minute in held
             }
+            assert all(one.holders for one in found)
     finally:
         store.close()

@@ -157,6 +157,14 @@ async def test_a_practice_can_let_its_ehr_book_twice(ehr: Caller, store: Embedde
     assert (await ehr.put(visit("second", LARK, at=LATER))).status == 409
 
 
+async def test_appointments_may_follow_each_other_at_any_minute(ehr: Caller) -> None:
+    await ehr.store(visit("a", LARK, at=("09:00", "09:12")))
+    await ehr.store(visit("b", LARK, at=("09:12", "09:24"), of="bo"))
+    assert (await ehr.put(visit("c", LARK, at=("09:11", "09:12"), of="bo"))).status == 409
+    assert (await ehr.put(visit("c", LARK, at=("09:23", "09:40"), of="bo"))).status == 409
+    await ehr.store(visit("c", LARK, at=("09:24", "09:40"), of="bo"))
+
+
 async def test_in_a_transaction_two_change_places_and_a_new_one_takes_what_is_cancelled(
     ehr: Caller,
 ) -> None:
