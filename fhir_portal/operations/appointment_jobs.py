@@ -1,4 +1,4 @@
-"""The jobs of appointments: holds that end, reminders, time that becomes free."""
+"""The jobs of appointments: holds that end, reminders, time that becomes free or is taken anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.operations.appointments import END_HOLD, end_hold_in, tell_who_sees
 from fhir_portal.operations.waitlist import offer_freed
-from fhir_portal.resources.appointment import OFFER
+from fhir_portal.resources.appointment import OFFER, RENEW, renew
 from fhir_portal.resources.event_rules import REMIND
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction
@@ -54,7 +54,12 @@ def appointment_jobs(server: Server) -> Mapping[str, Work]:
 
         await server.store.transact(work)
 
-    return {END_HOLD: end_hold, REMIND: remind, OFFER: offer}
+    async def renew_times(held: Lease[Job]) -> None:
+        """Take the time of appointments to come anew; done twice it is done once."""
+        because = ResourceKey.parse(held.work.arguments["because"])
+        await renew(server.store, held.work.practice, now=server.clock(), because=because)
+
+    return {END_HOLD: end_hold, REMIND: remind, OFFER: offer, RENEW: renew_times}
 
 
 async def _remind(transaction: ResourceTransaction, server: Server, job: Job) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
+import structlog
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
@@ -26,7 +27,13 @@ from fhir_portal.notify import jobs
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources import reservation
 from fhir_portal.resources.reservation import Span, TakenTime, TimeTaken, UnfitTime
-from fhir_portal.resources.store import PortalStore, ResourceReader, ResourceTransaction, Row
+from fhir_portal.resources.store import (
+    PortalStore,
+    ResourceReader,
+    ResourceStore,
+    ResourceTransaction,
+    Row,
+)
 from fhir_portal.search.request import parse_search
 
 TAKES_TIME: Final = frozenset({"pending", "booked", "arrived", "checked-in", "fulfilled"})
@@ -38,10 +45,26 @@ _ROOMS: Final = frozenset({"ro", "bd", "ve"})
 OFFER: Final = "offer-freed-time"
 """The name of the job that offers time to who waits; its arguments are ``first`` and ``last``, the
 cells between which some has become free."""
+RENEW: Final = "renew-taken-time"
+"""The name of the job that takes time anew; its argument ``because`` is what changed."""
+_SAYS_WHOSE: Final = {
+    "PractitionerRole": "practitioner",
+    "Location": "physicalType",
+    "Schedule": "actor",
+    "Slot": "schedule",
+}
+"""The elements by which `actors_of` finds whose time an Appointment takes."""
+_REFERRED_TO_BY: Final = {
+    "PractitionerRole": (("Appointment", "actor"), ("Schedule", "actor")),
+    "Location": (("Appointment", "actor"), ("Schedule", "actor")),
+    "Schedule": (("Slot", "schedule"),),
+    "Slot": (("Appointment", "slot"),),
+}
 _MOST_ACTORS: Final = 20
 _MOST_REQUESTS: Final = 10
 _WAITING: Final = "pending"
-_ALL: Final = "all"
+_log = structlog.get_logger(__name__)
+_ALL: Final = "by-real-times"
 
 
 async def before_change(
@@ -110,6 +133,50 @@ async def _freed(transaction: ResourceTransaction, held: TakenTime, *, now: floa
     )
 
 
+async def before_calendar_change(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any] | None,
+    *,
+    now: float,
+) -> None:
+    """Have the time of Appointments taken anew where what is about to be stored says whose it is.
+
+    ``new`` is ``None`` for a deletion. It is done by a job (`renew`): of a house that becomes a
+    room there may be thousands.
+    """
+    tree = new or old
+    element = _SAYS_WHOSE.get(tree.get("resourceType", ""))
+    if element is None or old.get(element) == (new or {}).get(element):
+        return
+    key = ResourceKey(tree["resourceType"], tree["id"])
+    if not old and not await _is_referred_to(transaction, practice, key):
+        return
+    what = hashlib.sha256(
+        f"{practice}/{key} {now} {old.get(element)} {(new or {}).get(element)}".encode()
+    ).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{RENEW}.{what}",
+        practice=practice,
+        name=RENEW,
+        now=now,
+        arguments={"because": str(key)},
+    )
+
+
+async def _is_referred_to(
+    transaction: ResourceTransaction, practice: str, key: ResourceKey
+) -> bool:
+    for name, parameter in _REFERRED_TO_BY[key.type]:
+        asked = [(parameter, str(key)), ("_count", "1")]
+        visible = Visibility.of_server(name, practice=practice)
+        if (await transaction.search(parse_search(name, asked, base=""), visible)).rows:
+            return True
+    return False
+
+
 class Reserved(Record, frozen=True, kw_only=True):
     """Marks a store all of whose Appointments to come have taken their time."""
 
@@ -117,28 +184,11 @@ class Reserved(Record, frozen=True, kw_only=True):
 
 
 async def reserve_stored(store: PortalStore, *, now: float) -> None:
-    """Take the time of what was stored before Appointments took any; once for a store.
-
-    What overlaps there already is taken twice: it is so, and nobody books a third one.
-    """
+    """Take the time of what was stored before Appointments took any; once for a store."""
     if await store.get(Reserved, _ALL) is not None:
         return
-    asked = [
-        ("status", ",".join(sorted(TAKES_TIME))),
-        ("date", f"ge{instant(int(now) * 1_000_000)}"),
-        ("_count", "200"),
-    ]
-    request = parse_search("Appointment", asked, base="")
     for practice in await every_practice(store):
-        visible = Visibility.of_server("Appointment", practice=practice.key)
-        after = None
-        while True:
-            page = await store.search(request, visible, after=after)
-            for row in page.rows:
-                await store.transact(functools.partial(_reserve, row, now=now))
-            if page.next is None:
-                break
-            after = page.next
+        await renew(store, practice.key, now=now)
 
     async def mark(transaction: RecordTransaction) -> None:
         await transaction.put(Reserved(key=_ALL))
@@ -146,26 +196,72 @@ async def reserve_stored(store: PortalStore, *, now: float) -> None:
     await store.transact(mark)
 
 
-async def _reserve(row: Row, transaction: ResourceTransaction, *, now: float) -> None:
+async def renew(
+    store: ResourceStore, practice: str, *, now: float, because: ResourceKey | None = None
+) -> int:
+    """Take the time of a practice's Appointments to come by what is stored now.
+
+    ``because`` is what has changed: of a Slot only its own Appointments are looked at. What
+    overlaps is taken twice: it is so, and nobody books a third one. Returns how many of those that
+    were renewed overlap another one.
+    """
+    asked = [
+        ("status", ",".join(sorted(TAKES_TIME))),
+        ("date", f"ge{instant(int(now) * 1_000_000)}"),
+        ("_count", "200"),
+    ]
+    if because is not None and because.type == "Slot":
+        asked.append(("slot", str(because)))
+    request = parse_search("Appointment", asked, base="")
+    visible = Visibility.of_server("Appointment", practice=practice)
+    twice, after = 0, None
+    while True:
+        page = await store.search(request, visible, after=after)
+        for row in page.rows:
+            held, wanted = await _renewed(store, row, now=now)
+            if wanted is not None and held != wanted:
+                twice += await store.transact(functools.partial(_renew, row, now=now))
+        if page.next is None:
+            break
+        after = page.next
+    if twice:
+        _log.warning("appointments overlap", practice=practice, number=twice)
+    return twice
+
+
+async def _renew(row: Row, transaction: ResourceTransaction, *, now: float) -> bool:
+    held, wanted = await _renewed(transaction, row, now=now)
+    if wanted is None or wanted == held:
+        return False
+    is_shared = await reservation.take(transaction, wanted, now=now, twice=True)
+    if held is not None:
+        await _freed(transaction, held, now=now)
+    return is_shared
+
+
+async def _renewed(
+    reader: ResourceStore | ResourceTransaction, row: Row, *, now: float
+) -> tuple[TakenTime | None, TakenTime | None]:
+    """Return what an Appointment has, and what it is to have; ``None`` where that is left alone."""
     facts = row.facts
-    if await reservation.time_of(transaction, facts.practice, facts.id) is not None:
-        return
+    held = await reservation.time_of(reader, facts.practice, facts.id)
     # As it is now: it may have changed since the page was read.
     visible = Visibility.of_server("Appointment", practice=facts.practice)
-    current = await transaction.read(row.key, visible)
+    current = await reader.read(row.key, visible)
     tree = {} if current is None or current.deleted else json.parse(current.body)
     span = span_of(tree) if tree.get("status") in TAKES_TIME else None
     if span is None or span.is_over(now) or not span.fits:
-        return
+        return held, None
     try:
-        actors = await actors_of(transaction, facts.practice, tree)
+        actors = await actors_of(reader, facts.practice, tree)
     except Unprocessable:
-        return  # it is stored already, with more people than anybody may book now
-    if actors:
-        wanted = TakenTime(
-            key=f"{facts.practice}/{facts.id}", actors=actors, start=span.start, end=span.end
-        )
-        await reservation.take(transaction, wanted, now=now, twice=True)
+        return held, None  # it is stored already, with more people than anybody may book now
+    if held is not None:
+        return held, msgspec.structs.replace(held, actors=actors)
+    if not actors:
+        return None, None
+    key = f"{facts.practice}/{facts.id}"
+    return None, TakenTime(key=key, actors=actors, start=span.start, end=span.end)
 
 
 async def before_request(

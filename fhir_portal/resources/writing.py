@@ -204,6 +204,9 @@ async def delete_in(
     await appointment.before_change(
         transaction, before.facts.practice, old, None, now=server.clock(), may_take_twice=False
     )
+    await appointment.before_calendar_change(
+        transaction, before.facts.practice, old, None, now=server.clock()
+    )
     row = Row(
         unowned(before.facts),
         before.version + 1,
@@ -312,6 +315,9 @@ async def store_extracted(
             may_take_twice=auth.context == "system" and not auth.is_server,
         )  # fmt: skip
     await answering.before_change(transaction, auth, old or {}, tree, now=server.clock())
+    await appointment.before_calendar_change(
+        transaction, auth.practice, old or {}, tree, now=server.clock()
+    )
     rule = EVENT_RULES.get(facts.resource_type)
     if rule is not None:
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())

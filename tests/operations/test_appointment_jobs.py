@@ -5,16 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.embedded.store import EmbeddedStore
-from fhir_portal.notify.jobs import work_off
+from fhir_portal.notify.jobs import Job, work_off
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.notify.words import BUILT_IN, Letterhead, render
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.portal import Portal
-from tests.builders import DERM, RESTRICTED, Caller, Clock, a_grant, an_appointment, keep
-from tests.operations.booking import DAY, at
+from fhir_portal.resources.appointment import RENEW
+from fhir_portal.resources.reservation import TakenCell
+from tests.builders import (
+    DERM,
+    RESTRICTED,
+    Caller,
+    Clock,
+    Json,
+    a_grant,
+    an_appointment,
+    assert_outcome,
+    concept,
+    keep,
+    reference,
+    resource,
+)
+from tests.operations.booking import DAY, PHYSICAL, a_schedule, a_slot, at
 
 HOUR = 3600.0
 
@@ -104,3 +120,106 @@ def test_the_words_say_neither_when_nor_what_for() -> None:
     letter = render(BUILT_IN["appointment-reminder"], head, {})
     assert "https://portal.example/go/appointments" in letter.text
     assert "{" not in letter.text + letter.subject + letter.sms
+
+
+# ---------------------------------------------------------------- whose time it is changes
+
+LARK = "Practitioner/lark"
+
+
+def with_(actor: str, own_id: str = "first", *, of: str = "ada") -> Json:
+    tree = an_appointment(own_id, of=[of], start=at(4 * DAY), end=at(4 * DAY + 900))
+    tree["participant"].append({"actor": reference(actor), "status": "accepted"})
+    return tree
+
+
+def in_slot(own_id: str, slot: str, *, of: str = "ada") -> Json:
+    slots = [reference(f"Slot/{slot}")]
+    return an_appointment(own_id, of=[of], start=at(4 * DAY), end=at(4 * DAY + 900), slot=slots)
+
+
+def role(who: str | None) -> Json:
+    more = {} if who is None else {"practitioner": reference(who)}
+    return resource("PractitionerRole", "role", **more)
+
+
+def room(kind: str) -> Json:
+    return resource("Location", "room", physicalType=concept(PHYSICAL, kind))
+
+
+async def jobs(portal: Portal, clock: Clock, store: EmbeddedStore) -> int:
+    """Do them; returns how many took time anew."""
+    before = [one for one in await store.every(Job) if one.name == RENEW and one.state != "done"]
+    await work_off(store, appointment_jobs(portal.server), worker="one", clock=clock)
+    return len(before)
+
+
+@pytest.mark.parametrize(
+    ("before", "appointment", "after", "taken"),
+    [
+        ([], with_("PractitionerRole/role"), [role(LARK)], LARK),
+        ([role(None)], with_("PractitionerRole/role"), [role(LARK)], LARK),
+        ([room("wi")], with_("Location/room"), [room("ro")], "Location/room"),
+        ([], in_slot("first", "s"), [a_slot("s", 4 * DAY), a_schedule("lark", LARK)], LARK),
+        (
+            [a_schedule("lark", "Practitioner/wren"), a_slot("s", 4 * DAY)],
+            in_slot("first", "s"),
+            [a_schedule("lark", LARK)],
+            LARK,
+        ),
+        (
+            [
+                a_schedule("w", "Practitioner/wren"),
+                a_schedule("lark", LARK),
+                a_slot("s", 4 * DAY, of="w"),
+            ],
+            in_slot("first", "s"),
+            [a_slot("s", 4 * DAY)],
+            LARK,
+        ),
+    ],
+)
+async def test_who_or_what_it_is_that_is_taken_follows_what_says_so(
+    portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller,
+    before: list[Json], appointment: Json, after: list[Json], taken: str,
+) -> None:  # fmt: skip
+    await ehr.store(*before, appointment, *after)
+    assert await jobs(portal, clock, store) > 0
+    assert {one.key.rpartition("/")[0] for one in await store.every(TakenCell)} == {
+        f"{DERM}/{taken}"
+    }
+    assert_outcome(await ehr.put(with_(taken, "second", of="bo")), 409, "conflict")
+
+
+async def test_time_that_turns_out_to_be_somebodys_already_is_kept_by_both_and_told_of(
+    portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
+) -> None:
+    await ehr.store(with_(LARK), with_("PractitionerRole/role", "second", of="bo"), role(LARK))
+    with capture_logs() as lines:
+        assert await jobs(portal, clock, store) == 1
+    told = [one for one in lines if one["event"] == "appointments overlap"]
+    assert [(one["log_level"], one["practice"], one["number"]) for one in told] == [
+        ("warning", DERM, 1)
+    ]
+    await ehr.store(with_(LARK) | {"status": "cancelled"})
+    assert (await ehr.put(with_(LARK, "third", of="kit"))).status == 409
+    await ehr.store(with_("PractitionerRole/role", "second", of="bo") | {"status": "cancelled"})
+    await ehr.store(with_(LARK, "third", of="kit"))
+
+
+async def test_what_says_nothing_new_of_whose_time_it_is_makes_no_work(
+    portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
+) -> None:
+    await ehr.store(role(LARK), room("ro"), a_schedule("lark", LARK), a_slot("s", 4 * DAY))
+    await ehr.store(in_slot("first", "s"), role(LARK) | {"active": True})
+    await ehr.store(a_slot("s", 4 * DAY, status="busy"), a_schedule("lark", LARK, comment="x"))
+    assert await jobs(portal, clock, store) == 0
+
+
+async def test_what_is_deleted_says_nothing_any_more(
+    portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
+) -> None:
+    await ehr.store(role(LARK), with_("PractitionerRole/role"))
+    assert (await ehr.delete("PractitionerRole/role")).status == 204
+    assert await jobs(portal, clock, store) == 1
+    await ehr.store(with_(LARK, "second", of="bo"))
