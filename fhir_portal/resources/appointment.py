@@ -26,7 +26,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.records import Record, RecordTransaction
 from fhir_portal.resources import reservation
-from fhir_portal.resources.reservation import Span, TakenTime, TimeTaken, UnfitTime
+from fhir_portal.resources.reservation import LONGEST_DAYS, Span, TakenTime, TimeTaken, UnfitTime
 from fhir_portal.resources.store import (
     PortalStore,
     ResourceReader,
@@ -207,7 +207,8 @@ async def renew(
     """
     asked = [
         ("status", ",".join(sorted(TAKES_TIME))),
-        ("date", f"ge{instant(int(now) * 1_000_000)}"),
+        # By its start: what is under way takes time as well.
+        ("date", f"ge{instant((int(now) - LONGEST_DAYS * 86_400) * 1_000_000)}"),
         ("_count", "200"),
     ]
     if because is not None and because.type == "Slot":

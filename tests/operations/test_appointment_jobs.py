@@ -191,6 +191,17 @@ async def test_who_or_what_it_is_that_is_taken_follows_what_says_so(
     assert_outcome(await ehr.put(with_(taken, "second", of="bo")), 409, "conflict")
 
 
+async def test_what_is_under_way_is_taken_anew_too(
+    portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
+) -> None:
+    await ehr.store(with_("PractitionerRole/role") | {"end": at(6 * DAY)})
+    clock.advance(5 * DAY)
+    await ehr.store(role(LARK))
+    await jobs(portal, clock, store)
+    late = with_(LARK, "second", of="bo") | {"start": at(5.5 * DAY), "end": at(5.6 * DAY)}
+    assert_outcome(await ehr.put(late), 409, "conflict")
+
+
 async def test_time_that_turns_out_to_be_somebodys_already_is_kept_by_both_and_told_of(
     portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
 ) -> None:
