@@ -551,6 +551,16 @@ async def test_two_practices_may_use_one_id_and_what_is_shared_stays_as_it_is(
 # --- bad input does not stop the rest
 
 
+@pytest.mark.parametrize("name", ["Appointment.ndjson", "1.Appointment.000.ndjson.gz"])
+def test_files_of_appointments_come_last_in_a_folder(files: Files, name: str) -> None:
+    """Whose time they take is said by PractitionerRole, Schedule, Slot, Location."""
+    names = ["AppointmentResponse.ndjson", "Slot.ndjson", "Schedule.ndjson", name]
+    paths = {one: files.write(f"export/{one}", "") for one in names}
+    found = files_in([paths[name].parent])
+    assert [one.name for one in found] == [*sorted(names[:3]), name]
+    assert files_in([paths[name], paths["Slot.ndjson"]]) == [paths[name], paths["Slot.ndjson"]]
+
+
 async def test_an_appointment_for_time_that_is_taken_is_rejected_by_name_and_the_rest_is_stored(
     server: Server, files: Files
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -47,7 +48,9 @@ class DamagedFile(Exception):
 def files_in(paths: Iterable[Path]) -> list[Path]:
     """Return the files to read: those named, and what of FHIR JSON is in the folders named.
 
-    A folder is walked in the order of names; hidden files and folders are left out.
+    A folder is walked in the order of names, but those of Appointments come last, as Bulk Data
+    names them (``Appointment.ndjson``, ``1.Appointment.ndjson``): whose time they take is said in
+    others. Hidden files and folders are left out.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds no such file.
@@ -59,15 +62,20 @@ def files_in(paths: Iterable[Path]) -> list[Path]:
             continue
         if not path.is_dir():
             raise FileNotFoundError(f"{path} does not exist")
-        inside = sorted(
+        wanted = (
             file
             for file in path.rglob("*")
             if _is_wanted(file.relative_to(path)) and file.is_file()
         )
+        inside = sorted(wanted, key=lambda file: ("Appointment" in _words(file), file))
         if not inside:
             raise FileNotFoundError(f"{path} holds no .json, .ndjson or .jsonl file")
         found.update(dict.fromkeys(inside))
     return list(found)
+
+
+def _words(file: Path) -> list[str]:
+    return re.findall("[A-Za-z]+", file.name)
 
 
 def digest_of(path: Path) -> str:
