@@ -1,0 +1,103 @@
+"""The portal's pages as patients meet them: narrow and wide, by day and by night.
+
+Pictures of all of them are left in ``build/browser/portal``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.browser import ROOT, Browser, Driver, missing
+from tests.end_to_end.demo import Demo
+from tests.end_to_end.person import PASSWORD
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "all is there"),
+]
+PICTURES = ROOT / "build" / "browser" / "portal"
+NARROW, WIDE = 320, 1280
+
+Way = Callable[[Browser, Demo], None]
+
+
+@pytest.fixture
+def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
+    with driver.browser(tmp_path / "profile") as browser:
+        yield browser
+
+
+def signed_in(browser: Browser, demo: Demo, path: str, username: str) -> None:
+    """Sign in on the way to a page."""
+    browser.open(f"{demo.server.base}{path}")
+    browser.type("#username", username)
+    browser.type("#password", PASSWORD)
+    browser.follow("button.primary")
+
+
+def at(path: str, record: str = "Patient/mara") -> Way:
+    """Mara at a page of a record, which she chooses where there are several."""
+
+    def go(browser: Browser, demo: Demo) -> None:
+        signed_in(browser, demo, "/portal/record", "mara")
+        browser.click(f'input[name="record"][value$="{record}"]')
+        browser.follow("button.primary")
+        browser.open(f"{demo.server.base}{path}")
+
+    return go
+
+
+def at_records(browser: Browser, demo: Demo) -> None:
+    signed_in(browser, demo, "/portal/record", "mara")
+
+
+def first(path: str, link: str, record: str = "Patient/mara") -> Way:
+    """The first page that a list leads to."""
+
+    def go(browser: Browser, demo: Demo) -> None:
+        at(path, record)(browser, demo)
+        browser.follow(f'main a[href^="{link}"]')
+
+    return go
+
+
+def at_desk(path: str) -> Way:
+    def go(browser: Browser, demo: Demo) -> None:
+        signed_in(browser, demo, path, "rosalind")
+
+    return go
+
+
+PAGES: dict[str, tuple[Way, str]] = {
+    "records": (at_records, "Whose record?"),
+    "home": (at("/portal"), "Mara"),
+    "appointments": (at("/portal/appointments"), "Appointments"),
+    "times": (at("/portal/appointments/find"), "Find a time"),
+    "request": (at("/portal/appointments/request"), "Ask for an appointment"),
+    "earlier": (at("/portal/appointments/history"), "Earlier and cancelled"),
+    "messages": (at("/portal/messages"), "Messages"),
+    "thread": (first("/portal/messages", "/portal/messages/thread/"), ""),
+    "new-message": (at("/portal/messages/new"), "Write to the practice"),
+    "forms": (at("/portal/forms"), "Forms"),
+    "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
+    "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
+    "desk-forms": (at_desk("/staff/forms"), "Forms"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_and_can_be_used_by_everybody(browser: Browser, demo: Demo, name: str) -> None:
+    """No sideways scrolling at 320 px (WCAG 1.4.10), and nothing that axe-core objects to."""
+    way, heading = PAGES[name]
+    way(browser, demo)
+    assert browser.text("h1").startswith(heading)
+    for scheme in ("light", "dark"):
+        browser.prefer(scheme)
+        for width in (NARROW, WIDE):
+            browser.resize(width)
+            browser.screenshot(PICTURES / f"{name}-{width}-{scheme}.png")
+            assert browser.overhang <= 0, f"{width} px, {scheme}"
+            assert browser.axe() == [], f"{width} px, {scheme}"
