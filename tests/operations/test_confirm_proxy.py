@@ -364,6 +364,69 @@ async def test_nobody_does_it_alone_while_there_is_another(
     assert (answer.status, b"(1)" in answer.body) == (403, True)
 
 
+OFFICE = {"system": "email", "value": "desk@practice.example"}
+TELEPHONE = {"system": "phone", "value": "+13125550199"}
+
+
+async def in_one_office(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, telecom: Json
+) -> tuple[Caller, Caller]:
+    """Eve and Bob, whose Practitioners have the contact of their office."""
+    await on_staff(practice, ehr, "eve", "bob")
+    for name in ("eve", "bob"):
+        await ehr.store(a_practitioner(name, family=f"Of{name}") | {"telecom": [telecom]})
+    return at_desk(portal, "eve"), at_desk(portal, "bob")
+
+
+@pytest.mark.parametrize("telecom", [OFFICE, {**OFFICE, "use": "work"}, TELEPHONE])
+async def test_a_contact_of_the_office_makes_colleagues_nobody_and_nobody_one(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock, telecom: Json
+) -> None:
+    """Nobody is alone by it, and a colleague can confirm."""
+    eve, bob = await in_one_office(practice, ehr, portal, telecom)
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, practice, made, "second")
+    own = number(portal, waiting)
+    assert (await confirm(eve, made, number=own, alone="nobody here")).status == 403
+    assert await records(practice, clock, "second") == []
+    assert (await confirm(bob, made, number=own)).status == 200
+
+
+@pytest.mark.parametrize("shares", ["with the organization", "for work"])
+async def test_what_is_the_practices_or_for_work_is_nobodys_own(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, shares: str
+) -> None:
+    """Bob's Practitioner has an address that Eve proved; as his own it would make them one."""
+    point = OFFICE if shares == "with the organization" else {**OFFICE, "use": "work"}
+    await on_staff(practice, ehr, "eve", "bob")
+    await ehr.store(a_practitioner("bob", family="Ofbob") | {"telecom": [OFFICE]})
+    await keep(practice, a_contact("eve", OFFICE["value"]))
+    eve, bob = at_desk(portal, "eve"), at_desk(portal, "bob")
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    own = number(portal, await used(portal, practice, made, "second"))
+    assert (await confirm(bob, made, number=own)).status == 403
+    if shares == "with the organization":
+        await ehr.store(resource("Organization", "derm", name="Dermatology", telecom=[OFFICE]))
+    await ehr.store(a_practitioner("bob", family="Ofbob") | {"telecom": [point]})
+    assert (await confirm(bob, made, number=own)).status == 200
+
+
+async def test_two_entries_of_one_name_are_one_human_by_their_contact(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Somebody who is two Practitioners is no second pair of eyes, nor alone."""
+    await on_staff(practice, ehr, "eve", "bob")
+    for name in ("eve", "bob"):
+        await ehr.store(a_practitioner(name, family="Lark") | {"telecom": [TELEPHONE]})
+    made = values(await invite(at_desk(portal, "eve"), "kit", **GUARDIAN))
+    own = number(portal, await used(portal, practice, made, "second"))
+    assert (await confirm(at_desk(portal, "bob"), made, number=own)).status == 403
+    for name in ("eve", "bob"):
+        answer = await confirm(at_desk(portal, name), made, number=own, alone="nobody here")
+        assert answer.status == 403
+    assert await records(practice, clock, "second") == []
+
+
 async def test_a_colleague_who_was_got_to_print_it_does_not_leave_one_alone(
     town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
 ) -> None:
