@@ -41,6 +41,11 @@ ANOTHER_CONFIRMS: Final = (
     "member of staff has to, with an account that shares no contact with theirs"
 )
 
+ANOTHER_MERGES: Final = (
+    "whoever would see more by a merge does not carry it out, by whatever account: another member "
+    "of staff can, or the practice's EHR"
+)
+
 
 class InvitedThemselves(Exception):
     """Whoever uses an invitation is one of the staff who made it, or seems to be."""
@@ -79,6 +84,30 @@ async def require_another_invites(
     tree = await _practitioner(transaction, practice, by)
     if own & theirs or set(folded_names(tree)) & set(folded_names(person)):
         raise Forbidden(ANOTHER_INVITES)
+
+
+async def require_another_merges(
+    transaction: ResourceTransaction,
+    practice: str,
+    by: str,
+    *,
+    accounts: Iterable[str],
+    persons: Iterable[Mapping[str, Any]],
+    now: float,
+) -> None:
+    """Refuse a merge by which the account ``by`` would see more. Raises `Forbidden`.
+
+    ``accounts`` are those that would, ``persons`` the RelatedPersons and those who are invited.
+    """
+    for one in accounts:
+        if await is_one_human(transaction, practice, by, one, now=now):
+            raise Forbidden(ANOTHER_MERGES)
+    country = (await policy_of(transaction, practice)).country
+    own = await marks_of(transaction, practice, by, country=country, now=now, at_work=True)
+    names = set(folded_names(await _practitioner(transaction, practice, by)))
+    for tree in persons:
+        if own & _marks_in(tree, country=country, now=now) or names & set(folded_names(tree)):
+            raise Forbidden(ANOTHER_MERGES)
 
 
 async def require_not_their_own(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from fhir_portal.access.visibility import Visibility
-from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.accounts.activation import Activation, FileContact
 from fhir_portal.accounts.invitation import DAY, Invitation, LiveInvitation
 from fhir_portal.accounts.policy import policy_of
@@ -23,8 +23,10 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.outcome import outcome
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.four_eyes import require_another_merges
 from fhir_portal.operations.inviting import invitation_secrets, take_back
 from fhir_portal.operations.merge_plan import (
+    MOST,
     REPLACED_BY,
     REPLACES,
     MergePlan,
@@ -32,6 +34,7 @@ from fhir_portal.operations.merge_plan import (
     plan_merge,
     repointed,
 )
+from fhir_portal.operations.new_proxy import tell_of_gain
 from fhir_portal.operations.on_file import contacts_on_file
 from fhir_portal.operations.person import (
     asked_by,
@@ -43,6 +46,7 @@ from fhir_portal.operations.person import (
 from fhir_portal.records import Record
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import parsed_tree, update_in
+from fhir_portal.search.registry import parameters_for
 from fhir_portal.smart.token import base64url
 
 UNDO_SECONDS: Final = DAY
@@ -112,7 +116,13 @@ async def merge(call: Call) -> FhirResponse:
         shown = _shown(plan) | {"accept": accept}
         if is_preview:
             return plan, shown | _said("nothing was changed: this is what a merge would do")
+        await _require_another(call, transaction, plan)
         _require_accepted(call, accept)
+        told = 0
+        if plan.gains:
+            told = await tell_of_gain(
+                transaction, call.server, practice, str(target.key), once=name
+            )
         # Before the grants go over: with a grant its families end, and nobody would get a receipt.
         apps = await connections_of(call).end_of_record(
             transaction, practice, str(source.key), now=now
@@ -130,6 +140,7 @@ async def merge(call: Call) -> FhirResponse:
         return plan, shown | _said("the Patients were merged") | {
             "result": json.parse(after.body) if after is not None else None,
             "ended-apps": apps,
+            "told": told,
             "undo-until": moment(now + UNDO_SECONDS),
         }
 
@@ -151,6 +162,34 @@ async def _result_patient(call: Call) -> dict[str, Any] | None:
         raise Invalid(message, expression="Parameters.parameter.where(name='result-patient')")
     tree = {name: value for name, value in tree.items() if name != "meta"}
     return await parsed_tree(tree, json.dumps(tree), "Patient")
+
+
+async def _require_another(call: Call, transaction: ResourceTransaction, plan: MergePlan) -> None:
+    """Refuse that staff give themselves a record by merging. Raises `Forbidden`."""
+    by, practice = call.auth.account, call.auth.practice
+    if call.auth.staff is None or by is None:
+        return
+    accounts, persons = set[str](), list[Mapping[str, Any]]()
+    for gain in plan.gains:
+        found = [ResourceKey.parse(gain.who)]
+        if found[0].type == "Task":
+            there = await transaction.get(Invitation, f"{practice}/{gain.who}")
+            accounts.add((there.redeemed_by if there is not None else None) or "")
+            found = [ResourceKey.parse(one) for one in there.persons] if there is not None else []
+        rows = await transaction.referring(
+            parameters_for("Person")["link"], found, _whole("Person", practice), limit=MOST
+        )
+        names = {str(row.key) for row in rows} | {gain.who}
+        holders = [await account_of_person(transaction, f"{practice}/{one}") for one in names]
+        accounts |= {one.key for one in holders if one is not None}
+        for key in found:
+            row = await transaction.read(key, _whole(key.type, practice))
+            if row is not None and not row.deleted and key.type != "Person":
+                persons.append(json.parse(row.body))
+    await require_another_merges(
+        transaction, practice, by,
+        accounts=accounts - {""}, persons=persons, now=call.server.clock(),
+    )  # fmt: skip
 
 
 def _require_accepted(call: Call, accept: str | None) -> None:
