@@ -20,8 +20,7 @@ from fhir_portal.access.relation import Relations
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.invitation import Invitation
-from fhir_portal.accounts.levels import Permission
-from fhir_portal.accounts.matter import About, StaffMatter, settled
+from fhir_portal.accounts.matter import About, StaffMatter
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import IG
 from fhir_portal.consent.labels import FOR_STAFF, PORTAL_TAG
@@ -33,24 +32,14 @@ from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.matters import STAFF_TASK
 from fhir_portal.operations.authorship import organization_of
 from fhir_portal.operations.call import acting_for
-from fhir_portal.records import Record, RecordReader
+from fhir_portal.records import Record
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.task import CODE, OPEN, SHOWN_TO
 from fhir_portal.resources.writing import create_in, update_in
 
-CODE: Final = f"{IG}/CodeSystem/portal-task"
 REASON: Final = f"{IG}/CodeSystem/staff-task-reason"
 PROFILE: Final = f"{IG}/StructureDefinition/staff-task"
-SHOWN_TO: Final[Mapping[About, Permission]] = {
-    "recovery-help": "recover",
-    "activation-help": "invite",
-    "undelivered-message": "invite",
-}
-"""The permission of an access level that shows a Task and lets its holder complete it."""
-OPEN: Final = frozenset(
-    {"draft", "requested", "received", "accepted", "ready", "in-progress", "on-hold"}
-)
-"""The states of a Task that waits for somebody; an EHR may have moved it on."""
 WORDS: Final[Mapping[tuple[About, str], str]] = {
     ("recovery-help", "locked"): "They asked for help, or gave too many wrong codes",
     ("recovery-help", "unverified-contact"): "No contact of the account was proved",
@@ -94,36 +83,12 @@ def staff_task_jobs(server: Server) -> Mapping[str, Work]:
     return {STAFF_TASK: bring_up_to_date}
 
 
-def about_of(tree: Mapping[str, Any]) -> About | None:
-    """Return what a Task is about if it is one for staff."""
-    for coding in (tree.get("code") or {}).get("coding") or ():
-        for about in SHOWN_TO:
-            if coding.get("system") == CODE and coding.get("code") == about:
-                return about
-    return None
-
-
 def completed(tree: Mapping[str, Any], *, at: float, reason: str = "") -> dict[str, Any]:
     """Return a Task as it is when somebody has seen to it; ``at`` is seconds since 1970 UTC."""
     now = instant(int(at * _MICROSECONDS))
     period = {**(tree.get("executionPeriod") or {}), "end": now}
     done = {**tree, "status": "completed", "executionPeriod": period, "lastModified": now}
     return done | ({"statusReason": {"text": reason}} if reason else {})
-
-
-async def matter_of(reader: RecordReader, practice: str, task: str) -> StaffMatter | None:
-    """Return what is known beside a Task of a practice, by its id, as long as it is kept."""
-    found = await reader.find(StaffMatter, "task", f"{practice}/Task/{task}", limit=1)
-    return found[0] if found else None
-
-
-async def settle_matter(
-    transaction: ResourceTransaction, practice: str, task: str, *, now: float
-) -> None:
-    """Note that the Task of a matter was completed: noted once more, it is a new one."""
-    matter = await matter_of(transaction, practice, task)
-    if matter is not None and matter.settled is None:
-        await transaction.put(settled(matter, at=now))
 
 
 async def _follow(transaction: ResourceTransaction, server: Server, matter: StaffMatter) -> None:
