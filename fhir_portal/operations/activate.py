@@ -78,12 +78,11 @@ from fhir_portal.operations.inviting import (
     SENT_BY_US,
     expire_later,
     is_closed_for,
-    may_be_invited,
     send,
 )
 from fhir_portal.operations.inviting import Way as InvitationWay
 from fhir_portal.operations.matching import Match, Said, match
-from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account
+from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account, may_be_invited
 from fhir_portal.operations.redeem import INVITATIONS_KEY, Redemption, redeem
 from fhir_portal.operations.same_person import initials, postal_code, same_initials
 from fhir_portal.records import RecordReader, RecordTransaction

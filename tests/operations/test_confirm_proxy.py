@@ -16,7 +16,9 @@ from fhir_portal.accounts.invitation import (
     Invitation,
 )
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify.jobs import work_off
 from fhir_portal.operations.four_eyes import InvitedThemselves
+from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
@@ -494,6 +496,70 @@ async def test_one_that_waited_too_long_is_over(
     waiting = await used(portal, town, made)
     clock.advance(CONFIRMABLE_SECONDS)
     assert (await confirm(bob, made, number=number(portal, waiting))).status == 409
+
+
+AGAIN: Json = {"kind": "guardian", "basis": "parent", "channel": "desk"}
+
+
+@pytest.mark.parametrize("by", ["the job", "a new invitation"])
+async def test_what_nobody_confirmed_in_time_keeps_nobody_out(
+    town: EmbeddedStore,
+    ehr: Caller,
+    eve: Caller,
+    bob: Caller,
+    portal: Portal,
+    clock: Clock,
+    by: str,
+) -> None:
+    """It expires with its grant and its link; then who was meant can come."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    await used(portal, town, made, "wrong")
+    clock.advance(CONFIRMABLE_SECONDS)
+    if by == "the job":
+        jobs = invitation_jobs(portal.server, portal.collaborators)
+        while await work_off(town, jobs, worker="w", clock=clock):
+            pass
+        assert await state(town, made) == "expired"
+        account = await town.get(Account, "wrong")
+        assert account is not None
+        person = (await ehr.get(account.persons[0].partition("/")[2])).json
+        assert "link" not in person
+    (related,) = made["related-person"]
+    again = values(await invite(eve, "kit", **AGAIN, related_person=related))
+    assert await state(town, made) == "expired"
+    assert (await ehr.get(made["grant"][0])).json["status"] == "rejected"
+    task = (await ehr.get(made["invitation"])).json
+    assert (task["status"], bool(task["statusReason"]["text"])) == ("failed", True)
+    waiting = await used(portal, town, again, "right")
+    assert (await confirm(bob, again, number=number(portal, waiting))).status == 200
+    assert await records(town, clock, "right") == ["Patient/kit"]
+    assert await records(town, clock, "wrong") == []
+
+
+async def test_what_waits_and_what_was_confirmed_no_job_ends(
+    town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    jobs = invitation_jobs(portal.server, portal.collaborators)
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, town, made)
+    clock.advance(CONFIRMABLE_SECONDS - 1)
+    await work_off(town, jobs, worker="w", clock=clock)
+    assert await state(town, made) == "awaiting"
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
+    clock.advance(1)
+    await work_off(town, jobs, worker="w", clock=clock)
+    assert (await state(town, made), await records(town, clock)) == ("redeemed", ["Patient/kit"])
+
+
+async def test_the_task_stays_while_it_waits(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Without it nobody could confirm it or take it back."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    await used(portal, town, made, "wrong")
+    assert (await ehr.ask("DELETE", made["invitation"])).status == 409
+    clock.advance(CONFIRMABLE_SECONDS)
+    assert (await ehr.ask("DELETE", made["invitation"])).status == 204
 
 
 async def test_who_may_not_and_what_is_not_there(
