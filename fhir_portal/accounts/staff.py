@@ -37,6 +37,10 @@ from fhir_portal.records import (
     RecordTransaction,
 )
 
+ANOTHER_RESUMES: Final = (
+    "you helped with this account, or it is yours: another administrator lets them work again, or "
+    "whoever runs the portal"
+)
 _ALL: Final = 1_000_000
 _NUMBER_DIGITS: Final = 8
 
@@ -340,10 +344,7 @@ async def resume_staff(
     if member is None:
         raise NotStaff(account)
     if by is not OPERATOR and by.account in (*member.helped_by, account):
-        raise NotPermitted(
-            "you helped with this account, or it is yours: another administrator lets them work "
-            "again, or whoever runs the portal"
-        )
+        raise NotPermitted(ANOTHER_RESUMES)
     await _level_to_give(transaction, practice, member.level, has)
     resumed = msgspec.structs.replace(member, suspended=None, helped_by=())
     if member.suspended is not None and not await transaction.replace(member, resumed):

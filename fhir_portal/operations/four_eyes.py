@@ -18,9 +18,16 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import mailbox_of, verified_contacts
 from fhir_portal.accounts.invitation import Invitation
+from fhir_portal.accounts.levels import NotPermitted
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.accounts.staff import StaffMember, members_with, staff_key, staff_of_practice
+from fhir_portal.accounts.staff import (
+    ANOTHER_RESUMES,
+    StaffMember,
+    members_with,
+    staff_key,
+    staff_of_practice,
+)
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Forbidden
 from fhir_portal.fhir.reference import ResourceKey
@@ -108,6 +115,18 @@ async def require_another_merges(
     for tree in persons:
         if own & _marks_in(tree, country=country, now=now) or names & set(folded_names(tree)):
             raise Forbidden(ANOTHER_MERGES)
+
+
+async def require_another_resumes(
+    transaction: ResourceTransaction, member: StaffMember, by: str, *, now: float
+) -> None:
+    """Refuse who helped with a recovery, or is the member, to end what followed of it.
+
+    By whatever account of theirs. Raises `NotPermitted`.
+    """
+    for one in (*member.helped_by, member.account):
+        if await is_one_human(transaction, member.practice, by, one, now=now):
+            raise NotPermitted(ANOTHER_RESUMES)
 
 
 async def require_not_their_own(
