@@ -46,6 +46,7 @@ from fhir_portal.operations.inviting import (
 )
 from fhir_portal.operations.links import links_of
 from fhir_portal.operations.merge import write
+from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.operations.person import (
     account_reasons,
     also_told,
@@ -228,7 +229,12 @@ async def _carry_out(
     for invitation in found.invitations:
         _, tasks = await take_back(transaction, call.server, secrets, invitation, reason=_NEUTRAL)
         changed += [str(one.key) for one in tasks]
-    for link in links_of(row, proven=True):
+    proven = set(links_of(row, proven=True))
+    for link in links_of(row, proven=False):
+        # What nobody proved says nothing of somebody whom another account was proved to be.
+        key = ResourceKey.parse(link)
+        if link not in proven and await account_of_record(transaction, practice, key) is not None:
+            continue
         await transaction.put(
             NoMoreInvitations(key=f"{practice}/{link}", since=closed.at, closed=True)
         )

@@ -24,7 +24,7 @@ from fhir_portal.fhir.outcome import outcome
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.four_eyes import require_another_merges
-from fhir_portal.operations.inviting import invitation_secrets, take_back
+from fhir_portal.operations.inviting import NoMoreInvitations, invitation_secrets, take_back
 from fhir_portal.operations.merge_plan import (
     MOST,
     REPLACED_BY,
@@ -70,11 +70,19 @@ class MovedInvitation(msgspec.Struct, frozen=True):
     persons: tuple[str, ...]
 
 
+class EndedMark(msgspec.Struct, frozen=True):
+    """What a `NoMoreInvitations` says, of whoever it is."""
+
+    since: float
+    closed: bool
+
+
 class RecordMerge(Record, frozen=True, kw_only=True):
     """A merge of two Patients; ``key`` is ``<practice>/Patient/<id>`` of the one that went.
 
     ``at`` is when, ``undone`` when it was taken back (seconds since 1970 UTC). ``accounts`` are
-    those whose own record went over.
+    those whose own record went over. ``mark`` is that the one that went was to get no more
+    invitations, as the one that stays has it now, and ``mark_before`` what that one had.
     """
 
     kind: ClassVar[str] = "record-merge"
@@ -87,6 +95,8 @@ class RecordMerge(Record, frozen=True, kw_only=True):
     changed: tuple[Changed, ...]
     invitations: tuple[MovedInvitation, ...] = ()
     accounts: tuple[str, ...] = ()
+    mark: EndedMark | None = None
+    mark_before: EndedMark | None = None
     undone: float | None = None
 
 
@@ -269,6 +279,7 @@ async def _carry_out(
             if there != tree:
                 changed.append(await write(call, transaction, task, there))
         moved.append(MovedInvitation(before.key, before.invitee, before.patients, before.persons))
+    mark, mark_before = await _carry_mark(transaction, call.auth.practice, source, target)
     return RecordMerge(
         key=f"{call.auth.practice}/{source}",
         practice=call.auth.practice,
@@ -279,7 +290,43 @@ async def _carry_out(
         changed=tuple(changed),
         invitations=tuple(moved),
         accounts=tuple(dict.fromkeys(plan.accounts)),
+        mark=mark,
+        mark_before=mark_before,
     )
+
+
+async def mark_of(
+    transaction: ResourceTransaction, practice: str, patient: str
+) -> EndedMark | None:
+    """Return what says that a ``Patient/<id>`` gets no more invitations, if anything does."""
+    found = await transaction.get(NoMoreInvitations, f"{practice}/{patient}")
+    return EndedMark(found.since, found.closed) if found is not None else None
+
+
+async def put_mark(
+    transaction: ResourceTransaction, practice: str, patient: str, mark: EndedMark | None
+) -> None:
+    """Say of a ``Patient/<id>`` what a mark does; ``None``: nothing."""
+    key = f"{practice}/{patient}"
+    if mark is None:
+        await transaction.delete(NoMoreInvitations, key)
+        return
+    await transaction.put(NoMoreInvitations(key=key, since=mark.since, closed=mark.closed))
+
+
+async def _carry_mark(
+    transaction: ResourceTransaction, practice: str, source: str, target: str
+) -> tuple[EndedMark | None, EndedMark | None]:
+    """Let the portal stay ended for whom it was ended; return what is said now, and was before.
+
+    ``None`` first where nothing was carried: that a practice ended it outweighs all else.
+    """
+    theirs = await mark_of(transaction, practice, source)
+    before = await mark_of(transaction, practice, target)
+    if theirs is None or (before is not None and (before.closed or not theirs.closed)):
+        return None, before
+    await put_mark(transaction, practice, target, theirs)
+    return theirs, before
 
 
 async def write(

@@ -25,6 +25,8 @@ from fhir_portal.operations.merge import (
     UNDO_SECONDS,
     Changed,
     RecordMerge,
+    mark_of,
+    put_mark,
     rename_invitation,
     write,
 )
@@ -107,6 +109,8 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
     if in_the_way:
         message = f"changed since the merge, so nothing was taken back: {', '.join(in_the_way)}"
         raise Conflict(message)
+    if found.mark is not None and found.mark == await mark_of(transaction, practice, found.target):
+        await put_mark(transaction, practice, found.target, found.mark_before)
     return given_back
 
 

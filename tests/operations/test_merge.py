@@ -20,6 +20,7 @@ from fhir_portal.accounts.invitation import (
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations.inviting import NoMoreInvitations
 from fhir_portal.operations.merge import RecordMerge
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.connection import Receipt
@@ -669,6 +670,35 @@ async def test_undo_gives_an_invitation_back_and_keeps_how_far_it_has_come(
         2,
     )
     assert await world.get(LiveInvitation, f"{DERM}/Patient/new") is None
+
+
+@pytest.mark.parametrize("before", ["nothing", "wants none", "ended"])
+async def test_whose_portal_was_ended_or_who_wants_none_stays_so_and_undo_gives_it_back(
+    world: EmbeddedStore, ehr: Caller, before: str
+) -> None:
+    """What the practice ended outweighs what else is said; the source keeps its own mark."""
+    ended = NoMoreInvitations(key=f"{DERM}/Patient/old", since=START, closed=True)
+    there = NoMoreInvitations(key=f"{DERM}/Patient/new", since=START - 9, closed=before == "ended")
+    await keep(world, ended, *([] if before == "nothing" else [there]))
+    await merged(ehr)
+    found = await world.get(NoMoreInvitations, there.key)
+    assert found is not None
+    assert (found.closed, found.since) == (True, START - 9 if before == "ended" else START)
+    assert (await ehr.ask("POST", UNDO)).status == 200
+    assert await world.get(NoMoreInvitations, there.key) == (None if before == "nothing" else there)
+    assert await world.get(NoMoreInvitations, ended.key) == ended
+
+
+async def test_undo_brings_no_mark_of_an_ended_portal_back_that_went_since(
+    world: EmbeddedStore, ehr: Caller
+) -> None:
+    """Who came back by an invitation meanwhile has come back."""
+    await keep(world, NoMoreInvitations(key=f"{DERM}/Patient/old", since=START, closed=True))
+    await merged(ehr)
+    newer = NoMoreInvitations(key=f"{DERM}/Patient/new", since=START + 1)
+    await keep(world, newer)
+    assert (await ehr.ask("POST", UNDO)).status == 200
+    assert await world.get(NoMoreInvitations, newer.key) == newer
 
 
 async def test_undo_is_over_after_a_day(world: EmbeddedStore, ehr: Caller, clock: Clock) -> None:
