@@ -64,6 +64,8 @@ WORDS: Final[Mapping[tuple[About, str], str]] = {
 STRANGERS_AN_HOUR: Final = 60
 """Tasks of people who named no invitation and no one record: beyond that none is made. Versions
 of a Task stay for good, and whoever registers with made-up names could fill a practice's feed."""
+STRANGERS_A_NETWORK: Final = 10
+"""Of those, how many may come from one network: else it would use up what all others have."""
 _HOUR: Final = 3600.0
 _MICROSECONDS: Final = 1_000_000
 
@@ -110,7 +112,7 @@ async def _follow(transaction: ResourceTransaction, server: Server, matter: Staf
         await _update(transaction, server, row.key, practice.key, tree)
         return
     is_stranger = matter.about == "activation-help" and not (matter.invitation or matter.patient)
-    if is_stranger and await _are_too_many(transaction, practice.key, now=server.clock()):
+    if is_stranger and await _are_too_many(transaction, matter, now=server.clock()):
         return
     task = server.new_id()
     new = msgspec.structs.replace(
@@ -127,7 +129,7 @@ async def _follow(transaction: ResourceTransaction, server: Server, matter: Staf
 class StrangerCount(Record, frozen=True, kw_only=True):
     """How many Tasks a practice got within an hour of people whom it may not know at all.
 
-    ``key`` is ``<practice>/<hour since 1970>``.
+    ``key`` is ``<practice>/<hour since 1970>``, and of one network that with ``/<network>``.
     """
 
     kind: ClassVar[str] = "stranger-count"
@@ -135,14 +137,24 @@ class StrangerCount(Record, frozen=True, kw_only=True):
     count: int
 
 
-async def _are_too_many(transaction: ResourceTransaction, practice: str, *, now: float) -> bool:
-    """Count a Task that anybody on the internet can cause; true where it is one too many."""
+async def _are_too_many(
+    transaction: ResourceTransaction, matter: StaffMatter, *, now: float
+) -> bool:
+    """Count a Task that anybody on the internet can cause; true where it is one too many.
+
+    What one network has no room for is not counted for all of them.
+    """
     hour = int(now // _HOUR)
-    key = f"{practice}/{hour}"
-    found = await transaction.get(StrangerCount, key)
-    count = found.count + 1 if found is not None else 1
-    await transaction.put(StrangerCount(key=key, count=count, expires=(hour + 2) * _HOUR))
-    return count > STRANGERS_AN_HOUR
+    limits = [(f"{matter.practice}/{hour}", STRANGERS_AN_HOUR)]
+    if matter.network:
+        limits.insert(0, (f"{matter.practice}/{hour}/{matter.network}", STRANGERS_A_NETWORK))
+    for key, most in limits:
+        found = await transaction.get(StrangerCount, key)
+        count = found.count + 1 if found is not None else 1
+        await transaction.put(StrangerCount(key=key, count=count, expires=(hour + 2) * _HOUR))
+        if count > most:
+            return True
+    return False
 
 
 async def _open_task(transaction: ResourceTransaction, matter: StaffMatter) -> Row | None:

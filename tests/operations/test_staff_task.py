@@ -13,7 +13,7 @@ from fhir_portal.accounts.levels import PERMISSIONS
 from fhir_portal.accounts.matter import About, Candidate, StaffMatter, matter_key
 from fhir_portal.consent.labels import FOR_STAFF, PORTAL_TAG
 from fhir_portal.notify.matters import QueuedMatters
-from fhir_portal.operations.staff_task import PROFILE, STRANGERS_AN_HOUR, WORDS
+from fhir_portal.operations.staff_task import PROFILE, STRANGERS_A_NETWORK, STRANGERS_AN_HOUR, WORDS
 from fhir_portal.portal import Portal
 from fhir_portal.resources.task import SHOWN_TO
 from tests.builders import (
@@ -385,6 +385,28 @@ async def test_whatever_tag_an_ehr_sends_it_is_completed_by_nobody_else(
     viewer = staff(portal, "invite")
     assert (await done(viewer, found["id"])).status == 404
     assert len(await tasks(ehr)) == 1
+
+
+async def test_one_network_of_strangers_uses_up_nothing_of_another(
+    ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    many = [
+        msgspec.structs.replace(a_matter("activation-help", network="a"), key=f"{DERM}/{number}")
+        for number in range(STRANGERS_AN_HOUR + 5)
+    ]
+    await noted(portal, *many)
+    assert len(await tasks(ehr)) == STRANGERS_A_NETWORK
+    for network in "bcdef":
+        few = [
+            msgspec.structs.replace(one, key=f"{one.key}/{network}", network=network)
+            for one in many[: STRANGERS_A_NETWORK + 1]
+        ]
+        await noted(portal, *few)
+    found = (await ehr.get("Task?status=requested&_count=200")).entries
+    assert len(found) == STRANGERS_AN_HOUR == 6 * STRANGERS_A_NETWORK
+    clock.advance(3600)
+    await noted(portal, msgspec.structs.replace(many[0], latest=clock(), key=f"{DERM}/again"))
+    assert len((await ehr.get("Task?status=requested&_count=200")).entries) == len(found) + 1
 
 
 async def test_strangers_fill_no_feed(ehr: Caller, portal: Portal, clock: Clock) -> None:
