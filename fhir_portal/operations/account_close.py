@@ -28,7 +28,7 @@ from fhir_portal.accounts.invitation import (
     LiveInvitation,
     invitations_of,
 )
-from fhir_portal.accounts.sessions import Session, end_sessions
+from fhir_portal.accounts.sessions import end_sessions
 from fhir_portal.accounts.staff import staff_of_account
 from fhir_portal.consent.grant import Grant
 from fhir_portal.fhir import json
@@ -88,7 +88,6 @@ class _Closing:
     invitations: list[Invitation] = field(default_factory=list)
     acted_for: Sequence[str] = ()
     apps: int = 0
-    sessions: int = 0
 
 
 async def account_close(call: Call) -> FhirResponse:
@@ -106,7 +105,7 @@ async def account_close(call: Call) -> FhirResponse:
         if found.closed is not None:
             return found
         if is_preview:
-            await _counted(call, transaction, found)
+            await _counted(call, found)
             return found
         found.closed = ClosedPerson(
             key=person_key(call, found.row),
@@ -126,7 +125,6 @@ async def account_close(call: Call) -> FhirResponse:
         "grant": [{"reference": str(one.key)} for one in found.grants],
         "invitation": [{"reference": f"Task/{one.task}"} for one in found.invitations],
         "ended-apps": found.apps,
-        "ended-sessions": found.sessions,
         "warning": WARNING,
     }
     return also_told(call, call.answer(values, found.row), found.acted_for)
@@ -199,16 +197,13 @@ async def _invitations(
     return list(found.values())
 
 
-async def _counted(call: Call, transaction: ResourceTransaction, found: _Closing) -> None:
+async def _counted(call: Call, found: _Closing) -> None:
     """Count what would end, for a preview: nothing is changed by it."""
     if found.account is None:
         return
     practice, account = call.auth.practice, found.account
     connections = await connections_of(call).of(account)
     found.apps = sum(one.is_mine and is_of_practice(one, practice) for one in connections)
-    if is_known_only_at(practice, account, await staff_of_account(transaction, account.key)):
-        sessions = await transaction.find(Session, "account", account.key)
-        found.sessions = sum(one.expires > call.server.clock() for one in sessions)
 
 
 async def _carry_out(
@@ -258,7 +253,8 @@ async def _end_account(
         transaction, account.key, practice, now=now, because=BECAUSE
     )
     if is_known_only_at(practice, account, await staff_of_account(transaction, account.key)):
-        found.sessions = await end_sessions(transaction, account.key)
+        # How many is not told: none would say that they are known elsewhere.
+        await end_sessions(transaction, account.key)
         await forget_devices(transaction, account.key)
     for recovery in await transaction.find(AssistedRecovery, "account", account.key):
         if recovery.practice == practice:
