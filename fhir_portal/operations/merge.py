@@ -43,6 +43,7 @@ from fhir_portal.operations.person import (
     new_name,
     notices_of,
 )
+from fhir_portal.operations.unproved_links import drop_links
 from fhir_portal.records import Record
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import parsed_tree, update_in
@@ -62,12 +63,16 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class MovedInvitation(msgspec.Struct, frozen=True):
-    """One invitation that went over, and what it said before."""
+    """One invitation that went over, and what it said before.
+
+    It ``waited`` where somebody had used it and nobody had confirmed that yet.
+    """
 
     key: str
     invitee: str
     patients: tuple[str, ...]
     persons: tuple[str, ...]
+    waited: bool = False
 
 
 class EndedMark(msgspec.Struct, frozen=True):
@@ -270,7 +275,9 @@ async def _carry_out(
     for before, after in plan.invitations:
         if after is None:
             reason = f"{source} was merged into {target}"
-            await take_back(transaction, call.server, secrets, before, reason=reason)
+            ended, _ = await take_back(transaction, call.server, secrets, before, reason=reason)
+            if before.state == "awaiting":
+                await drop_links(transaction, call.server, ended)
             continue
         await rename_invitation(transaction, before, after, now=call.server.clock())
         for task in await _tasks(call, transaction, before):
@@ -278,7 +285,9 @@ async def _carry_out(
             there = repointed(tree, source, target)
             if there != tree:
                 changed.append(await write(call, transaction, task, there))
-        moved.append(MovedInvitation(before.key, before.invitee, before.patients, before.persons))
+        waited = before.state == "awaiting"
+        said = (before.key, before.invitee, before.patients, before.persons)
+        moved.append(MovedInvitation(*said, waited=waited))
     mark, mark_before = await _carry_mark(transaction, call.auth.practice, source, target)
     return RecordMerge(
         key=f"{call.auth.practice}/{source}",

@@ -99,9 +99,10 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
             given_back += 1
     for moved in found.invitations:
         now_ = await transaction.get(Invitation, moved.key)
-        if now_ is None or now_.state in {"awaiting", "redeemed"}:
+        waits = now_ is not None and now_.state == "awaiting" and moved.waited
+        if now_ is None or (now_.state in {"awaiting", "redeemed"} and not waits):
             in_the_way.append(f"Task/{moved.key.rpartition('/')[2]}")
-        elif now_.state in LIVE:
+        elif waits or now_.state in LIVE:
             before = msgspec.structs.replace(
                 now_, invitee=moved.invitee, patients=moved.patients, persons=moved.persons
             )

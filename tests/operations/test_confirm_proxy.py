@@ -28,12 +28,16 @@ from tests.builders import (
     Clock,
     Json,
     a_grant,
+    a_patient,
     a_practitioner,
     an_account,
+    assert_outcome,
     changed,
     keep,
     resource,
 )
+from tests.operations.holding import parameters
+from tests.operations.holding import values as found_in
 from tests.operations.invitations import FATHER, NAN, call, decided, invite, messages, values
 from tests.operations.proxies import number, uses
 from tests.staff import a_level, a_member_of_staff, a_membership
@@ -560,6 +564,58 @@ async def test_the_task_stays_while_it_waits(
     assert (await ehr.ask("DELETE", made["invitation"])).status == 409
     clock.advance(CONFIRMABLE_SECONDS)
     assert (await ehr.ask("DELETE", made["invitation"])).status == 204
+
+
+async def merged_into_another(ehr: Caller) -> Json:
+    """Kit's record has a twin; the answer of the merge, by one who accepts what it says."""
+    await ehr.store(a_patient("kit-2", birthDate="2020-03-01"))
+    given = {
+        "source__patient_Reference": {"reference": "Patient/kit"},
+        "target__patient_Reference": {"reference": "Patient/kit-2"},
+    }
+    preview = parameters(**given, preview_Boolean=True)
+    shown = found_in(await ehr.ask("POST", "Patient/$merge", preview))
+    accepted = parameters(**given, accept_String=shown["accept"])
+    return found_in(await ehr.ask("POST", "Patient/$merge", accepted))
+
+
+async def test_what_waits_goes_over_with_a_merge_and_is_confirmed_there(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Whoever used it is named as one who gains by it."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, town, made)
+    shown = await merged_into_another(ehr)
+    assert made["invitation"] in repr(shown["gains"])
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
+    assert await records(town, clock) == ["Patient/kit-2"]
+    undo = await ehr.ask("POST", "Patient/kit/$undo-merge")
+    assert_outcome(undo, 409, "conflict")
+
+
+async def test_what_waits_comes_back_with_an_undone_merge(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, town, made)
+    await merged_into_another(ehr)
+    assert (await ehr.ask("POST", "Patient/kit/$undo-merge")).status == 200
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
+    assert await records(town, clock) == ["Patient/kit"]
+
+
+async def test_who_used_an_invitation_that_waits_does_not_merge_its_record(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, portal: Portal
+) -> None:
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    await used(portal, town, made, "dan")
+    await ehr.store(a_patient("victim", family="Other"))
+    dan = at_desk(portal, "dan", "administer")
+    given = {
+        "source__patient_Reference": {"reference": "Patient/kit"},
+        "target__patient_Reference": {"reference": "Patient/victim"},
+    }
+    assert (await dan.ask("POST", "Patient/$merge", parameters(**given))).status == 403
 
 
 async def test_who_may_not_and_what_is_not_there(
