@@ -31,6 +31,7 @@ from fhir_portal.accounts.account import fill_in_persons
 from fhir_portal.accounts.credentials import Passwords, SignIn
 from fhir_portal.accounts.one_time_code import KEY_PURPOSE, LINK_PREFIX, OneTimeCodes, code_maker
 from fhir_portal.accounts.sessions import SessionLimits, Sessions
+from fhir_portal.accounts.staff import suspend_where_closed
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.billing.ledger import Ledger
 from fhir_portal.billing.provider import HttpProvider, PaymentProvider
@@ -288,6 +289,7 @@ class Application:
             invitations, settings.base_url, clock
         )
         self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
+        await suspend_where_closed(store, now=clock())
         await fill_in_statuses(store, self.portal.server)
         self.jobs.update(status_jobs(self.portal.server))
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))

@@ -19,6 +19,7 @@ import pytest
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import Contact
 from fhir_portal.accounts.sessions import Session
+from fhir_portal.accounts.staff import ClosedSuspended
 from fhir_portal.app import (
     DELIVERY_SECONDS,
     HOUSEKEEPING_SECONDS,
@@ -174,6 +175,13 @@ async def test_persons_say_how_their_accounts_stand_before_anybody_asks(tmp_path
     async with opened(tmp_path, Pauses()) as application:
         assert await application.store.get(StatusesFilledIn, "all") is not None
         assert FOLLOW in application.jobs
+
+
+async def test_staff_whom_an_earlier_release_shut_out_are_suspended_before_anybody_asks(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, Pauses()) as application:
+        assert await application.store.get(ClosedSuspended, "all") is not None
 
 
 async def test_a_round_that_fails_is_not_the_last(

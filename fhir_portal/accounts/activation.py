@@ -61,7 +61,8 @@ class Activation(Record, frozen=True, kw_only=True):
     ``evidence`` is what was proved, ``file_contacts`` where a one-time code may go. ``challenge``
     is one that waits for its code. ``typed`` is what was typed and is no secret, for whoever goes
     back. ``contact`` is a mail address to be proved later; ``without_contact`` that there is none.
-    ``draft`` is the id of the account for which a passkey is being made.
+    ``draft`` is the id of the account for which a passkey is being made. ``network`` stands for
+    where somebody came from who named no invitation.
     """
 
     kind: ClassVar[str] = "activation"
@@ -84,6 +85,7 @@ class Activation(Record, frozen=True, kw_only=True):
     contact: str = ""
     without_contact: bool = False
     draft: str = ""
+    network: str = ""
 
     @property
     def proved_contacts(self) -> tuple[FileContact, ...]:
@@ -169,6 +171,7 @@ def help_matter(
     now: float,
     invitation: str | None = None,
     patient: str | None = None,
+    network: str = "",
     candidates: tuple[Candidate, ...] = (),
     typed: Mapping[str, str] | None = None,
 ) -> StaffMatter:
@@ -187,6 +190,7 @@ def help_matter(
         latest=now,
         patient=patient,
         invitation=invitation,
+        network=network,
         candidates=candidates,
         typed=dict(typed or {}),
     )

@@ -437,10 +437,12 @@ async def end(
     """End an invitation; its secrets lead nowhere. Raises `NotUsable` if it has ended already.
 
     One that expired can be taken back still: its link would bring a new one; and one that awaits
-    that it is confirmed.
+    that it is confirmed. One that awaited that for too long expires.
     """
     found = await transaction.get(Invitation, invitation.key)
     may_end = LIVE | ({"expired", "awaiting"} if state == "revoked" else set())
+    if state == "expired" and found is not None and is_unconfirmed(found, now):
+        may_end |= {"awaiting"}
     if found is None or found.state not in may_end:
         raise NotUsable
     is_used = state in {"awaiting", "redeemed"}
@@ -502,6 +504,11 @@ async def confirm(
 def can_be_confirmed(invitation: Invitation, at: float) -> bool:
     """Whether it waits for that, and not for too long."""
     return invitation.state == "awaiting" and at < invitation.changed + CONFIRMABLE_SECONDS
+
+
+def is_unconfirmed(invitation: Invitation, at: float) -> bool:
+    """Whether it waited for that too long: nobody can confirm it any more."""
+    return invitation.state == "awaiting" and not can_be_confirmed(invitation, at)
 
 
 async def awaiting_of(reader: RecordReader, account: str, *, now: float) -> list[Invitation]:

@@ -43,7 +43,8 @@ class StaffMatter(Record, frozen=True, kw_only=True):
     nobody's: there is no Task of it. ``since`` and ``latest`` are seconds since 1970 UTC, ``times``
     is how often it was noted while it was open, ``turn`` how often it was changed at all.
     ``settled`` is when it was known to be over. ``patient`` is ``Patient/<id>``, ``invitation`` the
-    key of one, ``contact`` is masked, ``task`` is ``<practice>/Task/<id>`` once that is there.
+    key of one, ``contact`` is masked, ``task`` is ``<practice>/Task/<id>`` once that is there,
+    ``network`` stands for where a stranger came from and tells nobody where that is.
     """
 
     kind: ClassVar[str] = "staff-matter"
@@ -66,11 +67,12 @@ class StaffMatter(Record, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...] = ()
     typed: dict[str, str] = msgspec.field(default_factory=dict)
     task: str | None = None
+    network: str = ""
 
 
 def settled(matter: StaffMatter, *, at: float) -> StaffMatter:
     """Return a matter that is over: what somebody typed, and what came near it, is not kept."""
-    return msgspec.structs.replace(matter, settled=at, candidates=(), typed={})
+    return msgspec.structs.replace(matter, settled=at, candidates=(), typed={}, network="")
 
 
 class StaffMatters(Protocol):

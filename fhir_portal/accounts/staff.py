@@ -30,13 +30,19 @@ from fhir_portal.accounts.levels import (
     level_of,
     levels_of,
 )
+from fhir_portal.accounts.practice import every_practice
 from fhir_portal.records import (
     DuplicateRecord,
     Record,
     RecordReader,
+    RecordStore,
     RecordTransaction,
 )
 
+ANOTHER_RESUMES: Final = (
+    "you helped with this account, or it is yours: another administrator lets them work again, or "
+    "whoever runs the portal"
+)
 _ALL: Final = 1_000_000
 _NUMBER_DIGITS: Final = 8
 
@@ -325,6 +331,42 @@ async def suspend_staff(
     return len(members)
 
 
+class ClosedSuspended(Record, frozen=True, kw_only=True):
+    """That `suspend_where_closed` went through all memberships; there is one, by the key `all`."""
+
+    kind: ClassVar[str] = "closed-staff-suspended"
+
+
+async def suspend_where_closed(store: RecordStore, *, now: float) -> int:
+    """Suspend memberships at practices that an earlier release had closed for an account, once.
+
+    It kept staff out whose account another practice had helped to recover as it kept them out of
+    records; membership is asked for by itself now. Returns how many were suspended; `resume_staff`
+    ends it. An interrupted run is done again.
+    """
+    key, count = "all", 0
+    if await store.get(ClosedSuspended, key) is not None:
+        return 0
+    for practice in await every_practice(store):
+
+        async def suspend(transaction: RecordTransaction, where: str = practice.key) -> int:
+            found = 0
+            for member in await staff_of_practice(transaction, where):
+                account = await transaction.get(Account, member.account)
+                if member.suspended is None and account and where in account.closed_at:
+                    await transaction.put(msgspec.structs.replace(member, suspended=now))
+                    found += 1
+            return found
+
+        count += await store.transact(suspend)
+
+    async def note(transaction: RecordTransaction) -> None:
+        await transaction.put(ClosedSuspended(key=key))
+
+    await store.transact(note)
+    return count
+
+
 async def resume_staff(
     transaction: RecordTransaction, *, account: str, practice: str, by: Editor
 ) -> StaffMember:
@@ -340,10 +382,7 @@ async def resume_staff(
     if member is None:
         raise NotStaff(account)
     if by is not OPERATOR and by.account in (*member.helped_by, account):
-        raise NotPermitted(
-            "you helped with this account, or it is yours: another administrator lets them work "
-            "again, or whoever runs the portal"
-        )
+        raise NotPermitted(ANOTHER_RESUMES)
     await _level_to_give(transaction, practice, member.level, has)
     resumed = msgspec.structs.replace(member, suspended=None, helped_by=())
     if member.suspended is not None and not await transaction.replace(member, resumed):

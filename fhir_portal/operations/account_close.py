@@ -28,7 +28,7 @@ from fhir_portal.accounts.invitation import (
     LiveInvitation,
     invitations_of,
 )
-from fhir_portal.accounts.sessions import Session, end_sessions
+from fhir_portal.accounts.sessions import end_sessions
 from fhir_portal.accounts.staff import staff_of_account
 from fhir_portal.consent.grant import Grant
 from fhir_portal.fhir import json
@@ -46,6 +46,7 @@ from fhir_portal.operations.inviting import (
 )
 from fhir_portal.operations.links import links_of
 from fhir_portal.operations.merge import write
+from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.operations.person import (
     account_reasons,
     also_told,
@@ -87,7 +88,6 @@ class _Closing:
     invitations: list[Invitation] = field(default_factory=list)
     acted_for: Sequence[str] = ()
     apps: int = 0
-    sessions: int = 0
 
 
 async def account_close(call: Call) -> FhirResponse:
@@ -105,7 +105,7 @@ async def account_close(call: Call) -> FhirResponse:
         if found.closed is not None:
             return found
         if is_preview:
-            await _counted(call, transaction, found)
+            await _counted(call, found)
             return found
         found.closed = ClosedPerson(
             key=person_key(call, found.row),
@@ -125,7 +125,6 @@ async def account_close(call: Call) -> FhirResponse:
         "grant": [{"reference": str(one.key)} for one in found.grants],
         "invitation": [{"reference": f"Task/{one.task}"} for one in found.invitations],
         "ended-apps": found.apps,
-        "ended-sessions": found.sessions,
         "warning": WARNING,
     }
     return also_told(call, call.answer(values, found.row), found.acted_for)
@@ -198,16 +197,13 @@ async def _invitations(
     return list(found.values())
 
 
-async def _counted(call: Call, transaction: ResourceTransaction, found: _Closing) -> None:
+async def _counted(call: Call, found: _Closing) -> None:
     """Count what would end, for a preview: nothing is changed by it."""
     if found.account is None:
         return
     practice, account = call.auth.practice, found.account
     connections = await connections_of(call).of(account)
     found.apps = sum(one.is_mine and is_of_practice(one, practice) for one in connections)
-    if is_known_only_at(practice, account, await staff_of_account(transaction, account.key)):
-        sessions = await transaction.find(Session, "account", account.key)
-        found.sessions = sum(one.expires > call.server.clock() for one in sessions)
 
 
 async def _carry_out(
@@ -228,7 +224,12 @@ async def _carry_out(
     for invitation in found.invitations:
         _, tasks = await take_back(transaction, call.server, secrets, invitation, reason=_NEUTRAL)
         changed += [str(one.key) for one in tasks]
-    for link in links_of(row, proven=True):
+    proven = set(links_of(row, proven=True))
+    for link in links_of(row, proven=False):
+        # What nobody proved says nothing of somebody whom another account was proved to be.
+        key = ResourceKey.parse(link)
+        if link not in proven and await account_of_record(transaction, practice, key) is not None:
+            continue
         await transaction.put(
             NoMoreInvitations(key=f"{practice}/{link}", since=closed.at, closed=True)
         )
@@ -252,7 +253,8 @@ async def _end_account(
         transaction, account.key, practice, now=now, because=BECAUSE
     )
     if is_known_only_at(practice, account, await staff_of_account(transaction, account.key)):
-        found.sessions = await end_sessions(transaction, account.key)
+        # How many is not told: none would say that they are known elsewhere.
+        await end_sessions(transaction, account.key)
         await forget_devices(transaction, account.key)
     for recovery in await transaction.find(AssistedRecovery, "account", account.key):
         if recovery.practice == practice:

@@ -71,9 +71,9 @@ async def account_disable(call: Call) -> FhirResponse:
         )
         for patient in closed.proxies_of:
             apps += await _revoke_of_proxies(call, transaction, patient)
-        sessions = 0
         if is_known_only_at(practice, account, await staff_of_account(transaction, account.key)):
-            sessions = await end_sessions(transaction, account.key)
+            # How many is not told: none would say that they are known elsewhere.
+            await end_sessions(transaction, account.key)
             await forget_devices(transaction, account.key)
         if is_news:
             tell = notices_of(call).about(
@@ -85,7 +85,6 @@ async def account_disable(call: Call) -> FhirResponse:
             "since": moment(closed.since),
             "until": moment(closed.until),
             "ended-apps": apps,
-            "ended-sessions": sessions,
             "warning": WARNING,
         }
         return row, values, acted_for

@@ -78,12 +78,11 @@ from fhir_portal.operations.inviting import (
     SENT_BY_US,
     expire_later,
     is_closed_for,
-    may_be_invited,
     send,
 )
 from fhir_portal.operations.inviting import Way as InvitationWay
 from fhir_portal.operations.matching import Match, Said, match
-from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account
+from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account, may_be_invited
 from fhir_portal.operations.redeem import INVITATIONS_KEY, Redemption, redeem
 from fhir_portal.operations.same_person import initials, postal_code, same_initials
 from fhir_portal.records import RecordReader, RecordTransaction
@@ -335,6 +334,7 @@ class Activations:
             else (),
             challenge=challenge.key,
             challenge_to=to,
+            network=self._network(address),
             typed={
                 "mail": mail,
                 "first": said.first,
@@ -357,6 +357,7 @@ class Activations:
                     reason or "locked",
                     now=now,
                     patient=result.patient,
+                    network=activation.network,
                     candidates=result.candidates,
                     typed={
                         "mail": mail,
@@ -604,8 +605,9 @@ class Activations:
             tries = await count_typed(transaction, f"code after {activation.key}", now=now)
             if tries >= TRIES:
                 await _ask_for_help(
-                    transaction, activation.practice, activation.key, "no-second-proof", now=now
-                )
+                    transaction, activation.practice, activation.key, "no-second-proof", now=now,
+                    network=activation.network,
+                )  # fmt: skip
             return tries <= TRIES
 
         is_allowed = await store.transact(count)
@@ -638,6 +640,7 @@ class Activations:
                 "no-second-proof",
                 now=now,
                 invitation=activation.invitation,
+                network=activation.network,
             )
 
         await self.server.store.transact(leave)
@@ -828,6 +831,11 @@ class Activations:
 
         return await store.transact(begin)
 
+    def _network(self, address: str) -> str:
+        """What stands for a network and does not tell which it is."""
+        network = network_of(address).encode()
+        return self.collaborators.derive("network-of-strangers", network).hex()[:_NETWORK_SIGNS]
+
     async def _limit_network(self, address: str) -> None:
         await self.door.password.throttle.limit(
             PER_NETWORK, f"activation from {network_of(address)}"
@@ -873,6 +881,7 @@ class Activations:
                 "locked",
                 now=now,
                 invitation=activation.invitation,
+                network=activation.network,
             )
 
         await store.transact(leave)
@@ -935,6 +944,7 @@ class Activations:
 
 
 _LONGEST_TYPED: Final = 200
+_NETWORK_SIGNS: Final = 32
 _NOBODYS: Final = Invitation(
     key="-/Task/-",
     practice="-",
@@ -962,12 +972,13 @@ async def _ask_for_help(
     now: float,
     invitation: str | None = None,
     patient: str | None = None,
+    network: str = "",
     candidates: tuple[Candidate, ...] = (),
     typed: Mapping[str, str] | None = None,
 ) -> None:
     """Leave word for staff, by `help_matter`."""
     matter = help_matter(
-        practice, about, reason, now=now,
+        practice, about, reason, now=now, network=network,
         invitation=invitation, patient=patient, candidates=candidates, typed=typed,
     )  # fmt: skip
     await _MATTERS.note(transaction, matter)

@@ -25,13 +25,12 @@ from fhir_portal.operations.inviting import (
     expire_later,
     hand_over,
     lifetime_of,
-    may_be_invited,
     record_provenance,
     send,
     stream_of,
     way_of,
 )
-from fhir_portal.operations.on_file import contacts_on_file, has_account
+from fhir_portal.operations.on_file import contacts_on_file, has_account, may_be_invited
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 

@@ -145,7 +145,7 @@ async def _require_alone(
         transaction, invitation.practice, by, invitation.redeemed_by or "", now=now
     ):
         raise Forbidden(ANOTHER_CONFIRMS)
-    if others := await others_there(transaction, invitation, by, now=now):
+    if others := await others_there(transaction, invitation, by):
         message = (
             f"there are others here who can confirm ({others}), so it is not done alone; if they "
             "had a part in this invitation, take it back and invite anew without them"

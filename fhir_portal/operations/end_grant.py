@@ -13,7 +13,7 @@ from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import PROVEN
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account, account_of_person
-from fhir_portal.consent.grant import is_grant
+from fhir_portal.consent.grant import Grant, is_grant
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
@@ -37,13 +37,17 @@ _ALL: Final = 1_000_000
 
 
 async def end_grant(call: Call) -> FhirResponse:
-    """End a grant; said again of one that has ended, nothing changes and nobody is told."""
+    """End a grant; said again of one that has ended, nothing changes and nobody is told.
+
+    With it end all others by which the same person acts for the same patient: of two neither opens
+    anything (`fhir_portal.access.relation`), so that the one that is left would open the record.
+    """
     reason, name = words(call, "reason"), new_name(call)
     if not reason:
         message = "say why"
         raise Unprocessable(message, expression=parameter("reason"))
 
-    async def work(transaction: ResourceTransaction) -> tuple[Row, str, int]:
+    async def work(transaction: ResourceTransaction) -> tuple[list[Row], str, int]:
         await call.server.still(transaction, call.auth)
         row = await call.target(transaction)
         tree = json.parse(row.body)
@@ -54,13 +58,16 @@ async def end_grant(call: Call) -> FhirResponse:
             message = "nobody acts by this grant yet: take its invitation back"
             raise Conflict(message)
         if tree.get("status") != _ACTIVE:
-            return row, tree["status"], 0
-        ended = await end_grant_in(call, transaction, row, name=name)
+            return [row], tree["status"], 0
+        rows = [row, *await _others(call, transaction, row)]
         author = Author.of(call.auth, await practice_of(transaction, call.auth.practice))
-        await record_provenance(
-            transaction, call.server, call.auth.practice, author, [str(row.key)],
-            activity="UPDATE", reason=reason,
-        )  # fmt: skip
+        ended = 0
+        for one in rows:
+            ended += await end_grant_in(call, transaction, one, name=name, tells=one is row)
+            await record_provenance(
+                transaction, call.server, call.auth.practice, author, [str(one.key)],
+                activity="UPDATE", reason=reason,
+            )  # fmt: skip
         holder = grantee(row)
         for number, account in enumerate(await holders_of(call, transaction, holder)):
             tell = notices_of(call).about(
@@ -68,22 +75,42 @@ async def end_grant(call: Call) -> FhirResponse:
                 practice=call.auth.practice,
             )  # fmt: skip
             await tell(transaction)
-        return row, _ENDED, ended
+        return rows, _ENDED, ended
 
-    row, status, ended = await call.server.store.transact(work)
-    return call.answer({"status": status, "ended-apps": ended}, row)
+    rows, status, ended = await call.server.store.transact(work)
+    return call.answer({"status": status, "ended-apps": ended}, *rows)
 
 
-async def end_grant_in(call: Call, transaction: ResourceTransaction, row: Row, *, name: str) -> int:
+async def _others(call: Call, transaction: ResourceTransaction, row: Row) -> list[Row]:
+    """The other active Consents by which the same RelatedPerson acts, or will, for the patient."""
+    practice, holder = call.auth.practice, grantee(row)
+    patient = json.parse(row.body)["patient"]["reference"]
+    visible, found = Visibility.of_server("Consent", practice=practice), list[Row]()
+    own_id = holder.id if holder is not None else ""
+    for grant in await transaction.find(Grant, "related_person", f"{practice}/{own_id}"):
+        if f"Patient/{grant.patient}" != patient or grant.consent == row.key.id:
+            continue
+        other = await transaction.read(ResourceKey("Consent", grant.consent), visible)
+        if other is not None and not other.deleted:
+            found.append(other)
+    return [one for one in found if json.parse(one.body).get("status") == _ACTIVE]
+
+
+async def end_grant_in(
+    call: Call, transaction: ResourceTransaction, row: Row, *, name: str, tells: bool = True
+) -> int:
     """End the grant of an active Consent; return how many authorizations of apps end with it.
 
-    Whose record it is, is told; ``name`` makes that one notice. Who acted is the caller's to tell.
+    Whose record it is, is told if it ``tells``; ``name`` makes that one notice. Who acted is the
+    caller's to tell.
     """
     practice, own_id = call.auth.practice, row.key.id
     families = await transaction.find(TokenFamily, "grant", f"Consent/{own_id}", limit=_ALL)
     ending = [one for one in families if one.practice == practice and one.ended is None]
     tree = json.parse(row.body)
     await write(call, transaction, row, {**tree, "status": _ENDED})
+    if not tells:
+        return len(ending)
     await outbox.enqueue(
         transaction,
         key=f"proxy-ended.{own_id}.{name}",

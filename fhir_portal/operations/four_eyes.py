@@ -18,14 +18,27 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.contacts import mailbox_of, verified_contacts
 from fhir_portal.accounts.invitation import Invitation
+from fhir_portal.accounts.levels import NotPermitted
 from fhir_portal.accounts.policy import policy_of
-from fhir_portal.accounts.staff import StaffMember, members_with, staff_key
+from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.staff import (
+    ANOTHER_RESUMES,
+    StaffMember,
+    members_with,
+    staff_key,
+    staff_of_practice,
+)
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Forbidden
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.on_file import contacts_on_file, folded_names
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction
+from fhir_portal.search.criterion import Criterion
+from fhir_portal.search.registry import parameters_for
+from fhir_portal.search.request import SearchRequest
+from fhir_portal.search.values import Token
 
+_MOST: Final = 50
 ANOTHER_INVITES: Final = (
     "whoever invites is not who is invited: this has your name, or an address or number of yours; "
     "another member of staff can invite"
@@ -33,6 +46,11 @@ ANOTHER_INVITES: Final = (
 ANOTHER_CONFIRMS: Final = (
     "whoever invited, printed or sent the invitation, or used it, does not confirm it: another "
     "member of staff has to, with an account that shares no contact with theirs"
+)
+
+ANOTHER_MERGES: Final = (
+    "whoever would see more by a merge does not carry it out, by whatever account: another member "
+    "of staff can, or the practice's EHR"
 )
 
 
@@ -68,11 +86,47 @@ async def require_another_invites(
     """
     if not by:
         return
-    own = await marks_of(transaction, practice, by, country=country, now=now)
+    own = await marks_of(transaction, practice, by, country=country, now=now, at_work=True)
     theirs = _marks_in(person, country=country, now=now) | {_contact(one) for one in to if one}
     tree = await _practitioner(transaction, practice, by)
     if own & theirs or set(folded_names(tree)) & set(folded_names(person)):
         raise Forbidden(ANOTHER_INVITES)
+
+
+async def require_another_merges(
+    transaction: ResourceTransaction,
+    practice: str,
+    by: str,
+    *,
+    accounts: Iterable[str],
+    persons: Iterable[Mapping[str, Any]],
+    now: float,
+) -> None:
+    """Refuse a merge by which the account ``by`` would see more. Raises `Forbidden`.
+
+    ``accounts`` are those that would, ``persons`` the RelatedPersons and those who are invited.
+    """
+    for one in accounts:
+        if await is_one_human(transaction, practice, by, one, now=now):
+            raise Forbidden(ANOTHER_MERGES)
+    country = (await policy_of(transaction, practice)).country
+    own = await marks_of(transaction, practice, by, country=country, now=now, at_work=True)
+    names = set(folded_names(await _practitioner(transaction, practice, by)))
+    for tree in persons:
+        if own & _marks_in(tree, country=country, now=now) or names & set(folded_names(tree)):
+            raise Forbidden(ANOTHER_MERGES)
+
+
+async def require_another_resumes(
+    transaction: ResourceTransaction, member: StaffMember, by: str, *, now: float
+) -> None:
+    """Refuse who helped with a recovery, or is the member, to end what followed of it.
+
+    By whatever account of theirs. Raises `NotPermitted`.
+    """
+    for one in (*member.helped_by, member.account):
+        if await is_one_human(transaction, member.practice, by, one, now=now):
+            raise NotPermitted(ANOTHER_RESUMES)
 
 
 async def require_not_their_own(
@@ -113,19 +167,21 @@ async def require_another_confirms(
             raise Forbidden(ANOTHER_CONFIRMS)
 
 
-async def others_there(
-    transaction: ResourceTransaction, invitation: Invitation, by: str, *, now: float
-) -> int:
+async def others_there(transaction: ResourceTransaction, invitation: Invitation, by: str) -> int:
     """Return how many of the practice's staff beside ``by`` could confirm such an invitation.
 
     Also those who had a part in this one: else whoever wants to be alone would only have to get a
-    colleague to print it. It can be taken back and made anew, without them.
+    colleague to print it. It can be taken back and made anew, without them. Each account that is
+    another Practitioner counts, whatever it shares with that of ``by``: where two may be one human
+    or two, somebody is there.
     """
-    practice, found = invitation.practice, 0
-    for one in await members_with(transaction, practice, "proxies", works=works):
-        same = await is_one_human(transaction, practice, by, one.account, now=now)
-        found += not same and one.account != invitation.redeemed_by
-    return found
+    practice = invitation.practice
+    own = await transaction.get(StaffMember, staff_key(practice, by))
+    mine = own.practitioner if own is not None else ""
+    return sum(
+        one.account not in (by, invitation.redeemed_by) and one.practitioner != mine
+        for one in await members_with(transaction, practice, "proxies", works=works)
+    )
 
 
 async def is_one_human(
@@ -142,15 +198,25 @@ async def is_one_human(
 
 
 async def marks_of(
-    reader: ResourceTransaction, practice: str, account: str, *, country: str, now: float
+    reader: ResourceTransaction,
+    practice: str,
+    account: str,
+    *,
+    country: str,
+    now: float,
+    at_work: bool = False,
 ) -> frozenset[tuple[str, str]]:
     """Return by what the human behind an account is known, to tell whether two are one.
 
     Their proved contacts; name with birth date of the Patients that a practice knows them as, and
-    of the Practitioner they are there, with its contacts. Of no account: nothing.
+    of the Practitioner they are there, with its contacts: not those of the practice itself or of
+    colleagues too, and those that are for work only with ``at_work``. Of no account: nothing.
     """
     found = {_contact(one.value) for one in await verified_contacts(reader, account)}
-    found |= _marks_in(await _practitioner(reader, practice, account), country=country, now=now)
+    tree = await _practitioner(reader, practice, account)
+    shared = await _shared(reader, practice, tree, country=country, now=now)
+    points = [one for one in tree.get("telecom") or () if at_work or one.get("use") != "work"]
+    found |= _marks_in({**tree, "telecom": points}, country=country, now=now) - shared
     kept = await reader.get(Account, account)
     for entry in kept.persons if kept is not None else ():
         where, _, key = entry.partition("/")
@@ -159,6 +225,45 @@ async def marks_of(
             target = local_target((link.get("target") or {}).get("reference") or "")
             if target is not None and target.type == "Patient":
                 found |= set(_births_in(await _read(reader, practice, target)))
+    return frozenset(found)
+
+
+async def _shared(
+    reader: ResourceTransaction,
+    practice: str,
+    tree: Mapping[str, Any],
+    *,
+    country: str,
+    now: float,
+) -> frozenset[tuple[str, str]]:
+    """Return the contacts of the practice's Organization, and of its other Practitioners.
+
+    One of the same name is no other: some have two entries in a directory.
+    """
+    values = [str(one["value"]) for one in tree.get("telecom") or () if one.get("value")]
+    if not values:
+        return frozenset()
+    own = await reader.get(Practice, practice)
+    organization = local_target(own.organization or "") if own is not None else None
+    house = await _read(reader, practice, organization) if organization is not None else {}
+    others = [{"telecom": house.get("telecom") or ()}]
+    staff = await staff_of_practice(reader, practice)
+    others += [await _practitioner(reader, practice, one.account) for one in staff]
+    written = tuple(Token(None, one) for one in values)
+    page = await reader.search(
+        SearchRequest(
+            "Practitioner",
+            (Criterion(parameters_for("Practitioner")["telecom"], "", written),),
+            count=_MOST,
+        ),
+        Visibility.of_server("Practitioner", practice=practice),
+    )
+    others += [json.parse(row.body) for row in page.rows]
+    names, found = set(folded_names(tree)), set[tuple[str, str]]()
+    for other in others:
+        if names.isdisjoint(folded_names(other)):
+            telecom = {"telecom": other.get("telecom") or ()}
+            found |= _marks_in(telecom, country=country, now=now)
     return frozenset(found)
 
 

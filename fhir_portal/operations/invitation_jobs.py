@@ -28,6 +28,7 @@ from fhir_portal.operations.inviting import (
     time_later,
 )
 from fhir_portal.operations.on_file import account_of_record, last_day_under
+from fhir_portal.operations.unproved_links import expire_unconfirmed
 from fhir_portal.resources.event_rules import INVITE, RULES
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -77,15 +78,14 @@ def invitation_jobs(server: Server, collaborators: Collaborators) -> Mapping[str
             await server.store.transact(leave)
 
     async def expire_invitation(held: Lease[Job]) -> None:
-        """End an attempt whose time is over."""
+        """End an attempt whose time is over, and what nobody confirmed in time."""
         job = held.work
 
         async def work(transaction: ResourceTransaction) -> None:
             await finish_in(transaction, held, now=server.clock())
-            await expire(
-                transaction, server, secrets, job.arguments["invitation"],
-                attempt=int(job.arguments["attempt"]),
-            )  # fmt: skip
+            key = job.arguments["invitation"]
+            await expire(transaction, server, secrets, key, attempt=int(job.arguments["attempt"]))
+            await expire_unconfirmed(transaction, server, secrets, key)
 
         await server.store.transact(work)
 

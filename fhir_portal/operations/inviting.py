@@ -26,6 +26,7 @@ from fhir_portal.accounts.contacts import (
 )
 from fhir_portal.accounts.invitation import (
     CODE_PREFIX,
+    CONFIRMABLE_SECONDS,
     HOUR,
     LINK_PREFIX,
     LIVE,
@@ -77,10 +78,12 @@ from fhir_portal.operations.on_file import (
     contacts_on_file,
     has_account,
     last_day_under,
+    may_be_invited,
     related_persons_of,
     seem_the_same,
 )
 from fhir_portal.operations.sending import Addressee, SendLog
+from fhir_portal.operations.unproved_links import free_again
 from fhir_portal.records import Record, RecordReader, RecordTransaction
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -282,6 +285,7 @@ class _Inviting:
         assert another is not None  # noqa: S101 - the caller asked
         given = another.persons.get(row.key.id)
         if given is not None:
+            await self._free(ResourceKey("RelatedPerson", given["id"]))
             found = await has_grant(
                 self.transaction, self.practice.key, row.key.id, given["id"], now=self.now
             )
@@ -300,6 +304,12 @@ class _Inviting:
         )  # fmt: skip
         made.append(written.row)
         return str(written.row.key), tree
+
+    async def _free(self, person: ResourceKey) -> None:
+        """Let go of a RelatedPerson whom somebody has by an invitation that nobody confirmed."""
+        holder = await account_of_record(self.transaction, self.practice.key, person)
+        if holder is not None:
+            await free_again(self.transaction, self.server, self.secrets, self.practice.key, holder)
 
     async def _is_closed(self, person: str) -> bool:
         """Whether a RelatedPerson's account has to prove again here who it belongs to.
@@ -594,16 +604,6 @@ def checked_basis(kind: Kind, another: ForAnother, patient: str) -> Basis:
     return basis
 
 
-def may_be_invited(person: Mapping[str, Any]) -> bool:
-    """Whether a Patient or RelatedPerson, if there is one, is active and known to live."""
-    return (
-        bool(person)
-        and person.get("active") is not False
-        and person.get("deceasedBoolean") is not True
-        and "deceasedDateTime" not in person
-    )
-
-
 def lifetime_of(policy: PracticePolicy, channel: Channel, asked: float | None) -> float:
     """Return how long an invitation lasts, in seconds. Raises `Unprocessable`."""
     if asked is None:
@@ -794,6 +794,21 @@ async def expire_later(
         name=EXPIRE,
         now=now,
         due=invitation.ends,
+        arguments={"invitation": invitation.key, "attempt": str(invitation.attempt)},
+    )
+
+
+async def expire_unconfirmed_later(
+    transaction: RecordTransaction, invitation: Invitation, *, now: float
+) -> None:
+    """Write the job that ends an invitation if nobody confirms in time who used it."""
+    await jobs.enqueue(
+        transaction,
+        key=f"{EXPIRE}.{invitation.practice}.{invitation.task}.{invitation.attempt}.used",
+        practice=invitation.practice,
+        name=EXPIRE,
+        now=now,
+        due=invitation.changed + CONFIRMABLE_SECONDS,
         arguments={"invitation": invitation.key, "attempt": str(invitation.attempt)},
     )
 

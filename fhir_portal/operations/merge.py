@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from fhir_portal.access.visibility import Visibility
-from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.account import Account, account_of_person
 from fhir_portal.accounts.activation import Activation, FileContact
 from fhir_portal.accounts.invitation import DAY, Invitation, LiveInvitation
 from fhir_portal.accounts.policy import policy_of
@@ -23,8 +23,10 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.outcome import outcome
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import invitation_secrets, take_back
+from fhir_portal.operations.four_eyes import require_another_merges
+from fhir_portal.operations.inviting import NoMoreInvitations, invitation_secrets, take_back
 from fhir_portal.operations.merge_plan import (
+    MOST,
     REPLACED_BY,
     REPLACES,
     MergePlan,
@@ -32,6 +34,7 @@ from fhir_portal.operations.merge_plan import (
     plan_merge,
     repointed,
 )
+from fhir_portal.operations.new_proxy import tell_of_gain
 from fhir_portal.operations.on_file import contacts_on_file
 from fhir_portal.operations.person import (
     asked_by,
@@ -40,9 +43,11 @@ from fhir_portal.operations.person import (
     new_name,
     notices_of,
 )
+from fhir_portal.operations.unproved_links import drop_links
 from fhir_portal.records import Record
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import parsed_tree, update_in
+from fhir_portal.search.registry import parameters_for
 from fhir_portal.smart.token import base64url
 
 UNDO_SECONDS: Final = DAY
@@ -58,19 +63,31 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class MovedInvitation(msgspec.Struct, frozen=True):
-    """One invitation that went over, and what it said before."""
+    """One invitation that went over, and what it said before.
+
+    It ``waited`` where somebody had used it and nobody had confirmed that yet.
+    """
 
     key: str
     invitee: str
     patients: tuple[str, ...]
     persons: tuple[str, ...]
+    waited: bool = False
+
+
+class EndedMark(msgspec.Struct, frozen=True):
+    """What a `NoMoreInvitations` says, of whoever it is."""
+
+    since: float
+    closed: bool
 
 
 class RecordMerge(Record, frozen=True, kw_only=True):
     """A merge of two Patients; ``key`` is ``<practice>/Patient/<id>`` of the one that went.
 
     ``at`` is when, ``undone`` when it was taken back (seconds since 1970 UTC). ``accounts`` are
-    those whose own record went over.
+    those whose own record went over. ``mark`` is that the one that went was to get no more
+    invitations, as the one that stays has it now, and ``mark_before`` what that one had.
     """
 
     kind: ClassVar[str] = "record-merge"
@@ -83,6 +100,8 @@ class RecordMerge(Record, frozen=True, kw_only=True):
     changed: tuple[Changed, ...]
     invitations: tuple[MovedInvitation, ...] = ()
     accounts: tuple[str, ...] = ()
+    mark: EndedMark | None = None
+    mark_before: EndedMark | None = None
     undone: float | None = None
 
 
@@ -112,7 +131,13 @@ async def merge(call: Call) -> FhirResponse:
         shown = _shown(plan) | {"accept": accept}
         if is_preview:
             return plan, shown | _said("nothing was changed: this is what a merge would do")
+        await _require_another(call, transaction, plan)
         _require_accepted(call, accept)
+        told = 0
+        if plan.gains:
+            told = await tell_of_gain(
+                transaction, call.server, practice, str(target.key), once=name
+            )
         # Before the grants go over: with a grant its families end, and nobody would get a receipt.
         apps = await connections_of(call).end_of_record(
             transaction, practice, str(source.key), now=now
@@ -130,6 +155,7 @@ async def merge(call: Call) -> FhirResponse:
         return plan, shown | _said("the Patients were merged") | {
             "result": json.parse(after.body) if after is not None else None,
             "ended-apps": apps,
+            "told": told,
             "undo-until": moment(now + UNDO_SECONDS),
         }
 
@@ -151,6 +177,34 @@ async def _result_patient(call: Call) -> dict[str, Any] | None:
         raise Invalid(message, expression="Parameters.parameter.where(name='result-patient')")
     tree = {name: value for name, value in tree.items() if name != "meta"}
     return await parsed_tree(tree, json.dumps(tree), "Patient")
+
+
+async def _require_another(call: Call, transaction: ResourceTransaction, plan: MergePlan) -> None:
+    """Refuse that staff give themselves a record by merging. Raises `Forbidden`."""
+    by, practice = call.auth.account, call.auth.practice
+    if call.auth.staff is None or by is None:
+        return
+    accounts, persons = set[str](), list[Mapping[str, Any]]()
+    for gain in plan.gains:
+        found = [ResourceKey.parse(gain.who)]
+        if found[0].type == "Task":
+            there = await transaction.get(Invitation, f"{practice}/{gain.who}")
+            accounts.add((there.redeemed_by if there is not None else None) or "")
+            found = [ResourceKey.parse(one) for one in there.persons] if there is not None else []
+        rows = await transaction.referring(
+            parameters_for("Person")["link"], found, _whole("Person", practice), limit=MOST
+        )
+        names = {str(row.key) for row in rows} | {gain.who}
+        holders = [await account_of_person(transaction, f"{practice}/{one}") for one in names]
+        accounts |= {one.key for one in holders if one is not None}
+        for key in found:
+            row = await transaction.read(key, _whole(key.type, practice))
+            if row is not None and not row.deleted and key.type != "Person":
+                persons.append(json.parse(row.body))
+    await require_another_merges(
+        transaction, practice, by,
+        accounts=accounts - {""}, persons=persons, now=call.server.clock(),
+    )  # fmt: skip
 
 
 def _require_accepted(call: Call, accept: str | None) -> None:
@@ -221,7 +275,9 @@ async def _carry_out(
     for before, after in plan.invitations:
         if after is None:
             reason = f"{source} was merged into {target}"
-            await take_back(transaction, call.server, secrets, before, reason=reason)
+            ended, _ = await take_back(transaction, call.server, secrets, before, reason=reason)
+            if before.state == "awaiting":
+                await drop_links(transaction, call.server, ended)
             continue
         await rename_invitation(transaction, before, after, now=call.server.clock())
         for task in await _tasks(call, transaction, before):
@@ -229,7 +285,10 @@ async def _carry_out(
             there = repointed(tree, source, target)
             if there != tree:
                 changed.append(await write(call, transaction, task, there))
-        moved.append(MovedInvitation(before.key, before.invitee, before.patients, before.persons))
+        waited = before.state == "awaiting"
+        said = (before.key, before.invitee, before.patients, before.persons)
+        moved.append(MovedInvitation(*said, waited=waited))
+    mark, mark_before = await _carry_mark(transaction, call.auth.practice, source, target)
     return RecordMerge(
         key=f"{call.auth.practice}/{source}",
         practice=call.auth.practice,
@@ -240,7 +299,43 @@ async def _carry_out(
         changed=tuple(changed),
         invitations=tuple(moved),
         accounts=tuple(dict.fromkeys(plan.accounts)),
+        mark=mark,
+        mark_before=mark_before,
     )
+
+
+async def mark_of(
+    transaction: ResourceTransaction, practice: str, patient: str
+) -> EndedMark | None:
+    """Return what says that a ``Patient/<id>`` gets no more invitations, if anything does."""
+    found = await transaction.get(NoMoreInvitations, f"{practice}/{patient}")
+    return EndedMark(found.since, found.closed) if found is not None else None
+
+
+async def put_mark(
+    transaction: ResourceTransaction, practice: str, patient: str, mark: EndedMark | None
+) -> None:
+    """Say of a ``Patient/<id>`` what a mark does; ``None``: nothing."""
+    key = f"{practice}/{patient}"
+    if mark is None:
+        await transaction.delete(NoMoreInvitations, key)
+        return
+    await transaction.put(NoMoreInvitations(key=key, since=mark.since, closed=mark.closed))
+
+
+async def _carry_mark(
+    transaction: ResourceTransaction, practice: str, source: str, target: str
+) -> tuple[EndedMark | None, EndedMark | None]:
+    """Let the portal stay ended for whom it was ended; return what is said now, and was before.
+
+    ``None`` first where nothing was carried: that a practice ended it outweighs all else.
+    """
+    theirs = await mark_of(transaction, practice, source)
+    before = await mark_of(transaction, practice, target)
+    if theirs is None or (before is not None and (before.closed or not theirs.closed)):
+        return None, before
+    await put_mark(transaction, practice, target, theirs)
+    return theirs, before
 
 
 async def write(

@@ -18,11 +18,12 @@ from fhir_portal.access.relation import PROVEN
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import AccountPerson
 from fhir_portal.accounts.at_practice import proxies_shut_out
-from fhir_portal.accounts.invitation import Invitation, LiveInvitation
+from fhir_portal.accounts.invitation import Invitation, LiveInvitation, can_be_confirmed
 from fhir_portal.consent.grant import Grant, is_grant
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey, references_in
+from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.search.registry import parameters_for
 
@@ -69,7 +70,8 @@ class Loss:
 class MergePlan:
     """What a merge does. ``accounts`` are those whose own record moves.
 
-    ``invitations`` are live ones, each with what becomes of it; ``None``: it ends.
+    ``invitations`` are live ones and those that wait to be confirmed, each with what becomes of
+    it; ``None``: it ends.
     """
 
     source: Row
@@ -263,6 +265,24 @@ class _Planning:
             before = await self._transaction.get(Invitation, live.invitation)
             if before is not None and before.is_usable(self._now):
                 await self._invitation(before)
+        for name in related:
+            for before in await self._awaiting(name):
+                if before.key not in seen:
+                    seen.add(before.key)
+                    await self._invitation(before)
+
+    async def _awaiting(self, person: str) -> list[Invitation]:
+        """What somebody used to become a ``RelatedPerson/<id>``, and is to be confirmed yet."""
+        key = ResourceKey.parse(person)
+        holder = await account_of_record(self._transaction, self._practice, key)
+        found = await self._transaction.find(Invitation, "redeemed_by", holder or "")
+        return [
+            one
+            for one in found
+            if one.practice == self._practice
+            and person in one.persons
+            and can_be_confirmed(one, self._now)
+        ]
 
     async def _invitation(self, before: Invitation) -> None:
         where = f"{self._practice}/{self._target}"
@@ -278,6 +298,8 @@ class _Planning:
             return
         self._plan.invitations.append((before, renamed(before, self._source, self._target)))
         text = f"whoever redeems this invitation gets what it opens of {self._target}"
+        if before.state == "awaiting":
+            text = f"who used this invitation gets what it opens of {self._target} once confirmed"
         self._plan.gains.append(Gain(who, who, text))
 
     async def _is_taken(self, invitee: str) -> bool:

@@ -52,6 +52,32 @@ async def tell_of_proxy(
     return number
 
 
+async def tell_of_gain(
+    transaction: ResourceTransaction, server: Server, practice: str, patient: str, *, once: str
+) -> int:
+    """Tell whose record it is that somebody will use it whose record was merged into it.
+
+    To be called before that is done: who is told are the accounts and contacts of then.
+    ``patient`` is ``Patient/<id>``, ``once`` names this telling. Returns how many messages there
+    are.
+    """
+    accounts = await own_accounts(transaction, practice, patient, clock=server.clock)
+    told: list[tuple[Channel, str]] = [("mail", to_account(one.key)) for one in accounts]
+    country = (await policy_of(transaction, practice)).country
+    tree = await _tree(transaction, practice, patient)
+    if not accounts:
+        told = [
+            (one.medium, to_address(one.medium, one.value))
+            for one in contacts_on_file(tree, country=country, now=server.clock())
+        ]
+    for number, (channel, to) in enumerate(told):
+        await outbox.enqueue(
+            transaction, key=f"merged-into.{practice}.{once}.{number}", practice=practice,
+            channel=channel, to=to, template=TEMPLATE, now=server.clock(),
+        )  # fmt: skip
+    return len(told)
+
+
 async def _whom(
     transaction: ResourceTransaction,
     server: Server,

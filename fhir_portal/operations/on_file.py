@@ -66,6 +66,16 @@ def _is_over(point: Mapping[str, Any], now: float) -> bool:
         return True
 
 
+def may_be_invited(person: Mapping[str, Any]) -> bool:
+    """Whether a Patient or RelatedPerson, if there is one, is active and known to live."""
+    return (
+        bool(person)
+        and person.get("active") is not False
+        and person.get("deceasedBoolean") is not True
+        and "deceasedDateTime" not in person
+    )
+
+
 def last_day_under(years: int, birth_date: str | None) -> str | None:
     """Return the last day on which somebody is younger; of a partial date, the first it may be."""
     if birth_date is None:

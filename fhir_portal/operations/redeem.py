@@ -50,8 +50,13 @@ from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
 from fhir_portal.operations.four_eyes import require_not_their_own, waits_for_confirmation
 from fhir_portal.operations.invitation_task import activate_grants, follow
-from fhir_portal.operations.inviting import NoMoreInvitations, is_closed_for, may_be_invited
+from fhir_portal.operations.inviting import (
+    NoMoreInvitations,
+    expire_unconfirmed_later,
+    is_closed_for,
+)
 from fhir_portal.operations.new_proxy import tell_of_proxy
+from fhir_portal.operations.on_file import may_be_invited
 from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
@@ -239,6 +244,8 @@ class _Work:
                 await transaction.delete(NoMoreInvitations, invitee)
             tasks = await follow(transaction, self.server, ended)
             changed += [f"{row.key}/_history/{row.version}" for row in tasks]
+            if waits:
+                await expire_unconfirmed_later(transaction, ended, now=self.now)
             if not waits and invitation.relation != "self":
                 await tell_of_proxy(transaction, self.server, ended, once=self.once)
         await self._provenance(transaction, changed)

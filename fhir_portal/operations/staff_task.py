@@ -20,8 +20,7 @@ from fhir_portal.access.relation import Relations
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.invitation import Invitation
-from fhir_portal.accounts.levels import Permission
-from fhir_portal.accounts.matter import About, StaffMatter, settled
+from fhir_portal.accounts.matter import About, StaffMatter
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import IG
 from fhir_portal.consent.labels import FOR_STAFF, PORTAL_TAG
@@ -33,24 +32,14 @@ from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.matters import STAFF_TASK
 from fhir_portal.operations.authorship import organization_of
 from fhir_portal.operations.call import acting_for
-from fhir_portal.records import Record, RecordReader
+from fhir_portal.records import Record
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.task import CODE, OPEN, SHOWN_TO
 from fhir_portal.resources.writing import create_in, update_in
 
-CODE: Final = f"{IG}/CodeSystem/portal-task"
 REASON: Final = f"{IG}/CodeSystem/staff-task-reason"
 PROFILE: Final = f"{IG}/StructureDefinition/staff-task"
-SHOWN_TO: Final[Mapping[About, Permission]] = {
-    "recovery-help": "recover",
-    "activation-help": "invite",
-    "undelivered-message": "invite",
-}
-"""The permission of an access level that shows a Task and lets its holder complete it."""
-OPEN: Final = frozenset(
-    {"draft", "requested", "received", "accepted", "ready", "in-progress", "on-hold"}
-)
-"""The states of a Task that waits for somebody; an EHR may have moved it on."""
 WORDS: Final[Mapping[tuple[About, str], str]] = {
     ("recovery-help", "locked"): "They asked for help, or gave too many wrong codes",
     ("recovery-help", "unverified-contact"): "No contact of the account was proved",
@@ -75,6 +64,8 @@ WORDS: Final[Mapping[tuple[About, str], str]] = {
 STRANGERS_AN_HOUR: Final = 60
 """Tasks of people who named no invitation and no one record: beyond that none is made. Versions
 of a Task stay for good, and whoever registers with made-up names could fill a practice's feed."""
+STRANGERS_A_NETWORK: Final = 10
+"""Of those, how many may come from one network: else it would use up what all others have."""
 _HOUR: Final = 3600.0
 _MICROSECONDS: Final = 1_000_000
 
@@ -94,36 +85,12 @@ def staff_task_jobs(server: Server) -> Mapping[str, Work]:
     return {STAFF_TASK: bring_up_to_date}
 
 
-def about_of(tree: Mapping[str, Any]) -> About | None:
-    """Return what a Task is about if it is one for staff."""
-    for coding in (tree.get("code") or {}).get("coding") or ():
-        for about in SHOWN_TO:
-            if coding.get("system") == CODE and coding.get("code") == about:
-                return about
-    return None
-
-
 def completed(tree: Mapping[str, Any], *, at: float, reason: str = "") -> dict[str, Any]:
     """Return a Task as it is when somebody has seen to it; ``at`` is seconds since 1970 UTC."""
     now = instant(int(at * _MICROSECONDS))
     period = {**(tree.get("executionPeriod") or {}), "end": now}
     done = {**tree, "status": "completed", "executionPeriod": period, "lastModified": now}
     return done | ({"statusReason": {"text": reason}} if reason else {})
-
-
-async def matter_of(reader: RecordReader, practice: str, task: str) -> StaffMatter | None:
-    """Return what is known beside a Task of a practice, by its id, as long as it is kept."""
-    found = await reader.find(StaffMatter, "task", f"{practice}/Task/{task}", limit=1)
-    return found[0] if found else None
-
-
-async def settle_matter(
-    transaction: ResourceTransaction, practice: str, task: str, *, now: float
-) -> None:
-    """Note that the Task of a matter was completed: noted once more, it is a new one."""
-    matter = await matter_of(transaction, practice, task)
-    if matter is not None and matter.settled is None:
-        await transaction.put(settled(matter, at=now))
 
 
 async def _follow(transaction: ResourceTransaction, server: Server, matter: StaffMatter) -> None:
@@ -145,7 +112,7 @@ async def _follow(transaction: ResourceTransaction, server: Server, matter: Staf
         await _update(transaction, server, row.key, practice.key, tree)
         return
     is_stranger = matter.about == "activation-help" and not (matter.invitation or matter.patient)
-    if is_stranger and await _are_too_many(transaction, practice.key, now=server.clock()):
+    if is_stranger and await _are_too_many(transaction, matter, now=server.clock()):
         return
     task = server.new_id()
     new = msgspec.structs.replace(
@@ -162,7 +129,7 @@ async def _follow(transaction: ResourceTransaction, server: Server, matter: Staf
 class StrangerCount(Record, frozen=True, kw_only=True):
     """How many Tasks a practice got within an hour of people whom it may not know at all.
 
-    ``key`` is ``<practice>/<hour since 1970>``.
+    ``key`` is ``<practice>/<hour since 1970>``, and of one network that with ``/<network>``.
     """
 
     kind: ClassVar[str] = "stranger-count"
@@ -170,14 +137,24 @@ class StrangerCount(Record, frozen=True, kw_only=True):
     count: int
 
 
-async def _are_too_many(transaction: ResourceTransaction, practice: str, *, now: float) -> bool:
-    """Count a Task that anybody on the internet can cause; true where it is one too many."""
+async def _are_too_many(
+    transaction: ResourceTransaction, matter: StaffMatter, *, now: float
+) -> bool:
+    """Count a Task that anybody on the internet can cause; true where it is one too many.
+
+    What one network has no room for is not counted for all of them.
+    """
     hour = int(now // _HOUR)
-    key = f"{practice}/{hour}"
-    found = await transaction.get(StrangerCount, key)
-    count = found.count + 1 if found is not None else 1
-    await transaction.put(StrangerCount(key=key, count=count, expires=(hour + 2) * _HOUR))
-    return count > STRANGERS_AN_HOUR
+    limits = [(f"{matter.practice}/{hour}", STRANGERS_AN_HOUR)]
+    if matter.network:
+        limits.insert(0, (f"{matter.practice}/{hour}/{matter.network}", STRANGERS_A_NETWORK))
+    for key, most in limits:
+        found = await transaction.get(StrangerCount, key)
+        count = found.count + 1 if found is not None else 1
+        await transaction.put(StrangerCount(key=key, count=count, expires=(hour + 2) * _HOUR))
+        if count > most:
+            return True
+    return False
 
 
 async def _open_task(transaction: ResourceTransaction, matter: StaffMatter) -> Row | None:

@@ -20,6 +20,7 @@ from fhir_portal.accounts.assisted_recovery import (
 from fhir_portal.fhir.errors import Forbidden, Invalid, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.four_eyes import is_one_human
 from fhir_portal.operations.links import links_of
 from fhir_portal.operations.person import account_behind, moment, notices_of
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -38,6 +39,7 @@ async def start_recovery(call: Call) -> FhirResponse:
 
     async def work(transaction: ResourceTransaction) -> tuple[Row, Started]:
         row, account = await account_behind(call, transaction)
+        await _require_another(call, transaction, by, account.key)
         is_proxy = any(one.startswith("RelatedPerson/") for one in links_of(row, proven=False))
         started = await _recoveries(call).start(
             transaction,
@@ -66,6 +68,7 @@ async def approve_recovery(call: Call) -> FhirResponse:
         found = await transaction.get(AssistedRecovery, name)
         if found is None or found.account != account.key:
             raise NoSuchRecovery
+        await _require_another(call, transaction, by, found.by, account.key)
         approved = await _recoveries(call).approve(
             transaction, name, practice=call.auth.practice, by=by
         )
@@ -103,6 +106,15 @@ async def cancel_recovery(call: Call) -> FhirResponse:
     except NoSuchRecovery:
         raise Unprocessable(_NO_SUCH) from None
     return call.answer({"recovery": name, "ended": moment(now)}, row)
+
+
+async def _require_another(
+    call: Call, transaction: ResourceTransaction, by: str, *others: str
+) -> None:
+    """Refuse whoever is one of the others by another account. Raises `NotByThem`."""
+    for one in others:
+        if await is_one_human(transaction, call.auth.practice, by, one, now=call.server.clock()):
+            raise NotByThem
 
 
 def _member(call: Call) -> str:

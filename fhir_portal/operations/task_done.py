@@ -7,14 +7,9 @@ from fhir_portal.fhir.errors import Forbidden, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.portal_invite import words
-from fhir_portal.operations.staff_task import (
-    OPEN,
-    SHOWN_TO,
-    about_of,
-    completed,
-    settle_matter,
-)
+from fhir_portal.operations.staff_task import completed
 from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.task import OPEN, SHOWN_TO, about_of
 from fhir_portal.resources.writing import update_in
 
 
@@ -36,7 +31,7 @@ async def task_done(call: Call) -> FhirResponse:
             message = "this Task tells staff of nothing: what it stands for has its own operations"
             raise Unprocessable(message)
         if call.auth.staff is not None and not call.auth.may(SHOWN_TO[about]):
-            # Its tag hides it from them; a client that may label could have taken that away.
+            # Its tag hides it from them; an earlier release let labelling clients take it away.
             message = f"this access level does not hold '{SHOWN_TO[about]}'"
             raise Forbidden(message)
         if tree["status"] not in OPEN:
@@ -49,7 +44,6 @@ async def task_done(call: Call) -> FhirResponse:
             transaction, call.server, call.as_practice, done, call.visible,
             key=row.key, if_match=None, if_none_match=None,
         )  # fmt: skip
-        await settle_matter(transaction, call.auth.practice, row.key.id, now=now)
         return written.row, "completed"
 
     row, status = await call.server.store.transact(work)

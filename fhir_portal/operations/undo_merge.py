@@ -25,6 +25,8 @@ from fhir_portal.operations.merge import (
     UNDO_SECONDS,
     Changed,
     RecordMerge,
+    mark_of,
+    put_mark,
     rename_invitation,
     write,
 )
@@ -97,9 +99,10 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
             given_back += 1
     for moved in found.invitations:
         now_ = await transaction.get(Invitation, moved.key)
-        if now_ is None or now_.state in {"awaiting", "redeemed"}:
+        waits = now_ is not None and now_.state == "awaiting" and moved.waited
+        if now_ is None or (now_.state in {"awaiting", "redeemed"} and not waits):
             in_the_way.append(f"Task/{moved.key.rpartition('/')[2]}")
-        elif now_.state in LIVE:
+        elif waits or now_.state in LIVE:
             before = msgspec.structs.replace(
                 now_, invitee=moved.invitee, patients=moved.patients, persons=moved.persons
             )
@@ -107,6 +110,8 @@ async def _give_back(call: Call, transaction: ResourceTransaction, found: Record
     if in_the_way:
         message = f"changed since the merge, so nothing was taken back: {', '.join(in_the_way)}"
         raise Conflict(message)
+    if found.mark is not None and found.mark == await mark_of(transaction, practice, found.target):
+        await put_mark(transaction, practice, found.target, found.mark_before)
     return given_back
 
 

@@ -12,11 +12,18 @@ from fhir_portal.access.relation import PROVEN
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.assurance import LEVELS, higher
-from fhir_portal.accounts.invitation import Invitation, NotUsable
+from fhir_portal.accounts.invitation import (
+    Invitation,
+    InvitationSecrets,
+    NotUsable,
+    end,
+    is_unconfirmed,
+)
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import acting_for
-from fhir_portal.operations.inviting import may_be_invited
+from fhir_portal.operations.invitation_task import follow, reject_grants
+from fhir_portal.operations.on_file import may_be_invited
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction
 from fhir_portal.resources.writing import update_in
@@ -67,6 +74,36 @@ async def drop_links(
     if kept:
         tree["link"] = kept
     await _write(transaction, server, invitation.practice, key, tree)
+
+
+async def expire_unconfirmed(
+    transaction: ResourceTransaction, server: Server, secrets: InvitationSecrets, key: str
+) -> Invitation | None:
+    """End an invitation that nobody confirmed in time, with what it proposed and its links.
+
+    Else whoever used it would keep out for good who was meant. ``None``: there is nothing to end.
+    """
+    found, now = await transaction.get(Invitation, key), server.clock()
+    if found is None or not is_unconfirmed(found, now):
+        return None
+    ended = await end(transaction, secrets, found, "expired", now=now)
+    await follow(transaction, server, ended, reason="nobody confirmed in time who used it")
+    await reject_grants(transaction, server, ended)
+    await drop_links(transaction, server, ended)
+    return ended
+
+
+async def free_again(
+    transaction: ResourceTransaction,
+    server: Server,
+    secrets: InvitationSecrets,
+    practice: str,
+    account: str,
+) -> None:
+    """End what an account used at a practice and nobody confirmed in time."""
+    for one in await transaction.find(Invitation, "redeemed_by", account):
+        if one.practice == practice:
+            await expire_unconfirmed(transaction, server, secrets, one.key)
 
 
 def _target(link: Mapping[str, Any]) -> str:

@@ -197,7 +197,7 @@ async def delete_in(
     if before.deleted:
         return before
     old = json.parse(before.body)
-    await task.before_deletion(transaction, before.facts.practice, key)
+    await task.before_deletion(transaction, before.facts.practice, key, now=server.clock())
     await consent.before_change(
         transaction, auth, before.facts.practice, old, None, now=server.clock()
     )
@@ -216,6 +216,7 @@ async def delete_in(
     )
     await transaction.write(NewVersion(row, IndexEntries(), ()))
     await _pass_on(transaction, row.facts, binaries_of(old))
+    await task.after_change(transaction, row.facts.practice, old, {}, now=server.clock())
     return row
 
 
@@ -297,6 +298,9 @@ async def store_extracted(
     if tree["resourceType"] == "Person":
         await put_status(transaction, auth.practice, tree, now=server.clock())
         entries = extract("Person", tree)
+    if tree["resourceType"] == "Task":
+        task.put_tag(old or {}, tree)
+        entries = extract("Task", tree)
     facts = await classify(tree, auth.practice, _Neighbours(transaction))
     updated = await transaction.next_instant(_milliseconds(server))
     visible.require(
@@ -327,6 +331,8 @@ async def store_extracted(
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
     await _pass_on(transaction, facts, [*binaries_of(old or {}), *touched])
+    if facts.resource_type == "Task":
+        await task.after_change(transaction, auth.practice, old or {}, tree, now=server.clock())
     if facts.resource_type == "QuestionnaireResponse":
         await handing_in.follow(transaction, server, auth, old or {}, row, _FOLLOWING)
     return row

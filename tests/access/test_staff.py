@@ -12,7 +12,7 @@ from fhir_portal.access.relation import Relations, works
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.accounts.staff import NotStaff, StaffMember
+from fhir_portal.accounts.staff import NotStaff, StaffMember, suspend_where_closed
 from fhir_portal.consent.record import RecordAccess, StaffAccess
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import Unauthenticated
@@ -27,6 +27,7 @@ from tests.builders import (
     Caller,
     Clock,
     a_patient,
+    a_practice,
     a_practitioner,
     a_proxy,
     an_access_token,
@@ -102,6 +103,22 @@ async def test_a_member_is_the_practitioner_of_that_practice(
     (found,) = await staff_of(practice, clock)
     assert (found.practice, found.fhir_user, found.name) == (DERM, "Practitioner/desk", "Lark")
     assert found.access == (DERM, "", "Practitioner/desk", None)
+
+
+async def test_whom_an_earlier_release_shut_out_is_suspended_once(
+    practice: EmbeddedStore, clock: Clock
+) -> None:
+    """Where the practice was closed for the account; who works again since is not asked again."""
+    await keep(practice, a_practice(), a_practice(FAMILY), a_membership("desk", FAMILY))
+    await keep(practice, changed(await account_of(practice), closed_at=(DERM,)))
+    assert await suspend_where_closed(practice, now=clock()) == 1
+    assert [one.practice for one in await staff_of(practice, clock)] == [FAMILY]
+    member = await practice.get(StaffMember, f"{DERM}/desk")
+    assert member is not None
+    assert (member.suspended, member.helped_by) == (clock(), ())
+    await keep(practice, changed(member, suspended=None))
+    assert await suspend_where_closed(practice, now=clock()) == 0
+    assert len(await staff_of(practice, clock)) == 2
 
 
 async def test_one_account_is_staff_and_patient_and_at_two_practices(

@@ -12,7 +12,8 @@ from fhir_portal.accounts.invitation import State
 from fhir_portal.consent.labels import FOR_STAFF, WITHHELD
 from fhir_portal.fhir import definitions
 from fhir_portal.operations.sending import Outcome
-from fhir_portal.operations.staff_task import SHOWN_TO, WORDS
+from fhir_portal.operations.staff_task import WORDS
+from fhir_portal.resources.task import SHOWN_TO
 from ig import generate_r4
 
 IG = Path(generate_r4.__file__).parent

@@ -101,7 +101,6 @@ async def test_what_hangs_from_this_practices_person_ends_and_nothing_else(
         "link": [{"reference": "Patient/ada"}, {"reference": "RelatedPerson/mother"}],
         "grant": {"reference": "Consent/grant"},
         "ended-apps": 2,
-        "ended-sessions": 0,
         "warning": WARNING,
     }
     person = (await ehr.get("Person/ada")).json
@@ -216,10 +215,36 @@ async def test_a_preview_says_what_would_end_and_changes_nothing(
     assert found["status"] == "open"
     assert "since" not in found
     assert found["grant"] == {"reference": "Consent/grant"}
-    assert (found["ended-apps"], found["ended-sessions"]) == (2, 0)
+    assert found["ended-apps"] == 2
     found = values(await member.ask("POST", "Person/bo/$account-close", asked))
-    assert (found["ended-apps"], found["ended-sessions"]) == (0, 1)
+    assert found["ended-apps"] == 0
     assert await stored(world) == before
+
+
+async def test_the_answer_does_not_tell_whether_somebody_is_known_elsewhere(
+    world: EmbeddedStore, ehr: Caller
+) -> None:
+    """Ada is known at another practice, too, so that her sign-in stays; of Bo's nothing does."""
+    await ehr.store(
+        a_person("bo", links=["Patient/bo"]),
+        a_person("ada", links=["Patient/ada"]),
+    )
+    await keep(
+        world,
+        an_account("bo", f"{DERM}/Person/bo"),
+        AccountPerson(key=f"{DERM}/Person/bo", account="bo"),
+        a_session("s", "bo"),
+        a_session("t", "ada"),
+    )
+    for asked in (parameters(reason_Code="other", preview_Boolean=True), BECAUSE):
+        both = [
+            values(await ehr.ask("POST", f"Person/{one}/$account-close", asked))
+            for one in ("bo", "ada")
+        ]
+        assert both[0].keys() == both[1].keys()
+        assert not any("session" in name for name in both[0])
+    assert await world.get(Session, "s") is None
+    assert await world.get(Session, "t") is not None
 
 
 async def test_sessions_and_help_back_in_end_where_the_account_is_known_here_alone(
@@ -249,7 +274,7 @@ async def test_sessions_and_help_back_in_end_where_the_account_is_known_here_alo
         replace_key(recovery, "other", practice=FAMILY),
     )
     found = values(await ehr.ask("POST", "Person/bo/$account-close", BECAUSE))
-    assert found["ended-sessions"] == 1
+    assert found["ended-apps"] == 0
     assert await world.get(Session, "s") is None
     assert [one.key for one in await world.every(AssistedRecovery)] == ["other"]
     assert (await world.get(Account, "bo")).persons == ()  # type: ignore[union-attr]

@@ -85,7 +85,7 @@ async def test_tokens_and_codes_of_the_practice_end_at_once_and_those_of_others_
         a_session("s", "ada"),
     )
     found = values(await ehr.ask("POST", DISABLE, BECAUSE))
-    assert (found["status"], found["ended-apps"], found["ended-sessions"]) == ("disabled", 2, 0)
+    assert (found["status"], found["ended-apps"]) == ("disabled", 2)
     assert found["warning"] == WARNING
     assert [await works(ehr.portal, one) for one in ("own", "elsewhere")] == [False, True]
     ended = [one.key for one in await world.every(TokenFamily) if one.ended is not None]
@@ -120,7 +120,7 @@ async def test_sessions_end_where_the_account_is_known_here_alone(
         a_session("s", "bo"),
     )
     found = values(await ehr.ask("POST", "Person/bo/$account-disable", BECAUSE))
-    assert found["ended-sessions"] == 1
+    assert not any("session" in name for name in found)
     assert await accounts.get(Session, "s") is None
 
 
@@ -140,7 +140,7 @@ async def test_who_works_here_keeps_session_and_token_of_staff(
     await an_app_of(accounts, "work", staff)
     await an_app_of(accounts, "own", replace(oneself("bo"), account="bo"))
     found = values(await ehr.ask("POST", "Person/bo/$account-disable", BECAUSE))
-    assert (found["ended-apps"], found["ended-sessions"]) == (1, 0)
+    assert found["ended-apps"] == 1
     assert [await works(ehr.portal, one) for one in ("work", "own")] == [True, False]
 
 

@@ -16,7 +16,9 @@ from fhir_portal.accounts.invitation import (
     Invitation,
 )
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify.jobs import work_off
 from fhir_portal.operations.four_eyes import InvitedThemselves
+from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
@@ -26,12 +28,16 @@ from tests.builders import (
     Clock,
     Json,
     a_grant,
+    a_patient,
     a_practitioner,
     an_account,
+    assert_outcome,
     changed,
     keep,
     resource,
 )
+from tests.operations.holding import parameters
+from tests.operations.holding import values as found_in
 from tests.operations.invitations import FATHER, NAN, call, decided, invite, messages, values
 from tests.operations.proxies import number, uses
 from tests.staff import a_level, a_member_of_staff, a_membership
@@ -364,6 +370,69 @@ async def test_nobody_does_it_alone_while_there_is_another(
     assert (answer.status, b"(1)" in answer.body) == (403, True)
 
 
+OFFICE = {"system": "email", "value": "desk@practice.example"}
+TELEPHONE = {"system": "phone", "value": "+13125550199"}
+
+
+async def in_one_office(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, telecom: Json
+) -> tuple[Caller, Caller]:
+    """Eve and Bob, whose Practitioners have the contact of their office."""
+    await on_staff(practice, ehr, "eve", "bob")
+    for name in ("eve", "bob"):
+        await ehr.store(a_practitioner(name, family=f"Of{name}") | {"telecom": [telecom]})
+    return at_desk(portal, "eve"), at_desk(portal, "bob")
+
+
+@pytest.mark.parametrize("telecom", [OFFICE, {**OFFICE, "use": "work"}, TELEPHONE])
+async def test_a_contact_of_the_office_makes_colleagues_nobody_and_nobody_one(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock, telecom: Json
+) -> None:
+    """Nobody is alone by it, and a colleague can confirm."""
+    eve, bob = await in_one_office(practice, ehr, portal, telecom)
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, practice, made, "second")
+    own = number(portal, waiting)
+    assert (await confirm(eve, made, number=own, alone="nobody here")).status == 403
+    assert await records(practice, clock, "second") == []
+    assert (await confirm(bob, made, number=own)).status == 200
+
+
+@pytest.mark.parametrize("shares", ["with the organization", "for work"])
+async def test_what_is_the_practices_or_for_work_is_nobodys_own(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, shares: str
+) -> None:
+    """Bob's Practitioner has an address that Eve proved; as his own it would make them one."""
+    point = OFFICE if shares == "with the organization" else {**OFFICE, "use": "work"}
+    await on_staff(practice, ehr, "eve", "bob")
+    await ehr.store(a_practitioner("bob", family="Ofbob") | {"telecom": [OFFICE]})
+    await keep(practice, a_contact("eve", OFFICE["value"]))
+    eve, bob = at_desk(portal, "eve"), at_desk(portal, "bob")
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    own = number(portal, await used(portal, practice, made, "second"))
+    assert (await confirm(bob, made, number=own)).status == 403
+    if shares == "with the organization":
+        await ehr.store(resource("Organization", "derm", name="Dermatology", telecom=[OFFICE]))
+    await ehr.store(a_practitioner("bob", family="Ofbob") | {"telecom": [point]})
+    assert (await confirm(bob, made, number=own)).status == 200
+
+
+async def test_two_entries_of_one_name_are_one_human_by_their_contact(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Somebody who is two Practitioners is no second pair of eyes, nor alone."""
+    await on_staff(practice, ehr, "eve", "bob")
+    for name in ("eve", "bob"):
+        await ehr.store(a_practitioner(name, family="Lark") | {"telecom": [TELEPHONE]})
+    made = values(await invite(at_desk(portal, "eve"), "kit", **GUARDIAN))
+    own = number(portal, await used(portal, practice, made, "second"))
+    assert (await confirm(at_desk(portal, "bob"), made, number=own)).status == 403
+    for name in ("eve", "bob"):
+        answer = await confirm(at_desk(portal, name), made, number=own, alone="nobody here")
+        assert answer.status == 403
+    assert await records(practice, clock, "second") == []
+
+
 async def test_a_colleague_who_was_got_to_print_it_does_not_leave_one_alone(
     town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
 ) -> None:
@@ -431,6 +500,122 @@ async def test_one_that_waited_too_long_is_over(
     waiting = await used(portal, town, made)
     clock.advance(CONFIRMABLE_SECONDS)
     assert (await confirm(bob, made, number=number(portal, waiting))).status == 409
+
+
+AGAIN: Json = {"kind": "guardian", "basis": "parent", "channel": "desk"}
+
+
+@pytest.mark.parametrize("by", ["the job", "a new invitation"])
+async def test_what_nobody_confirmed_in_time_keeps_nobody_out(
+    town: EmbeddedStore,
+    ehr: Caller,
+    eve: Caller,
+    bob: Caller,
+    portal: Portal,
+    clock: Clock,
+    by: str,
+) -> None:
+    """It expires with its grant and its link; then who was meant can come."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    await used(portal, town, made, "wrong")
+    clock.advance(CONFIRMABLE_SECONDS)
+    if by == "the job":
+        jobs = invitation_jobs(portal.server, portal.collaborators)
+        while await work_off(town, jobs, worker="w", clock=clock):
+            pass
+        assert await state(town, made) == "expired"
+        account = await town.get(Account, "wrong")
+        assert account is not None
+        person = (await ehr.get(account.persons[0].partition("/")[2])).json
+        assert "link" not in person
+    (related,) = made["related-person"]
+    again = values(await invite(eve, "kit", **AGAIN, related_person=related))
+    assert await state(town, made) == "expired"
+    assert (await ehr.get(made["grant"][0])).json["status"] == "rejected"
+    task = (await ehr.get(made["invitation"])).json
+    assert (task["status"], bool(task["statusReason"]["text"])) == ("failed", True)
+    waiting = await used(portal, town, again, "right")
+    assert (await confirm(bob, again, number=number(portal, waiting))).status == 200
+    assert await records(town, clock, "right") == ["Patient/kit"]
+    assert await records(town, clock, "wrong") == []
+
+
+async def test_what_waits_and_what_was_confirmed_no_job_ends(
+    town: EmbeddedStore, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    jobs = invitation_jobs(portal.server, portal.collaborators)
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, town, made)
+    clock.advance(CONFIRMABLE_SECONDS - 1)
+    await work_off(town, jobs, worker="w", clock=clock)
+    assert await state(town, made) == "awaiting"
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
+    clock.advance(1)
+    await work_off(town, jobs, worker="w", clock=clock)
+    assert (await state(town, made), await records(town, clock)) == ("redeemed", ["Patient/kit"])
+
+
+async def test_the_task_stays_while_it_waits(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Without it nobody could confirm it or take it back."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    await used(portal, town, made, "wrong")
+    assert (await ehr.ask("DELETE", made["invitation"])).status == 409
+    clock.advance(CONFIRMABLE_SECONDS)
+    assert (await ehr.ask("DELETE", made["invitation"])).status == 204
+
+
+async def merged_into_another(ehr: Caller) -> Json:
+    """Kit's record has a twin; the answer of the merge, by one who accepts what it says."""
+    await ehr.store(a_patient("kit-2", birthDate="2020-03-01"))
+    given = {
+        "source__patient_Reference": {"reference": "Patient/kit"},
+        "target__patient_Reference": {"reference": "Patient/kit-2"},
+    }
+    preview = parameters(**given, preview_Boolean=True)
+    shown = found_in(await ehr.ask("POST", "Patient/$merge", preview))
+    accepted = parameters(**given, accept_String=shown["accept"])
+    return found_in(await ehr.ask("POST", "Patient/$merge", accepted))
+
+
+async def test_what_waits_goes_over_with_a_merge_and_is_confirmed_there(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Whoever used it is named as one who gains by it."""
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, town, made)
+    shown = await merged_into_another(ehr)
+    assert made["invitation"] in repr(shown["gains"])
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
+    assert await records(town, clock) == ["Patient/kit-2"]
+    undo = await ehr.ask("POST", "Patient/kit/$undo-merge")
+    assert_outcome(undo, 409, "conflict")
+
+
+async def test_what_waits_comes_back_with_an_undone_merge(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, bob: Caller, portal: Portal, clock: Clock
+) -> None:
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, town, made)
+    await merged_into_another(ehr)
+    assert (await ehr.ask("POST", "Patient/kit/$undo-merge")).status == 200
+    assert (await confirm(bob, made, number=number(portal, waiting))).status == 200
+    assert await records(town, clock) == ["Patient/kit"]
+
+
+async def test_who_used_an_invitation_that_waits_does_not_merge_its_record(
+    town: EmbeddedStore, ehr: Caller, eve: Caller, portal: Portal
+) -> None:
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    await used(portal, town, made, "dan")
+    await ehr.store(a_patient("victim", family="Other"))
+    dan = at_desk(portal, "dan", "administer")
+    given = {
+        "source__patient_Reference": {"reference": "Patient/kit"},
+        "target__patient_Reference": {"reference": "Patient/victim"},
+    }
+    assert (await dan.ask("POST", "Patient/$merge", parameters(**given))).status == 403
 
 
 async def test_who_may_not_and_what_is_not_there(

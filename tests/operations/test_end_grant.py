@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fhir_portal.accounts.account import AccountPerson
+from fhir_portal.access.relation import Relations
+from fhir_portal.accounts.account import Account, AccountPerson
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
@@ -76,6 +77,36 @@ async def test_tokens_are_dead_at_the_next_request_and_nothing_else_is(
     assert await world.every(Grant) == []
     versions = (await ehr.get("Consent/grant/_history")).json["entry"]
     assert [one["resource"]["status"] for one in versions] == ["inactive", "active", "active"]
+
+
+@pytest.mark.parametrize("start", ["2020-01-01", "2040-01-01"])
+async def test_ending_one_of_two_opens_nothing_by_the_other(
+    world: EmbeddedStore, ehr: Caller, desk: Caller, start: str
+) -> None:
+    """Of two neither opens the record; both end, each with its Provenance, told once.
+
+    Also one that begins later. What the same person has for another patient stays, and so does what
+    another one has for this patient.
+    """
+    await ehr.store(
+        a_related_person("aunt", of="kit"),
+        a_grant("other", of="kit", to="mother", sections=["results"], start=start),
+        a_grant("aunts", of="kit", to="aunt", sections=["results"]),
+    )
+    answer = await desk.ask("POST", END, BECAUSE)
+    assert values(answer)["status"] == "inactive"
+    stands = {
+        name: (await ehr.get(f"Consent/{name}")).json["status"] for name in ("other", "aunts")
+    }
+    assert stands == {"other": "inactive", "aunts": "active"}
+    account = await world.get(Account, "ada")
+    assert account is not None
+    found = await Relations(world, ehr.portal.server.clock).records_of(account)
+    assert "Patient/kit" not in {one.patient for one in found}
+    for name in ("grant", "other"):
+        assert len((await ehr.get(f"Provenance?target=Consent/{name}")).entries) == 1
+    told = [one.template for one in await world.every(OutboxMessage)]
+    assert told.count("proxy-ended") == 1
 
 
 async def test_the_reason_is_kept_with_who_it_was(

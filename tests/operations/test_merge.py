@@ -20,6 +20,7 @@ from fhir_portal.accounts.invitation import (
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations.inviting import NoMoreInvitations
 from fhir_portal.operations.merge import RecordMerge
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.connection import Receipt
@@ -37,6 +38,7 @@ from tests.builders import (
     a_patient,
     a_person,
     a_practice,
+    a_practitioner,
     a_proxy,
     a_related_person,
     a_task,
@@ -48,7 +50,8 @@ from tests.builders import (
 )
 from tests.operations.holding import a_code, an_app_of, parameters, values, works
 from tests.operations.invitations import FATHER, NAN, invited, staff, the_invitation
-from tests.staff import a_member_of_staff
+from tests.operations.test_confirm_proxy import a_contact
+from tests.staff import a_member_of_staff, a_membership
 
 MERGE = "Patient/$merge"
 UNDO = "Patient/old/$undo-merge"
@@ -185,6 +188,66 @@ async def test_staff_who_administer_may_merge_and_others_not(
             "POST", MERGE, asked(preview_Boolean=True)
         )
         assert answer.status == status, answer.body
+
+
+@pytest.mark.parametrize("name", ["ada", "bo"])
+async def test_staff_do_not_merge_their_own_record_nor_that_they_act_for_into_another(
+    world: EmbeddedStore, ehr: Caller, clock: Clock, name: str
+) -> None:
+    """Ada, whose own it is, and Bo, who acts for her, are on the staff here."""
+    await ehr.store(a_patient("victim", family="Other", birthDate="1950-01-01"))
+    rights = ("view", "administer")
+    before = await everything(world, ehr)
+    member = Caller(ehr.portal, a_member_of_staff(name, permissions=rights))
+    assert (await merged(member, "old", "victim")).status == 403
+    assert await everything(world, ehr) == before
+    await keep(world, *(a_contact(one, "one@mail.example") for one in (name, "second")))
+    second = Caller(ehr.portal, a_member_of_staff("second", permissions=rights))
+    assert (await merged(second, "old", "victim")).status == 403
+    assert ("Patient/victim", "Patient/victim") not in (await seen(world, clock))["ada"]
+    assert await world.every(OutboxMessage) == []
+    colleague = Caller(ehr.portal, a_member_of_staff("eve", permissions=rights))
+    assert (await merged(colleague, "old", "victim")).status == 200
+
+
+async def test_staff_who_are_invited_do_not_merge_what_they_are_invited_to(
+    world: EmbeddedStore, ehr: Caller
+) -> None:
+    """The RelatedPerson has the name of who would merge."""
+    await ehr.store(
+        a_practitioner("eve", family="Lark"),
+        a_patient("kit", birthDate="2020-03-01"),
+        a_patient("victim", family="Other"),
+    )
+    await keep(world, an_account("eve"), a_membership("eve", practitioner="eve"))
+    name = a_practitioner("eve", family="Lark")["name"][0]
+    telecom = {"system": "email", "value": "x@mail.example"}
+    given = {"name": name, "relationship": FATHER, "telecom": telecom, "channel": "desk"}
+    await invited(ehr, "kit", kind="guardian", basis="parent", **given)
+    rights = ("view", "administer")
+    eve, bob = (
+        Caller(ehr.portal, a_member_of_staff(one, permissions=rights)) for one in "eve bob".split()
+    )
+    assert (await merged(eve, "kit", "victim")).status == 403
+    assert (await merged(bob, "kit", "victim")).status == 200
+
+
+@pytest.mark.parametrize("where", ["account", "on file"])
+async def test_whose_record_somebody_will_use_is_told(
+    world: EmbeddedStore, ehr: Caller, where: str
+) -> None:
+    """At their account; who has none, at what is on file before the merge."""
+    telecom = [{"system": "email", "value": "victim@mail.example"}]
+    await ehr.store(a_patient("new", telecom=telecom))
+    more: dict[str, Any] = {}
+    if where == "account":
+        more["force__accounts_Boolean"] = True
+        await ehr.store(a_person("cy", links=["Patient/new"]))
+        await keep(world, AccountPerson(key=f"{DERM}/Person/cy", account="cy"))
+    assert values(await merged(ehr, **more))["told"] == 1
+    sent = await world.every(OutboxMessage)
+    told = [one.to for one in sent if one.template == "security-proxy-added"]
+    assert told == ["account:cy" if where == "account" else "mail:victim@mail.example"]
 
 
 async def test_an_ehr_needs_to_be_one_that_may_write_grants(
@@ -607,6 +670,35 @@ async def test_undo_gives_an_invitation_back_and_keeps_how_far_it_has_come(
         2,
     )
     assert await world.get(LiveInvitation, f"{DERM}/Patient/new") is None
+
+
+@pytest.mark.parametrize("before", ["nothing", "wants none", "ended"])
+async def test_whose_portal_was_ended_or_who_wants_none_stays_so_and_undo_gives_it_back(
+    world: EmbeddedStore, ehr: Caller, before: str
+) -> None:
+    """What the practice ended outweighs what else is said; the source keeps its own mark."""
+    ended = NoMoreInvitations(key=f"{DERM}/Patient/old", since=START, closed=True)
+    there = NoMoreInvitations(key=f"{DERM}/Patient/new", since=START - 9, closed=before == "ended")
+    await keep(world, ended, *([] if before == "nothing" else [there]))
+    await merged(ehr)
+    found = await world.get(NoMoreInvitations, there.key)
+    assert found is not None
+    assert (found.closed, found.since) == (True, START - 9 if before == "ended" else START)
+    assert (await ehr.ask("POST", UNDO)).status == 200
+    assert await world.get(NoMoreInvitations, there.key) == (None if before == "nothing" else there)
+    assert await world.get(NoMoreInvitations, ended.key) == ended
+
+
+async def test_undo_brings_no_mark_of_an_ended_portal_back_that_went_since(
+    world: EmbeddedStore, ehr: Caller
+) -> None:
+    """Who came back by an invitation meanwhile has come back."""
+    await keep(world, NoMoreInvitations(key=f"{DERM}/Patient/old", since=START, closed=True))
+    await merged(ehr)
+    newer = NoMoreInvitations(key=f"{DERM}/Patient/new", since=START + 1)
+    await keep(world, newer)
+    assert (await ehr.ask("POST", UNDO)).status == 200
+    assert await world.get(NoMoreInvitations, newer.key) == newer
 
 
 async def test_undo_is_over_after_a_day(world: EmbeddedStore, ehr: Caller, clock: Clock) -> None:

@@ -13,8 +13,9 @@ from fhir_portal.accounts.levels import PERMISSIONS
 from fhir_portal.accounts.matter import About, Candidate, StaffMatter, matter_key
 from fhir_portal.consent.labels import FOR_STAFF, PORTAL_TAG
 from fhir_portal.notify.matters import QueuedMatters
-from fhir_portal.operations.staff_task import PROFILE, SHOWN_TO, STRANGERS_AN_HOUR, WORDS
+from fhir_portal.operations.staff_task import PROFILE, STRANGERS_A_NETWORK, STRANGERS_AN_HOUR, WORDS
 from fhir_portal.portal import Portal
+from fhir_portal.resources.task import SHOWN_TO
 from tests.builders import (
     DERM,
     FAMILY,
@@ -261,6 +262,48 @@ async def test_neither_the_patient_nor_a_proxy_learns_of_it(
     assert len(await tasks(ehr)) == len(SHOWN_TO)
 
 
+async def moved_on(ehr: Caller, found: dict[str, Any], **more: Any) -> None:
+    """An EHR that labels writes it with a tag of its own."""
+    meta = {"tag": [{"system": "urn:ehr", "code": "synced"}]}
+    assert (await ehr.put({**found, "meta": meta, **more})).status == 200
+
+
+@pytest.mark.parametrize("code", [None, {"text": "call back"}])
+async def test_no_client_takes_the_tag_away_that_hides_it(
+    ehr: Caller, portal: Portal, code: Any
+) -> None:
+    """Nor with another code; the client's own tags stay."""
+    await noted(portal, a_matter(patient="Patient/bo"))
+    (found,) = await tasks(ehr)
+    await moved_on(ehr, found, status="in-progress", **({"code": code} if code else {}))
+    for caller in (Caller(portal, oneself("bo")), staff(portal, "view", "invite")):
+        for url in (f"Task/{found['id']}", f"Task/{found['id']}/_history/2"):
+            assert (await caller.get(url)).status == 404
+        assert (await caller.get("Task?status=in-progress")).entries == []
+    kept = (await ehr.get(f"Task/{found['id']}")).json["meta"]["tag"]
+    assert [one["code"] for one in kept] == ["synced", "staff-recover"]
+    listed = await ehr.get(f"Task?_tag={PORTAL_TAG}|staff-recover")
+    assert [one["id"] for one in listed.entries] == [found["id"]]
+
+
+@pytest.mark.parametrize("way", ["completed", "cancelled", "entered-in-error", "deleted", "other"])
+async def test_what_was_typed_goes_when_an_ehr_saw_to_it(
+    ehr: Caller, portal: Portal, way: str
+) -> None:
+    """By whatever status that is not open, with another code, or by deleting the Task."""
+    near = (Candidate("Patient/bo", 50, ("birth date",)),)
+    await noted(portal, a_matter("activation-help", typed={"last": "Reed"}, candidates=near))
+    (found,) = await tasks(ehr)
+    if way == "deleted":
+        await ehr.ask("DELETE", f"Task/{found['id']}")
+    elif way == "other":
+        await moved_on(ehr, found, status="completed", code={"text": "done"})
+    else:
+        await moved_on(ehr, found, status=way)
+    (kept,) = await portal.server.store.every(StaffMatter)
+    assert (kept.typed, kept.candidates, kept.settled) == ({}, (), portal.server.clock())
+
+
 async def test_of_another_practice_there_is_none(
     ehr: Caller, other_ehr: Caller, portal: Portal
 ) -> None:
@@ -332,16 +375,38 @@ async def test_what_was_typed_is_gone_when_somebody_has_seen_to_it(
     assert (kept.typed, kept.candidates) == ({}, ())
 
 
-async def test_without_its_tag_it_is_completed_by_nobody_else(ehr: Caller, portal: Portal) -> None:
-    """Planted fault: a client that may label takes the tag away that hides it from other staff."""
+async def test_whatever_tag_an_ehr_sends_it_is_completed_by_nobody_else(
+    ehr: Caller, portal: Portal
+) -> None:
     await noted(portal, a_matter())
     (found,) = await tasks(ehr)
     bare = {**found, "meta": {"tag": [{"system": "urn:x", "code": "x"}]}}
     assert (await ehr.put(bare)).status == 200
     viewer = staff(portal, "invite")
-    assert (await viewer.get(f"Task/{found['id']}")).status == 200
-    assert (await done(viewer, found["id"])).status == 403
+    assert (await done(viewer, found["id"])).status == 404
     assert len(await tasks(ehr)) == 1
+
+
+async def test_one_network_of_strangers_uses_up_nothing_of_another(
+    ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    many = [
+        msgspec.structs.replace(a_matter("activation-help", network="a"), key=f"{DERM}/{number}")
+        for number in range(STRANGERS_AN_HOUR + 5)
+    ]
+    await noted(portal, *many)
+    assert len(await tasks(ehr)) == STRANGERS_A_NETWORK
+    for network in "bcdef":
+        few = [
+            msgspec.structs.replace(one, key=f"{one.key}/{network}", network=network)
+            for one in many[: STRANGERS_A_NETWORK + 1]
+        ]
+        await noted(portal, *few)
+    found = (await ehr.get("Task?status=requested&_count=200")).entries
+    assert len(found) == STRANGERS_AN_HOUR == 6 * STRANGERS_A_NETWORK
+    clock.advance(3600)
+    await noted(portal, msgspec.structs.replace(many[0], latest=clock(), key=f"{DERM}/again"))
+    assert len((await ehr.get("Task?status=requested&_count=200")).entries) == len(found) + 1
 
 
 async def test_strangers_fill_no_feed(ehr: Caller, portal: Portal, clock: Clock) -> None:

@@ -84,6 +84,27 @@ async def test_nobody_helps_themselves(accounts: EmbeddedStore, ehr: Caller) -> 
     assert not await accounts.every(AssistedRecovery)
 
 
+def a_contact(account: str, value: str) -> Contact:
+    given = {"added": 1.0, "verified": 1.0, "recovers_from": 1.0}
+    return Contact(key=f"of-{account}", account=account, medium="mail", value=value, **given)
+
+
+async def test_two_accounts_of_one_human_are_no_second_pair_of_eyes(
+    accounts: EmbeddedStore, ehr: Caller
+) -> None:
+    """Whoever began it does not approve by another account of theirs; nor does the owner."""
+    started = values(await staff(ehr, "eve").ask("POST", START_IT, SEEN))
+    body = parameters(recovery_String=started["recovery"])
+    for other in ("eve", "ada"):
+        both = [a_contact(one, f"{other}@mail.example") for one in (other, "second")]
+        await keep(accounts, *both)
+        assert (await staff(ehr, "second").ask("POST", APPROVE, body)).status == 403
+    assert (await staff(ehr, "second").ask("POST", START_IT, SEEN)).status == 403
+    (kept,) = await accounts.every(AssistedRecovery)
+    assert (kept.by, kept.approved_by) == ("eve", None)
+    assert (await staff(ehr, "third").ask("POST", APPROVE, body)).status == 200
+
+
 async def test_a_recovery_is_of_the_person_it_was_started_for(
     accounts: EmbeddedStore, ehr: Caller
 ) -> None:

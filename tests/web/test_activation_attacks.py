@@ -24,8 +24,10 @@ from fhir_portal.accounts.step_up import FIVE_MINUTES
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations.staff_task import STRANGERS_A_NETWORK, STRANGERS_AN_HOUR
 from fhir_portal.web.pages.activation import NOT_MATCHED, WRONG_CODE
 from tests.builders import DERM, FAMILY, a_patient, a_person, a_practice, a_task, keep
+from tests.matters import tasks_made
 from tests.web.activating import ADA, GOOD, MAIL, PHONE, Town, fill, words
 from tests.web.signing_in import fields_of, forms, post, problem
 
@@ -878,3 +880,19 @@ async def test_a_link_of_an_expired_invitation_that_was_taken_back_brings_no_new
     stored = await town.stored(invitation)
     assert (stored.state, stored.attempt) == ("revoked", 1)
     assert await town.messages() == []
+
+
+async def test_one_network_does_not_use_up_a_practices_help(town: Town) -> None:
+    """It registers as often as it may; who really asks in that hour from elsewhere has a Task."""
+    bad = town.world.browser("203.0.113.9")
+    for number in range(STRANGERS_AN_HOUR):
+        await town.register(bad, mail=f"x{number}@mail.example", first="No", last=f"Body{number}")
+    await tasks_made(town.ehr.portal)
+    real = town.world.browser("198.51.100.7")
+    await town.register(real, mail="real@mail.example", first="Real", last="Patient")
+    await tasks_made(town.ehr.portal)
+    matters = await town.helps()
+    (found,) = [one for one in matters if one.typed.get("mail") == "real@mail.example"]
+    assert found.task is not None
+    assert sum(one.task is not None for one in matters) == STRANGERS_A_NETWORK + 1
+    assert not any("203.0.113" in one.network or "198.51" in one.network for one in matters)

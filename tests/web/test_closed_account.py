@@ -140,3 +140,25 @@ async def test_a_live_invitation_leads_nowhere_once_the_portal_was_ended(town: T
     await town.ehr.ask("POST", "Person/ehrs/$account-close", BECAUSE)
     await town.create(browser)
     assert await town.account() is None
+
+
+async def test_it_stays_ended_when_the_record_is_merged(town: Town) -> None:
+    await closed(town)
+    ada = (await town.ehr.get("Patient/ada")).json
+    await town.ehr.store({**{n: v for n, v in ada.items() if n != "meta"}, "id": "ada-new"})
+    patients = {
+        "source__patient_Reference": {"reference": "Patient/ada"},
+        "target__patient_Reference": {"reference": "Patient/ada-new"},
+    }
+    assert (await town.ehr.ask("POST", "Patient/$merge", parameters(**patients))).status == 200
+    await town.register(town.browser())
+    assert [one.reason for one in await town.helps()] == ["closed"]
+
+
+async def test_it_is_ended_for_a_person_whose_link_nobody_proved_too(town: Town) -> None:
+    """An EHR's own Person, of whom nobody has an account: what was ended is that Patient's."""
+    link = {"target": {"reference": "Patient/ada"}, "assurance": "level1"}
+    await town.ehr.store({"resourceType": "Person", "id": "ehrs", "link": [link]})
+    assert (await town.ehr.ask("POST", "Person/ehrs/$account-close", BECAUSE)).status == 200
+    await town.register(town.browser())
+    assert [one.reason for one in await town.helps()] == ["closed"]

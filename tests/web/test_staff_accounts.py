@@ -96,7 +96,7 @@ async def test_several_are_disabled_after_a_preview_with_a_list_of_results(
     assert "enabled, acts" in await standing(staff)
     await done(browser, reason="owner-request", text="asked at the desk")
     assert browser.heading == "Disable: what was done"
-    assert "apps and" in browser.text
+    assert "apps ended" in browser.text
     assert "ended" in browser.text
     await browser.open(browser.page.url.path)
     assert browser.page.status_code == 410

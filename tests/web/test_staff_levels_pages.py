@@ -14,7 +14,8 @@ from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS, Editor, NotPermit
 from fhir_portal.accounts.staff import StaffMember, resume_staff, standing, suspend_staff
 from fhir_portal.smart.revocation import remove_staff
 from fhir_portal.web.pages import desk
-from tests.builders import a_practitioner
+from tests.builders import a_practitioner, keep
+from tests.operations.test_start_recovery import a_contact
 from tests.smart.launching import put
 from tests.smart.world import Browser
 from tests.staff import a_level
@@ -351,6 +352,20 @@ async def test_who_helped_and_who_may_not_administer_let_nobody_work(staff: Staf
         assert other.page.status_code == 403
     kept = await staff.world.store.get(StaffMember, member.key)
     assert kept == member
+
+
+@pytest.mark.parametrize("other", [READER, DESK])
+async def test_another_account_of_who_helped_or_is_meant_lets_nobody_work(
+    staff: StaffWorld, other: str
+) -> None:
+    """They share a mailbox that both proved."""
+    member = await suspended(staff, DESK, READER)
+    accounts = [await staff.account_key(one) for one in (ADMIN, other)]
+    await keep(staff.world.store, *(a_contact(one, "one@mail.example") for one in accounts))
+    browser = await staff.at(MEMBERS)
+    await submit(browser, f"{MEMBERS}/resume", practitioner=member.practitioner)
+    assert "you helped with this account" in problem(browser).lower()
+    assert await staff.world.store.get(StaffMember, member.key) == member
 
 
 async def test_nobody_lets_themselves_work_again(staff: StaffWorld) -> None:

@@ -300,7 +300,6 @@ class AccountPages:
             grants=len(answer.values("grant")),
             invitations=len(answer.values("invitation")),
             apps=answer.value("ended-apps"),
-            sessions=answer.value("ended-sessions"),
             reasons=account_reasons(),
             action=CLOSED,
             form_token=self._desk.form_token(here, CLOSED),
@@ -455,9 +454,9 @@ def _why(here: AtDesk, act: str, form: Mapping[str, str]) -> list[tuple[str, str
 def _became(here: AtDesk, act: str, answer: Answer) -> str:
     """What became of one account, in words."""
     if act == "disable":
-        apps, sessions = answer.value("ended-apps"), answer.value("ended-sessions")
+        apps = answer.value("ended-apps")
         until = here.moment(answer.value("until"))
-        words = f"disabled{f' until {until}' if until else ''}: {apps} apps and {sessions} sessions"
+        words = f"disabled{f' until {until}' if until else ''}: {apps} apps"
         return f"{words} ended. {answer.value('warning')}"
     if act == "enable":
         return str(answer.value("status"))

@@ -17,7 +17,7 @@ from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.matter import About, StaffMatter
 from fhir_portal.fhir.errors import Forbidden, NotFound
-from fhir_portal.operations.staff_task import CODE, OPEN, SHOWN_TO, about_of, matter_of
+from fhir_portal.resources.task import CODE, OPEN, SHOWN_TO, about_of, matter_of
 from fhir_portal.web.pages.desk import FIND, MATTERS, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
@@ -52,7 +52,7 @@ class MatterPages:
         matters: dict[About, list[dict[str, Any]]] = {about: [] for about in SHOWN_TO}
         for task in await self._open(here):
             about = about_of(task)
-            # A client that may label could have taken the tag away that hides it from others.
+            # An earlier release let labelling clients take the tag away that hides it from others.
             if about is not None and here.may(SHOWN_TO[about]):
                 matters[about].append(await self._shown(here, about, task, names))
         return self._desk.page(

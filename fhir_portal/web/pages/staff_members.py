@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import structlog
@@ -21,6 +21,7 @@ from fhir_portal.accounts.staff import (
     set_level,
     staff_of_practice,
 )
+from fhir_portal.operations.four_eyes import require_another_resumes
 from fhir_portal.web.pages.desk import MEMBERS, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
@@ -60,12 +61,19 @@ class MemberPages:
         member = await self._member(practice, form.get("practitioner", ""))
         if member is None:
             return await self._list(here, problem=_GONE)
+        by = editor(here)
+
+        async def work(transaction: Any) -> StaffMember:
+            kept = await transaction.get(StaffMember, member.key)
+            await require_another_resumes(
+                transaction, kept or member, by.account, now=self._desk.clock()
+            )
+            return await resume_staff(transaction, practice=practice, account=member.account, by=by)
+
         try:
             await self._desk.change(
                 here,
-                lambda transaction: resume_staff(
-                    transaction, practice=practice, account=member.account, by=editor(here)
-                ),
+                work,
                 interaction=STAFF_RESUMED,
                 what=member.practitioner,
             )

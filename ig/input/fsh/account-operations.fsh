@@ -56,7 +56,6 @@ Description: "Closes the practice's records for the account behind a Person, at 
 * insert Parameter(out, since, 1, 1, instant, [["Since when."]])
 * insert Parameter(out, until, 0, 1, instant, [["When it ends by itself."]])
 * insert Parameter(out, ended-apps, 1, 1, integer, [["How many authorizations of apps ended."]])
-* insert Parameter(out, ended-sessions, 1, 1, integer, [["How many browsers were signed out."]])
 * insert Parameter(out, warning, 1, 1, string, [["What this does not take away from the person."]])
 
 Instance: account-enable

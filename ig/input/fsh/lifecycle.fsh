@@ -17,7 +17,6 @@ Description: "What deleting somebody from a portal means here: the Person is act
 * insert Parameter(out, grant, 0, *, Reference, [["A Consent that is inactive by it."]])
 * insert Parameter(out, invitation, 0, *, Reference, [["The Task of an invitation that is taken back by it."]])
 * insert Parameter(out, ended-apps, 1, 1, integer, [["How many authorizations of apps end; in a preview, connections."]])
-* insert Parameter(out, ended-sessions, 1, 1, integer, [["How many browsers are signed out: those of an account that is known at this practice alone."]])
 * insert Parameter(out, warning, 1, 1, string, [["What this does not take away from the person."]])
 
 Instance: end-grant

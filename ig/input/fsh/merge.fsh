@@ -28,6 +28,7 @@ Description: "One human has two Patients at a practice. Accounts, related person
 * insert Part(out, text, 1, 1, string, [["Why."]])
 * insert Parameter(out, accept, 0, 1, string, [["Stands for exactly these gains. Absent where there are none."]])
 * insert Parameter(out, ended-apps, 0, 1, integer, [["How many connections of apps ended."]])
+* insert Parameter(out, told, 0, 1, integer, [["How many messages tell whose record the target is that somebody will use it."]])
 * insert Parameter(out, undo-until, 0, 1, instant, [["Until when it can be taken back."]])
 
 Instance: undo-merge
