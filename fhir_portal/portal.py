@@ -24,6 +24,7 @@ from fhir_portal.documents.malware_scan import MalwareScan
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.attachments import TakenFiles
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.catalog import changes_something, operate
 from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
@@ -91,6 +92,7 @@ class Portal:
             still=callers.still,
             served=_SERVED,
             aliases=aliases,
+            files=TakenFiles(scan),
         )
         site = base.removesuffix("/fhir")
         collaborators = Collaborators(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
-from fhir_portal.fhir.errors import Gone, Unprocessable
+from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations.attachment import content_of
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import (
     LONGEST_SUBJECT,
     agent_of,
+    labels_around,
     once,
     plain_text,
     record_provenance,
@@ -74,15 +75,9 @@ async def _filed(
     title: str | None,
 ) -> Row:
     practice = call.auth.practice
-    source = local_target(attachment["url"])
-    there = None
-    if source is not None and source.type == "Binary":
-        there = await transaction.read(source, Visibility.of_server("Binary", practice=practice))
-    if there is None or there.deleted:
-        words = "the content of this file is gone"
-        raise Gone(words)
+    there = await content_of(transaction, call, row, attachment)
     content = json.parse(there.body)
-    labels = {name: value for name, value in (message.get("meta") or {}).items() if name in _LABELS}
+    labels = await labels_around(transaction, call, row, message)
     copy = await create_in(
         transaction,
         call.server,
@@ -130,6 +125,3 @@ def _attachment(message: dict[str, Any], number: int) -> dict[str, Any]:
         raise Unprocessable(words, expression=parameter("number"))
     attachment: dict[str, Any] = found[number - 1]
     return attachment
-
-
-_LABELS: Final = frozenset({"security", "tag"})
