@@ -150,7 +150,11 @@ class Portal:
         if request.interaction == "bundle":
             return await bundle_interaction(self.server, request, auth, self._entry)
         if request.interaction == "operation":
-            return await operate(self.server, self.collaborators, request, auth)
+            answer = await operate(self.server, self.collaborators, request, auth)
+            if not changes_something(request):
+                # What was read may have taken a while: rights that ended since show nothing.
+                await self.callers.confirm(auth)
+            return answer
         if request.type is not None:
             if request.type not in _SERVED:
                 message = "there is no such resource type here"

@@ -77,6 +77,9 @@ async def _filed(
     practice = call.auth.practice
     there = await content_of(transaction, call, row, attachment)
     content = json.parse(there.body)
+    if "data" not in content:
+        words = "the file has no content"
+        raise Unprocessable(words, expression=parameter("number"))
     labels = await labels_around(transaction, call, row, message)
     copy = await create_in(
         transaction,
@@ -100,7 +103,7 @@ async def _filed(
         "type": {"text": name},
         "subject": message["subject"],
         "date": now,
-        "author": [message["sender"]],
+        **({"author": [message["sender"]]} if "sender" in message else {}),
         "authenticator": {"reference": agent_of(call)},
         "description": name,
         "content": [{"attachment": {**kept, "url": str(copy.row.key), "title": name}}],
@@ -119,7 +122,8 @@ async def _filed(
 
 
 def _attachment(message: dict[str, Any], number: int) -> dict[str, Any]:
-    found = [one["contentAttachment"] for one in message["payload"] if "contentAttachment" in one]
+    payload = message.get("payload") or ()
+    found = [one["contentAttachment"] for one in payload if "contentAttachment" in one]
     if not 1 <= number <= len(found) or "url" not in found[number - 1]:
         words = f"the message has {len(found)} files"
         raise Unprocessable(words, expression=parameter("number"))

@@ -357,3 +357,39 @@ async def test_times_at_the_ends_of_the_calendar_break_no_list(
         assert (await done(caller, "Communication/odd", "mark-read")).status == 200
         assert (await caller.get("Communication/odd/$thread")).status == 200
         assert (await replied(caller, "Communication/odd")).status == 200
+
+
+@pytest.mark.parametrize("name", ["topic", "recipient", "thread"])
+async def test_a_draft_is_bounded_in_all_it_says(ada: Caller, name: str) -> None:
+    long = "x" * 1000
+    given = long if name == "topic" else f"Practitioner/{long}"
+    assert (await saved(ada, text="a", **{name: given})).status in {400, 422}
+    assert await begun(ada) == []
+
+
+async def test_a_staff_token_of_one_record_reaches_drafts_of_that_one_alone(
+    desk: Caller, portal: Portal
+) -> None:
+    draft = out(await saved(desk, text="About Kit.", patient="Patient/kit"), "draft")
+    bound = Caller(portal, a_member_of_staff(patient="ada", permissions=("messages",)))
+    assert await begun(bound) == []
+    assert (await saved(bound, text="x", draft=draft)).status == 404
+    await bound.ask("POST", "Communication/$discard-draft", body(draft=draft))
+    assert [one["id"] for one in await begun(desk)] == [draft]
+
+
+async def test_a_message_of_an_ehr_without_content_or_sender_has_nothing_to_file(
+    kit: Caller, portal: Portal, ehr: Caller
+) -> None:
+    filing = Caller(portal, a_member_of_staff(permissions=("documents",)))
+    of_it = [concept(CATEGORY, "message")]
+    thread = [reference(thread_of(await sent(kit)))]
+    bare = a_thread("bare", of="kit", status="completed", partOf=thread, category=of_it)
+    del bare["payload"], bare["sender"]
+    attachment = {"contentType": "text/plain", "url": "Binary/empty"}
+    empty = {**bare, "id": "empty", "payload": [{"contentAttachment": attachment}]}
+    await ehr.store({"resourceType": "Binary", "id": "empty", "contentType": "text/plain"})
+    await ehr.store(bare, empty)
+    for own_id in ("bare", "empty"):
+        filed = await done(filing, f"Communication/{own_id}", "file-attachment", number=1)
+        assert filed.status == 422

@@ -342,3 +342,22 @@ async def test_an_odd_thread_leaves_the_list_and_what_was_taken_back_is_told(
     assert browser.page.status_code == 200
     assert "This message was taken back" in browser.page.text
     assert "For another." not in browser.page.text
+
+
+@pytest.mark.parametrize("kind", ["\u65e5\u672c/x", "text/html;charset=utf-7", 'image/png;x="'])
+async def test_a_file_whose_type_an_ehr_made_up_is_saved_all_the_same(
+    portal: PortalWorld, bo: Caller, kind: str
+) -> None:
+    thread = thread_of(await sent(bo, "x"))
+    of_it = [concept(CATEGORY, "message")]
+    attachment = {"contentType": "text/plain", "url": "Binary/odd"}
+    message = a_thread("odd", of="bo", partOf=[reference(thread)], category=of_it)
+    message |= {"status": "completed", "payload": [{"contentAttachment": attachment}]}
+    await portal.put(
+        {"resourceType": "Binary", "id": "odd", "contentType": kind, "data": "QQ=="}, message
+    )
+    browser = await portal.at(MESSAGES, BO)
+    answer = await browser.http.get(f"{FILE}/odd/1")
+    assert answer.status_code == 200
+    assert answer.content == b"A"
+    assert answer.headers["content-disposition"].startswith("attachment")
