@@ -24,6 +24,7 @@ from fhir_portal.documents.malware_scan import MalwareScan
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.attachments import TakenFiles
 from fhir_portal.operations.call import Collaborators
 from fhir_portal.operations.catalog import changes_something, operate
 from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
@@ -91,6 +92,7 @@ class Portal:
             still=callers.still,
             served=_SERVED,
             aliases=aliases,
+            files=TakenFiles(scan),
         )
         site = base.removesuffix("/fhir")
         collaborators = Collaborators(
@@ -148,7 +150,11 @@ class Portal:
         if request.interaction == "bundle":
             return await bundle_interaction(self.server, request, auth, self._entry)
         if request.interaction == "operation":
-            return await operate(self.server, self.collaborators, request, auth)
+            answer = await operate(self.server, self.collaborators, request, auth)
+            if not changes_something(request):
+                # What was read may have taken a while: rights that ended since show nothing.
+                await self.callers.confirm(auth)
+            return answer
         if request.type is not None:
             if request.type not in _SERVED:
                 message = "there is no such resource type here"

@@ -34,6 +34,10 @@ class Neighbours(Protocol):
         """Return the facts of a current row, or ``None`` when there is none."""
         ...
 
+    async def labels_of(self, key: ResourceKey, practice: str) -> frozenset[str]:
+        """Return the labels of a row, those of its last version where it was deleted."""
+        ...
+
     async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
         """Return the facts of the current rows that point at ``key``."""
         ...
@@ -79,6 +83,9 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
                     owners = tuple(sorted({*owners, *context.owners}))
                     if context.resource_type != "Patient":  # that says whose it is, no more
                         sections |= _passed_on(context)
+    for key in wholes_of(tree):
+        if key != ResourceKey(name, own_id):
+            labels |= await neighbours.labels_of(key, practice)
     return RowFacts(
         resource_type=name,
         id=own_id,
@@ -127,11 +134,22 @@ def _own_sections(tree: Mapping[str, Any]) -> frozenset[str]:
     return sections or frozenset({UNCLASSIFIED})
 
 
+def wholes_of(tree: Mapping[str, Any]) -> tuple[ResourceKey, ...]:
+    """Return the Communications that this one is part of: it is no less hidden than they are.
+
+    Of those only that name each other in a circle, a label that was taken away stays.
+    """
+    if tree["resourceType"] != "Communication":
+        return ()
+    keys = (local_target(text) for text in references_at(tree, "partOf"))
+    return tuple(key for key in keys if key is not None and key.type == "Communication")
+
+
 def edges_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the local resources that this one makes visible or takes its ownership from.
 
-    Directory entries it refers to, Binaries that its attachments name, and the targets of a
-    derived row: ``Type/id`` each.
+    Directory entries it refers to, Binaries that its attachments name, the targets of a derived
+    row, and the thread of a message, whose labels it takes over: ``Type/id`` each.
     """
     return tuple(dict.fromkeys(_edges(tree)))
 
@@ -144,6 +162,7 @@ def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
         if (key.type in DIRECTORY) if member == "reference" else (key.type == "Binary"):
             yield str(key)
     rule = OWNERS.get(tree["resourceType"])
+    yield from map(str, wholes_of(tree))
     paths = rule.paths if isinstance(rule, FromTargets) else ()
     if tree["resourceType"] == "Binary":
         paths = ("securityContext",)

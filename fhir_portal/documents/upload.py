@@ -205,6 +205,8 @@ def _opened(given: bytes, media_type: str) -> Image.Image:
         del heif  # it has the pixels once more
     else:
         picture = Image.open(io.BytesIO(given), formats=[_FORMATS[media_type]])
+        if picture.mode == "CMYK":  # unpacked whole before its colours are changed
+            most = MOST_PIXELS_OF_OTHERS
         _require_size(picture.width, picture.height, most)
         half = LONGEST_SIDE // 2
         picture.draft("RGB", (half, half))  # a large JPEG is unpacked smaller

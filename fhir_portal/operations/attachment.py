@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,9 +15,10 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.attachments import THUMBNAIL
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.links import touched_by
-from fhir_portal.resources.communication import is_message
+from fhir_portal.resources.communication import is_message, is_taken_back
 from fhir_portal.resources.interactions.read import answer
 from fhir_portal.resources.permission import checked
+from fhir_portal.resources.store import ResourceReader, Row
 
 
 async def attachment(call: Call) -> FhirResponse:
@@ -27,13 +29,25 @@ async def attachment(call: Call) -> FhirResponse:
         one["contentAttachment"] for one in tree.get("payload") or () if "contentAttachment" in one
     ]
     number = int(str(call.arguments.one("number")))
-    one = found[number - 1] if is_message(tree) and 1 <= number <= len(found) else {}
+    shown = is_message(tree) and not is_taken_back(tree)
+    one = found[number - 1] if shown and 1 <= number <= len(found) else {}
     if call.arguments.one("small") is True:
         one = _small(one)
-    key = local_target(one.get("url") or "")
+    there = await content_of(call.server.reader, call, row, one)
+    return msgspec.structs.replace(answer(there), records=touched_by(row))
+
+
+async def content_of(
+    reader: ResourceReader, call: Call, row: Row, attachment: Mapping[str, Any]
+) -> Row:
+    """Return the Binary of an attachment of a message.
+
+    It is of the record that the message is in, and no more hidden than the message itself.
+    Raises `NotFound` for every other.
+    """
+    key = local_target(attachment.get("url") or "")
     there = None
     if key is not None and key.type == "Binary" and len(row.facts.owners) == 1:
-        # Of the record that the message is in, and no more hidden than the message itself.
         visible = Visibility.of_record(
             "Binary",
             practice=call.auth.practice,
@@ -41,12 +55,12 @@ async def attachment(call: Call) -> FhirResponse:
             sections=row.facts.visibility_class.sections,
             labels=row.facts.visibility_class.labels,
         )
-        there = await call.server.reader.read(key, visible)
+        there = await reader.read(key, visible)
         checked([there] if there is not None else [], visible)
     if there is None or there.deleted:
         message = "the message has no such file"
         raise NotFound(message)
-    return msgspec.structs.replace(answer(there), records=touched_by(row))
+    return there
 
 
 def _small(one: dict[str, Any]) -> dict[str, Any]:

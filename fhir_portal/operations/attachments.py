@@ -11,17 +11,27 @@ import base64
 import binascii
 import functools
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.grant import IG
-from fhir_portal.documents.malware_scan import Infected, ScanUnavailable
-from fhir_portal.documents.upload import FILE_BYTES, Taken, TooLargeToTake, UploadRefused, take
+from fhir_portal.documents.malware_scan import Infected, MalwareScan, ScanUnavailable
+from fhir_portal.documents.upload import (
+    FILE_BYTES,
+    Taken,
+    TooLargeToTake,
+    UploadRefused,
+    sniffed,
+    take,
+)
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import TooLarge, Unavailable, Unprocessable
 from fhir_portal.operations.call import Call
+from fhir_portal.resources.communication import count_written
 from fhir_portal.resources.store import ResourceTransaction
 from fhir_portal.resources.writing import create_in
 
@@ -32,12 +42,17 @@ _MICROSECONDS: Final = 1_000_000
 _KNOWN: Final = frozenset({"id", "contentType", "data", "title", "size"})
 _PICTURES: Final = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 """One at a time: a picture takes as much memory as it has pixels."""
+_PLACES: Final = threading.BoundedSemaphore(20)
+"""For files that wait their turn, of all who send some to this worker."""
 
 
 async def files_of(call: Call) -> list[Taken]:
     """Return the files of a call as they may be kept, after the scanner has looked at them.
 
+    The attempt is counted before: to look at files is the dearest thing that somebody can ask for.
+
     Raises:
+        TooManyRequests: somebody of the patient's side has tried often in this hour.
         Unprocessable: one is not taken; it says which, and why. TooLarge. Unavailable: there is a
             scanner, and it does not answer.
     """
@@ -45,22 +60,45 @@ async def files_of(call: Call) -> list[Taken]:
     if len(given) > MOST_FILES:
         message = f"a message has at most {MOST_FILES} files"
         raise Unprocessable(message, expression=_place(MOST_FILES))
+    if not given:
+        return []
+    await _counted(call)
     contents = [_content(one, index) for index, one in enumerate(given)]
     if sum(map(len, contents)) > BYTES_TOGETHER:
         message = f"the files together are larger than {BYTES_TOGETHER // (1024 * 1024)} MiB"
         raise TooLarge(message)
     found = []
     for index, (one, content) in enumerate(zip(given, contents, strict=True)):
-        await _scanned(call, content, index)
+        await _scanned(call.collaborators.scan, content, index)
         try:
             declared, name = str(one.get("contentType") or ""), str(one.get("title") or "")
-            work = functools.partial(take, content, declared=declared, name=name)
-            found.append(await asyncio.get_running_loop().run_in_executor(_PICTURES, work))
+            found.append(await _taken(content, declared=declared, name=name))
         except TooLargeToTake as error:
             raise TooLarge(f"file {index + 1}: {error}", expression=_place(index)) from None
         except UploadRefused as error:
             raise Unprocessable(f"file {index + 1}: {error}", expression=_place(index)) from None
     return found
+
+
+async def _counted(call: Call) -> None:
+    async def work(transaction: ResourceTransaction) -> None:
+        await call.server.still(transaction, call.auth)
+        await count_written(
+            transaction, call.auth.practice, str(call.auth.fhir_user), call.auth.patient,
+            now=call.server.clock(), what="messages with files",
+        )  # fmt: skip
+
+    if call.auth.staff is None:
+        await call.server.store.transact(work)
+
+
+async def _taken(content: bytes, *, declared: str, name: str) -> Taken:
+    if not _PLACES.acquire(blocking=False):
+        message = "many are sending files just now, so none more is taken: try again in a while"
+        raise Unavailable(message)
+    work = _PICTURES.submit(functools.partial(take, content, declared=declared, name=name))
+    work.add_done_callback(lambda _: _PLACES.release())
+    return await asyncio.wrap_future(work)
 
 
 async def stored(
@@ -115,15 +153,39 @@ def _content(one: Mapping[str, Any], index: int) -> bytes:
         raise Unprocessable(message, expression=_place(index)) from None
 
 
-async def _scanned(call: Call, content: bytes, index: int) -> None:
-    scan = call.collaborators.scan
+@dataclass(frozen=True, slots=True)
+class TakenFiles:
+    """`fhir_portal.resources.files.FileCheck`, by the rules for files of messages.
+
+    Answers to a form are kept as they came: a picture keeps what its camera wrote into it.
+    """
+
+    scanner: MalwareScan | None
+
+    def kind(self, content: bytes) -> str | None:
+        """Return the media type of a content that is taken."""
+        found = sniffed(content)
+        if found is None or found.startswith("image/"):
+            return found
+        try:
+            return take(content, declared=found, name="").content_type
+        except UploadRefused:
+            return None
+
+    async def scan(self, content: bytes) -> None:
+        """Ask the scanner, where there is one."""
+        await _scanned(self.scanner, content)
+
+
+async def _scanned(scan: MalwareScan | None, content: bytes, index: int | None = None) -> None:
     if scan is None:
         return
     try:
         await scan(content)
     except Infected:
-        message = f"file {index + 1} was refused: a scanner says that it does harm"
-        raise Unprocessable(message, expression=_place(index)) from None
+        which, place = ("a file", None) if index is None else (f"file {index + 1}", _place(index))
+        message = f"{which} was refused: a scanner says that it does harm"
+        raise Unprocessable(message, expression=place) from None
     except ScanUnavailable:
         message = "files cannot be looked at just now, so none is taken: try again in a while"
         raise Unavailable(message) from None

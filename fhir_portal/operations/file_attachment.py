@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
-from fhir_portal.fhir.errors import Gone, Unprocessable
+from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations.attachment import content_of
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import (
     LONGEST_SUBJECT,
     agent_of,
+    labels_around,
     once,
     plain_text,
     record_provenance,
@@ -74,15 +75,12 @@ async def _filed(
     title: str | None,
 ) -> Row:
     practice = call.auth.practice
-    source = local_target(attachment["url"])
-    there = None
-    if source is not None and source.type == "Binary":
-        there = await transaction.read(source, Visibility.of_server("Binary", practice=practice))
-    if there is None or there.deleted:
-        words = "the content of this file is gone"
-        raise Gone(words)
+    there = await content_of(transaction, call, row, attachment)
     content = json.parse(there.body)
-    labels = {name: value for name, value in (message.get("meta") or {}).items() if name in _LABELS}
+    if "data" not in content:
+        words = "the file has no content"
+        raise Unprocessable(words, expression=parameter("number"))
+    labels = await labels_around(transaction, call, row, message)
     copy = await create_in(
         transaction,
         call.server,
@@ -105,7 +103,7 @@ async def _filed(
         "type": {"text": name},
         "subject": message["subject"],
         "date": now,
-        "author": [message["sender"]],
+        **({"author": [message["sender"]]} if "sender" in message else {}),
         "authenticator": {"reference": agent_of(call)},
         "description": name,
         "content": [{"attachment": {**kept, "url": str(copy.row.key), "title": name}}],
@@ -124,12 +122,10 @@ async def _filed(
 
 
 def _attachment(message: dict[str, Any], number: int) -> dict[str, Any]:
-    found = [one["contentAttachment"] for one in message["payload"] if "contentAttachment" in one]
+    payload = message.get("payload") or ()
+    found = [one["contentAttachment"] for one in payload if "contentAttachment" in one]
     if not 1 <= number <= len(found) or "url" not in found[number - 1]:
         words = f"the message has {len(found)} files"
         raise Unprocessable(words, expression=parameter("number"))
     attachment: dict[str, Any] = found[number - 1]
     return attachment
-
-
-_LABELS: Final = frozenset({"security", "tag"})

@@ -64,9 +64,9 @@ async def save_draft(call: Call) -> FhirResponse:
         owner=owner,
         patient=patient,
         saved=call.server.clock(),
-        thread=(call.arguments.one("thread") or {}).get("reference"),
-        topic=call.arguments.one("topic"),
-        recipient=(call.arguments.one("recipient") or {}).get("reference"),
+        thread=_name("thread", (call.arguments.one("thread") or {}).get("reference")),
+        topic=_name("topic", call.arguments.one("topic")),
+        recipient=_name("recipient", (call.arguments.one("recipient") or {}).get("reference")),
         subject=_begun(call, "subject", LONGEST_SUBJECT),
         text=_begun(call, "text", LONGEST_TEXT),
         expires=call.server.clock() + _KEPT_SECONDS,
@@ -75,7 +75,7 @@ async def save_draft(call: Call) -> FhirResponse:
     async def work(transaction: ResourceTransaction) -> None:
         await call.server.still(transaction, call.auth)
         before = await transaction.get(MessageDraft, draft.key)
-        if named is not None and before is None:
+        if named is not None and (before is None or not _is_in_reach(call, before)):
             message = "there is no such draft"
             raise NotFound(message, expression=parameter("draft"))
         if draft.thread is not None:
@@ -94,7 +94,11 @@ async def drafts(call: Call) -> FhirResponse:
     own = call.auth.patient or call.auth.staff_patient
     found = await _of(call.server.store, owner_of(call, own or ""))
     now = call.server.clock()
-    listed = [_shown(call, one) for one in _latest(found) if now < (one.expires or 0.0)]
+    listed = [
+        _shown(call, one)
+        for one in _latest(found)
+        if now < (one.expires or 0.0) and _is_in_reach(call, one)
+    ]
     return call.answer({"draft": listed})
 
 
@@ -105,6 +109,9 @@ async def discard_draft(call: Call) -> FhirResponse:
 
     async def work(transaction: ResourceTransaction) -> bool:
         await call.server.still(transaction, call.auth)
+        before = await transaction.get(MessageDraft, key)
+        if before is None or not _is_in_reach(call, before):
+            return False
         return await transaction.delete(MessageDraft, key)
 
     return call.answer({"discarded": await call.server.store.transact(work)})
@@ -134,6 +141,22 @@ async def _of(reader: Any, owner: str) -> list[MessageDraft]:
 
 def _latest(found: list[MessageDraft]) -> list[MessageDraft]:
     return sorted(found, key=lambda one: (-one.saved, one.key))
+
+
+def _is_in_reach(call: Call, draft: MessageDraft) -> bool:
+    """Whether a draft is of the record that a token is for: staff have theirs in the practice."""
+    own = call.auth.staff_patient
+    return own is None or draft.patient == own
+
+
+def _name(name: str, given: Any) -> str | None:
+    """Return a code or a reference of a call. Raises `Unprocessable` for a long one."""
+    if given is None:
+        return None
+    if len(str(given)) > _LONGEST_NAME:
+        message = f"{name} has at most {_LONGEST_NAME} signs"
+        raise Unprocessable(message, expression=parameter(name))
+    return str(given)
 
 
 def _begun(call: Call, name: str, longest: int) -> str:

@@ -16,7 +16,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.consent.grant import Grant, is_current
-from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, labels_of
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
@@ -27,7 +27,7 @@ from fhir_portal.operations.message_thread import MessagesRead, is_practice_side
 from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.resources.communication import SENT, is_message, stands_in
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import ResourceTransaction
+from fhir_portal.resources.store import ResourceTransaction, Row
 
 _MOST: Final = 100
 
@@ -40,17 +40,16 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
 
         async def work(transaction: ResourceTransaction) -> None:
             await finish_in(transaction, held, now=server.clock())
-            tree = await _read(
-                transaction, job.practice, f"Communication/{job.arguments['message']}"
-            )
-            if tree is None or not is_message(tree) or not stands_in(tree):
+            row = await _row(transaction, job.practice, f"Communication/{job.arguments['message']}")
+            tree = {} if row is None else json.parse(row.body)
+            if row is None or not is_message(tree) or not stands_in(tree):
                 return
             thread = await _read(transaction, job.practice, tree["partOf"][0].get("reference"))
             if thread is None:
                 return
             sender = (tree.get("sender") or {}).get("reference") or ""
             if is_practice_side(sender):
-                await _tell_patient(transaction, server, job.practice, tree)
+                await _tell_patient(transaction, server, job.practice, row, tree)
             else:
                 await _tell_staff(transaction, server, job.practice, tree, thread)
 
@@ -60,9 +59,13 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
 
 
 async def _tell_patient(
-    transaction: ResourceTransaction, server: Server, practice: str, tree: Mapping[str, Any]
+    transaction: ResourceTransaction,
+    server: Server,
+    practice: str,
+    row: Row,
+    tree: Mapping[str, Any],
 ) -> None:
-    labels = labels_of(tree)
+    labels = row.facts.visibility_class.labels
     patient = local_target((tree.get("subject") or {}).get("reference") or "")
     if patient is None or patient.type != "Patient" or not labels <= SELF_LABELS:
         return
@@ -134,9 +137,16 @@ async def _enqueue(
 async def _read(
     transaction: ResourceTransaction, practice: str, reference: str | None
 ) -> Mapping[str, Any] | None:
+    row = await _row(transaction, practice, reference)
+    return None if row is None else json.parse(row.body)
+
+
+async def _row(
+    transaction: ResourceTransaction, practice: str, reference: str | None
+) -> Row | None:
     key = local_target(reference or "")
     if key is None or key.type != "Communication":
         return None
     visible = Visibility.of_server("Communication", practice=practice)
     row = await transaction.read(key, visible)
-    return None if row is None or row.deleted else json.parse(row.body)
+    return None if row is None or row.deleted else row

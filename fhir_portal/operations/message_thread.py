@@ -17,19 +17,28 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
+from fhir_portal.access.classify import wholes_of
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.messaging import MessageTopic, Messaging, answer_by
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import IG
+from fhir_portal.consent.labels import labels_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
-from fhir_portal.fhir.errors import Conflict, Forbidden, NotFound, TooManyRequests, Unprocessable
+from fhir_portal.fhir.errors import Conflict, Forbidden, NotFound, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.records import DuplicateRecord, Record
-from fhir_portal.resources.communication import CATEGORY, MESSAGE, THREAD, is_thread, stands_in
+from fhir_portal.resources.communication import (
+    CATEGORY,
+    MESSAGE,
+    THREAD,
+    count_written,
+    is_thread,
+    stands_in,
+)
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -42,10 +51,10 @@ WAITING, ANSWERED, CLOSED = "in-progress", "on-hold", "completed"
 LONGEST_TEXT: Final = 10_000
 LONGEST_SUBJECT: Final = 150
 MOST_SHOWN: Final = 200
-AN_HOUR: Final = 60
-"""Messages that one person may write in an hour."""
 _KEPT_SECONDS: Final = 90 * 86_400.0
-_HOUR: Final = 3600
+_MOST_AROUND: Final = 20
+_EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999
+"""The first and the last millisecond of the years that a calendar has."""
 _AHEAD: Final = 86_400_000
 _MILLISECONDS: Final = 1000
 _MICROSECONDS: Final = 1_000_000
@@ -89,14 +98,6 @@ class SentMessage(Record, frozen=True, kw_only=True):
     message: str
 
 
-class MessageCount(Record, frozen=True, kw_only=True):
-    """How many messages somebody has written in the hour that the ``key`` ends with."""
-
-    kind: ClassVar[str] = "message-count"
-
-    count: int
-
-
 @dataclass(frozen=True, slots=True)
 class Thread:
     """A thread as it is stored."""
@@ -133,7 +134,7 @@ class Thread:
     def last(self) -> int:
         """When its latest message was sent, in milliseconds since 1970 UTC."""
         said = extension(self.tree, LAST_MESSAGE, "valueInstant") or self.tree.get("sent")
-        return 0 if said is None else period_of(said)[0] // _MILLISECONDS
+        return _milliseconds(said)
 
     @property
     def answer_by(self) -> str | None:
@@ -281,7 +282,8 @@ async def write_message(
     """
     agent, now = agent_of(call), call.server.clock()
     of_practice = call.auth.staff is not None
-    await _count(transaction, call, agent, now=now)
+    if not of_practice:  # staff write as much as they need
+        await count_written(transaction, call.auth.practice, agent, call.auth.patient, now=now)
     if isinstance(thread, Thread):
         tree, own_id = dict(thread.tree), thread.key.id
         sent = int(now * _MILLISECONDS)
@@ -337,6 +339,35 @@ async def write_message(
         )
     )
     return header, row
+
+
+async def labels_around(
+    reader: ResourceReader, call: Call, row: Row, message: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the ``meta`` of what is made of a message: its labels, and those it has of others.
+
+    Raises `NotFound` where what the message is part of hides it and cannot be read.
+    """
+    found: dict[str, list[Any]] = {}
+    waiting, seen = [message], {str(row.key)}
+    for _ in range(_MOST_AROUND):
+        if not waiting:
+            break
+        tree = waiting.pop()
+        for name in ("security", "tag"):
+            kept = found.setdefault(name, [])
+            kept += [one for one in _meta(tree).get(name) or () if one not in kept]
+        for key in wholes_of(tree):
+            if str(key) not in seen:
+                seen.add(str(key))
+                there = await reader.read(key, _everything(call))
+                if there is not None and not there.deleted:
+                    waiting.append(json.parse(there.body))
+    meta = {name: value for name, value in found.items() if value}
+    if not row.facts.visibility_class.labels <= labels_of({"meta": meta}):
+        words = f"{row.key} is not known"
+        raise NotFound(words)
+    return meta
 
 
 async def once(call: Call, work: Callable[[ResourceTransaction], Awaitable[T]]) -> T:
@@ -429,8 +460,7 @@ def unread_of(messages: Sequence[Mapping[str, Any]], agent: str, upto: int) -> i
 
 def sent_at(tree: Mapping[str, Any]) -> int:
     """Return when a message was sent, in milliseconds since 1970 UTC; 0 if it does not say."""
-    said = tree.get("sent")
-    return 0 if said is None else period_of(said)[0] // _MILLISECONDS
+    return _milliseconds(tree.get("sent"))
 
 
 async def record_provenance(
@@ -522,18 +552,11 @@ def _advance(
     set_extension(tree, LAST_MESSAGE, "valueInstant", sent)
 
 
-async def _count(transaction: ResourceTransaction, call: Call, agent: str, *, now: float) -> None:
-    """Count what a person writes. Raises `TooManyRequests`; staff write as much as they need."""
-    if call.auth.staff is not None:
-        return
-    hour = int(now // _HOUR)
-    key = f"{_hash(call.auth.practice, agent, call.auth.patient)}/{hour}"
-    before = await transaction.get(MessageCount, key)
-    count = before.count + 1 if before else 1
-    if count > AN_HOUR:
-        message = f"{AN_HOUR} messages an hour are enough: call the practice if it is urgent"
-        raise TooManyRequests(message, retry_after=int((hour + 1) * _HOUR - now) + 1)
-    await transaction.put(MessageCount(key=key, count=count, expires=float((hour + 1) * _HOUR)))
+def _milliseconds(said: str | None) -> int:
+    """Milliseconds since 1970 UTC; at the ends of the calendar, those that can be said in UTC."""
+    if said is None:
+        return 0
+    return min(max(period_of(said)[0] // _MILLISECONDS, _EARLIEST), _LATEST)
 
 
 def _meta(tree: Mapping[str, Any]) -> Mapping[str, Any]:

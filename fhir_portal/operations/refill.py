@@ -22,7 +22,7 @@ from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
 from fhir_portal.records import Record
-from fhir_portal.resources.permission import checked
+from fhir_portal.resources.permission import checked, permitted_or_none
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
 from fhir_portal.search.request import parse_search
@@ -80,7 +80,7 @@ async def request_refill(call: Call) -> FhirResponse:
             raise Conflict(message)
         key = f"{call.auth.practice}/{row.key.id}"
         before = await transaction.get(RefillRequest, key)
-        there = await _task(transaction, call, before.task) if before else None
+        there = await _task(transaction, call, row, before.task) if before else None
         if there is not None and status_of(there) in _OPEN:
             return there["id"], status_of(there), [], [row]
         warnings = await _warnings(transaction, call, row, prescription)
@@ -156,8 +156,8 @@ async def answer_refill(call: Call) -> FhirResponse:
         await call.server.still(transaction, call.auth)
         row = await call.target(transaction)
         tree = json.parse(row.body)
-        if not is_refill(tree):
-            message = "this Task asks for no refill"
+        if not is_refill(tree) or "reference" not in tree.get("for", {}):
+            message = "this Task asks for no refill of anybody"
             raise Unprocessable(message)
         before = status_of(tree)
         if before == status:
@@ -261,20 +261,21 @@ async def _warnings(
 
 async def _fills(transaction: ResourceReader, call: Call, row: Row) -> list[int]:
     """Return when this prescription was handed over, in microseconds since 1970 UTC."""
-    visible = Visibility.of_record(
-        "MedicationDispense",
-        practice=call.auth.practice,
-        record=row.facts.owners[0],
-        sections=call.visible.sections,
-        labels=call.visible.labels,
-    )
+    visible = permitted_or_none(call.server, call.auth, "s", "MedicationDispense")
+    if visible is None:
+        return []
     search = parse_search(
         "MedicationDispense",
         [("prescription", str(row.key)), ("status", "completed"), ("_count", "200")],
         base=call.server.base,
     )
     page = await transaction.search(search, visible)
-    trees = [json.parse(one.body) for one in checked(page.rows, visible)]
+    labels = row.facts.visibility_class.labels
+    trees = [
+        json.parse(one.body)
+        for one in checked(page.rows, visible)
+        if one.facts.visibility_class.labels <= labels  # who sees the Task reads the warning
+    ]
     return [_moment(one.get("whenHandedOver") or one.get("whenPrepared")) for one in trees]
 
 
@@ -288,10 +289,19 @@ def _days(duration: Mapping[str, Any]) -> float:
     return 0.0 if value is None else float(json.decimal(value)) * unit
 
 
-async def _task(transaction: ResourceTransaction, call: Call, own_id: str) -> dict[str, Any] | None:
-    visible = Visibility.of_server("Task", practice=call.auth.practice)
-    row = await transaction.read(ResourceKey("Task", own_id), visible)
-    return None if row is None or row.deleted else json.parse(row.body)
+async def _task(
+    transaction: ResourceTransaction, call: Call, row: Row, own_id: str
+) -> dict[str, Any] | None:
+    """The request that was made before, if the caller's labels let them see it."""
+    visible = Visibility.of_record(
+        "Task",
+        practice=call.auth.practice,
+        record=row.facts.owners[0],
+        sections=None,
+        labels=call.visible.labels,
+    )
+    there = await transaction.read(ResourceKey("Task", own_id), visible)
+    return None if there is None or there.deleted else json.parse(there.body)
 
 
 def _words(call: Call, name: str, longest: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fhir_portal.accounts.messaging import messaging_of
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
@@ -33,6 +35,8 @@ async def reply(call: Call) -> FhirResponse:
     """
     named = (call.arguments.one("in-response-to") or {}).get("reference")
     draft = draft_of(call, named)
+    if call.arguments.all("attachment"):  # none is looked at for what cannot be answered
+        _require_open(await thread_at(call, call.server.reader))
     files = await files_of(call)
 
     async def work(transaction: ResourceTransaction) -> tuple[Thread, str, list[Row]]:
@@ -41,9 +45,7 @@ async def reply(call: Call) -> FhirResponse:
         before = await sent_before(transaction, call, draft)
         if before is not None:
             return thread, before.message, [thread.row]
-        if not thread.is_open:
-            message = "this conversation is closed: open it again by $reopen, or begin another"
-            raise Conflict(message)
+        _require_open(thread)
         answered = await _answered(transaction, call, thread, named)
         practice = await practice_of(transaction, call.auth.practice)
         policy = await messaging_of(transaction, practice.key)
@@ -61,15 +63,28 @@ async def reply(call: Call) -> FhirResponse:
     )
 
 
+def _require_open(thread: Thread) -> None:
+    if not thread.is_open:
+        message = "this conversation is closed: open it again by $reopen, or begin another"
+        raise Conflict(message)
+
+
 async def _answered(
     transaction: ResourceTransaction, call: Call, thread: Thread, named: str | None
 ) -> str | None:
     """Return the message that is answered: one of the thread, or its latest."""
-    count = MOST_SHOWN if named is not None else 1
+    count = MOST_SHOWN if named is not None else _LATEST
     rows, _ = await messages_of(transaction, call, thread.key.id, count=count)
+    # Who sees the answer would learn of a message that is hidden from them.
+    seen = thread.row.facts.visibility_class.labels
+    told = [str(row.key) for row in rows if row.facts.visibility_class.labels <= seen]
     if named is None:
-        return str(rows[0].key) if rows else None
-    if named not in {str(row.key) for row in rows}:
-        message = "this is not one of the thread's messages"
+        return told[0] if told else None
+    if named not in told:
+        message = "this is not one of the thread's messages, or more hidden than the thread"
         raise Unprocessable(message, expression=parameter("in-response-to"))
     return named
+
+
+_LATEST: Final = 20
+"""Of these, the answer is to the first that everybody sees who sees the thread."""

@@ -21,8 +21,12 @@ from fhir_portal.operations.message_thread import (
     unread_of,
 )
 from fhir_portal.operations.threads import named_patient
+from fhir_portal.resources.communication import is_taken_back
 
 _SHOWN: Final = 50
+_OF_TAKEN_BACK: Final = frozenset(
+    "resourceType id meta identifier partOf status category subject sent sender".split()
+)
 _MOST_READERS: Final = 200
 
 
@@ -44,7 +48,7 @@ async def thread(call: Call) -> FhirResponse:
     own = next((one.upto for one in readers if one.agent == agent), 0)
     answer: dict[str, Any] = {
         "thread": found.tree,
-        "message": messages[:count][::-1],
+        "message": [_shown(one) for one in messages[:count][::-1]],
         "more": more or len(messages) > count,
         "unread": unread_of(messages, agent, own),
         "patient": await named_patient(call, found.patient) if call.auth.staff else None,
@@ -55,6 +59,13 @@ async def thread(call: Call) -> FhirResponse:
         ],
     }
     return call.answer(answer, found.row)
+
+
+def _shown(message: dict[str, Any]) -> dict[str, Any]:
+    """What was taken back is told, and not what it said."""
+    if not is_taken_back(message):
+        return message
+    return {name: message[name] for name in message if name.lstrip("_") in _OF_TAKEN_BACK}
 
 
 def _is_told(call: Call, policy: Messaging, read: MessagesRead, agent: str) -> bool:

@@ -27,7 +27,7 @@ from fhir_portal.operations.message_thread import (
     topic_of,
     unread_of,
 )
-from fhir_portal.resources.communication import CATEGORY, MESSAGE, THREAD, is_thread
+from fhir_portal.resources.communication import CATEGORY, MESSAGE, THREAD, is_taken_back, is_thread
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import Row
 from fhir_portal.search.request import MAX_COUNT, parse_search
@@ -141,7 +141,7 @@ async def _containing(call: Call, patient: str | None) -> tuple[str, frozenset[s
     found = set[str]()
     async for row in _rows(call, MESSAGE, patient, None, most=MOST_SEARCHED):
         tree = json.parse(row.body)
-        if sought in _words(tree):
+        if not is_taken_back(tree) and sought in _words(tree):
             found |= {one.get("reference") or "" for one in tree.get("partOf") or ()}
     return sought, frozenset(found)
 

@@ -1,19 +1,59 @@
-"""Communication has behaviour of its own: threads and their messages are told from other ones."""
+"""Communication has behaviour of its own: threads and their messages are told from other ones.
+
+What people write is counted, by operations and without: so many an hour are enough.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+
+import msgspec
 
 from fhir_portal.consent.grant import IG
 from fhir_portal.fhir.datetime import period_of
+from fhir_portal.fhir.errors import TooManyRequests
+from fhir_portal.records import Record, RecordTransaction
 
 CATEGORY: Final = f"{IG}/CodeSystem/portal-conversation"
 THREAD: Final = "thread"
 MESSAGE: Final = "message"
 SENT: Final = "message-sent"
 """The name of the job that tells the other side of a message; its argument is its ``message``."""
+AN_HOUR: Final = 60
+"""Messages that one person may write in an hour."""
+_HOUR: Final = 3600
 _MICROSECONDS: Final = 1_000_000
+
+
+class MessageCount(Record, frozen=True, kw_only=True):
+    """How many messages somebody has written in the hour that the ``key`` ends with."""
+
+    kind: ClassVar[str] = "message-count"
+
+    count: int
+
+
+async def count_written(
+    transaction: RecordTransaction,
+    practice: str,
+    agent: str,
+    patient: str | None,
+    *,
+    now: float,
+    what: str = "messages",
+) -> None:
+    """Count what a person writes. Raises `TooManyRequests`."""
+    hour = int(now // _HOUR)
+    said = msgspec.json.encode([practice, agent, patient, what])
+    key = f"{hashlib.sha256(said).hexdigest()}/{hour}"
+    before = await transaction.get(MessageCount, key)
+    count = before.count + 1 if before else 1
+    if count > AN_HOUR:
+        message = f"{AN_HOUR} {what} an hour are enough: call the practice if it is urgent"
+        raise TooManyRequests(message, retry_after=int((hour + 1) * _HOUR - now) + 1)
+    await transaction.put(MessageCount(key=key, count=count, expires=float((hour + 1) * _HOUR)))
 
 
 def is_thread(tree: Mapping[str, Any]) -> bool:
@@ -30,6 +70,11 @@ def is_message(tree: Mapping[str, Any]) -> bool:
 def stands_in(tree: Mapping[str, Any]) -> bool:
     """Whether a message was sent and not taken back."""
     return tree.get("status") == "completed"
+
+
+def is_taken_back(tree: Mapping[str, Any]) -> bool:
+    """Whether a message was never meant for this record: what it said is shown to nobody."""
+    return tree.get("status") == "entered-in-error"
 
 
 def sent_before(tree: Mapping[str, Any], moment: float) -> bool:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog
 from fhir_portal.fhir.errors import Invalid
+from fhir_portal.resources.files import FileCheck
 from fhir_portal.resources.store import ResourceReader, ResourceStore, ResourceTransaction
 
 
@@ -65,7 +66,8 @@ class Server:
     ``reader`` is what reads look at: the store, or inside a transaction the transaction.
 
     ``clock`` gives seconds since 1970 UTC; ``new_id`` an unguessable resource id. ``base`` is the
-    FHIR base without a slash at the end, ``aliases`` other spellings of it; ``served`` the types.
+    FHIR base without a slash at the end, ``aliases`` other spellings of it; ``served`` the types;
+    ``files`` says of files which are taken: none, where there is nothing to say it.
     """
 
     store: ResourceStore
@@ -78,6 +80,7 @@ class Server:
     still: Still
     served: frozenset[str]
     aliases: tuple[str, ...] = field(default=())
+    files: FileCheck | None = None
 
     def url(self, path: str) -> str:
         """Return the absolute address of a path under the FHIR base."""

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_portal.access.classify import binaries_of, classify, edges_of, unowned
+from fhir_portal.access.classify import binaries_of, classify, edges_of, unowned, wholes_of
 from fhir_portal.access.context import LABEL, AuthContext
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromTargets
 from fhir_portal.access.policy import Ask, Deny, decide
 from fhir_portal.access.visibility import RowFacts, Visibility
 from fhir_portal.access.writes import wrong_author
+from fhir_portal.consent.labels import labels_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import (
@@ -35,8 +36,9 @@ from fhir_portal.fhir.reference import (
     links_in,
     references_in,
 )
-from fhir_portal.resources import appointment, consent, task
+from fhir_portal.resources import appointment, communication, consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
+from fhir_portal.resources.files import require_no_files
 from fhir_portal.resources.forms import answering, handing_in
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
@@ -308,6 +310,10 @@ async def store_extracted(
     )
     if auth.context != "system":
         await _require_known_references(transaction, server, auth, tree)
+        if facts.resource_type == "Communication":
+            await communication.count_written(
+                transaction, auth.practice, str(auth.fhir_user), auth.patient, now=server.clock()
+            )
     await consent.before_change(
         transaction, auth, auth.practice, old or {}, tree, now=server.clock()
     )
@@ -322,6 +328,8 @@ async def store_extracted(
     await appointment.before_calendar_change(
         transaction, auth.practice, old or {}, tree, now=server.clock()
     )
+    if auth.context != "system":
+        require_no_files(server.files, old or {}, tree)
     rule = EVENT_RULES.get(facts.resource_type)
     if rule is not None:
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())
@@ -330,7 +338,9 @@ async def store_extracted(
     edges = edges_of(tree)
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
-    await _pass_on(transaction, facts, [*binaries_of(old or {}), *touched])
+    # A thread has a new version with each message; all of them follow it where its labels change.
+    parts = not old or labels_of(old) != labels_of(tree) or wholes_of(old) != wholes_of(tree)
+    await _pass_on(transaction, facts, [*binaries_of(old or {}), *touched], parts=parts)
     if facts.resource_type == "Task":
         await task.after_change(transaction, auth.practice, old or {}, tree, now=server.clock())
     if facts.resource_type == "QuestionnaireResponse":
@@ -350,19 +360,28 @@ class _Neighbours:
         row = await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
         return None if row is None or row.deleted else row.facts
 
+    async def labels_of(self, key: ResourceKey, practice: str) -> frozenset[str]:
+        row = await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
+        return frozenset() if row is None else row.facts.visibility_class.labels
+
     async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
         return [row.facts for row in await self._transaction.referrers(key, practice)]
 
 
 async def _pass_on(
-    transaction: ResourceTransaction, facts: RowFacts, binaries: Iterable[ResourceKey]
+    transaction: ResourceTransaction,
+    facts: RowFacts,
+    binaries: Iterable[ResourceKey],
+    *,
+    parts: bool = True,
 ) -> None:
     """Recompute the derived rows that this change touches, and those that these touch.
 
-    ``binaries`` are those that its attachments name now or named before.
+    ``binaries`` are those that its attachments name now or named before; ``parts`` is whether what
+    is part of it may have changed too.
     """
     waiting = set(binaries)
-    waiting |= await _derived_from(transaction, facts)
+    waiting |= await _derived_from(transaction, facts, parts=parts)
     for _ in range(_MAX_PASSES):
         if not waiting:
             return
@@ -370,25 +389,35 @@ async def _pass_on(
         row = await transaction.read(key, Visibility.of_server(key.type, practice=facts.practice))
         if row is None or row.deleted:
             continue
-        now = await classify(json.parse(row.body), facts.practice, _Neighbours(transaction))
+        tree = json.parse(row.body)
+        now = await classify(tree, facts.practice, _Neighbours(transaction))
         if now != row.facts:
             await transaction.reclassify(key, now)
             waiting |= await _derived_from(transaction, now)
+            waiting.update(binaries_of(tree))
     message = "too many resources depend on this one to change it in one step"
     raise Unprocessable(message)
 
 
-async def _derived_from(transaction: ResourceTransaction, facts: RowFacts) -> set[ResourceKey]:
+async def _derived_from(
+    transaction: ResourceTransaction, facts: RowFacts, *, parts: bool = True
+) -> set[ResourceKey]:
     if facts.resource_type in DIRECTORY:
         return set()  # nobody's record: nothing is derived from it
     key = ResourceKey(facts.resource_type, facts.id)
     return {
         row.key
         for row in await transaction.referrers(key, facts.practice)
-        if row.facts.resource_type in DERIVED
-        # A Binary follows what its security context is.
-        and (isinstance(OWNERS[row.facts.resource_type], FromTargets) or row.key.type == "Binary")
+        if _follows(row, facts, parts=parts)
     }
+
+
+def _follows(row: Row, facts: RowFacts, *, parts: bool) -> bool:
+    name = row.facts.resource_type
+    if name == "Communication":
+        return parts and facts.resource_type == name  # a message follows its thread
+    # A Binary follows what its security context is.
+    return name in DERIVED and (isinstance(OWNERS[name], FromTargets) or name == "Binary")
 
 
 async def _require_known_references(

@@ -65,7 +65,11 @@ class EventStreams:
         send: Send,
         headers: list[tuple[bytes, bytes]],
     ) -> None:
-        """Send events until the caller has gone, or may no longer see what they are about."""
+        """Send events until the caller has gone, or may no longer see what they are about.
+
+        Raises `TooManyRequests`: others were opened while this one was let in.
+        """
+        self.make_room(auth)
         self._open[auth.token] += 1
         gone = asyncio.create_task(_gone(receive))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -48,6 +49,12 @@ def parse_pairs(raw: bytes) -> Pairs:
         )
     except ValueError:
         raise InvalidRequest("the parameters are not form-encoded UTF-8") from None
+
+
+def came_once(pairs: Pairs) -> dict[str, str]:
+    """Return the fields whose names came once; names that came twice say nothing."""
+    times = Counter(name for name, _ in pairs)
+    return {name: value for name, value in pairs if times[name] == 1}
 
 
 def once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:

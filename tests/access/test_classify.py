@@ -379,3 +379,59 @@ async def test_a_transaction_classifies_whatever_order_its_entries_have(
     puts = [("PUT", f"{tree['resourceType']}/{tree['id']}", tree) for tree in trees]
     assert (await ehr.bundle(a_bundle("transaction", *puts))).status == 200
     assert held(await facts(store, "Provenance/p")) == (("ada",), {"results", "documents"}, set())
+
+
+# ---------------------------------------------------------------- threads
+
+
+NORMAL = {
+    "security": [
+        {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "N"}
+    ]
+}
+
+
+def a_message(own_id: str, of: str, **more: Any) -> Json:
+    return a_communication(own_id, of="ada", partOf=[reference(of)], **more)
+
+
+@pytest.mark.parametrize("order", [*permutations(range(5))])
+async def test_a_message_is_no_less_hidden_than_its_thread_in_any_order(
+    store: Any, ehr: Caller, order: Sequence[int]
+) -> None:
+    """So are its file, its provenance, and what is part of the message."""
+    attachment = {"contentType": "application/pdf", "url": "Binary/pdf"}
+    trees = [
+        a_communication("thread", of="ada", meta=RESTRICTED),
+        a_message("one", "Communication/thread", payload=[{"contentAttachment": attachment}]),
+        a_message("two", "Communication/one"),
+        a_binary("pdf"),
+        a_provenance("p", about=["Communication/one"]),
+    ]
+    await ehr.store(*(trees[n] for n in order))
+    for key in ("Communication/one", "Communication/two", "Binary/pdf", "Provenance/p"):
+        assert held(await facts(store, key))[2] == {"R"}, key
+
+
+async def test_messages_follow_the_labels_of_their_thread(store: Any, ehr: Caller) -> None:
+    await ehr.store(
+        a_communication("thread", of="ada"),
+        a_message("one", "Communication/thread"),
+        a_message("itself", "Communication/itself", meta=RESTRICTED),
+        a_provenance("p", about=["Communication/one"]),
+    )
+
+    async def labels() -> list[set[str]]:
+        return [held(await facts(store, one))[2] for one in ("Communication/one", "Provenance/p")]
+
+    assert await labels() == [set(), set()]
+    await ehr.store(a_communication("thread", of="ada", meta=RESTRICTED))
+    assert await labels() == [{"R"}, {"R"}]
+    open_again = a_communication("thread", of="ada", meta=NORMAL)
+    await ehr.store(open_again)
+    assert await labels() == [set(), set()]
+    await ehr.store(a_communication("thread", of="ada", meta=RESTRICTED))
+    assert (await ehr.delete("Communication/thread")).status in {200, 204}
+    assert await labels() == [{"R"}, {"R"}], "a deletion shows nothing"
+    await ehr.store(a_message("itself", "Communication/itself", meta=NORMAL))
+    assert held(await facts(store, "Communication/itself"))[2] == set()

@@ -26,8 +26,7 @@ from fhir_portal.accounts.messaging import Messaging
 from fhir_portal.app import Application
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.notify.jobs import Job
-from fhir_portal.operations.message_thread import AN_HOUR
-from fhir_portal.resources.communication import SENT
+from fhir_portal.resources.communication import AN_HOUR, SENT
 from fhir_portal.settings import load
 from fhir_portal.smart.token import AccessToken, token_hash
 from tests.end_to_end.running import (

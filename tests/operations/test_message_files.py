@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fhir_portal.documents.malware_scan import Infected, ScanUnavailable
+from fhir_portal.documents.upload import Taken, take
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.operations import attachments
 from fhir_portal.operations.attachments import MOST_FILES, THUMBNAIL
 from fhir_portal.portal import Portal
-from tests.builders import Caller, a_proxy, oneself
+from fhir_portal.resources.communication import AN_HOUR
+from tests.builders import Caller, Clock, a_proxy, oneself
 from tests.documents.pictures import SECRET, a_pdf, a_picture
-from tests.operations.messages import a_file, out, read, replied, sent, thread_of
+from tests.operations.messages import a_file, a_thread, out, read, replied, sent, thread_of
 from tests.operations.messages import messages as listed
 from tests.staff import a_member_of_staff
 
@@ -173,3 +177,39 @@ async def test_a_scanner_is_asked_and_its_silence_is_a_no(
         assert (await sent(ada, files=files)).status == status
     assert len((await ehr.get("Communication?_count=50")).entries) == 2
     assert (await sent(ada)).status == 200, "words alone need no scanner"
+
+
+async def test_files_are_looked_at_only_for_whoever_may_send_them(
+    ada: Caller, ehr: Caller, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture takes a second of a worker: none is unpacked where its message cannot be sent."""
+    looked_at: list[str] = []
+
+    def looking(content: bytes, *, declared: str, name: str) -> Taken:
+        looked_at.append(name)
+        return take(content, declared=declared, name=name)
+
+    monkeypatch.setattr(attachments, "take", looking)
+    files = [a_file(b"It itches.", "text/plain", "note.txt")]
+    assert (await replied(ada, "Communication/none", files=files)).status == 404
+    await ehr.store(a_thread("closed", status="completed"), a_thread("open"))
+    assert (await replied(ada, "Communication/closed", files=files)).status == 409
+    assert looked_at == []
+    lie = [a_file(b"It itches.", "image/png", "note.png")]
+    for _ in range(AN_HOUR):
+        assert (await replied(ada, "Communication/open", files=lie)).status == 422
+    assert len(looked_at) == AN_HOUR
+    assert (await replied(ada, "Communication/open", files=files)).status == 429
+    assert (await sent(ada, files=files)).status == 429
+    assert len(looked_at) == AN_HOUR
+    assert (await replied(ada, "Communication/open")).status == 200
+    clock.advance(3600)
+    assert (await replied(ada, "Communication/open", files=files)).status == 200
+
+
+async def test_so_many_files_wait_at_once(ada: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachments, "_PLACES", threading.BoundedSemaphore(1))
+    files = [a_file(b"It itches.", "text/plain", "note.txt")]
+    assert (await sent(ada, files=files)).status == 200
+    assert attachments._PLACES.acquire(blocking=False), "the place is free again"  # noqa: SLF001
+    assert (await sent(ada, files=files)).status == 503

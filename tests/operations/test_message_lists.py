@@ -17,13 +17,18 @@ from tests.builders import (
     Answer,
     Caller,
     Clock,
+    a_binary,
+    a_document,
     a_proxy,
+    concept,
     keep,
     oneself,
     reference,
+    resource,
 )
 from tests.documents.pictures import a_picture
 from tests.operations.messages import (
+    CATEGORY,
     a_file,
     a_thread,
     ada,
@@ -277,3 +282,114 @@ async def test_a_photo_is_filed_to_the_chart_once_with_the_labels_of_the_message
     thread = (await kit.get(message)).json["partOf"][0]["reference"]
     assert (await done(filing, thread, "file-attachment", number=1)).status == 422
     assert (await Caller(portal, oneself("ada")).get(document)).status == 404
+
+
+@pytest.mark.parametrize("other", ["labelled", "of another record"])
+async def test_filing_takes_only_what_the_message_itself_shows(
+    kit: Caller, portal: Portal, ehr: Caller, other: str
+) -> None:
+    """An EHR's message that names content which others hide tells nothing of it."""
+    filing = Caller(portal, a_member_of_staff(permissions=("documents",)))
+    thread = thread_of(await sent(kit))
+    attachment = {"contentType": "application/pdf", "url": "Binary/pdf", "title": "lab.pdf"}
+    hidden = a_document("hidden", of="kit" if other == "labelled" else "ada")
+    hidden["content"] = [{"attachment": attachment}]
+    if other == "labelled":
+        hidden["meta"] = RESTRICTED
+    message = resource(
+        "Communication",
+        "told",
+        status="completed",
+        partOf=[reference(thread)],
+        category=[concept(CATEGORY, "message")],
+        subject=reference("Patient/kit"),
+        sender=reference("Practitioner/lark"),
+        payload=[{"contentAttachment": attachment}],
+    )
+    await ehr.store(a_binary("pdf"), hidden, message)
+    filed = await done(filing, "Communication/told", "file-attachment", number=1)
+    assert filed.status == 404
+    assert (await ehr.get("DocumentReference")).ids == ["DocumentReference/hidden"]
+
+
+async def test_what_is_filed_keeps_the_labels_of_the_thread(
+    kit: Caller, portal: Portal, ehr: Caller
+) -> None:
+    """An EHR's answer says none itself."""
+    filing = Caller(portal, a_member_of_staff(permissions=("documents",)))
+    thread = thread_of(await sent(kit, confidential=True))
+    attachment = {"contentType": "application/pdf", "url": "Binary/pdf", "title": "lab.pdf"}
+    message = resource(
+        "Communication",
+        "told",
+        status="completed",
+        partOf=[reference(thread)],
+        category=[concept(CATEGORY, "message")],
+        subject=reference("Patient/kit"),
+        sender=reference("Practitioner/lark"),
+        payload=[{"contentAttachment": attachment}],
+    )
+    await ehr.store(a_binary("pdf"), message)
+    filed = await done(filing, "Communication/told", "file-attachment", number=1)
+    documents = Caller(portal, a_proxy(sections=["documents"]))
+    document = out(filed, "document")["reference"]
+    assert (await ehr.get(document)).json["meta"]["security"] == RESTRICTED["security"]
+    assert (await documents.get(document)).status == 404
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59.999999Z"],
+)
+async def test_times_at_the_ends_of_the_calendar_break_no_list(
+    ada: Caller, desk: Caller, ehr: Caller, when: str
+) -> None:
+    due = {
+        "url": "https://fhir-portal.example/ig/StructureDefinition/answer-by",
+        "valueDateTime": when,
+    }
+    await ehr.store(a_thread("odd", sent=when, extension=[due]))
+    of_it = concept(CATEGORY, "message")
+    odd = a_thread("m", sent=when, partOf=[reference("Communication/odd")], category=[of_it])
+    await ehr.store(odd | {"status": "completed"})
+    for caller in (ada, desk):
+        assert names(await listed(caller)) == ["Communication/odd"]
+        assert (await done(caller, "Communication/odd", "mark-read")).status == 200
+        assert (await caller.get("Communication/odd/$thread")).status == 200
+        assert (await replied(caller, "Communication/odd")).status == 200
+
+
+@pytest.mark.parametrize("name", ["topic", "recipient", "thread"])
+async def test_a_draft_is_bounded_in_all_it_says(ada: Caller, name: str) -> None:
+    long = "x" * 1000
+    given = long if name == "topic" else f"Practitioner/{long}"
+    assert (await saved(ada, text="a", **{name: given})).status in {400, 422}
+    assert await begun(ada) == []
+
+
+async def test_a_staff_token_of_one_record_reaches_drafts_of_that_one_alone(
+    desk: Caller, portal: Portal
+) -> None:
+    draft = out(await saved(desk, text="About Kit.", patient="Patient/kit"), "draft")
+    bound = Caller(portal, a_member_of_staff(patient="ada", permissions=("messages",)))
+    assert await begun(bound) == []
+    assert (await saved(bound, text="x", draft=draft)).status == 404
+    await bound.ask("POST", "Communication/$discard-draft", body(draft=draft))
+    assert [one["id"] for one in await begun(desk)] == [draft]
+
+
+async def test_a_message_of_an_ehr_without_content_or_sender_has_nothing_to_file(
+    kit: Caller, portal: Portal, ehr: Caller
+) -> None:
+    filing = Caller(portal, a_member_of_staff(permissions=("documents",)))
+    of_it = [concept(CATEGORY, "message")]
+    thread = [reference(thread_of(await sent(kit)))]
+    bare = a_thread("bare", of="kit", status="completed", partOf=thread, category=of_it)
+    del bare["payload"], bare["sender"]
+    attachment = {"contentType": "text/plain", "url": "Binary/empty"}
+    empty = {**bare, "id": "empty", "payload": [{"contentAttachment": attachment}]}
+    await ehr.store({"resourceType": "Binary", "id": "empty", "contentType": "text/plain"})
+    await ehr.store(bare, empty)
+    for own_id in ("bare", "empty"):
+        filed = await done(filing, f"Communication/{own_id}", "file-attachment", number=1)
+        assert filed.status == 422

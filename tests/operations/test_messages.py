@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,21 +18,25 @@ from fhir_portal.accounts.messaging import (
     answer_by,
     read_messaging,
 )
+from fhir_portal.documents.malware_scan import Infected
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.jobs import Job, work_off
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations.attachments import TakenFiles
 from fhir_portal.operations.message_jobs import message_jobs
-from fhir_portal.operations.message_thread import AN_HOUR
 from fhir_portal.portal import Portal
+from fhir_portal.resources.communication import AN_HOUR
 from fhir_portal.resources.validation import validate
 from tests.builders import (
     DERM,
     FAMILY,
+    RESTRICTED,
     START,
     WITHHELD,
     Answer,
     Caller,
     Clock,
+    Json,
     a_communication,
     a_grant,
     a_person,
@@ -40,9 +45,11 @@ from tests.builders import (
     an_access_token,
     an_account,
     bearer_of,
+    concept,
     keep,
     oneself,
     reference,
+    resource,
 )
 from tests.operations.messages import (
     CATEGORY,
@@ -660,3 +667,188 @@ def test_a_practices_settings_are_read_or_refused_by_name() -> None:
     for wrong in several:
         with pytest.raises(InvalidMessaging):
             read_messaging(DERM, wrong)
+
+
+# ---------------------------------------------------------------- what an EHR writes into threads
+
+
+def of_an_ehr(own_id: str, thread: str, text: str, **more: Any) -> Json:
+    return resource(
+        "Communication",
+        own_id,
+        **{
+            "status": "completed",
+            "partOf": [reference(thread)],
+            "category": [concept(CATEGORY, "message")],
+            "subject": reference("Patient/kit"),
+            "sender": reference("Practitioner/lark"),
+            "sent": "2030-03-17T17:46:40.500Z",
+            "payload": [{"contentString": text}],
+        }
+        | more,
+    )
+
+
+async def test_an_ehrs_answer_in_a_confidential_thread_is_confidential(
+    kit: Caller, mother: Caller, ehr: Caller, accounts: EmbeddedStore, portal: Portal
+) -> None:
+    """It copies no label; who acts for the patient neither reads it nor is told of it."""
+    grant = a_grant("g", of="kit", to="mother", sections=MESSAGES)
+    await ehr.store(grant)
+    thread = thread_of(await sent(kit, "About the pill.", confidential=True))
+    before = await told(accounts, portal)
+    assert (await ehr.post(of_an_ehr("", thread, "Negative.") | {"id": "x"})).status == 201
+    assert words(await read(kit, thread)) == ["About the pill.", "Negative."]
+    assert b"Negative" not in (await mother.get("Communication?_count=50")).body
+    new = await told(accounts, portal) - before
+    assert not any(to.startswith("account") for to, _ in new), new
+
+
+async def test_a_thread_that_is_labelled_later_hides_its_messages(
+    kit: Caller, mother: Caller, ehr: Caller
+) -> None:
+    thread = thread_of(await sent(kit, "About the pill."))
+    assert len((await mother.get("Communication")).entries) == 2
+    tree = (await ehr.get(thread)).json
+    assert (await ehr.put(tree | {"meta": tree["meta"] | RESTRICTED})).status == 200
+    assert (await mother.get("Communication")).entries == []
+    assert len((await kit.get("Communication")).entries) == 2
+
+
+async def test_an_answer_leads_to_no_message_that_its_readers_may_not_see(
+    kit: Caller, mother: Caller, desk: Caller, ehr: Caller
+) -> None:
+    thread = thread_of(await sent(kit, "Hello"))
+    await ehr.store(of_an_ehr("hidden", thread, "psst", meta=RESTRICTED))
+    assert (await replied(kit, thread, "Thanks")).status == 200
+    assert (await mother.get(thread)).status == 200
+    assert b"Communication/hidden" not in (await mother.get("Communication?_count=50")).body
+    named = "Communication/hidden"
+    for caller in (kit, desk):
+        assert (await replied(caller, thread, "x", in_response_to=named)).status == 422
+
+
+async def test_a_message_that_was_taken_back_says_nothing_any_more(
+    kit: Caller, desk: Caller, ehr: Caller
+) -> None:
+    thread = thread_of(await sent(kit, "Hello"))
+    message = out(await replied(desk, thread, "For another patient."), "message")["reference"]
+    tree = (await ehr.get(message)).json
+    assert (await ehr.put(tree | {"status": "entered-in-error"})).status == 200
+    for caller in (kit, desk):
+        shown = await read(caller, thread)
+        assert b"another patient" not in shown.body
+        assert b"entered-in-error" in shown.body, "that there was one is told"
+        assert (await caller.get(f"{message}/$attachment?number=1")).status == 404
+        assert thread not in str((await caller.get("Communication/$threads?text=another")).body)
+
+
+# ---------------------------------------------------------------- plain creates
+
+_BAD = base64.b64encode(b"MZ\x90").decode()
+_DATA = {"contentType": "application/x-msdownload", "data": _BAD}
+_EXTENSION = [{"url": "http://e", "valueAttachment": _DATA}]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"payload": [{"contentString": "x", "extension": _EXTENSION}]},
+        {"extension": _EXTENSION},
+        {
+            "contained": [{"resourceType": "Binary", "id": "b", "contentType": "text/html"}],
+            "payload": [{"contentReference": {"reference": "#b"}}],
+        },
+        {
+            "contained": [
+                {
+                    "resourceType": "DocumentReference",
+                    "id": "b",
+                    "status": "current",
+                    "content": [{"attachment": _DATA}],
+                }
+            ],
+            "payload": [{"contentReference": {"reference": "#b"}}],
+        },
+        *(
+            {"payload": [{"contentAttachment": {"contentType": "text/html", "url": url}}]}
+            for url in ("javascript:alert`1`", "data:text/html;base64,PGI+", "https://e.example/in")
+        ),
+    ],
+)
+async def test_no_file_and_no_way_elsewhere_comes_by_a_plain_create(
+    ada: Caller, ehr: Caller, more: dict[str, Any]
+) -> None:
+    answer = await ada.post(a_communication(None, of="ada", **more))
+    assert answer.status in {400, 422}, answer.status
+    assert (await ehr.get("Communication")).entries == []
+
+
+async def test_answers_of_a_form_bring_a_file_that_was_looked_at_or_was_there(
+    ada: Caller, ehr: Caller
+) -> None:
+    def answers(*files: Json, **more: Any) -> Json:
+        items = [
+            {"linkId": f"{number}", "answer": [{"valueAttachment": one}]}
+            for number, one in enumerate(files)
+        ]
+        return resource(
+            "QuestionnaireResponse",
+            "form",
+            **{
+                "status": "in-progress",
+                "subject": reference("Patient/ada"),
+                "source": reference("Patient/ada"),
+                "item": items,
+            }
+            | more,
+        )
+
+    note = {"contentType": "text/plain", "data": base64.b64encode(b"It itches.").decode()}
+    looked_at: list[bytes] = []
+
+    async def scan(content: bytes) -> None:
+        looked_at.append(content)
+        if b"harm" in content:
+            raise Infected
+
+    files = replace(ada.portal.server, files=TakenFiles(scan))
+    own = Caller(replace(ada.portal, server=files), ada.auth)
+    harm = note | {"data": base64.b64encode(b"This does harm.").decode()}
+    lie = note | {"contentType": "image/png"}
+    page = {"contentType": "text/html", "data": base64.b64encode(b"<b>x</b>").decode()}
+    link = {"contentType": "text/html", "url": "https://e.example/in"}
+    small = note | {"extension": _EXTENSION}
+    for refused in (_DATA, harm, lie, page, link, small):
+        told = await own.post(answers(refused))
+        assert (told.status, refused["contentType"]) == (422, refused["contentType"])
+        bundle = {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [
+                {
+                    "resource": answers(refused),
+                    "request": {"method": "POST", "url": "QuestionnaireResponse"},
+                }
+            ],
+        }
+        assert (await own.bundle(bundle)).status == 422
+    assert (await own.post(answers(note))).status == 201
+    assert base64.b64decode(note["data"]) in looked_at
+    await ehr.store(answers(_DATA))
+    kept = (await ada.get("QuestionnaireResponse/form")).json
+    assert (await ada.put(kept)).status == 200
+    assert (await ada.put(kept | {"item": answers(_DATA, page)["item"]})).status == 422
+
+
+async def test_plain_creates_count_as_messages_of_the_hour(
+    ada: Caller, ehr: Caller, clock: Clock
+) -> None:
+    for _ in range(AN_HOUR - 1):
+        assert (await ada.post(a_communication(None, of="ada"))).status == 201
+    assert (await sent(ada)).status == 200
+    assert (await ada.post(a_communication(None, of="ada"))).status == 429
+    assert (await sent(ada)).status == 429
+    assert (await ehr.post(a_communication(None, of="ada"))).status == 201
+    clock.advance(3600)
+    assert (await ada.post(a_communication(None, of="ada"))).status == 201

@@ -10,6 +10,7 @@ import pytest
 
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations.refill import CODE, SYSTEM
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
@@ -184,3 +185,57 @@ async def test_another_task_is_no_refill_request(ada: Caller, desk: Caller, ehr:
     await ehr.store(a_task("form", of="ada"))
     assert (await done(desk, "Task/form", "answer-refill", status="approved")).status == 422
     assert (await done(ada, "Task/form", "answer-refill", status="approved")).status == 403
+
+
+def a_mother(portal: Portal, *sections: str) -> Caller:
+    return Caller(portal, a_proxy(sections=("medications", *sections), act=("medications",)))
+
+
+async def test_a_warning_tells_of_no_supply_that_its_readers_may_not_see(
+    kit: Caller, portal: Portal, ehr: Caller
+) -> None:
+    """Kit sees the labelled supply; the request says nothing of it, for others read that too."""
+    hidden = a_fill("hidden", 1, of="kit") | {
+        "meta": RESTRICTED,
+        "authorizingPrescription": [reference("MedicationRequest/kits")],
+    }
+    await ehr.store(hidden)
+    answer = await asked(kit, "MedicationRequest/kits")
+    assert warned(answer) == []
+    shown = await a_mother(portal, "forms").get(out(answer, "task")["reference"])
+    assert (shown.status, b"supply" in shown.body) == (200, False)
+
+
+async def test_an_app_is_warned_only_by_supplies_that_it_may_search(
+    ada: Caller, ehr: Caller
+) -> None:
+    await ehr.store(a_fill("late", 1))
+    assert "early" in warned(await asked(ada))
+    narrow = ada.with_scope("patient/MedicationRequest.crs")
+    assert (await narrow.get("MedicationDispense")).status == 403
+    assert warned(await asked(narrow)) == []
+
+
+async def test_a_request_that_was_hidden_later_is_told_to_nobody_who_may_not_see_it(
+    kit: Caller, portal: Portal, ehr: Caller
+) -> None:
+    target = "MedicationRequest/kits"
+    task = out(await asked(kit, target, acknowledged=True), "task")["reference"]
+    tree = (await ehr.get(task)).json
+    assert (await ehr.put(tree | {"meta": tree["meta"] | RESTRICTED})).status == 200
+    answer = await asked(a_mother(portal), target, acknowledged=True)
+    assert answer.status == 200
+    assert task not in answer.body.decode()
+
+
+async def test_a_request_of_nobody_is_refused(desk: Caller, ehr: Caller) -> None:
+    await ehr.store(
+        resource(
+            "Task",
+            "nobodys",
+            status="requested",
+            intent="order",
+            code={"coding": [{"system": SYSTEM, "code": CODE}]},
+        )
+    )
+    assert (await done(desk, "Task/nobodys", "answer-refill", status="approved")).status == 422

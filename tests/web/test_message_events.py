@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fhir_portal.operations import charting
 from fhir_portal.smart.token import AccessToken, token_hash
 from fhir_portal.web.events import AT_ONCE, PATH
 from fhir_portal.web.fhir import FhirApi
@@ -212,3 +214,28 @@ async def test_without_a_stream_the_same_is_told_by_asking(world: FhirWorld) -> 
         assert [one["name"] for one in later["parameter"]] == ["mark", "changed"], "within overlap"
         for wrong in ("x", "-1", "9" * 30):
             assert (await client.get(f"/fhir/{PATH}?mark={wrong}")).status_code == 422
+
+
+async def test_streams_opened_at_the_same_moment_are_bounded_too(world: FhirWorld) -> None:
+    async with AsyncExitStack() as stack:
+        opening = [stack.enter_async_context(opened(world)) for _ in range(AT_ONCE * 4)]
+        streams = await asyncio.gather(*opening)
+        assert Counter(one.status for one in streams) == {200: AT_ONCE, 429: AT_ONCE * 3}
+
+
+async def test_a_document_is_not_given_to_whoever_lost_access_while_it_was_made(
+    world: FhirWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, revoked = charting.of_record, list[bool]()
+
+    async def slow(*given: Any, **more: Any) -> Any:
+        if not revoked:
+            revoked.append(True)
+            await revoke(world)
+        return await real(*given, **more)
+
+    monkeypatch.setattr(charting, "of_record", slow)
+    async with world.client(ANNA) as client:
+        answer = await client.get("/fhir/Patient/anna/$ccd")
+    assert revoked
+    assert answer.status_code == 401

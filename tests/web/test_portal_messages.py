@@ -9,10 +9,10 @@ import pytest
 
 from fhir_portal.accounts.messaging import Messaging
 from fhir_portal.web.pages.portal_messages import FILE, NEW, THREAD
-from tests.builders import Caller, a_grant, keep, oneself, reference, resource
+from tests.builders import Caller, a_grant, concept, keep, oneself, reference, resource
 from tests.documents.pictures import SECRET, a_pdf, a_picture
+from tests.operations.messages import CATEGORY, a_thread, read, replied, sent, thread_of, words
 from tests.operations.messages import messages as listed
-from tests.operations.messages import read, replied, sent, thread_of, words
 from tests.smart.world import Browser
 from tests.staff import a_member_of_staff
 from tests.web.portal_world import ADA, BO, SKIN, PortalWorld
@@ -265,3 +265,99 @@ async def test_forms_of_others_and_broken_ones_do_nothing(portal: PortalWorld, b
     await browser.open(f"{MESSAGES}/go")
     for nothing in (f"{THREAD}/none", f"{FILE}/none/1", f"{FILE}/none/x", f"{NEW}?draft=none"):
         assert (await browser.open(nothing)).status_code == 404
+
+
+def of_parts(*names: str, value: bytes = b"") -> bytes:
+    head = b"--b\r\nContent-Disposition: form-data; name=%s\r\n\r\n"
+    return b"".join(head % one.encode() + value + b"\r\n" for one in names) + b"--b--\r\n"
+
+
+IN_PARTS = {"content-type": "multipart/form-data; boundary=b"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        of_parts(*("a" for _ in range(61))),
+        of_parts(*(f"f{n:05}" for n in range(20_000))),
+        of_parts(*("a; filename=f" for _ in range(61))),
+        of_parts("a", value=b"x" * (64 * 1024)),
+    ],
+    ids=["one name", "many names", "files", "long"],
+)
+async def test_a_form_of_too_many_or_too_long_parts_is_refused(
+    portal: PortalWorld, bo: Caller, content: bytes
+) -> None:
+    browser = await portal.at(NEW, BO)
+    answer = await browser.http.post(NEW, content=content, headers=IN_PARTS)
+    assert answer.status_code == 413
+    assert (await bo.get("Communication")).entries == []
+
+
+async def test_nothing_of_nobodys_is_read(portal: PortalWorld) -> None:
+    """The session comes first, then what the form says of its length, then the form."""
+    read: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            read.append(b"x" * 1024)
+            yield read[-1]
+
+    browser = portal.world.browser()
+    answer = await browser.http.post(NEW, content=body(), headers=IN_PARTS)
+    assert answer.is_redirect
+    browser = await portal.at(NEW, BO)
+    too_long = {**IN_PARTS, "content-length": str(12 * 1024 * 1024 + 1)}
+    answer = await browser.http.post(NEW, content=body(), headers=too_long)
+    assert answer.status_code == 413
+    assert read == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data; boundary=" + "b" * 300,
+        "multipart/form-data; boundary=\u00e9",
+        "multipart/form-data; boundary*=utf-8''b",
+    ],
+)
+async def test_a_boundary_is_no_fault_of_the_server(portal: PortalWorld, kind: str) -> None:
+    browser = await portal.at(NEW, BO)
+    headers = {b"content-type": kind.encode("latin-1")}
+    answer = await browser.http.post(NEW, content=b"--b--\r\n", headers=headers)
+    assert 400 <= answer.status_code < 500
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+async def test_an_odd_thread_leaves_the_list_and_what_was_taken_back_is_told(
+    portal: PortalWorld, when: str
+) -> None:
+    of_it = [concept(CATEGORY, "message")]
+    odd = a_thread("m", of="bo", sent=when, partOf=[reference("Communication/odd")], category=of_it)
+    odd |= {"status": "entered-in-error", "payload": [{"contentString": "For another."}]}
+    await portal.put(a_thread("odd", of="bo", sent=when), odd)
+    browser = await portal.at(MESSAGES, BO)
+    assert browser.page.status_code == 200
+    await browser.open(f"{THREAD}/odd")
+    assert browser.page.status_code == 200
+    assert "This message was taken back" in browser.page.text
+    assert "For another." not in browser.page.text
+
+
+@pytest.mark.parametrize("kind", ["\u65e5\u672c/x", "text/html;charset=utf-7", 'image/png;x="'])
+async def test_a_file_whose_type_an_ehr_made_up_is_saved_all_the_same(
+    portal: PortalWorld, bo: Caller, kind: str
+) -> None:
+    thread = thread_of(await sent(bo, "x"))
+    of_it = [concept(CATEGORY, "message")]
+    attachment = {"contentType": "text/plain", "url": "Binary/odd"}
+    message = a_thread("odd", of="bo", partOf=[reference(thread)], category=of_it)
+    message |= {"status": "completed", "payload": [{"contentAttachment": attachment}]}
+    await portal.put(
+        {"resourceType": "Binary", "id": "odd", "contentType": kind, "data": "QQ=="}, message
+    )
+    browser = await portal.at(MESSAGES, BO)
+    answer = await browser.http.get(f"{FILE}/odd/1")
+    assert answer.status_code == 200
+    assert answer.content == b"A"
+    assert answer.headers["content-disposition"].startswith("attachment")

@@ -36,6 +36,7 @@ from fhir_portal.fhir.errors import (
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag, interaction_at
 from fhir_portal.fhir.outcome import outcome
 from fhir_portal.fhir.reference import ResourceKey, attachments_in, references_in
+from fhir_portal.resources.files import scanned
 from fhir_portal.resources.interactions.create import conditional_match, pairs_of, written
 from fhir_portal.resources.interactions.read import key_of, read
 from fhir_portal.resources.interactions.search_type import search_type
@@ -148,6 +149,7 @@ async def _transaction(
                 body = json.dumps(entry.tree)
                 entry.tree = await parsed_tree(entry.tree, body, entry.request.type or "")
                 draft(server, auth, entry.tree)
+                await scanned(server.files, auth, entry.tree)
     reads = [e for e in entries if e.request.interaction in _READS]
     if len(reads) > MAX_READS or any(e.request.type == "AuditEvent" for e in reads):
         message = f"a transaction holds {MAX_READS} reads at most, none of AuditEvent; use a batch"

@@ -10,6 +10,7 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir.errors import InvalidSearch, NotFound, PreconditionFailed
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.resources.files import scanned
 from fhir_portal.resources.interactions.read import answer
 from fhir_portal.resources.permission import checked, permitted
 from fhir_portal.resources.server import Server
@@ -29,6 +30,7 @@ async def create(server: Server, request: FhirRequest, auth: AuthContext) -> Fhi
         readable = permitted(server, auth, "s", request.type)
     tree = await parsed(request.body, request.type)
     draft(server, auth, tree)
+    await scanned(server.files, auth, tree)
 
     async def work(transaction: ResourceTransaction) -> FhirResponse:
         await server.still(transaction, auth)

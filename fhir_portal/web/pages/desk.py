@@ -51,7 +51,7 @@ from fhir_portal.smart.staff_pages import (
 )
 from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import base64url
-from fhir_portal.web.form import Pairs, once_each
+from fhir_portal.web.form import Pairs, came_once, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.refusals import Handler, refusing
 from fhir_portal.web.pages.render import page, redirect
@@ -263,8 +263,7 @@ class Desk:
         here = await self.at(request)
         sent = once_each([pair for pair in pairs if pair[0] == FORM_TOKEN]).get(FORM_TOKEN, "")
         self.cookies.check_form(request, here.browser, action, self._handle(here, about), sent)
-        names = [name for name, _ in pairs]
-        return here, pairs, {name: value for name, value in pairs if names.count(name) == 1}
+        return here, pairs, came_once(pairs)
 
     def form_token(self, here: AtDesk, action: str, about: str = "") -> str:
         """The hidden field of a form, for this practice and what it is about alone."""

@@ -45,7 +45,7 @@ from fhir_portal.smart.portal_pages import (
     PortalSessions,
 )
 from fhir_portal.smart.token import base64url
-from fhir_portal.web.form import Pairs, once_each
+from fhir_portal.web.form import Pairs, came_once, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.desk import Answer, Elsewhere, parameters
 from fhir_portal.web.pages.refusals import Handler, refusing
@@ -191,7 +191,7 @@ class PatientRoom:
         here = await self.at(request)
         sent = once_each([pair for pair in pairs if pair[0] == FORM_TOKEN]).get(FORM_TOKEN, "")
         self.cookies.check_form(request, here.browser, action, self._handle(here, about), sent)
-        return here, _once(pairs)
+        return here, came_once(pairs)
 
     def new_key(self) -> str:
         """Return what a form's message is called: sent twice, it is one message."""
@@ -393,8 +393,3 @@ def _problem(status: int, message: str, back: str) -> Response:
 
 def _name(record: RecordAccess) -> str:
     return f"{record.practice}/{record.patient}"
-
-
-def _once(pairs: Pairs) -> dict[str, str]:
-    names = [name for name, _ in pairs]
-    return {name: value for name, value in pairs if names.count(name) == 1}

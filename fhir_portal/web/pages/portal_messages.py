@@ -287,6 +287,7 @@ class PortalMessagePages:
         return {
             "from": _who(here, one.get("sender") or {}, names),
             "when": here.moment(one.get("sent")),
+            "taken_back": one.get("status") == "entered-in-error",
             "lines": [
                 line
                 for part in payload
@@ -338,8 +339,12 @@ class PortalMessagePages:
         self, request: Request, action: str, about: str = ""
     ) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
         """Read a form with files; it has to be ours, for this record and thing."""
-        content_type = request.headers.get("content-type", "")
-        pairs, files = await read_upload(request.receive, content_type)
+        await self._room.at(request)  # nothing of nobody's is read
+        pairs, files = await read_upload(
+            request.receive,
+            request.headers.get("content-type", ""),
+            length=request.headers.get("content-length"),
+        )
         here, form = await self._room.sent(request, pairs, action, about)
         return here, {name: text.replace("\r\n", "\n") for name, text in form.items()}, files
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any, Final
@@ -14,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from fhir_portal.web.pages.errors import next_step
 
+_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")
 _KINDS: Final = {"css": "text/css", "js": "text/javascript"}
 
 
@@ -85,6 +87,8 @@ def download(content: bytes, name: str, media_type: str) -> Response:
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Content-Disposition": f'attachment; filename="{name}"',
     }
+    if not _MEDIA_TYPE.fullmatch(media_type):
+        media_type = "application/octet-stream"  # an EHR may have said anything
     return Response(content, headers=headers, media_type=media_type)
 
 

@@ -261,6 +261,7 @@ class InboxPages:
             "from": _who(sender, people, own, whose),
             "ours": not str(sender.get("reference")).startswith(("Patient/", "RelatedPerson/")),
             "when": here.moment(one.get("sent")),
+            "taken_back": one.get("status") == "entered-in-error",
             "lines": [
                 line
                 for part in payload

@@ -106,7 +106,7 @@ def code(value: str, **more: Any) -> Json:
 
 YES: Json = {"valueBoolean": True}
 NO: Json = {"valueBoolean": False}
-PNG = base64.b64encode(b"\x89PNG" + b"0" * 60).decode()
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 60).decode()
 
 
 def quantity(value: float, unit: str) -> Json:
