@@ -261,7 +261,8 @@ async def _shared(
     others += [json.parse(row.body) for row in page.rows]
     names, found = set(folded_names(tree)), set[tuple[str, str]]()
     for other in others:
-        if names.isdisjoint(folded_names(other)):
+        is_itself = other.get("id") == tree.get("id")
+        if not is_itself and names.isdisjoint(folded_names(other)):
             telecom = {"telecom": other.get("telecom") or ()}
             found |= _marks_in(telecom, country=country, now=now)
     return frozenset(found)

@@ -417,6 +417,21 @@ async def test_what_is_the_practices_or_for_work_is_nobodys_own(
     assert (await confirm(bob, made, number=own)).status == 200
 
 
+async def test_a_practitioner_without_a_name_is_not_another_one(
+    practice: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
+) -> None:
+    """Whose only contact it is, it is their own."""
+    await on_staff(practice, ehr, "eve")
+    await ehr.store(resource("Practitioner", "eve", telecom=[TELEPHONE]))
+    eve = at_desk(portal, "eve")
+    made = values(await invite(eve, "kit", **GUARDIAN))
+    waiting = await used(portal, practice, made, "second")
+    await keep(practice, changed(a_contact("second", TELEPHONE["value"]), medium="sms"))
+    answer = await confirm(eve, made, number=number(portal, waiting), alone="nobody here")
+    assert answer.status == 403
+    assert await records(practice, clock, "second") == []
+
+
 async def test_two_entries_of_one_name_are_one_human_by_their_contact(
     practice: EmbeddedStore, ehr: Caller, portal: Portal, clock: Clock
 ) -> None:
