@@ -523,7 +523,7 @@ def labels(ground: Ground) -> None:
 
 @planted("derived rows are not recomputed when what they follow changes", on_write=True)
 def passing_on(ground: Ground) -> None:
-    async def nothing(*_: Any) -> None:
+    async def nothing(*_: Any, **__: Any) -> None:
         return None
 
     ground.enter_context(patch.object(writing, "_pass_on", nothing))

@@ -87,8 +87,6 @@ def download(content: bytes, name: str, media_type: str) -> Response:
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Content-Disposition": f'attachment; filename="{name}"',
     }
-    if not _MEDIA_TYPE.fullmatch(media_type):
-        media_type = "application/octet-stream"  # an EHR may have said anything
     return Response(content, headers=headers, media_type=media_type)
 
 
@@ -97,6 +95,8 @@ def attached(content: bytes, name: str, media_type: str) -> Response:
 
     What it is was told when it came; nothing of it can run here (DESIGN §3.11).
     """
+    if not _MEDIA_TYPE.fullmatch(media_type):
+        media_type = "application/octet-stream"  # an EHR may have said anything
     if media_type not in SHOWN:
         return download(content, name, media_type)
     headers = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'"}
