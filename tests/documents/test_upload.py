@@ -174,3 +174,13 @@ def test_limits_are_looked_at_before_anything_is_unpacked() -> None:
 )
 def test_a_name_leads_nowhere(given: str, shown: str) -> None:
     assert file_name(given) == shown
+
+
+def test_a_picture_in_the_colours_of_print_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is unpacked whole, four bytes for each of its pixels, before its colours are changed."""
+    held = io.BytesIO()
+    Image.new("CMYK", (20, 20)).save(held, "JPEG")
+    assert taken(held.getvalue(), "image/jpeg").content_type == "image/jpeg"
+    monkeypatch.setattr(upload, "MOST_PIXELS_OF_OTHERS", 100)
+    with pytest.raises(TooLargeToTake):
+        taken(held.getvalue(), "image/jpeg")
