@@ -59,7 +59,7 @@ def test_what_cannot_be_counted_is_no_amount(wrong: Any) -> None:
         Amount.of(wrong)
 
 
-@given(st.integers(-(10**11), 10**11), st.sampled_from(["USD", "EUR", "JPY", "KWD"]))
+@given(st.integers(1 - 10**11, 10**11 - 1), st.sampled_from(["USD", "EUR", "JPY", "KWD"]))
 def test_what_is_written_is_read_again(units: int, currency: str) -> None:
     amount = Amount(units, currency)
     again = json.parse(json.dumps({"money": amount.money}))["money"]
