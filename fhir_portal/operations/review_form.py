@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.consent.labels import labelling
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
@@ -96,11 +98,12 @@ class _Review:
     ) -> None:
         self.call, self.transaction, self.task, self.reason = call, transaction, task, reason
         self.practice = call.auth.practice
-        self.patient = ResourceKey.parse(str(task["for"]["reference"]))
+        self.patient = _named(task, "for", "Patient")
+        self.answers = _named(task, "focus", "QuestionnaireResponse")
         self.outputs = list[dict[str, Any]]()
 
     async def carry_out(self, decisions: Mapping[str, _Decision], others: str | None) -> list[Row]:
-        proposed = {str(one["id"]): one for one in self.task.get("contained") or ()}
+        proposed = {str(one.get("id", "")): one for one in self.task.get("contained") or ()}
         unknown = sorted(decisions.keys() - proposed.keys())
         if unknown:
             message = f"there is no proposal {unknown[0][:20]}"
@@ -162,9 +165,8 @@ class _Review:
             await self._create(told)
 
     async def _answers(self) -> Mapping[str, Any]:
-        key = ResourceKey.parse(str(self.task["focus"]["reference"]))
         visible = Visibility.of_server("QuestionnaireResponse", practice=self.practice)
-        row = await self.transaction.read(key, visible)
+        row = await self.transaction.read(self.answers, visible)
         if row is None or row.deleted or row.facts.owners != (self.patient.id,):
             message = "the answers are gone"
             raise Conflict(message)
@@ -185,9 +187,9 @@ class _Review:
         if tree is None:
             message = "this type does not come out of a form"
             raise Unprocessable(message, expression=parameter("decision"))
-        labels = (answers.get("meta") or {}).get("security")
-        if labels:  # what was answered in confidence stays so
-            tree["meta"] = {**tree.get("meta", {}), "security": labels}
+        # What was answered in confidence, or is withheld, stays so.
+        for name, codings in labelling(answers).items():
+            tree["meta"][name] = [*tree["meta"].get(name, ()), *codings]
         _require_valid(tree)
         return await self._create(tree)
 
@@ -243,6 +245,15 @@ class _Review:
             key=key, if_match=if_match, if_none_match=None,
         )  # fmt: skip
         return written.row
+
+
+def _named(task: Mapping[str, Any], member: str, resource_type: str) -> ResourceKey:
+    """Return what a review Task names; an EHR may have written one that names nothing."""
+    key = local_target(str((task.get(member) or {}).get("reference", "")))
+    if key is None or key.type != resource_type:
+        message = f"this Task names no {resource_type} in its {member}"
+        raise Unprocessable(message)
+    return key
 
 
 def _require_valid(tree: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from fhir_portal.resources.forms.questionnaire_response import Rules
 from tests.builders import (
     FAMILY,
     START,
+    WITHHELD,
     Answer,
     Caller,
     Clock,
@@ -766,6 +767,43 @@ async def test_a_forged_task_is_about_nobody_but_whose_answers_it_names(
     told = await front.ask("POST", "Task/forged/$review-form", decide(others_Code="accept"))
     assert_outcome(told, 409, "conflict")
     assert (await ehr.get("Condition?patient=Patient/kit")).ids == []
+
+
+@pytest.mark.parametrize(
+    "left_out", ["for", "focus", "reference of for", "reference of focus", "another type"]
+)
+async def test_a_task_that_names_no_patient_or_no_answers_decides_nothing(
+    front: Caller, ada: Caller, ehr: Caller, left_out: str
+) -> None:
+    """An EHR may store whatever R4 lets it: that is no fault of this server's."""
+    review = await review_of(front, ada)
+    odd = {name: value for name, value in review.items() if name not in {"id", "meta"}}
+    name = left_out.rpartition(" ")[2]
+    if left_out == "another type":
+        odd["focus"] = reference("Patient/ada")
+    elif left_out == name:
+        del odd[name]
+    else:
+        odd[name] = {"display": "somebody"}
+    await ehr.store(odd | {"id": "odd"})
+    told = await ehr.ask("POST", "Task/odd/$review-form", decide(others_Code="accept"))
+    assert_outcome(told, 422, "processing")
+    assert (await ehr.get("Condition?patient=Patient/ada")).ids == []
+
+
+async def test_what_is_accepted_is_no_less_hidden_than_the_answers(
+    front: Caller, ada: Caller, ehr: Caller
+) -> None:
+    """Answers that the practice withholds meanwhile do not come to sight as a Condition."""
+    review = await review_of(front, ada)
+    answers = (await ehr.get(review["focus"]["reference"])).json
+    await ehr.store(answers | {"meta": WITHHELD})
+    path = f"Task/{review['id']}/$review-form"
+    assert (await ehr.ask("POST", path, decide(others_Code="accept"))).status == 200
+    (made,) = (await ehr.get("Condition?patient=Patient/ada")).entries
+    codes = {one["code"] for one in made["meta"]["tag"]}
+    assert {"withheld", "patient-reported"} <= codes
+    assert (await ada.get("Condition")).ids == []
 
 
 async def test_a_grant_that_has_ended_answers_nothing(front: Caller) -> None:

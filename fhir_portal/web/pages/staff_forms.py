@@ -234,7 +234,7 @@ class FormPages:
         task = await self._task(here, own_id)
         decisions = []
         for one in task.get("contained") or ():
-            name = one["id"]
+            name = str(one.get("id", ""))
             action = form.get(f"{name}.action", "")
             if action not in {"accept", "refuse"}:
                 return await self._review(here, own_id, problem="Decide about each of them.")
