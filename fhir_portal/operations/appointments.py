@@ -28,9 +28,10 @@ from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources import appointment
 from fhir_portal.resources.appointment import codes_of
+from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.reservation import Span, taken_times, time_of
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
 
 PREVIOUS: Final = (
@@ -471,6 +472,19 @@ def _participant(actor: str, status: str, display: str | None = None) -> dict[st
     if display:
         found["display"] = display
     return {"actor": found, "status": status}
+
+
+async def known_patient(call: Call, reader: ResourceReader, key: ResourceKey) -> None:
+    """Require a Patient of the practice, and where staff work in one record, that one.
+
+    Raises `NotFound`.
+    """
+    auth = call.auth
+    visible = Visibility.of_server("Patient", practice=auth.practice)
+    row = await reader.read(key, visible)
+    bound = auth.staff_patient
+    if row is None or row.deleted or (bound is not None and bound != key.id):
+        raise unknown(key)
 
 
 def keys_named(texts: Sequence[str], *types: str) -> list[ResourceKey]:

@@ -18,10 +18,11 @@ from fhir_portal.resources.validation import status_for, validate
 
 _IN_A_QUERY: Final = frozenset(
     {
-        *("Coding", "boolean", "canonical", "code", "date", "dateTime", "id", "instant", "integer"),
-        *("string", "uri"),
+        *("Coding", "Reference", "boolean", "canonical", "code", "date", "dateTime", "id"),
+        *("instant", "integer", "string", "uri"),
     }
 )
+"""What is written as text there. A Reference stands for what it names, as in a search."""
 
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,8}")
 
@@ -150,6 +151,8 @@ def queried(definition: OperationDefinition, query: Sequence[tuple[str, str]]) -
             value = {"true": True, "false": False}.get(text, text)
         elif parameter.type == "Coding":
             value = _coding(text)
+        elif parameter.type == "Reference":
+            value = {"reference": text}
         elif parameter.type == "integer":
             value = int(text) if _INTEGER.fullmatch(text) else text
         listed.append({"name": name, parameter.member: value})

@@ -44,8 +44,10 @@ EXAMPLES: dict[str, list[Json]] = {
     "populate": [{"name": "subject", "valueReference": {"reference": "Patient/ada"}}],
     "review-form": [{"name": "others", "valueCode": "refuse"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
-    "hold": [{"name": "appt-resource", "resource": A_TIME}],
-    "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
+    "hold": [{"name": "appointment-resource", "resource": A_TIME}],
+    "book": [
+        {"name": "appointment-reference", "valueReference": {"reference": "Appointment/held"}}
+    ],
     "account-close": [{"name": "reason", "valueCode": "left-practice"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
 }

@@ -211,7 +211,7 @@ class AppointmentPages:
             ("_count", str(_MOST)),
         ]
         if service:
-            query.append(("service-type", service))
+            query.append(("visit-type", service))
         asked = FhirRequest(
             "operation", "Appointment", None, operation="find", query=tuple(query), is_get=True
         )
@@ -265,7 +265,7 @@ class AppointmentPages:
             if form.get(name):
                 wanted[name] = form[name]
         answer = await self._room.call(
-            here, "hold", "Appointment", ("appt-resource", "resource", wanted)
+            here, "hold", "Appointment", ("appointment-resource", "resource", wanted)
         )
         held = answer.entries[0]["id"]
         moves = form.get("moves", "")
@@ -278,7 +278,7 @@ class AppointmentPages:
         own_id = request.path_params["id"]
         here, form = await self._room.posted(request, f"{_ONE}/book", own_id)
         given: list[tuple[str, str, Any]] = [
-            ("appt-reference", "valueReference", {"reference": f"Appointment/{own_id}"})
+            ("appointment-reference", "valueReference", {"reference": f"Appointment/{own_id}"})
         ]
         if form.get("moves"):
             replaced = {"reference": f"Appointment/{form['moves']}"}
@@ -301,7 +301,9 @@ class AppointmentPages:
         reason = " ".join(form.get("reason", "").split())
         if reason:
             tree["cancelationReason"] = {"text": reason}
-        await self._room.call(here, "book", "Appointment", ("appt-resource", "resource", tree))
+        await self._room.call(
+            here, "book", "Appointment", ("appointment-resource", "resource", tree)
+        )
         return redirect(APPOINTMENTS)
 
     async def check_in(self, request: Request) -> Response:
