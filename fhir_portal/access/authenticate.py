@@ -100,7 +100,7 @@ class Callers:
     async def held(self, key: str) -> AuthContext:
         """Return the caller behind a token that the server itself holds, by the token's key.
 
-        For our own pages, whose session names the token (``smart/staff_session.py``): nobody knows
+        For our own pages, whose session names the token (``smart/page_session.py``): nobody knows
         the value of such a token, and its key opens nothing from outside. It is held against what a
         bearer is held against. Raises `Unauthenticated`.
         """

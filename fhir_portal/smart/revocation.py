@@ -21,7 +21,7 @@ from fhir_portal.accounts.staff import Works, take_off_staff
 from fhir_portal.notify import outbox
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.code import SEVERAL, AuthorizationCode
-from fhir_portal.smart.staff_session import end_staff_sessions
+from fhir_portal.smart.page_session import StaffSession, end_page_sessions
 from fhir_portal.smart.token import AccessToken, TokenFamily, grant_id
 
 BY_CLIENT: Final = "by-client"
@@ -249,7 +249,7 @@ async def remove_staff(
             works=works,
             even_last=even_last,
         )
-        await end_staff_sessions(transaction, account, practice=practice)
+        await end_page_sessions(transaction, StaffSession, account, practice=practice)
         if also is not None:
             await also(transaction)
         return await revoke_of_staff(
@@ -284,7 +284,7 @@ async def disable_account(
         await transaction.put(msgspec.structs.replace(account, disabled=True))
         await note_closed(transaction, account)
         await end_sessions(transaction, account_id)
-        await end_staff_sessions(transaction, account_id)
+        await end_page_sessions(transaction, StaffSession, account_id)
         await forget_devices(transaction, account_id)
         ended = await revoke_where(
             transaction, "account", account_id, now=now, because="account-disabled"

@@ -34,7 +34,7 @@ class AccessToken(Record, frozen=True, kw_only=True):
     have neither account nor patient. In the ``user`` context ``patient`` is that of the launch:
     it bounds nothing. ``until`` is the end that the person chose. ``jkt`` is the thumbprint of the
     DPoP key whose holder alone may use it. ``browser`` is the `browser_key` of the session
-    for which the server itself holds it (``staff_session.py``): it is over when that is.
+    for which the server itself holds it (``page_session.py``): it is over when that is.
     """
 
     kind: ClassVar[str] = "access-token"

@@ -41,6 +41,7 @@ from fhir_portal.fhir.errors import (
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore, RecordTransaction
+from fhir_portal.smart.page_session import StaffSession
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.staff_pages import (
     IDLE_SECONDS,
@@ -49,7 +50,6 @@ from fhir_portal.smart.staff_pages import (
     StaffSessions,
     SwitchedOff,
 )
-from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import base64url
 from fhir_portal.web.form import Pairs, came_once, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted

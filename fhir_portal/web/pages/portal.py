@@ -37,11 +37,11 @@ from fhir_portal.fhir.errors import (
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore
+from fhir_portal.smart.page_session import PortalSession
 from fhir_portal.smart.portal_pages import (
     PORTAL,
     NoSuchRecord,
     PortalOff,
-    PortalSession,
     PortalSessions,
 )
 from fhir_portal.smart.token import base64url
