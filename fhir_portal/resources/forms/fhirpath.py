@@ -112,7 +112,7 @@ class Expression:
         `ExpressionFault`, `TooCostly`.
         """
         effort = effort or Effort()
-        root = arraify(_typed(node))
+        root = _listed(_typed(node))
         context = {
             "dataRoot": root,
             "vars": {"ucum": "http://unitsofmeasure.org", **variables, "context": node},
@@ -122,7 +122,8 @@ class Expression:
             "now": datetime.fromtimestamp(now, UTC),
         }
         try:
-            return list(_values(do_eval(context, root, self.tree), effort))
+            found = do_eval(context, root, self.tree)  # type: ignore[no-untyped-call]
+            return list(_values(found, effort))
         except TooCostly:
             raise
         except Exception as error:  # noqa: BLE001 - it raises whatever the data make it raise
@@ -194,7 +195,7 @@ def _bounded(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
             _require_room(given)
         found = run(context, *given)
         _require_size(found)
-        value = get_data(found)
+        value = _bare(found)
         context["effort"].spend(len(value) if isinstance(value, str | list) else 1)
         return found
 
@@ -204,14 +205,14 @@ def _bounded(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
 def _require_room(given: tuple[Any, ...]) -> None:
     """Refuse texts that are put together of many before they are: each is within its bounds."""
     data, *texts = given
-    signs = max((len(one) for one in texts if isinstance(one, str)), default=0)
-    places = sum(len(str(get_data(one))) + 1 for one in arraify(data))
+    signs = max([len(one) for one in texts if isinstance(one, str)], default=0)
+    places = sum(len(str(_bare(one))) + 1 for one in _listed(data))
     if signs * places > _MOST_SIGNS:
         raise _too_much()
 
 
 def _require_size(found: Any) -> None:
-    value = get_data(found)
+    value = _bare(found)
     if isinstance(value, list):
         is_large = len(value) > _MOST_NODES
     elif isinstance(value, str):
@@ -229,22 +230,30 @@ def _too_much() -> TooCostly:
     return TooCostly(message, expression="Questionnaire")
 
 
-_OWN: Final[Mapping[str, Mapping[str, Any]]] = {
+_OWN: Final[Mapping[str, dict[str, Any]]] = {
     # fhirpathpy's own look at the machine's clock.
     "today": {"fn": _as_date, "arity": {0: []}},
     "now": {"fn": _as_instant, "arity": {0: []}},
 }
-_TABLE: Final[Mapping[str, Mapping[str, Any]]] = {
-    name: {**known, "fn": _bounded(name, known["fn"])}
-    for name in sorted(FUNCTIONS | _OPERATORS)
-    if (known := _OWN.get(name) or invocation_registry.get(name)) is not None
+_KNOWN: Final[dict[str, Any]] = {**invocation_registry, **_OWN}
+_TABLE: Final = {
+    name: {**_KNOWN[name], "fn": _bounded(name, _KNOWN[name]["fn"])}
+    for name in sorted((FUNCTIONS | _OPERATORS) & _KNOWN.keys())
 }
 
 
+def _bare(value: Any) -> Any:
+    return get_data(value)  # type: ignore[no-untyped-call]
+
+
+def _listed(value: Any) -> list[Any]:
+    return arraify(value)  # type: ignore[no-untyped-call, no-any-return]
+
+
 def _values(found: Any, effort: Effort) -> Iterator[Any]:
-    for one in arraify(found):
+    for one in _listed(found):
         effort.spend()
-        value = _json(get_data(one))
+        value = _json(_bare(one))
         # So fhirpathpy keeps the extensions of a primitive: they are no value of it.
         if not (isinstance(value, dict) and list(value) == ["extension"]):
             yield value
