@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify.jobs import Job
+from fhir_portal.operations.form_request import REMIND
 from tests.builders import (
     WITHHELD,
     Caller,
+    Clock,
     Json,
     a_condition,
     a_proxy,
@@ -30,6 +34,7 @@ from tests.operations.test_forms import (
     history,
     review_of,
     task_of,
+    work_off,
 )
 from tests.resources.forms.twenty import SDC, answer, form, item, response, text
 
@@ -297,3 +302,14 @@ async def test_answers_name_no_file_but_their_own(front: Caller, kit: Caller, eh
             source=reference("Patient/kit"),
         )
         assert (await kit.post(tree)).status == 422
+
+
+async def test_nobody_is_reminded_of_a_request_that_is_nobodys(
+    front: Caller, ehr: Caller, forms: EmbeddedStore, clock: Clock
+) -> None:
+    task = await task_of(front, await asked(front))
+    del task["for"]
+    assert (await ehr.put(task)).status == 200
+    assert await work_off(front.portal, forms, clock) == []
+    (job,) = [one for one in await forms.every(Job) if one.name == REMIND]
+    assert job.state == "done"
