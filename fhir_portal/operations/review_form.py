@@ -20,6 +20,7 @@ from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.resources.forms.extract import DEMOGRAPHICS, finished, merged
 from fhir_portal.resources.forms.handing_in import BASE
+from fhir_portal.resources.forms.questionnaire_response import DONE
 from fhir_portal.resources.forms.request import OPEN, REVIEW, concept, has_code
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.validation import validate
@@ -112,13 +113,14 @@ class _Review:
         if left and others is None:
             message = f"decide about {', '.join(left[:10])}, too"
             raise Unprocessable(message, expression=parameter("decision"))
-        answers = await self._answers()
+        answers: Mapping[str, Any] | None = None
         accepted = list[Row]()
         for name, tree in proposed.items():
             decision = decisions.get(name) or _Decision(others or "")
             if decision.action == "refuse":
                 self.outputs.append({"type": concept("refused"), "valueString": name})
                 continue
+            answers = answers or await self._answers()
             bare = {key: value for key, value in tree.items() if key != "id"}
             if tree["resourceType"] == "Patient":
                 row = await self._patient(name, bare, decision)
@@ -170,7 +172,11 @@ class _Review:
         if row is None or row.deleted or row.facts.owners != (self.patient.id,):
             message = "the answers are gone"
             raise Conflict(message)
-        return json.parse(row.body)
+        tree = json.parse(row.body)
+        if tree.get("status") not in DONE:
+            message = "the answers were taken back"
+            raise Conflict(message)
+        return tree
 
     async def _new(
         self, proposed: dict[str, Any], decision: _Decision, answers: Mapping[str, Any]
