@@ -1,8 +1,8 @@
-"""Many who pay one bill at once, a provider that charges and dies, a server that dies: the books agree.
+"""Many who pay one bill at once, a provider and a server that die: the books agree.
 
 ``python -m tests.end_to_end.payments --parallel 50 --rounds 3`` prints the figures. Two server
-processes serve one store; the provider is a third one, with books of its own. ``--place motor`` runs
-it on MongoDB (`tests.places`).
+processes serve one store; the provider is a third one, with books of its own. ``--place motor``
+runs it on MongoDB (`tests.places`).
 
 1. Fifty pay parts of one bill at once, half of them at each server: no more is taken than is due.
 2. Fifty send one payment at once: it is one.
@@ -380,9 +380,7 @@ async def run(folder: Path, place: Place, *, parallel: int, rounds: int) -> Outc
 
 def main() -> int:
     """Run it and print the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--parallel", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     ask_for_place(parser)

@@ -1,4 +1,4 @@
-"""Payments through parallel askers and sudden deaths; the full figures come from ``payments.py``."""
+"""Payments through sudden deaths; the full figures come from ``payments.py``."""
 
 from __future__ import annotations
 
