@@ -294,9 +294,8 @@ class Application:
         self.jobs.update(status_jobs(self.portal.server))
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
         self.jobs.update(appointment_jobs(self.portal.server))
-        if self.portal.collaborators.payments is not None:
-            provider = self.portal.collaborators.payments
-            self.jobs.update(settlement_jobs(self.portal.server, provider))
+        provider = self.portal.collaborators.payments
+        self.jobs.update(settlement_jobs(self.portal.server, provider))
         self.jobs.update(staff_task_jobs(self.portal.server))
         self.jobs.update(message_jobs(self.portal.server))
         self.jobs.update(form_jobs(self.portal.server))

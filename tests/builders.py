@@ -202,6 +202,27 @@ def an_invoice(
     return resource("Invoice", own_id, **given | more)
 
 
+def a_billing_account(own_id: str | None = None, *, of: str = "ada", **more: Any) -> Json:
+    """An Account: what its bills add up to is nowhere in it."""
+    given: Json = {"status": "active", "subject": [reference(f"Patient/{of}")]}
+    return resource("Account", own_id, **given | more)
+
+
+def a_payment(
+    own_id: str | None = None, *, of: str = "bill", amount: Any = 20, **more: Any
+) -> Json:
+    """Money that the practice's EHR says was paid of an Invoice, in dollars."""
+    given: Json = {
+        "status": "active",
+        "created": "2030-03-01",
+        "request": reference(f"Invoice/{of}"),
+        "payment": {"display": "cash"},
+        "recipient": {"display": "the desk"},
+        "amount": {"value": amount, "currency": "USD"},
+    }
+    return resource("PaymentNotice", own_id, **given | more)
+
+
 def a_document(
     own_id: str | None = None,
     *,

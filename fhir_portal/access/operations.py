@@ -99,6 +99,28 @@ _BILLS: Final = {
     "pay": OperationRule(
         "Invoice", (("r", "Invoice"), ("c", "PaymentNotice")), system=False, section="billing"
     ),
+    "payment": OperationRule(
+        "Invoice",
+        (("r", "Invoice"), ("r", "PaymentNotice")),
+        system=False,
+        section="billing",
+        acts=False,
+    ),
+    "balance": OperationRule(
+        "Account",
+        (("r", "Account"), ("r", "Invoice"), ("s", "Invoice"), ("r", "PaymentNotice")),
+        staff="billing",
+        shows=True,
+        section="billing",
+        acts=False,
+    ),
+    "receipt": OperationRule(
+        "PaymentNotice",
+        (("r", "PaymentNotice"), ("r", "Invoice")),
+        staff="billing",
+        section="billing",
+        acts=False,
+    ),
 }
 
 _DOCUMENTS: Final = {

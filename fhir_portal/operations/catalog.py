@@ -19,6 +19,7 @@ from fhir_portal.operations.account_enable import account_enable
 from fhir_portal.operations.amount_due import amount_due
 from fhir_portal.operations.assign import assign
 from fhir_portal.operations.attachment import attachment
+from fhir_portal.operations.balance import balance
 from fhir_portal.operations.book import book
 from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
@@ -44,6 +45,7 @@ from fhir_portal.operations.message_drafts import discard_draft, drafts, save_dr
 from fhir_portal.operations.message_events import message_events
 from fhir_portal.operations.message_options import message_options
 from fhir_portal.operations.pay import pay
+from fhir_portal.operations.payment_state import payment_state
 from fhir_portal.operations.populate import populate
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
@@ -51,6 +53,7 @@ from fhir_portal.operations.portal_dashboard import portal_dashboard
 from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
+from fhir_portal.operations.receipt import receipt
 from fhir_portal.operations.refill import answer_refill, refill_status, request_refill
 from fhir_portal.operations.render import render
 from fhir_portal.operations.reply import reply
@@ -98,6 +101,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "check-in": check_in,
     "amount-due": amount_due,
     "pay": pay,
+    "payment": payment_state,
+    "balance": balance,
+    "receipt": receipt,
     "portal-dashboard": portal_dashboard,
     "task-done": task_done,
     "account-close": account_close,
@@ -139,6 +145,7 @@ NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
     "ccd": {},
     "render": {},
     "calendar": {},
+    "receipt": {"application/pdf": "pdf", "text/html": "html"},
 }
 """Operations that can answer with a Binary's own content, and the ``format`` by which each media
 type is asked for."""

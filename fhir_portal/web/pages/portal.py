@@ -57,17 +57,20 @@ RECORD: Final = f"{PORTAL}/record"
 APPOINTMENTS: Final = f"{PORTAL}/appointments"
 MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
+BILLS: Final = f"{PORTAL}/bills"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
     ("forms", FORMS, "Forms"),
+    ("billing", BILLS, "Bills"),
 )
 """Section, address and name of what the portal has beside its start page."""
 
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
+    *("ChargeItem", "Claim", "ClaimResponse", "Encounter", "Invoice", "PaymentNotice"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."

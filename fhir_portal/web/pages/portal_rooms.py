@@ -15,6 +15,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
+from fhir_portal.web.pages.portal_bills import BillPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 
@@ -41,7 +42,10 @@ def portal_router(
     )
     room = PatientRoom(portal, cookies, opened, directory, store, clock, random)
     router = APIRouter(include_in_schema=False)
-    rooms = (room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room))
+    rooms = (
+        *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
+        BillPages(room),
+    )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

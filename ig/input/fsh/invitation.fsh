@@ -103,6 +103,9 @@ Description: "What a Task of the portal is about (`Task.code`)."
 * #recovery-help "Help to get back in" "Somebody could not get back into their account."
 * #activation-help "Help to get an account" "Somebody could not make the account they were invited to, or asked for."
 * #undelivered-message "Message that did not arrive" "A message of the portal did not reach whom it was for."
+* #payment-mismatch "Payment that disagrees" "What a payment provider says of a payment, and what the bill says, are not the same money."
+* #bill-dispute "Word against a bill" "Somebody says that the bill in `Task.focus` is not right."
+* #payment-plan "Payment plan" "The bill in `Task.focus` is to be paid in parts, by a day each."
 * #refill-request "Refill request" "Somebody asks for more of the medicine in `Task.focus`."
 
 CodeSystem: InvitationStatus
