@@ -358,6 +358,7 @@ class Application:
             store=store,
             clock=clock,
             random=secrets.token_bytes,
+            downloads=downloads,
         )
         await register_portal_pages(
             store, issuer, scope=portal_page_scope(), now=clock(), random=secrets.token_bytes

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Final, TypeVar
 
 import structlog
+from starlette.responses import Response
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.fhir.errors import FhirError, TooManyRequests, Unauthenticated
@@ -174,6 +175,50 @@ class Room:
         self._archives[who] -= 1
         if self._archives[who] <= 0:
             del self._archives[who]
+
+
+class Sent(Response):
+    """An answer of a page that is sent while the token it was made under may have it."""
+
+    def __init__(
+        self,
+        downloads: Downloads,
+        auth: AuthContext,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        headers: Headers,
+        room: Room | None = None,
+    ) -> None:
+        super().__init__()
+        self.raw_headers = headers
+        self._downloads = downloads
+        self._auth = auth
+        self._chunks = chunks
+        self._room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; the place it took is free again when that is over."""
+        try:
+            await self._downloads.send(
+                self._auth,
+                self._chunks,
+                status=self.status_code,
+                headers=self.raw_headers,
+                scope=scope,
+                receive=receive,
+                send=send,
+            )
+        finally:
+            if self._room is not None:
+                self._room.close()
+
+
+def while_allowed(downloads: Downloads, auth: AuthContext, answer: Response) -> Response:
+    """Return an answer that is there already, to be sent so if it is long."""
+    body = bytes(answer.body)
+    if len(body) <= LONG:
+        return answer
+    return Sent(downloads, auth, in_pieces(body), headers=list(answer.raw_headers))
 
 
 async def in_pieces(body: bytes) -> AsyncGenerator[bytes, None]:
