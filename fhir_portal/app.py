@@ -91,6 +91,7 @@ from fhir_portal.smart.staff_pages import register_staff_pages
 from fhir_portal.smart.unused_clients import UnusedClients
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
 from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
@@ -305,6 +306,7 @@ class Application:
         self._recipients = AccountRecipients(clock, frozenset(deliveries))
         self._undelivered = Undelivered(QueuedMatters())
         self._sends = SendLog(self.portal.server)
+        downloads = Downloads(self.portal)
         self._fhir = FhirApi(
             self.portal,
             capabilities=functools.cache(self._capabilities),
@@ -312,6 +314,7 @@ class Application:
             max_body=settings.max_body_bytes,
             max_transaction=settings.max_transaction_bytes,
             dpop_required=settings.dpop_required,
+            downloads=downloads,
         )
         sessions = Sessions(
             store,
@@ -354,6 +357,7 @@ class Application:
             store=store,
             clock=clock,
             random=secrets.token_bytes,
+            downloads=downloads,
         )
         await register_portal_pages(
             store, issuer, scope=portal_page_scope(), now=clock(), random=secrets.token_bytes

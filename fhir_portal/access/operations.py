@@ -289,6 +289,16 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-dashboard": OperationRule(
         "Patient", (("r", "Patient"),), staff="view", section=ANY_SECTION, acts=False
     ),
+    # What it holds is what the caller could search for, type by type.
+    "export-self": OperationRule(
+        "Patient",
+        (("r", "Patient"),),
+        staff="view",
+        system=False,
+        shows=True,
+        section=ANY_SECTION,
+        acts=False,
+    ),
     # Which Tasks there are to be done is for the permission that each one's tag names.
     "task-done": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="view"),
     **_DOCUMENTS,

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -42,6 +43,15 @@ class FhirRequest(msgspec.Struct, frozen=True):
     is_get: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Content that is made as it leaves: its media type, the name to save it by, and its bytes."""
+
+    media: str
+    name: str
+    chunks: Callable[[], AsyncGenerator[bytes, None]]
+
+
 class FhirResponse(msgspec.Struct, frozen=True):
     """The answer: FHIR JSON bytes and what becomes headers.
 
@@ -57,6 +67,8 @@ class FhirResponse(msgspec.Struct, frozen=True):
     binary: tuple[str, bytes] | None = None
     records: Sequence[tuple[str, bool]] = ()
     detail: str = ""
+    stream: Stream | None = None
+    """Content instead of a body, which nobody holds: it is to be sent while rights stand."""
     parts: Sequence[tuple[FhirRequest, FhirResponse]] = ()
     """For the access log: the records this answer touched, each with whether its person may read
     that; what was asked; and the entries of a transaction with their answers."""

@@ -32,6 +32,7 @@ from fhir_portal.operations.definition import definition_of, posted, queried
 from fhir_portal.operations.docref import docref
 from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.export_self import export_self
 from fhir_portal.operations.extract import extract
 from fhir_portal.operations.file_attachment import file_attachment
 from fhir_portal.operations.find import find
@@ -138,6 +139,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "populate": populate,
     "extract": extract,
     "review-form": review_form,
+    "export-self": export_self,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
@@ -146,9 +148,13 @@ NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
     "render": {},
     "calendar": {},
     "receipt": {"application/pdf": "pdf", "text/html": "html"},
+    "export-self": {},
 }
 """Operations that can answer with a Binary's own content, and the ``format`` by which each media
 type is asked for."""
+
+STREAMED: Final = frozenset({"export-self"})
+"""Those of them whose answer is a stream, which is no entry of a Bundle."""
 
 
 def methods_at(request: FhirRequest) -> tuple[str, ...]:
@@ -213,7 +219,8 @@ def _tagged(answer: FhirResponse, if_none_match: str | None) -> FhirResponse:
 
     What it was made of has no version of its own.
     """
-    if answer.version is not None or answer.binary is not None or answer.status != _OK:
+    made = answer.binary is not None or answer.stream is not None
+    if answer.version is not None or made or answer.status != _OK:
         return answer
     version = int.from_bytes(hashlib.sha256(answer.body).digest()[:6])
     if if_none_match is not None and names_version(if_none_match, version):

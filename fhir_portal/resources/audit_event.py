@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -154,6 +155,45 @@ async def search(
         records=tuple({(one.row.record, one.row.told): None for one, _ in page if one.row.record}),
         detail=urlencode(asked.pairs),
     )
+
+
+async def every(
+    server: Server, visible: Visibility, auth: AuthContext, until: float
+) -> AsyncIterator[list[bytes]]:
+    """Yield all lines of a record up to a moment that its caller may see, newest first, by pages.
+
+    For a person's token. ``until`` is seconds since 1970 UTC.
+    """
+    before: str | None = None
+    high, now = int(until * 1000), int(until * 1_000_000)
+    while True:
+        rows = await server.log.of_record(
+            auth.practice,
+            visible.record,
+            agent=None if auth.is_self else auth.fhir_user,
+            told=True,
+            low=0,
+            high=high,
+            before=before,
+            limit=_CHUNK,
+        )
+        found = []
+        for one in rows:
+            before = one.id
+            if not _may_see(one, visible, auth):
+                continue
+            tree = render(one, whole=_is_own(one, auth))
+            if visible.any_of is not None:
+                entries = extract("AuditEvent", tree)
+                judge = functools.partial(
+                    matches, entries=entries, id=one.id, last_updated=one.row.at * 1000, now=now
+                )
+                if not any(judge(criteria) for criteria in visible.any_of):
+                    continue
+            found.append(json.dumps(tree))
+        yield found
+        if len(rows) < _CHUNK:
+            return
 
 
 def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:

@@ -83,6 +83,7 @@ PAGES: dict[str, tuple[Way, str]] = {
     "new-message": (at("/portal/messages/new"), "Write to the practice"),
     "forms": (at("/portal/forms"), "Forms"),
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
+    "export": (at("/portal/export"), "Take your record with you"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
 }

@@ -51,6 +51,7 @@ from fhir_portal.smart.staff_pages import (
     SwitchedOff,
 )
 from fhir_portal.smart.token import base64url
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.form import Pairs, came_once, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.refusals import Handler, refusing
@@ -223,6 +224,7 @@ class Desk:
         self.random = random
         self.store = store
         self.portal = portal
+        self.downloads = Downloads(portal)
         self.server = server
         self.cookies = cookies
         self.staff = staff

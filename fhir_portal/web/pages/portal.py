@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.context import AuthContext
-from fhir_portal.access.operations import OPERATIONS, person_letters
+from fhir_portal.access.operations import ANY_SECTION, OPERATIONS, person_letters
+from fhir_portal.access.owners import OWNERS
 from fhir_portal.access.relation import name_of
 from fhir_portal.access.writes import PERSON_WRITES
 from fhir_portal.consent.record import RecordAccess, RecordDirectory, usable
@@ -45,6 +46,7 @@ from fhir_portal.smart.portal_pages import (
     PortalSessions,
 )
 from fhir_portal.smart.token import base64url
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.form import Pairs, came_once, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.desk import Answer, Elsewhere, parameters
@@ -58,14 +60,17 @@ APPOINTMENTS: Final = f"{PORTAL}/appointments"
 MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
 BILLS: Final = f"{PORTAL}/bills"
+EXPORT: Final = f"{PORTAL}/export"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
     ("forms", FORMS, "Forms"),
     ("billing", BILLS, "Bills"),
+    (ANY_SECTION, EXPORT, "Take your record with you"),
 )
-"""Section, address and name of what the portal has beside its start page."""
+"""Section, address and name of what the portal has beside its start page; `ANY_SECTION` stands for
+whoever sees any."""
 
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
@@ -80,8 +85,11 @@ _LOST: Final = "You may not use this record any more, or nobody's. Choose anothe
 
 
 def portal_page_scope() -> str:
-    """Return the scopes of the pages: what they show, and what people do on them."""
-    letters = dict.fromkeys(_READ, "rs")
+    """Return the scopes of the pages: what they show, and what people do on them.
+
+    A record is taken along whole, so they read all that can be in one.
+    """
+    letters = dict.fromkeys((*_READ, *OWNERS), "rs")
     needed = {name for rule in OPERATIONS.values() if rule.section for name, _ in rule.by_type}
     for name in needed | set(PERSON_WRITES):
         rule = PERSON_WRITES.get(name)
@@ -102,7 +110,10 @@ class AtPortal:
 
     def sees(self, section: str) -> bool:
         """Whether the grant shows them a section; their own record has them all."""
-        return self.record.sections is None or section in self.record.sections
+        sections = self.record.sections
+        return (
+            sections is None or section in sections or (section == ANY_SECTION and bool(sections))
+        )
 
     def acts(self, section: str) -> bool:
         """Whether they may act there."""
@@ -146,8 +157,10 @@ class PatientRoom:
         store: RecordStore,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
+        downloads: Downloads | None = None,
     ) -> None:
         self.random = random
+        self.downloads = downloads or Downloads(portal)
         self.portal = portal
         self.cookies = cookies
         self.sessions = sessions

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from fhir_portal.documents.upload import sniffed
 from fhir_portal.fhir.errors import FhirError, Invalid, NotFound, TooLarge, Unprocessable
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import MESSAGES, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
@@ -333,7 +334,8 @@ class PortalMessagePages:
             ("small", "valueBoolean", True if small else None),
         )
         content = base64.b64decode(found.tree["data"])
-        return attached(content, f"file-{number}", str(found.tree["contentType"]))
+        answer = attached(content, f"file-{number}", str(found.tree["contentType"]))
+        return while_allowed(self._room.downloads, here.auth, answer)
 
     async def _sent(
         self, request: Request, action: str, about: str = ""

@@ -12,10 +12,12 @@ from fhir_portal.consent.record import RecordDirectory
 from fhir_portal.portal import Portal
 from fhir_portal.smart.portal_pages import PortalSessions
 from fhir_portal.smart.server import AuthorizationServer
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_bills import BillPages
+from fhir_portal.web.pages.portal_export import ExportPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 
@@ -29,6 +31,7 @@ def portal_router(
     store: Any,
     clock: Callable[[], float],
     random: Callable[[int], bytes],
+    downloads: Downloads | None = None,
 ) -> APIRouter:
     """The pages as routes for FastAPI. ``store`` keeps records and resources."""
     cookies = Cookies(server.issuer, server.keys, sessions)
@@ -40,11 +43,12 @@ def portal_router(
         clock=clock,
         random=random,
     )
-    room = PatientRoom(portal, cookies, opened, directory, store, clock, random)
+    room = PatientRoom(portal, cookies, opened, directory, store, clock, random, downloads)
     router = APIRouter(include_in_schema=False)
     rooms = (
         *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
         BillPages(room),
+        ExportPages(room),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

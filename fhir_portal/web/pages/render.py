@@ -90,6 +90,11 @@ def download(content: bytes, name: str, media_type: str) -> Response:
     return Response(content, headers=headers, media_type=media_type)
 
 
+def file_headers() -> list[tuple[bytes, bytes]]:
+    """Return what all answers of pages say, for a file that says by itself what it is."""
+    return [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+
+
 def attached(content: bytes, name: str, media_type: str) -> Response:
     """Give what somebody attached: a picture of ours is shown, everything else is saved.
 

@@ -59,3 +59,14 @@ Description: "A stored C-CDA document as a page: its narrative, made anew withou
 * affectsState = false
 * insert OnInstance(DocumentReference)
 * insert Parameter(out, return, 1, 1, Binary, [["`text/html`, answered as its own content to who does not ask for FHIR JSON."]])
+
+Instance: export-self
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "A record to take along"
+Description: "One archive of all that the caller may see of a record: the resources as they are stored, the files that belong to them, an International Patient Summary, a C-CDA, and a page that says what is in it. It holds what the caller could search for and nothing else. It is sent as it is made, and ends, broken, with the caller's rights."
+* insert Operation(export-self)
+* name = "RecordToTakeAlong"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parameter(out, return, 1, 1, Binary, [["`application/zip`, always answered as its own content."]])
