@@ -34,6 +34,7 @@ IDLE_SECONDS: Final = 30 * 60.0
 RENEW_SECONDS: Final = 60.0
 """A token is as old as this before use gives the session another."""
 _TOKEN_BYTES: Final = 32
+_KEPT_SECONDS: Final = 2 * 365 * 86_400.0
 
 
 class NoSuchRecord(Exception):
@@ -48,7 +49,8 @@ class PortalSession(Record, frozen=True, kw_only=True):
     """The record that is open in a browser session; ``key`` is `browser_key` of that.
 
     ``patient`` and ``fhir_user`` are ``Type/<id>``; ``token`` is the key of the `AccessToken` it is
-    used by. Times are seconds since 1970 UTC.
+    used by. ``since`` is when the account was there the time before, 0 if never. Times are seconds
+    since 1970 UTC.
     """
 
     kind: ClassVar[str] = "portal-session"
@@ -62,6 +64,19 @@ class PortalSession(Record, frozen=True, kw_only=True):
     grant: str | None
     token: str
     renewed: float
+    since: float = 0.0
+
+
+class PortalVisit(Record, frozen=True, kw_only=True):
+    """When an account had a record open in the portal last, and the time before that.
+
+    ``key`` is ``<account>/<practice>/<patient>``: what is new is new for each of them.
+    """
+
+    kind: ClassVar[str] = "portal-visit"
+
+    at: float
+    before: float
 
 
 class PortalSessions:
@@ -130,6 +145,7 @@ class PortalSessions:
                 grant=way.grant,
                 token=self._token_key(),
                 renewed=now,
+                since=await _visit(transaction, f"{account.key}/{practice}/{patient}", now),
             )
             await transaction.insert(session)
             await transaction.insert(self._token(session))
@@ -181,6 +197,20 @@ class PortalSessions:
     def _token_key(self) -> str:
         """The key of a token whose value is known here, and then nowhere."""
         return token_hash(base64url(self._random(_TOKEN_BYTES)))
+
+
+async def _visit(transaction: RecordTransaction, key: str, now: float) -> float:
+    """Note that a record is opened; return when it was the time before, 0 for none.
+
+    Opened again within `IDLE_SECONDS` it is the same visit: what was new then stays so.
+    """
+    found = await transaction.get(PortalVisit, key)
+    last, before = (0.0, 0.0) if found is None else (found.at, found.before)
+    if found is None or now - last >= IDLE_SECONDS:
+        before = last
+    visit = PortalVisit(key=key, at=now, before=before, expires=now + _KEPT_SECONDS)
+    await transaction.put(visit)
+    return before
 
 
 async def end_portal_session(transaction: RecordTransaction, session: PortalSession) -> None:

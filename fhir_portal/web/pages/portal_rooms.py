@@ -15,8 +15,10 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
+from fhir_portal.web.pages.portal_documents import PortalDocumentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_upload import PortalUploadPages
 
 
 def portal_router(
@@ -41,7 +43,10 @@ def portal_router(
     )
     room = PatientRoom(portal, cookies, opened, directory, store, clock, random)
     router = APIRouter(include_in_schema=False)
-    rooms = (room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room))
+    rooms = (
+        *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
+        *(PortalDocumentPages(room), PortalUploadPages(room)),
+    )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

@@ -104,6 +104,7 @@ Description: "What a Task of the portal is about (`Task.code`)."
 * #activation-help "Help to get an account" "Somebody could not make the account they were invited to, or asked for."
 * #undelivered-message "Message that did not arrive" "A message of the portal did not reach whom it was for."
 * #refill-request "Refill request" "Somebody asks for more of the medicine in `Task.focus`."
+* #review-document "Document to look at" "Somebody of the patient's side sent the document in `Task.focus`."
 
 CodeSystem: InvitationStatus
 Id: invitation-status
