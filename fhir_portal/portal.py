@@ -228,4 +228,5 @@ def _rows(
             token=auth.token[:16],
             detail=detail,
             told=told,
+            activity=request.activity,
         )

@@ -151,6 +151,17 @@ _DOCUMENTS: Final = {
         section="documents",
         acts=False,
     ),
+    "upload": OperationRule(
+        "DocumentReference",
+        (("r", "DocumentReference"), ("c", "DocumentReference")),
+        system=False,
+        section="documents",
+    ),
+    "review-document": OperationRule(
+        "DocumentReference",
+        (("r", "DocumentReference"), ("u", "DocumentReference"), ("u", "Task")),
+        staff="documents",
+    ),
 }
 
 _ON_MESSAGES: Final = (("r", "Communication"), ("c", "Communication"))

@@ -17,6 +17,7 @@ import msgspec
 from fhir_portal.fhir.reference import is_id
 
 Prefer = Literal["minimal", "representation", "OperationOutcome"]
+Activity = Literal["", "view", "download", "transmit"]
 
 
 class FhirRequest(msgspec.Struct, frozen=True):
@@ -24,7 +25,8 @@ class FhirRequest(msgspec.Struct, frozen=True):
 
     ``query`` are the decoded name/value pairs in order. The conditional headers are as sent.
     ``operation`` is the code of an operation, without its ``$`` (FHIR R4 §3.2); ``is_get`` says
-    that it was asked for by GET, which may change nothing.
+    that it was asked for by GET, which may change nothing. ``activity`` is what a page of ours does
+    with the answer, for the access log: it is no matter of HTTP.
     """
 
     interaction: str
@@ -41,6 +43,7 @@ class FhirRequest(msgspec.Struct, frozen=True):
     lenient: bool = False
     operation: str | None = None
     is_get: bool = False
+    activity: Activity = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,6 +335,15 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: there is an answer for you in the portal.",
             topic="messages",
         ),
+        "document-reviewed": Words(
+            subject="An answer to what you sent - {practice}",
+            body=(
+                "Hello,\n\nThere is an answer to something that was sent by the patient portal of "
+                "{practice}. Sign in at {portal} to read it."
+            ),
+            sms="{practice}: there is an answer for you in the portal.",
+            topic="documents",
+        ),
         "message-for-staff": Words(
             subject="A patient has written - {practice}",
             body=(

@@ -46,7 +46,7 @@ _PLACES: Final = threading.BoundedSemaphore(20)
 """For files that wait their turn, of all who send some to this worker."""
 
 
-async def files_of(call: Call) -> list[Taken]:
+async def files_of(call: Call, *, what: str = "messages with files") -> list[Taken]:
     """Return the files of a call as they may be kept, after the scanner has looked at them.
 
     The attempt is counted before: to look at files is the dearest thing that somebody can ask for.
@@ -62,7 +62,7 @@ async def files_of(call: Call) -> list[Taken]:
         raise Unprocessable(message, expression=_place(MOST_FILES))
     if not given:
         return []
-    await _counted(call)
+    await _counted(call, what)
     contents = [_content(one, index) for index, one in enumerate(given)]
     if sum(map(len, contents)) > BYTES_TOGETHER:
         message = f"the files together are larger than {BYTES_TOGETHER // (1024 * 1024)} MiB"
@@ -80,12 +80,12 @@ async def files_of(call: Call) -> list[Taken]:
     return found
 
 
-async def _counted(call: Call) -> None:
+async def _counted(call: Call, what: str) -> None:
     async def work(transaction: ResourceTransaction) -> None:
         await call.server.still(transaction, call.auth)
         await count_written(
             transaction, call.auth.practice, str(call.auth.fhir_user), call.auth.patient,
-            now=call.server.clock(), what="messages with files",
+            now=call.server.clock(), what=what,
         )  # fmt: skip
 
     if call.auth.staff is None:
@@ -102,26 +102,34 @@ async def _taken(content: bytes, *, declared: str, name: str) -> Taken:
 
 
 async def stored(
-    transaction: ResourceTransaction, call: Call, files: Sequence[Taken]
+    transaction: ResourceTransaction, call: Call, files: Sequence[Taken], *, guarded_by: str = ""
 ) -> list[dict[str, Any]]:
-    """Store files as Binaries; return payloads of a Communication that lead to them."""
-    payloads = []
+    """Store files as Binaries; return the Attachments that lead to them.
+
+    ``guarded_by`` is the ``securityContext`` of the Binaries (FHIR R4 §2.45).
+    """
+    attachments = []
     for number, one in enumerate(files, 1):
-        attachment = await _attachment(transaction, call, one.content_type, one.content)
+        attachment = await _attachment(transaction, call, one.content_type, one.content, guarded_by)
         attachment["title"] = one.name or f"File {number}"
         if one.thumbnail is not None:
-            small = await _attachment(transaction, call, "image/jpeg", one.thumbnail)
+            small = await _attachment(transaction, call, "image/jpeg", one.thumbnail, guarded_by)
             attachment = {"extension": [{"url": THUMBNAIL, "valueAttachment": small}], **attachment}
-        payloads.append({"contentAttachment": attachment})
-    return payloads
+        attachments.append(attachment)
+    return attachments
 
 
 async def _attachment(
-    transaction: ResourceTransaction, call: Call, content_type: str, content: bytes
+    transaction: ResourceTransaction,
+    call: Call,
+    content_type: str,
+    content: bytes,
+    guarded_by: str,
 ) -> dict[str, Any]:
     tree = {
         "resourceType": "Binary",
         "contentType": content_type,
+        **({"securityContext": {"reference": guarded_by}} if guarded_by else {}),
         "data": base64.b64encode(content).decode(),
     }
     visible = Visibility.of_server("Binary", practice=call.auth.practice)

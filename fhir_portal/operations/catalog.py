@@ -60,6 +60,7 @@ from fhir_portal.operations.render import render
 from fhir_portal.operations.reply import reply
 from fhir_portal.operations.request_form import request_form
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
+from fhir_portal.operations.review_document import review_document
 from fhir_portal.operations.review_form import review_form
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.send import send
@@ -73,6 +74,7 @@ from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.thread import thread
 from fhir_portal.operations.threads import threads
 from fhir_portal.operations.undo_merge import undo_merge
+from fhir_portal.operations.upload import upload
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.writing import names_version
 
@@ -140,6 +142,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "extract": extract,
     "review-form": review_form,
     "export-self": export_self,
+    "upload": upload,
+    "review-document": review_document,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -20,6 +20,7 @@ from fhir_portal.records import Record
 from fhir_portal.resources.forms.request import REVIEW, has_code
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.task import is_document_review
 from fhir_portal.search.request import parse_search
 
 OPEN_TASKS: Final = "requested,received,accepted,ready,in-progress"
@@ -197,4 +198,4 @@ def is_to_do(task: Mapping[str, Any]) -> bool:
     """
     codings = (task.get("code") or {}).get("coding") or ()
     is_invitation = any((one.get("system"), one.get("code")) == INVITATION for one in codings)
-    return not is_invitation and not has_code(task, REVIEW)
+    return not (is_invitation or has_code(task, REVIEW) or is_document_review(task))

@@ -55,6 +55,14 @@ _CHUNKS: Final = 25
 _DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
 _OPERATION: Final = f"{IG}/OperationDefinition"
 _REST: Final = "http://hl7.org/fhir/restful-interaction"
+ACTIVITY: Final = f"{IG}/CodeSystem/portal-activity"
+"""What people do with their record: view, download, transmit."""
+_VIEWS: Final = frozenset(
+    {"read", "vread", "search-type", "history-instance"}
+    | {"$summary", "$render", "$thread", "$threads", "$attachment", "$portal-dashboard"}
+)
+_DOWNLOADS: Final = frozenset({"$ccd", "$docref", "$everything", "$export"})
+_TRANSMITS: Final = frozenset({"$transmit"})
 
 
 async def read(
@@ -250,7 +258,7 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
         "id": logged.id,
         "meta": {"versionId": "1", "lastUpdated": recorded},
         "type": _code("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest"),
-        "subtype": _subtype(row.interaction),
+        "subtype": _subtype(row),
         "action": _ACTIONS.get(row.interaction, "E"),
         "recorded": recorded,
         "outcome": "0" if row.status < 400 else ("4" if row.status < 500 else "8"),  # noqa: PLR2004
@@ -280,11 +288,32 @@ def _query(asked: str) -> dict[str, Any]:
     }
 
 
-def _subtype(interaction: str) -> list[dict[str, str]]:
-    """The interaction; for an operation (``$code``) also which one, by its definition."""
-    if not interaction.startswith("$"):
-        return [_code(_REST, interaction)]
-    return [_code(_REST, "operation"), _code(_OPERATION, interaction[1:])]
+def _subtype(row: AccessRow) -> list[dict[str, str]]:
+    """The interaction, for an operation (``$code``) also which one, and the activity it was."""
+    interaction = row.interaction
+    found = [_code(_REST, interaction)]
+    if interaction.startswith("$"):
+        found = [_code(_REST, "operation"), _code(_OPERATION, interaction[1:])]
+    activity = activity_of(row)
+    return [*found, _code(ACTIVITY, activity)] if activity else found
+
+
+def activity_of(row: AccessRow) -> str:
+    """Return whether an access was a ``view``, ``download`` or ``transmit``; else ``""``.
+
+    Pages say which it was; of an app it is told by what it fetched. What was refused is none.
+    """
+    if row.status >= 400:  # noqa: PLR2004
+        return ""
+    if row.activity:
+        return row.activity
+    if row.interaction in _DOWNLOADS or (
+        row.what.startswith("Binary/") and row.interaction in {"read", "vread"}
+    ):
+        return "download"
+    if row.interaction in _TRANSMITS:
+        return "transmit"
+    return "view" if row.interaction in _VIEWS else ""
 
 
 def _may_see(logged: LoggedAccess, visible: Visibility, auth: AuthContext) -> bool:

@@ -31,12 +31,16 @@ class PageSession(Record, frozen=True, kw_only=True):
 
 
 class PortalSession(PageSession, frozen=True, kw_only=True):
-    """The record that is open at the portal: ``patient`` is ``Patient/<id>``."""
+    """The record that is open at the portal: ``patient`` is ``Patient/<id>``.
+
+    ``since`` is when the account was there the time before, 0 if never.
+    """
 
     kind: ClassVar[str] = "portal-session"
 
     patient: str
     grant: str | None
+    since: float = 0.0
 
 
 class StaffSession(PageSession, frozen=True, kw_only=True):

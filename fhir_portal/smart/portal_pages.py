@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
 from fhir_portal.accounts.sessions import Visitor
 from fhir_portal.consent.record import RecordAccess
-from fhir_portal.records import DuplicateRecord, RecordStore, RecordTransaction
+from fhir_portal.records import DuplicateRecord, Record, RecordStore, RecordTransaction
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.own_pages import PageSessions, client_of_pages
@@ -30,6 +30,7 @@ CLIENT: Final = "portal-patients"
 NAME: Final = "Patient portal"
 PORTAL: Final = "/portal"
 IDLE_SECONDS: Final = 30 * 60.0
+_KEPT_SECONDS: Final = 2 * 365 * 86_400.0
 
 
 class NoSuchRecord(Exception):
@@ -38,6 +39,18 @@ class NoSuchRecord(Exception):
 
 class PortalOff(Exception):
     """An operator shut the portal's pages out."""
+
+
+class PortalVisit(Record, frozen=True, kw_only=True):
+    """When an account had a record open in the portal last, and the time before that.
+
+    ``key`` is ``<account>/<practice>/<patient>``: what is new is new for each of them.
+    """
+
+    kind: ClassVar[str] = "portal-visit"
+
+    at: float
+    before: float
 
 
 class PortalSessions(PageSessions[PortalSession]):
@@ -57,9 +70,10 @@ class PortalSessions(PageSessions[PortalSession]):
         record = None
         if account is not None:
             record = await self._directory.record_of(account, practice, patient)
-        if record is None:
+        if account is None or record is None:
             raise NoSuchRecord(practice)
         way: RecordAccess = record
+        holder = account.key
 
         async def work(transaction: RecordTransaction) -> PortalSession:
             now = self._clock()
@@ -74,6 +88,7 @@ class PortalSessions(PageSessions[PortalSession]):
                 patient=way.patient,
                 fhir_user=way.fhir_user,
                 grant=way.grant,
+                since=await _visit(transaction, f"{holder}/{practice}/{patient}", now),
             )
 
         return await self._store.transact(work)
@@ -94,6 +109,20 @@ class PortalSessions(PageSessions[PortalSession]):
             grant=session.grant,
             browser=session.key,
         )
+
+
+async def _visit(transaction: RecordTransaction, key: str, now: float) -> float:
+    """Note that a record is opened; return when it was the time before, 0 for none.
+
+    Opened again within `IDLE_SECONDS` it is the same visit: what was new then stays so.
+    """
+    found = await transaction.get(PortalVisit, key)
+    last, before = (0.0, 0.0) if found is None else (found.at, found.before)
+    if found is None or now - last >= IDLE_SECONDS:
+        before = last
+    visit = PortalVisit(key=key, at=now, before=before, expires=now + _KEPT_SECONDS)
+    await transaction.put(visit)
+    return before
 
 
 async def register_portal_pages(

@@ -49,5 +49,14 @@ EXAMPLES: dict[str, list[Json]] = {
         {"name": "appointment-reference", "valueReference": {"reference": "Appointment/held"}}
     ],
     "account-close": [{"name": "reason", "valueCode": "left-practice"}],
+    "upload": [
+        {"name": "identifier", "valueIdentifier": {"system": "urn:app", "value": "1"}},
+        {
+            "name": "attachment",
+            "valueAttachment": {"contentType": "text/plain", "data": "bm90aGluZw=="},
+        },
+        {"name": "title", "valueString": "A letter"},
+    ],
+    "review-document": [{"name": "decision", "valueCode": "accept"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
 }

@@ -38,7 +38,7 @@ from fhir_portal.fhir.errors import (
     Unauthenticated,
     Unavailable,
 )
-from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.fhir.interaction import Activity, FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore, RecordTransaction
 from fhir_portal.smart.page_session import StaffSession
@@ -74,11 +74,12 @@ INBOX: Final = f"{STAFF}/inbox"
 SETTINGS: Final = f"{STAFF}/settings"
 APPOINTMENTS: Final = f"{STAFF}/appointments"
 FORMS: Final = f"{STAFF}/forms"
+DOCUMENTS: Final = f"{STAFF}/documents"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
     *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
-    *("Questionnaire", "QuestionnaireResponse"),
+    *("Binary", "Questionnaire", "QuestionnaireResponse"),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
@@ -315,9 +316,12 @@ class Desk:
         *,
         query: Sequence[tuple[str, str]] = (),
         body: bytes = b"",
+        activity: Activity = "",
     ) -> Answer:
         """Carry out an interaction as whoever is at the desk. Raises `FhirError`."""
-        request = FhirRequest(interaction, resource_type, own_id, query=tuple(query), body=body)
+        request = FhirRequest(
+            interaction, resource_type, own_id, query=tuple(query), body=body, activity=activity
+        )
         return _answer(await self.portal.perform(request, here.auth))
 
     async def call(
@@ -443,6 +447,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((MATTERS, "To see to"))
     if here.may("view") and here.may("forms"):
         found.append((FORMS, "Forms"))
+    if here.may("view") and here.calls("review-document"):
+        found.append((DOCUMENTS, "Documents"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
         found.append((SETTINGS, "Settings"))

@@ -9,7 +9,7 @@ press it; the server decides anew when it is pressed. No address names a record.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -24,6 +24,7 @@ from fhir_portal.access.owners import OWNERS
 from fhir_portal.access.relation import name_of
 from fhir_portal.access.writes import PERSON_WRITES
 from fhir_portal.consent.record import RecordAccess, RecordDirectory, usable
+from fhir_portal.documents.chart import CHART_TYPES, NAMED_TYPES
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import (
     Conflict,
@@ -35,7 +36,7 @@ from fhir_portal.fhir.errors import (
     Unauthenticated,
     Unavailable,
 )
-from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.fhir.interaction import Activity, FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore
 from fhir_portal.smart.page_session import PortalSession
@@ -53,6 +54,7 @@ from fhir_portal.web.pages.desk import Answer, Elsewhere, parameters
 from fhir_portal.web.pages.refusals import Handler, refusing
 from fhir_portal.web.pages.render import page, redirect
 from fhir_portal.web.pages.signin import SIGN_IN, SIGN_OUT, local
+from fhir_portal.web.upload_form import Uploaded, read_upload
 
 HOME: Final = PORTAL
 RECORD: Final = f"{PORTAL}/record"
@@ -61,6 +63,9 @@ MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
 BILLS: Final = f"{PORTAL}/bills"
 EXPORT: Final = f"{PORTAL}/export"
+DOCUMENTS: Final = f"{PORTAL}/documents"
+VISITS: Final = f"{PORTAL}/visits"
+ACTIVITY: Final = f"{PORTAL}/activity"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
@@ -68,6 +73,7 @@ PAGES: Final = (
     ("forms", FORMS, "Forms"),
     ("billing", BILLS, "Bills"),
     (ANY_SECTION, EXPORT, "Take your record with you"),
+    ("documents", DOCUMENTS, "Documents"),
 )
 """Section, address and name of what the portal has beside its start page; `ANY_SECTION` stands for
 whoever sees any."""
@@ -76,6 +82,8 @@ _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
     *("ChargeItem", "Claim", "ClaimResponse", "Encounter", "Invoice", "PaymentNotice"),
+    *("AuditEvent", "Binary", "Composition", "DocumentReference", "Provenance"),
+    *("Communication", "Invoice", *CHART_TYPES, *NAMED_TYPES),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
@@ -139,6 +147,17 @@ class AtPortal:
         except OverflowError:
             return text
         return f"{there:%A} {there.day} {there:%B %Y}, {_clock(there)}"
+
+    def called(self, who: Mapping[str, Any], names: Mapping[str, str]) -> str:
+        """What to call who a Reference names: ``You``, whose record it is, or somebody's name."""
+        reference = str(who.get("reference") or "")
+        if reference == self.auth.fhir_user:
+            return "You"
+        if reference == self.record.patient:
+            return self.record.patient_name
+        if reference.startswith("RelatedPerson/"):
+            return f"Somebody who acts for {self.record.patient_name}"
+        return names.get(reference) or str(who.get("display") or self.record.practice_name)
 
     def clock(self, at: float) -> str:
         """The time of day, of seconds since 1970 UTC, by the practice's clock."""
@@ -209,6 +228,19 @@ class PatientRoom:
         self.cookies.check_form(request, here.browser, action, self._handle(here, about), sent)
         return here, came_once(pairs)
 
+    async def received(
+        self, request: Request, action: str, about: str = ""
+    ) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
+        """Read a form with files; it has to be ours, for this record and thing."""
+        await self.at(request)  # nothing of nobody's is read
+        pairs, files = await read_upload(
+            request.receive,
+            request.headers.get("content-type", ""),
+            length=request.headers.get("content-length"),
+        )
+        here, form = await self.sent(request, pairs, action, about)
+        return here, {name: text.replace("\r\n", "\n") for name, text in form.items()}, files
+
     def new_key(self) -> str:
         """Return what a form's message is called: sent twice, it is one message."""
         return base64url(self.random(18))
@@ -263,9 +295,12 @@ class PatientRoom:
         *,
         query: Sequence[tuple[str, str]] = (),
         body: bytes = b"",
+        activity: Activity = "",
     ) -> Answer:
-        """The same, with the answer read."""
-        request = FhirRequest(interaction, resource_type, own_id, query=tuple(query), body=body)
+        """The same, with the answer read. ``activity`` is for the access log."""
+        request = FhirRequest(
+            interaction, resource_type, own_id, query=tuple(query), body=body, activity=activity
+        )
         return answer_of(await self.perform(here, request))
 
     async def call(

@@ -18,8 +18,10 @@ from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_bills import BillPages
 from fhir_portal.web.pages.portal_export import ExportPages
+from fhir_portal.web.pages.portal_documents import PortalDocumentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_upload import PortalUploadPages
 
 
 def portal_router(
@@ -49,6 +51,7 @@ def portal_router(
         *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
         BillPages(room),
         ExportPages(room),
+        *(PortalDocumentPages(room), PortalUploadPages(room)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

@@ -21,6 +21,7 @@ Description: "Tags in `meta.tag` that say where a resource comes from. They chan
 * insert Published
 * ^caseSensitive = true
 * #patient-reported "Reported by the patient" "The patient, or somebody who acts for them, has said so in a form; staff have accepted it."
+* #patient-supplied "Supplied by the patient" "A document that the patient, or somebody who acts for them, has sent."
 
 Extension: ProposalBase
 Id: proposal-base

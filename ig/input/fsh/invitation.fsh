@@ -107,6 +107,7 @@ Description: "What a Task of the portal is about (`Task.code`)."
 * #bill-dispute "Word against a bill" "Somebody says that the bill in `Task.focus` is not right."
 * #payment-plan "Payment plan" "The bill in `Task.focus` is to be paid in parts, by a day each."
 * #refill-request "Refill request" "Somebody asks for more of the medicine in `Task.focus`."
+* #review-document "Document to look at" "Somebody of the patient's side sent the document in `Task.focus`."
 
 CodeSystem: InvitationStatus
 Id: invitation-status
