@@ -104,6 +104,9 @@ Description: "What a Task of the portal is about (`Task.code`)."
 * #activation-help "Help to get an account" "Somebody could not make the account they were invited to, or asked for."
 * #undelivered-message "Message that did not arrive" "A message of the portal did not reach whom it was for."
 * #refill-request "Refill request" "Somebody asks for more of the medicine in `Task.focus`."
+* #propose-demographics "Proposed personal details" "Somebody proposes that personal details of the patient are changed."
+* #propose-insurance "Proposed insurance" "Somebody proposes that insurance of the patient is added, changed or ended."
+* #propose-medications "Medicine that is not taken" "Somebody says that a medicine of the patient's list is not taken."
 
 CodeSystem: InvitationStatus
 Id: invitation-status
