@@ -57,17 +57,22 @@ RECORD: Final = f"{PORTAL}/record"
 APPOINTMENTS: Final = f"{PORTAL}/appointments"
 MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
+DETAILS: Final = f"{PORTAL}/details"
+INSURANCE: Final = f"{PORTAL}/insurance"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
     ("forms", FORMS, "Forms"),
+    ("demographics", DETAILS, "Your details"),
+    ("insurance", INSURANCE, "Insurance"),
 )
 """Section, address and name of what the portal has beside its start page."""
 
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
+    *("Binary", "Coverage", "DocumentReference", "Organization"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."

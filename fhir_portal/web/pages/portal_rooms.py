@@ -15,8 +15,11 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
+from fhir_portal.web.pages.portal_details import DetailPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
+from fhir_portal.web.pages.portal_insurance import InsurancePages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_proposals import ProposalList
 
 
 def portal_router(
@@ -42,6 +45,8 @@ def portal_router(
     room = PatientRoom(portal, cookies, opened, directory, store, clock, random)
     router = APIRouter(include_in_schema=False)
     rooms = (room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room))
+    proposals = ProposalList(room)
+    rooms = (*rooms, proposals, DetailPages(room, proposals), InsurancePages(room, proposals))
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
