@@ -8,7 +8,7 @@ may call it with a ``system/`` token. What nobody wrote a row for is offered to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fhir_portal.accounts.levels import Permission
@@ -28,6 +28,8 @@ class OperationRule:
     ``section`` is the portal section in which patients, and proxies who see it, may call it;
     ``None``: it is not for them; `ANY_SECTION`: whoever sees any, and
     the letters are for others alone. With ``acts`` a proxy must be allowed to act there.
+    ``parts`` are, of an operation for any section, the sections that it decides on one by one
+    (`fhir_portal.access.policy.decide_part`), each with its letters.
     """
 
     target: str
@@ -38,6 +40,17 @@ class OperationRule:
     shows: bool = False
     section: str | None = None
     acts: bool = True
+    parts: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+    def letters_in(self, sections: frozenset[str] | None) -> tuple[tuple[str, str], ...]:
+        """Return the letters that patients need, in these sections alone (``None``: in any)."""
+        if self.section is None:
+            return ()
+        if sections is None or self.section in sections:
+            return self.letters
+        return tuple(
+            one for name in sorted(self.parts.keys() & sections) for one in self.parts[name]
+        )
 
     @property
     def by_type(self) -> tuple[tuple[str, str], ...]:
@@ -258,6 +271,40 @@ _FORMS: Final = {
     ),
 }
 
+_PROPOSED: Final = {
+    "demographics": (("r", "Patient"), ("u", "Patient")),
+    "insurance": (("r", "Coverage"), ("c", "Coverage")),
+    "medications": (("r", "MedicationRequest"), ("c", "MedicationStatement")),
+}
+_PROPOSALS: Final = {
+    "propose-update": OperationRule(
+        "Patient",
+        tuple(one for letters in _PROPOSED.values() for one in letters),
+        system=False,
+        section=ANY_SECTION,
+        parts=_PROPOSED,
+    ),
+    "cancel-proposal": OperationRule(
+        "Task",
+        (("r", "Task"), *(one for letters in _PROPOSED.values() for one in letters)),
+        system=False,
+        section=ANY_SECTION,
+        parts={name: (("r", "Task"), *letters) for name, letters in _PROPOSED.items()},
+    ),
+    "review-proposal": OperationRule(
+        "Task",
+        (
+            *_ON_FORM_TASK,
+            ("u", "Patient"),
+            ("c", "Coverage"),
+            ("u", "Coverage"),
+            ("c", "DocumentReference"),
+            ("c", "MedicationStatement"),
+        ),
+        staff="forms",
+    ),
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -324,6 +371,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     ),
     **_MESSAGES,
     **_FORMS,
+    **_PROPOSALS,
 }
 
 
@@ -336,8 +384,7 @@ def person_letters(resource_type: str, sections: frozenset[str] | None = None) -
     found = {
         letter
         for rule in OPERATIONS.values()
-        if rule.section is not None and (sections is None or rule.section in sections)
-        for letter, name in rule.letters
+        for letter, name in rule.letters_in(sections)
         if name == resource_type
     }
     return "".join(letter for letter in "cruds" if letter in found)

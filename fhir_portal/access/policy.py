@@ -105,6 +105,21 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
     return Permit(found.visible.own())
 
 
+def decide_part(auth: AuthContext, operation: str, section: str) -> Deny | None:
+    """Return why a person may not do this part of an operation for any section, if they may not.
+
+    `decide_operation` has let them call it: that they see some section is all that says.
+    """
+    rule = OPERATIONS[operation]
+    reason = _not_called_by(auth, replace(rule, section=section))
+    if reason:
+        return Deny(reason)
+    for letter, name in rule.parts[section]:
+        if _granted(auth, letter, name) is not None:
+            return Deny(f"no scope grants {letter} on all of {name}")
+    return None
+
+
 def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
     """Return why this kind of caller may not call an operation, or ``""`` when it may."""
     if auth.context == "system":

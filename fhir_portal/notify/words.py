@@ -344,6 +344,15 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: there is an answer for you in the portal.",
             topic="documents",
         ),
+        "proposal-answered": Words(
+            subject="An answer to a change that you asked for - {practice}",
+            body=(
+                "Hello,\n\nThere is an answer to a change that was asked for in the patient portal "
+                "of {practice}. Sign in at {portal} to read it."
+            ),
+            sms="{practice}: there is an answer for you in the portal.",
+            topic="messages",
+        ),
         "message-for-staff": Words(
             subject="A patient has written - {practice}",
             body=(

@@ -24,6 +24,7 @@ from fhir_portal.operations.book import book
 from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.cancel_form import cancel_form
+from fhir_portal.operations.cancel_proposal import cancel_proposal
 from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.close_thread import close, reopen
@@ -54,6 +55,7 @@ from fhir_portal.operations.portal_dashboard import portal_dashboard
 from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
+from fhir_portal.operations.propose_update import propose_update
 from fhir_portal.operations.receipt import receipt
 from fhir_portal.operations.refill import answer_refill, refill_status, request_refill
 from fhir_portal.operations.render import render
@@ -62,6 +64,7 @@ from fhir_portal.operations.request_form import request_form
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
 from fhir_portal.operations.review_document import review_document
 from fhir_portal.operations.review_form import review_form
+from fhir_portal.operations.review_proposal import review_proposal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.send import send
 from fhir_portal.operations.start_recovery import (
@@ -144,6 +147,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "export-self": export_self,
     "upload": upload,
     "review-document": review_document,
+    "propose-update": propose_update,
+    "cancel-proposal": cancel_proposal,
+    "review-proposal": review_proposal,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -151,7 +151,7 @@ async def _known(transaction: ResourceTransaction, call: Call, own_id: str) -> R
 async def _stored(transaction: ResourceTransaction, call: Call, file: Taken, said: _Said) -> Row:
     own_id = call.server.new_id()
     name = f"DocumentReference/{own_id}"
-    (attachment,) = await stored(transaction, call, [file], guarded_by=name)
+    (attachment,) = await stored(transaction, call, [file], context=name)
     attachment["title"] = file.name or said.title
     del attachment["creation"]  # that of the Binary; when it was written only the sender knows
     if said.written is not None:

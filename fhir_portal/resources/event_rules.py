@@ -15,7 +15,7 @@ from fhir_portal.access.owners import own_patients
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
-from fhir_portal.resources import communication
+from fhir_portal.resources import communication, proposal
 from fhir_portal.resources.store import ResourceTransaction
 
 REMIND: Final = "remind-of-appointment"
@@ -32,6 +32,7 @@ RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
 _MICROSECONDS: Final = 1_000_000
 _MOST_PATIENTS: Final = 5
 _OLD_SECONDS: Final = 2 * 86_400.0
+_ANSWERED: Final = frozenset({"completed", "rejected", "failed"})
 
 
 class EventRule(Protocol):
@@ -170,10 +171,38 @@ async def message_sent(
     )
 
 
+async def proposal_decided(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Tell whoever proposed something that there is an answer, whoever gave it.
+
+    Whoever takes back what they proposed knows that.
+    """
+    if proposal.section_of(old) is None or not proposal.is_open(old):
+        return
+    if proposal.is_open(new) or new.get("status") not in _ANSWERED:
+        return
+    what = hashlib.sha256(f"{practice} {new['id']}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{proposal.ANSWERED}.{what}",
+        practice=practice,
+        name=proposal.ANSWERED,
+        now=now,
+        arguments={"task": new["id"]},
+    )
+
+
 EVENT_RULES: Final[Mapping[str, EventRule]] = {
     "Appointment": appointment_stored,
     "Patient": mail_address_given,
     "Communication": message_sent,
+    "Task": proposal_decided,
 }
 """By resource type. Other types pay for a look into this table, and for nothing else."""
 

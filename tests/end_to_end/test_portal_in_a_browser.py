@@ -82,10 +82,15 @@ PAGES: dict[str, tuple[Way, str]] = {
     "thread": (first("/portal/messages", "/portal/messages/thread/"), ""),
     "new-message": (at("/portal/messages/new"), "Write to the practice"),
     "forms": (at("/portal/forms"), "Forms"),
+    "details": (at("/portal/details"), "Your details"),
+    "change-details": (at("/portal/details/change"), "Change your details"),
+    "insurance": (at("/portal/insurance"), "Insurance"),
+    "new-insurance": (at("/portal/insurance/new"), "Add an insurance"),
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
     "export": (at("/portal/export"), "Take your record with you"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
+    "desk-changes": (at_desk("/staff/proposals"), "Changes that patients ask for"),
 }
 
 

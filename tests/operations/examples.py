@@ -43,6 +43,8 @@ EXAMPLES: dict[str, list[Json]] = {
     "cancel-form": [{"name": "reason", "valueString": "no longer needed"}],
     "populate": [{"name": "subject", "valueReference": {"reference": "Patient/ada"}}],
     "review-form": [{"name": "others", "valueCode": "refuse"}],
+    "propose-update": [{"name": "clear", "valueCode": "telecom"}],
+    "review-proposal": [{"name": "others", "valueCode": "refuse"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
     "hold": [{"name": "appointment-resource", "resource": A_TIME}],
     "book": [

@@ -75,11 +75,13 @@ SETTINGS: Final = f"{STAFF}/settings"
 APPOINTMENTS: Final = f"{STAFF}/appointments"
 FORMS: Final = f"{STAFF}/forms"
 DOCUMENTS: Final = f"{STAFF}/documents"
+PROPOSALS: Final = f"{STAFF}/proposals"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
     *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
     *("Binary", "Questionnaire", "QuestionnaireResponse"),
+    *("Questionnaire", "QuestionnaireResponse", "Binary", "Coverage"),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
@@ -449,6 +451,7 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((FORMS, "Forms"))
     if here.may("view") and here.calls("review-document"):
         found.append((DOCUMENTS, "Documents"))
+        found.append((PROPOSALS, "Changes"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
         found.append((SETTINGS, "Settings"))

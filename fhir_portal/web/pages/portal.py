@@ -66,6 +66,8 @@ EXPORT: Final = f"{PORTAL}/export"
 DOCUMENTS: Final = f"{PORTAL}/documents"
 VISITS: Final = f"{PORTAL}/visits"
 ACTIVITY: Final = f"{PORTAL}/activity"
+DETAILS: Final = f"{PORTAL}/details"
+INSURANCE: Final = f"{PORTAL}/insurance"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
@@ -74,6 +76,8 @@ PAGES: Final = (
     ("billing", BILLS, "Bills"),
     (ANY_SECTION, EXPORT, "Take your record with you"),
     ("documents", DOCUMENTS, "Documents"),
+    ("demographics", DETAILS, "Your details"),
+    ("insurance", INSURANCE, "Insurance"),
 )
 """Section, address and name of what the portal has beside its start page; `ANY_SECTION` stands for
 whoever sees any."""
@@ -84,6 +88,7 @@ _READ: Final = (
     *("ChargeItem", "Claim", "ClaimResponse", "Encounter", "Invoice", "PaymentNotice"),
     *("AuditEvent", "Binary", "Composition", "DocumentReference", "Provenance"),
     *("Communication", "Invoice", *CHART_TYPES, *NAMED_TYPES),
+    *("Binary", "Coverage", "DocumentReference", "Organization"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."

@@ -17,10 +17,13 @@ from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_bills import BillPages
-from fhir_portal.web.pages.portal_export import ExportPages
+from fhir_portal.web.pages.portal_details import DetailPages
 from fhir_portal.web.pages.portal_documents import PortalDocumentPages
+from fhir_portal.web.pages.portal_export import ExportPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
+from fhir_portal.web.pages.portal_insurance import InsurancePages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_proposals import ProposalList
 from fhir_portal.web.pages.portal_upload import PortalUploadPages
 
 
@@ -47,11 +50,13 @@ def portal_router(
     )
     room = PatientRoom(portal, cookies, opened, directory, store, clock, random, downloads)
     router = APIRouter(include_in_schema=False)
+    proposals = ProposalList(room)
     rooms = (
         *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
         BillPages(room),
         ExportPages(room),
         *(PortalDocumentPages(room), PortalUploadPages(room)),
+        *(proposals, DetailPages(room, proposals), InsurancePages(room, proposals)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

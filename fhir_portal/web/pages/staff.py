@@ -58,6 +58,7 @@ from fhir_portal.web.pages.staff_members import MemberPages
 from fhir_portal.web.pages.staff_merge import MergePages
 from fhir_portal.web.pages.staff_messages import MessagePages
 from fhir_portal.web.pages.staff_patients import PatientPages
+from fhir_portal.web.pages.staff_proposals import ProposalPages
 from fhir_portal.web.pages.staff_settings import SettingPages
 from fhir_portal.web.pages.step_up import StepUp
 
@@ -110,6 +111,7 @@ def staff_router(
         StaffAppointmentPages(desk).routes(),
         FormPages(desk, patients).routes(),
         StaffDocumentPages(desk).routes(),
+        ProposalPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

@@ -11,6 +11,7 @@ Description: "What a Task about a form asks for, and what its inputs and outputs
 * #answers "Answers" "The QuestionnaireResponse that answers it."
 * #reminder "Reminder" "How many days before the due date a reminder is sent."
 * #proposal "Proposal" "What the answers say, as a contained resource that could become part of the record."
+* #before "Before" "What a proposal would change, as it was when the proposal was made."
 * #accepted "Accepted" "What became part of the record."
 * #refused "Refused" "A proposal that did not."
 

@@ -30,6 +30,9 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #refill-answered "Answer to a refill" "There is an answer to a refill that was asked for."
 * #form-asked "Form asked for" "The practice asks for a form to be filled in."
 * #form-reminder "Reminder of a form" "A form is still to be filled in."
+* #proposal-answered "Answer to a proposed change" "There is an answer to a change that was proposed."
+* #coverage-ends "Insurance ends" "An insurance on file ends soon."
+* #security-contact-on-file "Contact on file changed" "How the practice reaches the patient was changed."
 
 CodeSystem: SendOutcome
 Id: send-outcome
