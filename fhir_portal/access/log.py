@@ -27,6 +27,7 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     searched type; ``detail`` the search or the reason of a refusal; ``context`` is
     ``patient``, ``user`` or ``system``; ``status`` the HTTP status of the answer; ``told`` whether
     the person whose record it is may read the line (not if it is about what is hidden from them).
+    ``recipient`` is what somebody called themselves who used a link that ``agent`` made.
     """
 
     at: int
@@ -43,6 +44,7 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     token: str = ""
     detail: str = ""
     told: bool = True
+    recipient: str = ""
 
 
 @dataclass(frozen=True, slots=True)

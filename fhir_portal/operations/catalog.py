@@ -59,6 +59,7 @@ from fhir_portal.operations.require_credential_renewal import require_credential
 from fhir_portal.operations.review_form import review_form
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.send import send
+from fhir_portal.operations.share_link import end_share_link, share_link, share_links
 from fhir_portal.operations.start_recovery import (
     approve_recovery,
     cancel_recovery,
@@ -132,6 +133,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "populate": populate,
     "extract": extract,
     "review-form": review_form,
+    "share-link": share_link,
+    "share-links": share_links,
+    "end-share": end_share_link,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -48,4 +48,5 @@ EXAMPLES: dict[str, list[Json]] = {
     "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
     "account-close": [{"name": "reason", "valueCode": "left-practice"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
+    "end-share": [{"name": "id", "valueString": "link"}],
 }

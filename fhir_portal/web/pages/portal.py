@@ -23,6 +23,7 @@ from fhir_portal.access.operations import OPERATIONS, person_letters
 from fhir_portal.access.relation import name_of
 from fhir_portal.access.writes import PERSON_WRITES
 from fhir_portal.consent.record import RecordAccess, RecordDirectory, usable
+from fhir_portal.documents.chart import CHART_TYPES, NAMED_TYPES
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import (
     Conflict,
@@ -68,6 +69,8 @@ PAGES: Final = (
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
+    # What may be shared by a link, which shows no more than the pages see.
+    *(*CHART_TYPES, *NAMED_TYPES, "Binary", "DocumentReference"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
