@@ -69,6 +69,7 @@ from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.message_jobs import message_jobs
+from fhir_portal.operations.open_share import Shares
 from fhir_portal.operations.proposal_jobs import proposal_jobs
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
@@ -111,6 +112,7 @@ from fhir_portal.web.pages.portal import portal_page_scope
 from fhir_portal.web.pages.portal_rooms import portal_router
 from fhir_portal.web.pages.staff import staff_router
 from fhir_portal.web.payments import payments_router
+from fhir_portal.web.shared import shared_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -246,6 +248,7 @@ class Application:
             refresh_token=settings.refresh_token_days * DAY,
             refresh_in_all=settings.refresh_token_days_in_all * DAY,
         )
+        passwords = Passwords()
         self.portal = Portal.over(
             store,
             store.log,
@@ -256,6 +259,7 @@ class Application:
             lifetimes=lifetimes,
             payments=self._payments(),
             scan=self._scan(),
+            passwords=passwords,
         )
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
@@ -326,7 +330,7 @@ class Application:
                 idle=settings.session_idle_minutes * MINUTE, absolute=settings.session_hours * HOUR
             ),
         )
-        sign_in = SignIn(store, Passwords(), Throttle(store, clock))
+        sign_in = SignIn(store, passwords, Throttle(store, clock))
         pages = pages_router(
             server=self.authorization, sessions=sessions, sign_in=sign_in, codes=self.codes
         )
@@ -428,6 +432,18 @@ class Application:
                     brands,
                     developers,
                     told,
+                    shared_router(
+                        Shares(
+                            store,
+                            self.portal,
+                            passwords,
+                            self.keys.derive,
+                            clock=clock,
+                            random=secrets.token_bytes,
+                        ),
+                        throttle=Throttle(store, clock),
+                        base=settings.base_url,
+                    ),
                     payments_router(
                         self.portal.server, secret=self._payments_secret(), clock=clock
                     ),

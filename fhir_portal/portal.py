@@ -19,6 +19,7 @@ import structlog
 from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog, AccessRow
+from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.documents.malware_scan import MalwareScan
 from fhir_portal.fhir.definitions import served_types
@@ -81,6 +82,7 @@ class Portal:
         lifetimes: Lifetimes | None = None,
         payments: PaymentProvider | None = None,
         scan: MalwareScan | None = None,
+        passwords: Passwords | None = None,
     ) -> Portal:
         """Put a portal together. ``base`` is the FHIR base.
 
@@ -108,6 +110,7 @@ class Portal:
             lifetimes=lifetimes or Lifetimes(),
             payments=payments,
             scan=scan,
+            passwords=passwords,
         )
         return cls(server, callers, collaborators)
 
@@ -229,4 +232,5 @@ def _rows(
             detail=detail,
             told=told,
             activity=request.activity,
+            recipient=auth.recipient,
         )

@@ -27,7 +27,8 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     searched type; ``detail`` the search or the reason of a refusal; ``context`` is
     ``patient``, ``user`` or ``system``; ``status`` the HTTP status of the answer; ``told`` whether
     the person whose record it is may read the line (not if it is about what is hidden from them);
-    ``activity`` what was done with the answer where that is known: ``view`` or ``download``.
+    ``activity`` what was done with the answer where that is known: ``view`` or ``download``;
+    ``recipient`` what somebody called themselves who used a link that ``agent`` made.
     """
 
     at: int
@@ -45,6 +46,7 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
     told: bool = True
     activity: str = ""
+    recipient: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,6 +305,18 @@ _PROPOSALS: Final = {
     ),
 }
 
+_SHARED: Final = (("r", "Patient"), ("r", "DocumentReference"))
+_SHARING: Final = {
+    # A scope that only reads shows nothing to others: sharing needs the letter that adds.
+    "share-link": OperationRule(
+        "Patient", (*_SHARED, ("c", "DocumentReference")), system=False, section="documents"
+    ),
+    "share-links": OperationRule("Patient", _SHARED, system=False, section="documents", acts=False),
+    "end-share": OperationRule(
+        "Patient", (*_SHARED, ("c", "DocumentReference")), system=False, section="documents"
+    ),
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -372,6 +384,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     **_MESSAGES,
     **_FORMS,
     **_PROPOSALS,
+    **_SHARING,
 }
 
 

@@ -136,6 +136,8 @@ def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
         return "this operation is for a practice"
     if auth.is_self:
         return ""
+    if auth.share and not rule.acts:
+        return ""  # the link's sections bound each type it reads
     if rule.section == ANY_SECTION:
         return ""
     if rule.section not in (auth.record.sections or ()):

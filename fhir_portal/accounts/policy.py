@@ -62,7 +62,9 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     ``check_in_before`` and ``check_in_after`` are the minutes around the start in which
     patients may say that they are here; ``reminder_hours`` when before the start they are
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
-    ``private_services`` is not shown on pages, nor put in calendars.
+    ``private_services`` is not shown on pages, nor put in calendars. ``sharing`` says whether
+    patients may share their record by a link, and whether links that there are show anything; a
+    link lasts ``share_days`` at most.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -96,6 +98,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminder_hours: tuple[int, ...] = (48,)
     reply_hours: int = 48
     private_services: tuple[str, ...] = ()
+    sharing: bool = True
+    share_days: int = 365
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -275,5 +279,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "reminder-hours": _reminder_hours,
     "reply-hours": _number("reply_hours", 1, 720),
     "private-services": _private_services,
+    "sharing": _switch("sharing"),
+    "share-days": _number("share_days", 1, 365),
 }
 """What can be set, and how the text of an operator is read."""

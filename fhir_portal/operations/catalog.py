@@ -67,6 +67,7 @@ from fhir_portal.operations.review_form import review_form
 from fhir_portal.operations.review_proposal import review_proposal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.send import send
+from fhir_portal.operations.share_link import end_share_link, share_link, share_links
 from fhir_portal.operations.start_recovery import (
     approve_recovery,
     cancel_recovery,
@@ -150,6 +151,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "propose-update": propose_update,
     "cancel-proposal": cancel_proposal,
     "review-proposal": review_proposal,
+    "share-link": share_link,
+    "share-links": share_links,
+    "end-share": end_share_link,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

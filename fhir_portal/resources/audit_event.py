@@ -50,6 +50,7 @@ _ACTIONS: Final = {
     "vread": "R",
     "history-instance": "R",
 }
+SHARE_LINK: Final = "share link"
 _CHUNK: Final = 200
 _CHUNKS: Final = 25
 _DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
@@ -221,9 +222,11 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
                     "information recipient",
                 ),
                 "who": {"reference": row.agent},
-                "requestor": True,
+                "requestor": not row.recipient,
             }
         )
+    if row.recipient:
+        agents.append({"type": {"text": SHARE_LINK}, "name": row.recipient, "requestor": True})
     agents.append(
         {
             "type": _coding(_DCM, "110153", "Source Role ID"),

@@ -61,4 +61,5 @@ EXAMPLES: dict[str, list[Json]] = {
     ],
     "review-document": [{"name": "decision", "valueCode": "accept"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
+    "end-share": [{"name": "id", "valueString": "link"}],
 }

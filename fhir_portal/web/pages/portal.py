@@ -85,10 +85,9 @@ whoever sees any."""
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
-    *("ChargeItem", "Claim", "ClaimResponse", "Encounter", "Invoice", "PaymentNotice"),
-    *("AuditEvent", "Binary", "Composition", "DocumentReference", "Provenance"),
-    *("Communication", "Invoice", *CHART_TYPES, *NAMED_TYPES),
-    *("Binary", "Coverage", "DocumentReference", "Organization"),
+    *("ChargeItem", "Claim", "ClaimResponse", "Communication", "Coverage", "Encounter", "Invoice"),
+    *("PaymentNotice", "AuditEvent", "Binary", "Composition", "DocumentReference", "Provenance"),
+    *("Organization", *CHART_TYPES, *NAMED_TYPES),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."

@@ -80,6 +80,8 @@ TOLD: Final[Mapping[str, str]] = {
     "reminder-hours": "Hours before the start at which patients are reminded",
     "reply-hours": "Hours in which the practice answers a request for an appointment",
     "book-twice": "The EHR may book time that is taken",
+    "sharing": "Patients share their record by a link",
+    "share-days": "Days that such a link lasts at most",
 }
 """What an operator decides, and staff only read."""
 _DONE: Final[Mapping[str, str]] = {"saved": "The settings were changed. They count from now on."}

@@ -16,6 +16,8 @@ Description: "An International Patient Summary made on demand: a document Bundle
 * insert Parameter(in, identifier, 0, 1, string, [["On the type: the identifier of the Patient, `system|value`. A token for one record needs none."]])
 * insert Parameter(in, profile, 0, 1, canonical, [["The Bundle or Composition profile of the International Patient Summary; no other is offered."]])
 * insert Parameter(in, format, 0, 1, code, [["`fhir` (the default), or `html` or `pdf` for a Binary."]])
+* insert Parameter(in, start, 0, 1, dateTime, [["The beginning of the time of care the summary is about."]])
+* insert Parameter(in, end, 0, 1, dateTime, [["Its end."]])
 * insert Parameter(out, return, 1, 1, Resource, [["A Bundle of type `document`; with `format` a Binary, answered as its own content to who does not ask for FHIR JSON."]])
 
 Instance: ccd
