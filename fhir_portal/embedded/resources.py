@@ -51,7 +51,7 @@ class Resources:
     async def search(
         self, request: SearchRequest, visible: Visibility, *, after: Sequence[Any] | None = None
     ) -> Page:
-        query: Query = await compile_search(self._interned, self._select, request, visible, after)
+        query = await self._compiled(request, visible, after)
         total = None
         if request.total == "accurate" or request.only_total:
             total = (await self._select(query.count_sql, query.count_parameters))[0][0]
@@ -64,6 +64,17 @@ class Resources:
             last = found[request.count - 1]
             following = (*last[10:], last[2], last[1])
         return Page(rows, total, following)
+
+    async def _compiled(
+        self, request: SearchRequest, visible: Visibility, after: Sequence[Any] | None
+    ) -> Query:
+        if not request.standing or after is not None:
+            return await compile_search(self._interned, self._select, request, visible, after)
+        query = self._interned.standing(request, visible)
+        if query is None:
+            query = await compile_search(self._interned, self._select, request, visible, None)
+            self._interned.keep(request, visible, query)
+        return query
 
     async def targets(self, rows: Sequence[Row], parameter: SearchParameter) -> list[ResourceKey]:
         found: dict[ResourceKey, None] = {}

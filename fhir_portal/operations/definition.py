@@ -42,14 +42,7 @@ class Parameter:
     @property
     def member(self) -> str:
         """Where the value stands in ``Parameters.parameter``."""
-        if self.type is None:
-            return "part"
-        if self.type == "Resource":
-            return "resource"
-        known = structures().get(self.type)
-        if known is not None and "meta" in known:  # resources have it, data types do not
-            return "resource"
-        return f"value{self.type[0].upper()}{self.type[1:]}"
+        return _member(self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +80,19 @@ class Arguments:
     def one(self, name: str) -> Any:
         """Return the first value of a parameter, or ``None``."""
         return next(iter(self.all(name)), None)
+
+
+@functools.cache
+def _member(name: str | None) -> str:
+    """Where a value of a type stands in ``Parameters.parameter``."""
+    if name is None:
+        return "part"
+    if name == "Resource":
+        return "resource"
+    known = structures().get(name)
+    if known is not None and "meta" in known:  # resources have it, data types do not
+        return "resource"
+    return f"value{name[0].upper()}{name[1:]}"
 
 
 @functools.cache
