@@ -36,6 +36,7 @@ ROW: Final = (
     " v.method, v.body"
 )
 _COMPILED: Final = 2000
+_RUNS: Final = 8
 _PROBE: Final = 500
 """Index rows counted per criterion to find the one to lead with; with fewer it leads at once."""
 _PREFIX_END: Final = "\U0010ffff"
@@ -140,9 +141,7 @@ class Interned:
         """Return what was made of a standing search while nothing is committed."""
         self.refresh()
         found = self._standing.get((id(request), id(visible)))
-        if found is None or found[0] is not request or found[1] is not visible:
-            return None
-        return found[2]
+        return None if found is None else found[2]
 
     def keep(self, request: SearchRequest, visible: Visibility, query: Query) -> None:
         """Keep what was made of a standing search; holding both keeps their identities theirs."""
@@ -151,7 +150,7 @@ class Interned:
     def refresh(self) -> None:
         """Forget what a commit, or the transaction under way, may have changed."""
         epoch = None if self._writing else self._database.epoch()
-        kept = max(len(self._compiled), len(self._standing))
+        kept = len(self._compiled) + len(self._standing)
         if self._writing or epoch != self._epoch or kept > _COMPILED:
             self._permitted.clear()
             self._compiled.clear()
@@ -210,9 +209,9 @@ def visible_where(interned: Interned, visible: Visibility, alias: str = "r") -> 
         sql += f" AND {alias}.owners = ?"
         parameters.append(visible.record)
     if visible.sections is not None or visible.labels is not None:
-        classes = interned.permitted(visible)
-        sql += f" AND {alias}.class IN ({_marks(classes)})"
-        parameters += classes
+        among = one_of(f"{alias}.class", interned.permitted(visible))
+        sql += among.sql
+        parameters += among.parameters
     if visible.ids is not None:
         sql += f" AND {alias}.id IN ({_marks(visible.ids)})"
         parameters += sorted(visible.ids)
@@ -224,6 +223,23 @@ def visible_where(interned: Interned, visible: Visibility, alias: str = "r") -> 
     if visible.referrers is not None:
         where += _referred(interned, visible, alias)
     return where
+
+
+def one_of(column: str, numbers: Sequence[int]) -> Where:
+    """Compile that a column has one of these numbers, which are in order.
+
+    By the runs that they lie in, where there are few: SQLite fills a table for each long list.
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    if not runs or len(runs) > _RUNS:
+        return Where(f" AND {column} IN ({_marks(numbers)})", tuple(numbers))
+    sql = " OR ".join(f"{column} BETWEEN ? AND ?" for _ in runs)
+    return Where(f" AND ({sql})", tuple(bound for run in runs for bound in run))
 
 
 def _not_shadowed(alias: str, practices: Sequence[str]) -> Where:

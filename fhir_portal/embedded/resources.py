@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fhir_portal.access.visibility import RowFacts, Visibility
 from fhir_portal.embedded.database import Database
-from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search
+from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search, one_of
 from fhir_portal.fhir.errors import Conflict
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.store import INDEX_VERSION, HistoryPage, NewVersion, Page, Row
@@ -368,9 +368,9 @@ def _then(interned: Interned, visible: Visibility) -> Where:
         sql += " AND v.owners = ?"
         parameters.append(visible.record)
     if visible.sections is not None or visible.labels is not None:
-        classes = interned.permitted(visible)
-        sql += f" AND v.class IN ({_marks(classes)})"
-        parameters += classes
+        among = one_of("v.class", interned.permitted(visible))
+        sql += among.sql
+        parameters += among.parameters
     if visible.any_of is not None or visible.referrers is not None:
         sql += " AND v.vid = r.vid"
     return Where(sql, tuple(parameters))

@@ -233,11 +233,11 @@ def _counted(
 
 
 def _written(known: Sequence[Parameter], values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    unknown = set(values) - {one.name for one in known}
-    if unknown:
-        raise LookupError(f"the definition returns no {', '.join(sorted(unknown))}")
     found: list[dict[str, Any]] = []
+    looked_at = 0
     for parameter in known:
+        if parameter.name in values:
+            looked_at += 1
         value = values.get(parameter.name)
         listed = value if isinstance(value, list) else [] if value is None else [value]
         if len(listed) < parameter.least:
@@ -245,4 +245,7 @@ def _written(known: Sequence[Parameter], values: Mapping[str, Any]) -> list[dict
         for one in listed:
             held = _written(parameter.parts, one) if parameter.type is None else one
             found.append({"name": parameter.name, parameter.member: held})
+    if looked_at < len(values):
+        unknown = set(values) - {one.name for one in known}
+        raise LookupError(f"the definition returns no {', '.join(sorted(unknown))}")
     return found
