@@ -84,10 +84,13 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
         return Deny(reason)
     if rule.section == ANY_SECTION and auth.patient is not None and auth.staff is None:
         # That the record is there is known to whoever holds a token for it.
-        whole = Visibility.of_record(
-            rule.target, practice=auth.practice, record=auth.patient, sections=None, labels=None
-        )
-        return Permit(whole.own())
+        known: Permit | None = auth.decided.get((ANY_SECTION, rule.target))
+        if known is None:
+            whole = Visibility.of_record(
+                rule.target, practice=auth.practice, record=auth.patient, sections=None, labels=None
+            )
+            known = auth.decided[ANY_SECTION, rule.target] = Permit(whole.own())
+        return known
     for letter, name in rule.letters:
         # Part of a type is not enough: what an operation writes is not held against criteria.
         if _granted(auth, letter, name) is not None:

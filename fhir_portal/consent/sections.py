@@ -44,6 +44,7 @@ def sections_of(tree: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset({otherwise} if otherwise else ())
 
 
+@functools.lru_cache(256)
 def types_in(sections: frozenset[str] | None) -> frozenset[str]:
     """Resource types of which some or all may fall in these sections (``None``: in any)."""
     return frozenset(

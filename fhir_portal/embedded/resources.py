@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fhir_portal.access.visibility import RowFacts, Visibility
 from fhir_portal.embedded.database import Database
-from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search
+from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search, one_of
 from fhir_portal.fhir.errors import Conflict
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.store import INDEX_VERSION, HistoryPage, NewVersion, Page, Row
@@ -51,7 +51,7 @@ class Resources:
     async def search(
         self, request: SearchRequest, visible: Visibility, *, after: Sequence[Any] | None = None
     ) -> Page:
-        query: Query = await compile_search(self._interned, self._select, request, visible, after)
+        query = await self._compiled(request, visible, after)
         total = None
         if request.total == "accurate" or request.only_total:
             total = (await self._select(query.count_sql, query.count_parameters))[0][0]
@@ -64,6 +64,17 @@ class Resources:
             last = found[request.count - 1]
             following = (*last[10:], last[2], last[1])
         return Page(rows, total, following)
+
+    async def _compiled(
+        self, request: SearchRequest, visible: Visibility, after: Sequence[Any] | None
+    ) -> Query:
+        if not request.standing or after is not None:
+            return await compile_search(self._interned, self._select, request, visible, after)
+        query = self._interned.standing(request, visible)
+        if query is None:
+            query = await compile_search(self._interned, self._select, request, visible, None)
+            self._interned.keep(request, visible, query)
+        return query
 
     async def targets(self, rows: Sequence[Row], parameter: SearchParameter) -> list[ResourceKey]:
         found: dict[ResourceKey, None] = {}
@@ -357,9 +368,9 @@ def _then(interned: Interned, visible: Visibility) -> Where:
         sql += " AND v.owners = ?"
         parameters.append(visible.record)
     if visible.sections is not None or visible.labels is not None:
-        classes = interned.permitted(visible)
-        sql += f" AND v.class IN ({_marks(classes)})"
-        parameters += classes
+        among = one_of("v.class", interned.permitted(visible))
+        sql += among.sql
+        parameters += among.parameters
     if visible.any_of is not None or visible.referrers is not None:
         sql += " AND v.vid = r.vid"
     return Where(sql, tuple(parameters))

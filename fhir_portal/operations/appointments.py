@@ -227,6 +227,16 @@ def purpose_of(tree: Mapping[str, Any], policy: PracticePolicy) -> str:
     return ""
 
 
+def with_whom(tree: Mapping[str, Any]) -> list[str]:
+    """Return the names that an appointment itself gives for whom it is with."""
+    return [
+        one["actor"]["display"]
+        for one in tree.get("participant") or ()
+        if (one.get("actor") or {}).get("display")
+        and str(one["actor"].get("reference", "")).startswith(("Practitioner", "HealthcareService"))
+    ]
+
+
 def patient_in(tree: Mapping[str, Any]) -> ResourceKey | None:
     """Return the one Patient among the participants, ``None`` for none or several."""
     found = {

@@ -120,6 +120,16 @@ async def _take_back(
     return await store_next(call, transaction, row, new), None
 
 
+def may_arrive(tree: Mapping[str, Any], policy: PracticePolicy, now: float) -> bool:
+    """Whether its patient can say now that they are here, if it is not merely held for them."""
+    start = tree.get("start")
+    if start is None or tree["status"] not in _COMING:
+        return False
+    begins = period_of(start)[0] / _MICROSECONDS
+    after = begins + policy.check_in_after * _MINUTE
+    return begins - policy.check_in_before * _MINUTE <= now <= after
+
+
 def _require_window(policy: PracticePolicy, tree: Mapping[str, Any], now: float) -> None:
     """Hold the moment against the window around the start, for everybody."""
     start = tree.get("start")

@@ -17,10 +17,10 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import is_date, period_of
 from fhir_portal.fhir.errors import FhirError, Forbidden
 from fhir_portal.fhir.interaction import FhirRequest
-from fhir_portal.operations.appointments import PREVIOUS, Held, purpose_of
+from fhir_portal.operations.appointments import PREVIOUS, Held, purpose_of, with_whom
 from fhir_portal.operations.calendar import place_of
-from fhir_portal.operations.check_in import OPEN_TASKS, is_to_do
-from fhir_portal.resources.appointment import codes_of
+from fhir_portal.operations.check_in import OPEN_TASKS, is_to_do, may_arrive
+from fhir_portal.resources.appointment import codes_of, is_over
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import APPOINTMENTS, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
@@ -96,7 +96,7 @@ class AppointmentPages:
         lines = [
             self._line(here, policy, one, await self._held_until(here, one))
             for one in found.entries
-            if not _passed(one, now)
+            if not is_over(one, now)
         ]
         return self._room.page(
             here,
@@ -120,7 +120,7 @@ class AppointmentPages:
         lines = [
             self._line(here, policy, one)
             for one in found.entries
-            if one["status"] in _OVER or _passed(one, now)
+            if one["status"] in _OVER or is_over(one, now)
         ]
         following = f"{HISTORY}?{urlencode({'page': found.next})}" if found.next else ""
         return self._room.page(
@@ -173,7 +173,7 @@ class AppointmentPages:
                 "moves": "",
                 "earlier": _previous(tree),
                 "one": _ONE,
-                "may_check_in": acts and not held and _in_window(tree, policy, now),
+                "may_check_in": acts and not held and may_arrive(tree, policy, now),
                 "may_undo": acts and tree["status"] == "arrived",
                 "from_minutes": policy.check_in_before,
                 "calendar": f"{_ONE}/{own_id}/calendar" if tree.get("start") else "",
@@ -230,7 +230,7 @@ class AppointmentPages:
                     "time": here.clock(period_of(one["start"])[0] / _MICROSECONDS),
                     "what": _service(one),
                     "minutes": one["minutesDuration"],
-                    "who": ", ".join(_displays(one)),
+                    "who": ", ".join(with_whom(one)),
                 }
             )
         kept = {"service": service} | ({"moves": moves} if moves else {})
@@ -393,7 +393,7 @@ class AppointmentPages:
             if until is not None
             else _WORDS.get(tree["status"], ""),
             "purpose": purpose_of(tree, policy),
-            "who": ", ".join(_displays(tree)),
+            "who": ", ".join(with_whom(tree)),
             "reason": reason.get("text") or next(filter(None, displays), ""),
         }
 
@@ -432,7 +432,7 @@ class AppointmentPages:
         return None
 
     async def _who(self, here: AtPortal, tree: Mapping[str, Any]) -> str:
-        names = _displays(tree)
+        names = with_whom(tree)
         if names:
             return ", ".join(names)
         for text in references_at(tree, "participant.actor"):
@@ -490,24 +490,11 @@ def _page(handler: Handler) -> Handler:
     return portal_page(handler, back=APPOINTMENTS)
 
 
-def _passed(tree: Mapping[str, Any], now: float) -> bool:
-    end = tree.get("end") or tree.get("start")
-    return end is not None and period_of(end)[1] / _MICROSECONDS < now
-
-
 def _too_late(tree: Mapping[str, Any], policy: PracticePolicy, now: float) -> bool:
     start = tree.get("start")
     if start is None or tree["status"] in {"proposed", "waitlist"}:
         return False
     return now > period_of(start)[0] / _MICROSECONDS - policy.cancel_hours * _HOUR
-
-
-def _in_window(tree: Mapping[str, Any], policy: PracticePolicy, now: float) -> bool:
-    start = tree.get("start")
-    if start is None or tree["status"] not in {"booked", "pending"}:
-        return False
-    begins = period_of(start)[0] / _MICROSECONDS
-    return begins - policy.check_in_before * 60 <= now <= begins + policy.check_in_after * 60
 
 
 def _previous(tree: Mapping[str, Any]) -> str:
@@ -522,16 +509,6 @@ def _wished(here: AtPortal, tree: Mapping[str, Any]) -> str:
         days = [here.moment(one.get(name)) for name in ("start", "end")]
         return " to ".join(filter(None, days))
     return "No time yet"
-
-
-def _displays(tree: Mapping[str, Any]) -> list[str]:
-    """The names that an appointment itself gives for whom it is with."""
-    return [
-        one["actor"]["display"]
-        for one in tree.get("participant") or ()
-        if (one.get("actor") or {}).get("display")
-        and str(one["actor"].get("reference", "")).startswith(("Practitioner", "HealthcareService"))
-    ]
 
 
 def _service(tree: Mapping[str, Any]) -> str:
