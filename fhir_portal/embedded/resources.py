@@ -181,6 +181,14 @@ class Resources:
         )
         return int(rows[0][0])
 
+    async def stale_keys(self, limit: int) -> list[tuple[str, ResourceKey]]:
+        rows = await self._select(
+            "SELECT practice, type, id FROM resource WHERE index_version < ?1"
+            " UNION ALL SELECT practice, type, id FROM resource WHERE index_version > ?1 LIMIT ?2",
+            (INDEX_VERSION, limit),
+        )
+        return [(practice, ResourceKey(name, own_id)) for practice, name, own_id in rows]
+
     async def _rows(
         self, keys: Iterable[ResourceKey], visible: Visibility, *, deleted: bool
     ) -> list[Row]:
@@ -278,16 +286,21 @@ class ResourceChanges(Resources):
             " deleted = ?, index_version = ?, vid = ? WHERE rid = ?",
             (*known, new.row.version, new.row.updated, deleted, INDEX_VERSION, vid, rid),
         )
-        if found is not None:
+        self._reindex(new, rid, is_new=found is None)
+
+    def _reindex(self, new: NewVersion, rid: int | None, *, is_new: bool = False) -> None:
+        facts = new.row.facts
+        if not is_new:
             for table in ("term", "string", "span"):
                 self._execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
             self._execute("DELETE FROM edge WHERE source = ?", (rid,))
         if new.edges:
+            owners = " ".join(facts.owners)
             self._database.writer.executemany(
                 "INSERT INTO edge VALUES (?,?,?,?)",
-                [(facts.practice, to, known[0], rid) for to in dict.fromkeys(new.edges)],
+                [(facts.practice, to, owners, rid) for to in dict.fromkeys(new.edges)],
             )
-        if not deleted:
+        if not new.row.deleted:
             self._index_resource(new, rid)
 
     def _index_resource(self, new: NewVersion, rid: int | None) -> None:
@@ -309,6 +322,16 @@ class ResourceChanges(Resources):
         spans |= {(slots(p), low, high, rid, s, c) for p, low, high, s, c in entries.quantities}
         if spans:
             many("INSERT INTO span VALUES (?,?,?,?,?,?)", spans)
+
+    async def reindex(self, new: NewVersion) -> None:
+        facts = new.row.facts
+        await self.reclassify(new.row.key, facts)
+        (rid,) = self._execute(
+            "UPDATE resource SET index_version = ? WHERE type = ? AND id = ? AND practice = ?"
+            " RETURNING rid",
+            (INDEX_VERSION, *_place(facts)),
+        ).fetchone()
+        self._reindex(new, rid)
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
         owners = " ".join(facts.owners)

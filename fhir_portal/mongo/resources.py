@@ -50,6 +50,8 @@ INLINE_BYTES: Final = 2**20
 """Longer bodies stand in ``content``, once for the current row and its version."""
 PIECE_BYTES: Final = 4 * 2**20
 _ROW: Final = ("p", "t", "i", "o", "sec", "lab", "d", "v", "u", "m", "b", "c")
+_KEPT: Final = ("_id", "p", "t", "i", "v", "u", "x", "m", "b", "c", "hid")
+"""What indexing anew leaves as it is."""
 _BATCH: Final = 500
 """The most versions of the feed that are read at once."""
 _CLASSES: Final = 2000
@@ -270,6 +272,16 @@ class Resources:
     async def stale(self) -> int:
         return await self._reading.count(RESOURCE, {"iv": {"$ne": INDEX_VERSION}}, hint="stale")
 
+    async def stale_keys(self, limit: int) -> list[tuple[str, ResourceKey]]:
+        found = await self._reading.find(
+            RESOURCE,
+            {"iv": {"$ne": INDEX_VERSION}},
+            hint="stale",
+            limit=limit,
+            fields=("p", "t", "i"),
+        )
+        return [(row["p"], ResourceKey(row["t"], row["i"])) for row in found]
+
     async def _current(
         self,
         keys: Sequence[ResourceKey],
@@ -424,6 +436,20 @@ class ResourceChanges(Resources):
             RESOURCE, {"i": key.id, "t": key.type}, hint="own", fields=["p"]
         )
         return sorted({row["p"] for row in found} - {SHARED})
+
+    async def reindex(self, new: NewVersion) -> None:
+        facts = new.row.facts
+        own_id = row_id(facts.practice, new.row.key)
+        (stored,) = await self._changes.find(RESOURCE, {"_id": own_id}, hint="_id_", ids=[own_id])
+        kept = {name: stored[name] for name in _KEPT if name in stored}
+        current = {**kept, **_judged(facts), "iv": INDEX_VERSION}
+        if not new.row.deleted:
+            current |= entries.fields(new.entries)
+        if new.edges:
+            current["e"] = list(dict.fromkeys(new.edges))
+        self._changes.replace(RESOURCE, current)
+        version = version_id(facts.practice, new.row.key, new.row.version)
+        self._changes.update(VERSION, version, {"$set": _judged(facts)})
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
         own_id = row_id(facts.practice, key)

@@ -21,7 +21,7 @@ from fhir_portal.search.indexer import IndexEntries
 from fhir_portal.search.registry import SearchParameter
 from fhir_portal.search.request import SearchRequest
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised only together with a reindex; rows of another version make the server not ready."""
 
 T = TypeVar("T")
@@ -133,6 +133,10 @@ class ResourceReader(Protocol):
         """Return how many rows were indexed by another `INDEX_VERSION` (0 is ready)."""
         ...
 
+    async def stale_keys(self, limit: int) -> list[tuple[str, ResourceKey]]:
+        """Return practice and key of some rows that `stale` counts."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
@@ -162,6 +166,10 @@ class ResourceTransaction(ResourceReader, RecordTransaction, Protocol):
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
         """Give the current version other owners, class or directory mark; the bytes stay."""
+        ...
+
+    async def reindex(self, new: NewVersion) -> None:
+        """Give the current version other facts, index entries and edges, of `INDEX_VERSION`."""
         ...
 
     async def referrers(
