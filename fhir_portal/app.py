@@ -78,6 +78,7 @@ from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.appointment import reserve_stored
 from fhir_portal.resources.catalog import capability_statement
+from fhir_portal.resources.reindex import reindex
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import Settings, load
 from fhir_portal.smart import outbound
@@ -297,6 +298,8 @@ class Application:
         self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
         await suspend_where_closed(store, now=clock())
         await fill_in_statuses(store, self.portal.server)
+        if await reindex(store, told=lambda done: _log.info("indexed anew", rows=done)):
+            _log.info("the index is of this release")
         self.jobs.update(status_jobs(self.portal.server))
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
         self.jobs.update(appointment_jobs(self.portal.server))

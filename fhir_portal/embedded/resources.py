@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -192,6 +192,14 @@ class Resources:
         )
         return int(rows[0][0])
 
+    async def stale_keys(self, limit: int) -> list[tuple[str, ResourceKey]]:
+        rows = await self._select(
+            "SELECT practice, type, id FROM resource WHERE index_version < ?1"
+            " UNION ALL SELECT practice, type, id FROM resource WHERE index_version > ?1 LIMIT ?2",
+            (INDEX_VERSION, limit),
+        )
+        return [(practice, ResourceKey(name, own_id)) for practice, name, own_id in rows]
+
     async def _rows(
         self, keys: Iterable[ResourceKey], visible: Visibility, *, deleted: bool
     ) -> list[Row]:
@@ -289,14 +297,24 @@ class ResourceChanges(Resources):
             " deleted = ?, index_version = ?, vid = ? WHERE rid = ?",
             (*known, new.row.version, new.row.updated, deleted, INDEX_VERSION, vid, rid),
         )
-        if found is not None:
+        self._reindex(new, rid, is_new=found is None)
+
+    def _reindex(self, new: NewVersion, rid: int | None, *, is_new: bool = False) -> None:
+        facts = new.row.facts
+        if not is_new:
             for table in ("term", "string", "span"):
                 self._execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
             self._execute("DELETE FROM edge WHERE source = ?", (rid,))
-        if not deleted:
-            self._index_resource(new, rid, known[0])
+        if new.edges:
+            owners = " ".join(facts.owners)
+            self._database.writer.executemany(
+                "INSERT INTO edge VALUES (?,?,?,?)",
+                [(facts.practice, to, owners, rid) for to in dict.fromkeys(new.edges)],
+            )
+        if not new.row.deleted:
+            self._index_resource(new, rid)
 
-    def _index_resource(self, new: NewVersion, rid: int | None, owners: str) -> None:
+    def _index_resource(self, new: NewVersion, rid: int | None) -> None:
         facts, entries = new.row.facts, new.entries
         slots = self._interned.slots_for_write(facts.practice, facts.resource_type)
         many = self._database.writer.executemany
@@ -315,11 +333,16 @@ class ResourceChanges(Resources):
         spans |= {(slots(p), low, high, rid, s, c) for p, low, high, s, c in entries.quantities}
         if spans:
             many("INSERT INTO span VALUES (?,?,?,?,?,?)", spans)
-        if new.edges:
-            many(
-                "INSERT INTO edge VALUES (?,?,?,?)",
-                [(facts.practice, target, owners, rid) for target in dict.fromkeys(new.edges)],
-            )
+
+    async def reindex(self, new: NewVersion) -> None:
+        facts = new.row.facts
+        await self.reclassify(new.row.key, facts)
+        (rid,) = self._execute(
+            "UPDATE resource SET index_version = ? WHERE type = ? AND id = ? AND practice = ?"
+            " RETURNING rid",
+            (INDEX_VERSION, *_place(facts)),
+        ).fetchone()
+        self._reindex(new, rid)
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
         owners = " ".join(facts.owners)
@@ -343,14 +366,38 @@ class ResourceChanges(Resources):
         )
         self._execute("UPDATE edge SET owners = ? WHERE source = ?", (owners, rid))
 
-    async def referrers(self, target: ResourceKey, practice: str) -> list[Row]:
+    async def referrers(
+        self,
+        target: ResourceKey,
+        practice: str,
+        *,
+        types: Collection[str] | None = None,
+        deleted: bool = False,
+    ) -> list[Row]:
+        bound = "" if deleted else " AND r.deleted = 0"
+        if types is not None:
+            bound += f" AND r.type IN ({_marks(types)})"
         rows = self._execute(
             f"SELECT {ROW} FROM edge e CROSS JOIN resource r ON r.rid = e.source"
             " CROSS JOIN version v ON v.vid = r.vid"
-            " WHERE e.practice = ? AND e.target = ? AND r.deleted = 0 ORDER BY r.rid",
-            (practice, str(target)),
+            f" WHERE e.practice = ? AND e.target = ?{bound} ORDER BY r.rid",
+            (practice, str(target), *(types or ())),
         )
         return self._made(rows.fetchall())
+
+    async def facts(self, keys: Collection[ResourceKey], practice: str) -> list[RowFacts]:
+        found: list[RowFacts] = []
+        text = self._interned.text
+        for key in keys:  # each one seek; a list of pairs would be a scan
+            rows = self._execute(
+                "SELECT owners, class, directory FROM resource"
+                " WHERE type = ? AND id = ? AND practice = ?",
+                (key.type, key.id, practice),
+            )
+            for owners, class_id, listed in rows.fetchall():
+                of = tuple(owners.split())
+                found.append(RowFacts(key.type, key.id, practice, of, text(class_id), listed == 1))
+        return found
 
     def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._database.writer.execute(sql, parameters)
