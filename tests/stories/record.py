@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -116,6 +117,40 @@ class Feed:
             for one in self.taken
             if _second(one["response"]["lastModified"]) == second
         }
+
+
+@dataclass
+class Followers:
+    """EHRs that follow the same practice: at each look, two at once, after restarts, and late."""
+
+    ehr: Fhir
+    folder: Path
+    steady: list[Feed] = field(init=False)
+    restarted: list[Json] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.steady = [
+            Feed(self.ehr, self.folder / f"{number}.json", page)
+            for number, page in enumerate((7, 50))
+        ]
+
+    async def look(self) -> Feed:
+        """Have them all take what is new; return one of them."""
+        again = Feed(self.ehr, self.folder / "restarted.json", page=3)
+        await asyncio.gather(*(one.poll() for one in (*self.steady, again)))
+        self.restarted += again.taken
+        return self.steady[0]
+
+    async def compare(self, actions: list[Action]) -> None:
+        """Hold what each of them has taken against what was done."""
+        await self.look()
+        late = Feed(self.ehr, self.folder / "late.json", page=1000)
+        await late.poll()
+        after = Feed(self.ehr, self.folder / "restarted.json", taken=self.restarted)
+        for feed in (*self.steady, after, late):
+            await compare(feed, actions)
+        taken = [sorted(map(version_of, one.taken)) for one in (*self.steady, after, late)]
+        assert all(one == taken[0] for one in taken)
 
 
 def version_of(entry: Json) -> str:

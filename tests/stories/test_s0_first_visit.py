@@ -24,7 +24,7 @@ from tests.stories.answers import (
 )
 from tests.stories.chart import DAY, at
 from tests.stories.house import SKIN, Fhir, House, given
-from tests.stories.record import Feed, compare
+from tests.stories.record import Feed, Followers
 from tests.stories.story import Story
 
 MAIL, PHONE = "nora@mail.example", "+13125550142"
@@ -61,7 +61,7 @@ async def invited(house: House, desk: Fhir, ehr: Fhir) -> Browser:
 async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None:
     await house.decide(SKIN, booking="request")
     ehr = await house.ehr(SKIN)
-    feed = Feed(await house.ehr(SKIN, "system/*.rs"), tmp_path / "cursor.json")
+    followers = Followers(await house.ehr(SKIN, "system/*.rs"), tmp_path)
     await ehr.transaction(*entries(chart.directory("desk")))
     desk = await house.staff("desk", SKIN, "view", "invite", "forms")
 
@@ -86,7 +86,7 @@ async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None
 
     with story.step("S0-04"):
         asked = await nora.post(request_for_appointment("nora", "A rash on the arm"))
-        await feed.poll()
+        feed = await followers.look()
         assert f"Appointment/{asked['id']}" in feed.at(int(house.clock()))
         await ehr.transaction(*booked(asked, start=3 * DAY))
     with story.step("S0-05", "S0-34"):
@@ -98,7 +98,7 @@ async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None
 
     with story.step("S0-06", "S0-36"):
         thread = await starts_conversation(nora, "May I bring my daughter?")
-        await feed.poll()
+        feed = await followers.look()
         (message,) = [one for one in feed.at(int(house.clock())) if is_message(feed, one)]
         await ehr.transaction(*as_reply(await ehr.get(message), "Yes, of course.", at(60)))
     with story.step("S0-49"):
@@ -119,7 +119,7 @@ async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None
             nora, "nora", "pre-registration", {"city": {"valueString": "Elmhurst"}}, UNINSURED
         )
         assert (await nora.get(f"QuestionnaireResponse/{answers}"))["status"] == "completed"
-        await feed.poll()
+        feed = await followers.look()
         review = await ehr.one(f"Task?code=review-answers&focus=QuestionnaireResponse/{answers}")
         await ehr.call(f"Task/{review['id']}/$review-form", given("others", valueCode="accept"))
         assert (await nora.get("Patient/nora"))["address"][0]["city"] == "Elmhurst"
@@ -146,12 +146,11 @@ async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None
         await paid(house, order)
         due = await nora.call(f"Invoice/{bill['id']}/$amount-due")
         assert float(due["due"]["value"]) == 50
-        await feed.poll()
+        feed = await followers.look()
         await ehr.transaction(("PUT", f"Invoice/{bill['id']}", bill | {"status": "balanced"}))
         assert await nora.search("Invoice?status=issued") == []
 
-    await feed.poll()
-    await compare(feed, house.recorder.actions)
+    await followers.compare(house.recorder.actions)
     story.end()
 
 
