@@ -113,10 +113,13 @@ def said_in(told: Json) -> list[str]:
 # --- forms ----------------------------------------------------------------------------------------
 
 
-async def filled_in(caller: Fhir, own_id: str, form: str, answers: Json, *more: Json) -> str:
+async def filled_in(
+    caller: Fhir, own_id: str, form: str, answers: Json, *more: Json, **at_the_end: Any
+) -> str:
     """Begin a form, save it, go on and hand it in; return the id of the answers.
 
     ``answers`` are put in the place of those that it begins with, ``more`` are items beside them.
+    ``at_the_end`` is what it has once it is handed in: a signature.
     """
     tree = await caller.call(
         f"Questionnaire/{form}/$populate",
@@ -124,7 +127,7 @@ async def filled_in(caller: Fhir, own_id: str, form: str, answers: Json, *more: 
     )
     begun = await caller.post(tree["response"])
     begun["item"] = [*_answered(begun.get("item", []), answers), *more]
-    done = await caller.put(begun | {"status": "completed"})
+    done = await caller.put(begun | {"status": "completed"} | at_the_end)
     return str(done["id"])
 
 
@@ -149,3 +152,25 @@ async def paid(house: House, order: Json) -> None:
     house.clock.advance(1)
     await settle(house.app.portal.server, found.shown(PAGE))
     house.recorder.done("a payer", "paid at the provider")
+
+
+# --- times that are held and booked ---------------------------------------------------------------
+
+
+async def books(caller: Fhir, own_id: str, number: int = 0) -> str:
+    """Find a free time, hold it, book it; return the id of the Appointment."""
+    offered = await caller.call(
+        "Appointment/$find",
+        given("start", valueDateTime=at(86_400)),
+        given("end", valueDateTime=at(10 * 86_400)),
+    )
+    wanted = offered["entry"][number]["resource"]
+    held = await caller.call("Appointment/$hold", given("appt-resource", resource=wanted))
+    (entry,) = held["entry"]
+    found = entry["resource"]["id"]
+    await caller.call(
+        "Appointment/$book",
+        given("appt-reference", valueReference=reference(f"Appointment/{found}")),
+    )
+    assert f"Patient/{own_id}" in str(entry["resource"]["participant"])
+    return str(found)

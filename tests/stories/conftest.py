@@ -18,7 +18,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 def story(request: pytest.FixtureRequest) -> Iterator[Story]:
-    """What a story shows; at its end it has shown the rows it is marked with, and no others."""
+    """What a story shows; at its end it has shown all the rows that it is marked with."""
     story = Story()
     yield story
     marked = {
@@ -28,4 +28,4 @@ def story(request: pytest.FixtureRequest) -> Iterator[Story]:
         for row in mark.args[1:]
     }
     if story.is_told:
-        assert set(story.rows) == marked
+        assert marked <= set(story.rows)

@@ -134,6 +134,12 @@ class Followers:
             for number, page in enumerate((7, 50))
         ]
 
+    def ehr_again(self, ehr: Fhir) -> None:
+        """Go on with a new token: what was kept stays."""
+        self.ehr = ehr
+        for one in self.steady:
+            one.ehr = ehr
+
     async def look(self) -> Feed:
         """Have them all take what is new; return one of them."""
         again = Feed(self.ehr, self.folder / "restarted.json", page=3)
