@@ -135,10 +135,14 @@ def _own_sections(tree: Mapping[str, Any]) -> frozenset[str]:
 
 
 def wholes_of(tree: Mapping[str, Any]) -> tuple[ResourceKey, ...]:
-    """Return the Communications that this one is part of: it is no less hidden than they are.
+    """Return what this one is part of, and no less hidden than that is.
 
-    Of those only that name each other in a circle, a label that was taken away stays.
+    Of a Communication the Communications, of a Task about a bill the bill. Of those that name each
+    other in a circle, a label that was taken away stays.
     """
+    if tree["resourceType"] == "Task" and "billing" in (sections_of(tree) or ()):
+        bills = map(local_target, references_at(tree, "focus"))
+        return tuple(key for key in bills if key is not None and key.type == "Invoice")
     if tree["resourceType"] != "Communication":
         return ()
     keys = (local_target(text) for text in references_at(tree, "partOf"))

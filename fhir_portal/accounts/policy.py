@@ -62,7 +62,9 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     ``check_in_before`` and ``check_in_after`` are the minutes around the start in which
     patients may say that they are here; ``reminder_hours`` when before the start they are
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
-    ``private_services`` is not shown on pages, nor put in calendars.
+    ``private_services`` is not shown on pages, nor put in calendars. ``plan_months`` is in how many
+    parts, one a month, patients may agree to pay a bill (0: in none), ``plan_least`` what a part
+    comes to at least, in whole units of the currency.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -96,6 +98,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminder_hours: tuple[int, ...] = (48,)
     reply_hours: int = 48
     private_services: tuple[str, ...] = ()
+    plan_months: int = 0
+    plan_least: int = 25
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -275,5 +279,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "reminder-hours": _reminder_hours,
     "reply-hours": _number("reply_hours", 1, 720),
     "private-services": _private_services,
+    "plan-months": _number("plan_months", 0, 36),
+    "plan-least": _number("plan_least", 1, 10_000),
 }
 """What can be set, and how the text of an operator is read."""

@@ -1,7 +1,8 @@
 """Portal sections: the one vocabulary of sharing, read from the compiled ``portal-section``.
 
 Each concept of the CodeSystem has ``filter`` properties: ``Type``, or where the category decides
-``Type?category=system|code,system|code``, and ``Type?category:not=…`` for the rest of the type.
+``Type?category=system|code,system|code``, and ``Type?category:not=…`` for the rest of the type. Of
+a Task it is the ``code`` that decides.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def section_displays() -> Mapping[str, str]:
 
 
 def sections_of(tree: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the sections a resource falls in by its type and categories.
+    """Return the sections a resource falls in by its type and categories (a Task: its code).
 
     ``None`` says that the type has no section (its own, or at all); an empty set that it has,
     but that no category of this resource tells which: it is unclassified.
@@ -34,7 +35,7 @@ def sections_of(tree: Mapping[str, Any]) -> frozenset[str] | None:
     if by_category:
         found = frozenset(
             by_category[key]
-            for concept in _concepts(tree.get("category"))
+            for concept in _concepts(tree.get(_element_of(tree["resourceType"])))
             for coding in concept.get("coding") or ()
             if (key := (coding.get("system"), coding.get("code"))) in by_category
         )
@@ -61,14 +62,20 @@ def _table() -> Mapping[str, tuple[Mapping[tuple[str | None, str | None], str], 
                 continue
             name, _, query = one["valueString"].partition("?")
             by_category, otherwise = table.get(name, ({}, None))
-            if not query or query.startswith("category:not="):
+            element = _element_of(name)
+            if not query or query.startswith(f"{element}:not="):
                 otherwise = concept["code"]  # the other filters of the type say what it is not
                 query = ""
-            for token in query.removeprefix("category=").split(",") if query else ():
+            for token in query.removeprefix(f"{element}=").split(",") if query else ():
                 system, _, code = token.partition("|")
                 by_category[system, code] = concept["code"]
             table[name] = by_category, otherwise
     return table
+
+
+def _element_of(resource_type: str) -> str:
+    """Return the element whose codings tell the section: a Task has no category."""
+    return "code" if resource_type == "Task" else "category"
 
 
 def _concepts(value: Any) -> list[Mapping[str, Any]]:

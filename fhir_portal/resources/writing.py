@@ -416,6 +416,8 @@ def _follows(row: Row, facts: RowFacts, *, parts: bool) -> bool:
     name = row.facts.resource_type
     if name == "Communication":
         return parts and facts.resource_type == name  # a message follows its thread
+    if name == "Task":
+        return parts and facts.resource_type == "Invoice"  # a word against a bill follows that
     # A Binary follows what its security context is.
     return name in DERIVED and (isinstance(OWNERS[name], FromTargets) or name == "Binary")
 

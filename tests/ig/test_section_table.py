@@ -28,7 +28,7 @@ DEFINITIONS_AND_TECHNICAL = {
     *("TestReport", "TestScript", "ValueSet"),
 }
 
-FILTER = re.compile(r"([A-Z][A-Za-z]+)(?:\?category(:not)?=(\S+))?")
+FILTER = re.compile(r"([A-Z][A-Za-z]+)(?:\?(?:category|code)(:not)?=(\S+))?")
 TOKEN = re.compile(r"(https?://[^\s|,]+)\|([a-z-]+)")
 
 Filter = tuple[str, bool, frozenset[tuple[str, str]]]
@@ -93,8 +93,9 @@ def test_every_filter_parses_and_names_a_served_type_with_a_category() -> None:
     for code, (resource_type, _, tokens) in rows():
         assert resource_type in definitions.served_types(), code
         if tokens:
-            assert "category" in definitions.structures()[resource_type], code
-            assert definitions.search_parameters()[resource_type]["category"].type == "token"
+            element = "code" if resource_type == "Task" else "category"
+            assert element in definitions.structures()[resource_type], code
+            assert definitions.search_parameters()[resource_type][element].type == "token"
 
 
 def test_a_type_in_two_sections_has_filters_that_do_not_overlap() -> None:
@@ -133,6 +134,7 @@ def test_what_is_in_the_patient_compartment_is_in_a_section() -> None:
 
 OBSERVATION = "http://terminology.hl7.org/CodeSystem/observation-category"
 US_CORE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-category"
+TASK = "https://fhir-portal.example/ig/CodeSystem/portal-task"
 NOTE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category|clinical-note"
 
 
@@ -157,6 +159,9 @@ NOTE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-categor
         ("DocumentReference", [], {"documents"}),
         ("Condition", [], {"health-summary"}),
         ("Task", [], {"forms"}),
+        ("Task", [f"{TASK}|refill-request"], {"forms"}),
+        ("Task", [f"{TASK}|bill-dispute"], {"billing"}),
+        ("Task", [f"{TASK}|payment-plan"], {"billing"}),
         ("Consent", [], {"sharing"}),
         ("Provenance", [], set()),
         ("Binary", [], set()),
