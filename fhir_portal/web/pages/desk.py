@@ -73,11 +73,12 @@ INBOX: Final = f"{STAFF}/inbox"
 SETTINGS: Final = f"{STAFF}/settings"
 APPOINTMENTS: Final = f"{STAFF}/appointments"
 FORMS: Final = f"{STAFF}/forms"
+BILLS: Final = f"{STAFF}/bills"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
     *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
-    *("Questionnaire", "QuestionnaireResponse"),
+    *("Questionnaire", "QuestionnaireResponse", "Invoice", "PaymentNotice"),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
@@ -441,6 +442,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((MATTERS, "To see to"))
     if here.may("view") and here.may("forms"):
         found.append((FORMS, "Forms"))
+    if here.may("view") and here.may("billing"):
+        found.append((BILLS, "Bills"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
         found.append((SETTINGS, "Settings"))

@@ -48,6 +48,7 @@ from fhir_portal.web.pages.shown_once import ShownOnce
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
 from fhir_portal.web.pages.staff_appointments import StaffAppointmentPages
+from fhir_portal.web.pages.staff_bills import StaffBillPages
 from fhir_portal.web.pages.staff_forms import FormPages
 from fhir_portal.web.pages.staff_inbox import InboxPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
@@ -108,6 +109,7 @@ def staff_router(
         SettingPages(desk).routes(),
         StaffAppointmentPages(desk).routes(),
         FormPages(desk, patients).routes(),
+        StaffBillPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
