@@ -70,6 +70,7 @@ from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.message_jobs import message_jobs
 from fhir_portal.operations.open_share import Shares
+from fhir_portal.operations.payment_plan import plan_jobs
 from fhir_portal.operations.proposal_jobs import proposal_jobs
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
@@ -305,6 +306,7 @@ class Application:
         self.jobs.update(appointment_jobs(self.portal.server))
         provider = self.portal.collaborators.payments
         self.jobs.update(settlement_jobs(self.portal.server, provider))
+        self.jobs.update(plan_jobs(self.portal.server))
         self.jobs.update(staff_task_jobs(self.portal.server))
         self.jobs.update(message_jobs(self.portal.server))
         self.jobs.update(form_jobs(self.portal.server))

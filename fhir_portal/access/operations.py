@@ -127,6 +127,23 @@ _BILLS: Final = {
         section="billing",
         acts=False,
     ),
+    "payments": OperationRule("Invoice", (("r", "Invoice"),), staff="billing"),
+    "dispute": OperationRule(
+        "Invoice", (("r", "Invoice"), ("c", "Task")), system=False, section="billing"
+    ),
+    "answer-dispute": OperationRule(
+        "Task", (("r", "Task"), ("u", "Task")), staff="billing", system=False
+    ),
+    "payment-plan": OperationRule(
+        "Invoice",
+        (("r", "Invoice"), ("r", "PaymentNotice"), ("c", "Task")),
+        staff="billing",
+        system=False,
+        section="billing",
+    ),
+    "cancel-plan": OperationRule(
+        "Task", (("r", "Task"), ("u", "Task")), staff="billing", system=False, section="billing"
+    ),
     "receipt": OperationRule(
         "PaymentNotice",
         (("r", "PaymentNotice"), ("r", "Invoice")),

@@ -65,6 +65,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     ``private_services`` is not shown on pages, nor put in calendars. ``sharing`` says whether
     patients may share their record by a link, and whether links that there are show anything; a
     link lasts ``share_days`` at most.
+    ``plan_months`` is in how many parts, one a month, patients may agree to pay a bill (0: in
+    none), ``plan_least`` what a part comes to at least, in whole units of the currency.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -100,6 +102,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     private_services: tuple[str, ...] = ()
     sharing: bool = True
     share_days: int = 365
+    plan_months: int = 0
+    plan_least: int = 25
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -281,5 +285,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "private-services": _private_services,
     "sharing": _switch("sharing"),
     "share-days": _number("share_days", 1, 365),
+    "plan-months": _number("plan_months", 0, 36),
+    "plan-least": _number("plan_least", 1, 10_000),
 }
 """What can be set, and how the text of an operator is read."""

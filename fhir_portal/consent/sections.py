@@ -23,7 +23,7 @@ def section_displays() -> Mapping[str, str]:
 
 
 def sections_of(tree: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the sections a resource falls in by its type and categories.
+    """Return the sections a resource falls in by its type and categories (a Task: its code).
 
     ``None`` says that the type has no section (its own, or at all); an empty set that it has,
     but that no category of this resource tells which: it is unclassified.
@@ -76,6 +76,11 @@ def _table() -> Mapping[str, _Row]:
                 by_category[system, code] = concept["code"]
             table[name] = asked.removesuffix(":not") or element, by_category, otherwise
     return table
+
+
+def _element_of(resource_type: str) -> str:
+    """Return the element whose codings tell the section: a Task has no category."""
+    return "code" if resource_type == "Task" else "category"
 
 
 def _concepts(value: Any) -> list[Mapping[str, Any]]:

@@ -326,6 +326,24 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: there is a new message for you in the portal.",
             topic="messages",
         ),
+        "bill-answered": Words(
+            subject="An answer of the practice - {practice}",
+            body=(
+                "Hello,\n\nThere is an answer to something that was said in the patient portal of "
+                "{practice}. Sign in at {portal} to read it."
+            ),
+            sms="{practice}: there is an answer for you in the portal.",
+            topic="messages",
+        ),
+        "bill-due": Words(
+            subject="A reminder of the practice - {practice}",
+            body=(
+                "Hello,\n\nSomething that you agreed on with {practice} is due in some days. Sign "
+                "in at {portal} to see it. Nothing is charged by itself."
+            ),
+            sms="{practice}: a reminder waits for you in the portal.",
+            topic="reminders",
+        ),
         "refill-answered": Words(
             subject="An answer to what you asked for - {practice}",
             body=(

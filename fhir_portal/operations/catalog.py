@@ -30,6 +30,7 @@ from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.close_thread import close, reopen
 from fhir_portal.operations.confirm_proxy import confirm_proxy
 from fhir_portal.operations.definition import definition_of, posted, queried
+from fhir_portal.operations.dispute import answer_dispute, dispute
 from fhir_portal.operations.docref import docref
 from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
@@ -47,7 +48,9 @@ from fhir_portal.operations.message_drafts import discard_draft, drafts, save_dr
 from fhir_portal.operations.message_events import message_events
 from fhir_portal.operations.message_options import message_options
 from fhir_portal.operations.pay import pay
+from fhir_portal.operations.payment_plan import cancel_plan, payment_plan
 from fhir_portal.operations.payment_state import payment_state
+from fhir_portal.operations.payments import payments
 from fhir_portal.operations.populate import populate
 from fhir_portal.operations.portal_account import portal_account
 from fhir_portal.operations.portal_accounts import portal_accounts
@@ -110,6 +113,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "pay": pay,
     "payment": payment_state,
     "balance": balance,
+    "payments": payments,
+    "dispute": dispute,
+    "answer-dispute": answer_dispute,
+    "payment-plan": payment_plan,
+    "cancel-plan": cancel_plan,
     "receipt": receipt,
     "portal-dashboard": portal_dashboard,
     "task-done": task_done,

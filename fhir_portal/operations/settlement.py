@@ -30,6 +30,7 @@ from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.operations.authorship import restricted
 from fhir_portal.operations.call import acting_for
+from fhir_portal.operations.payment_plan import complete_plan
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceStore, ResourceTransaction, Row
@@ -323,6 +324,7 @@ async def _close(
         return  # changed meanwhile: the practice sees the payment, and reckons itself
     if not balance.is_payable or balance.paid.units < balance.total.units:
         return
+    await complete_plan(transaction, server, payment.practice, key)
     tree = json.parse(row.body) | {"status": "balanced"}
     await update_in(
         transaction,

@@ -170,6 +170,8 @@ NOTE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-categor
         ("Task", [f"{PORTAL_TASK}|propose-demographics"], {"demographics"}),
         ("Task", [f"{PORTAL_TASK}|propose-insurance"], {"insurance"}),
         ("Task", [f"{PORTAL_TASK}|propose-medications"], {"medications"}),
+        ("Task", [f"{PORTAL_TASK}|bill-dispute"], {"billing"}),
+        ("Task", [f"{PORTAL_TASK}|payment-plan"], {"billing"}),
         ("Consent", [], {"sharing"}),
         ("Provenance", [], set()),
         ("Binary", [], set()),

@@ -24,6 +24,9 @@ EXAMPLES: dict[str, list[Json]] = {
     "confirm-proxy": [{"name": "number", "valueString": "000 000"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
     "pay": [{"name": "idempotency-key", "valueString": "payment-1"}],
+    "dispute": [{"name": "reason", "valueString": "I was not there on that day."}],
+    "answer-dispute": [{"name": "status", "valueCode": "in-review"}],
+    "payment-plan": [{"name": "parts", "valuePositiveInt": 3}],
     "docref": [{"name": "patient", "valueId": "ada"}],
     "send": [
         {"name": "patient", "valueReference": {"reference": "Patient/ada"}},

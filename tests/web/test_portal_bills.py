@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.billing.payment import Payment
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.operations.dispute import BillDispute
 from fhir_portal.operations.settlement import settle
+from fhir_portal.resources.task import CODE
 from tests.builders import (
     RESTRICTED,
     WITHHELD,
@@ -19,13 +22,14 @@ from tests.builders import (
     a_payment,
     an_appointment,
     an_invoice,
+    keep,
     reference,
     resource,
 )
 from tests.operations.booking import DAY, at
 from tests.operations.paying import PAGE, Provider
 from tests.smart.world import Browser
-from tests.web.portal_world import ADA, PortalWorld
+from tests.web.portal_world import ADA, SKIN, PortalWorld
 from tests.web.signing_in import fields_of, forms, post, problem, submit
 from tests.web.staff_world import links
 
@@ -292,3 +296,71 @@ async def test_a_labelled_bill_is_for_the_patient_alone(till: Till) -> None:
     assert browser.page.status_code == 404
     await browser.open(BILLS)
     assert "There is no bill here" in browser.text
+
+
+# ---------------------------------------------------------------- a word against it, and parts
+
+
+@pytest.mark.requirement("portal", "S2-13")
+async def test_somebody_says_that_a_bill_is_not_right_and_reads_the_answer(till: Till) -> None:
+    await till.portal.put(bos_bill())
+    browser = await till.portal.at(BILL)
+    await submit(browser, f"{BILL}/dispute", reason="  ")
+    assert problem(browser) == "Say what is not right with the bill."
+    await submit(browser, f"{BILL}/dispute", reason="I was not\nthere <b>that</b> day.")
+    assert where(browser) == BILL
+    assert "I was not there <b>that</b> day." in browser.text
+    assert "Sent to the practice" in browser.text
+    assert not forms(browser, f"{BILL}/dispute")
+    found = await till.portal.world.portal.server.store.every(BillDispute)
+    (task,) = [one.task for one in found]
+    answer = {
+        "resourceType": "Task", "id": task, "status": "rejected", "intent": "order",
+        "code": {"coding": [{"system": CODE, "code": "bill-dispute"}]},
+        "focus": reference("Invoice/bill"), "for": reference("Patient/bo"),
+        "note": [{"text": "I was not there <b>that</b> day."}],
+        "authoredOn": "2030-01-16T10:00:00Z", "statusReason": {"text": "You signed for it."},
+    }  # fmt: skip
+    await till.portal.put(answer)  # an EHR answers by writing the Task
+    await browser.open(BILL)
+    assert "The practice says that the bill is right" in browser.text
+    assert "Answer: You signed for it." in browser.text
+    assert forms(browser, f"{BILL}/dispute")
+
+
+@pytest.mark.requirement("portal", "S1-28")
+async def test_somebody_agrees_on_parts_pays_one_and_ends_the_plan(till: Till) -> None:
+    await till.portal.put(bos_bill())
+    browser = await till.portal.at(BILL)
+    assert not forms(browser, f"{BILL}/plan")  # the practice agrees on none
+    policy = PracticePolicy(key=SKIN, booking="book", plan_months=6, plan_least=30)
+    await keep(till.portal.world.store, policy)
+    await browser.open(BILL)
+    assert "4 parts of about 30.00 USD" in browser.text
+    assert "5 parts" not in browser.text
+    await submit(browser, f"{BILL}/plan", parts="9")
+    assert problem(browser).startswith("It was not done: a plan has 2 to 6 parts")
+    await submit(browser, f"{BILL}/plan", parts="3")
+    assert where(browser) == BILL
+    assert browser.text.count("40.00 USD by ") == 3
+    (amount,) = browser.document.xpath('//input[@name="amount"]/@value')
+    assert amount == "40.00"  # the next part
+    await submit(browser, f"{BILL}/pay", amount=amount)
+    (payment,) = await till.payments()
+    assert payment.amount == 4000
+    await till.end(payment.key, "paid")
+    await browser.open(BILL)
+    assert browser.text.count(": paid") == 1
+    await submit(browser, f"{BILL}/plan/end")
+    assert "The plan to pay in parts was ended." in browser.text
+
+
+async def test_who_may_only_look_agrees_on_nothing_and_says_nothing(till: Till) -> None:
+    await with_kits(till, ["billing"], ())
+    policy = PracticePolicy(key=SKIN, booking="book", plan_months=6)
+    await keep(till.portal.world.store, policy)
+    browser = await till.portal.at(BILL, ADA, "kit")
+    for name in ("dispute", "plan", "plan/end"):
+        assert not forms(browser, f"{BILL}/{name}")
+        await post(browser, f"{BILL}/{name}", {"reason": "x", "parts": "2"})
+        assert browser.page.status_code == 403

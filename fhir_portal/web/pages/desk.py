@@ -76,12 +76,12 @@ APPOINTMENTS: Final = f"{STAFF}/appointments"
 FORMS: Final = f"{STAFF}/forms"
 DOCUMENTS: Final = f"{STAFF}/documents"
 PROPOSALS: Final = f"{STAFF}/proposals"
+BILLS: Final = f"{STAFF}/bills"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
     *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
-    *("Binary", "Questionnaire", "QuestionnaireResponse"),
-    *("Questionnaire", "QuestionnaireResponse", "Binary", "Coverage"),
+    *("Binary", "Coverage", "Invoice", "PaymentNotice", "Questionnaire", "QuestionnaireResponse"),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
@@ -449,9 +449,11 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((MATTERS, "To see to"))
     if here.may("view") and here.may("forms"):
         found.append((FORMS, "Forms"))
+        found.append((PROPOSALS, "Changes"))
     if here.may("view") and here.calls("review-document"):
         found.append((DOCUMENTS, "Documents"))
-        found.append((PROPOSALS, "Changes"))
+    if here.may("view") and here.may("billing"):
+        found.append((BILLS, "Bills"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
         found.append((SETTINGS, "Settings"))

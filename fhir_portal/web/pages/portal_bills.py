@@ -17,9 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.owners import local_target, references_at
-from fhir_portal.billing.amount import Amount, NoAmount
+from fhir_portal.accounts.policy import PracticePolicy, policy_of
+from fhir_portal.billing.amount import Amount, NoAmount, digits_of
 from fhir_portal.fhir.errors import FhirError, NotFound
 from fhir_portal.fhir.interaction import FhirRequest
+from fhir_portal.operations.dispute import DISPUTE, HELD, is_about, status_of
+from fhir_portal.operations.payment_plan import PLAN, RUNNING, parts_of
+from fhir_portal.resources.task import CODE
 from fhir_portal.web.pages.portal import APPOINTMENTS, BILLS, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, redirect
@@ -45,6 +49,18 @@ _PARTS: Final = {
     "tax": "Tax",
 }
 _SERVICE: Final = "A service"
+_NUMBER: Final = re.compile(r"[1-9][0-9]?")
+_DISPUTED: Final = {
+    "requested": "Sent to the practice",
+    "in-review": "The practice looks at it",
+    "corrected": "The practice corrects the bill",
+    "upheld": "The practice says that the bill is right",
+}
+_HELD: Final = ", and does not ask for the money meanwhile"
+_PLAN_OVER: Final = {
+    "completed": "The plan to pay in parts is completed.",
+    "cancelled": "The plan to pay in parts was ended.",
+}
 
 
 class BillPages:
@@ -60,6 +76,9 @@ class BillPages:
             (BILLS, "GET", portal_page(self.show)),
             (one, "GET", _page(self.one)),
             (f"{one}/pay", "POST", _page(self.pay)),
+            (f"{one}/dispute", "POST", _page(self.dispute)),
+            (f"{one}/plan", "POST", _page(self.agree)),
+            (f"{one}/plan/end", "POST", _page(self.end_plan)),
             (f"{PAYMENT}/{{key}}", "GET", _page(self.payment)),
             (f"{RECEIPT}/{{id}}", "GET", _page(self.receipt)),
         )
@@ -122,7 +141,13 @@ class BillPages:
         return await self._shown(here, request.path_params["id"])
 
     async def _shown(
-        self, here: AtPortal, own_id: str, *, problem: str = "", amount: str = ""
+        self,
+        here: AtPortal,
+        own_id: str,
+        *,
+        problem: str = "",
+        amount: str = "",
+        words: str = "",
     ) -> Response:
         tree = (await self._room.ask(here, "read", "Invoice", own_id)).tree
         address = f"{ONE}/{own_id}"
@@ -135,6 +160,12 @@ class BillPages:
         takes = self._room.portal.collaborators.payments is not None
         may_pay = bool(takes and here.acts(SECTION) and stands and stands["left"])
         items = [await self._item(here, one) for one in tree.get("lineItem") or ()]
+        tasks = await self._tasks(here, own_id)
+        disputes = [_dispute(here, one) for one in tasks if is_about(one, DISPUTE)]
+        plan = next((one for one in tasks if is_about(one, PLAN)), None)
+        policy = await policy_of(self._room.store, here.session.practice)
+        acts, due = here.acts(SECTION), stands["due_units"] if stands else 0
+        runs = plan is not None and plan["status"] == RUNNING
         return self._room.page(
             here,
             "portal_bill.html",
@@ -160,8 +191,39 @@ class BillPages:
             action=f"{address}/pay",
             key=self._room.new_key(),
             form_token=self._room.form_token(here, f"{ONE}/pay", own_id),
+            disputes=disputes,
+            may_dispute=acts
+            and tree["status"] in {"issued", "balanced"}
+            and not any(one["open"] for one in disputes),
+            words=words,
+            plan=_plan(here, plan, due) if plan is not None and runs else None,
+            plan_over=_PLAN_OVER.get(plan["status"], "") if plan is not None and not runs else "",
+            choices=_choices(policy, stands) if acts and stands and not runs else [],
+            acts=acts,
+            forms={
+                name: (
+                    f"{address}/{name}",
+                    self._room.form_token(here, f"{ONE}/{name}", own_id),
+                )
+                for name in ("dispute", "plan", "plan/end")
+            },
             back=BILLS,
         )
+
+    async def _tasks(self, here: AtPortal, own_id: str) -> Sequence[Mapping[str, Any]]:
+        """What was said against a bill, and the plans to pay it, the latest first."""
+        found = await self._room.ask(
+            here,
+            "search-type",
+            "Task",
+            query=(
+                ("focus", f"Invoice/{own_id}"),
+                ("code", f"{CODE}|{DISPUTE},{CODE}|{PLAN}"),
+                ("_sort", "-authored-on"),
+                ("_count", str(_MOST)),
+            ),
+        )
+        return found.entries
 
     async def _stands(self, here: AtPortal, own_id: str) -> dict[str, Any]:
         """What was paid of a bill and what is left of it."""
@@ -172,6 +234,8 @@ class BillPages:
             "paid": text_of(found.value("paid")),
             "due": text_of(due),
             "due_value": Amount.of(due).text,
+            "due_units": _units(due),
+            "currency": due["currency"],
             "left": _units(due) > 0,
             "under_way": text_of(found.value("under-way"))
             if _units(found.value("under-way"))
@@ -229,6 +293,55 @@ class BillPages:
             return (await self._room.ask(here, "read", name, own_id)).tree
         except FhirError:
             return None
+
+    # --- saying something against it, and paying in parts --------------------------------------
+
+    async def dispute(self, request: Request) -> Response:
+        own_id = request.path_params["id"]
+        here, form = await self._room.posted(request, f"{ONE}/dispute", own_id)
+        words = " ".join(form.get("reason", "").split())
+        given = ("reason", "valueString", words or None)
+        if not words:
+            return await self._shown(here, own_id, problem="Say what is not right with the bill.")
+        return await self._do(here, "dispute", f"Invoice/{own_id}", own_id, given, words=words)
+
+    async def agree(self, request: Request) -> Response:
+        own_id = request.path_params["id"]
+        here, form = await self._room.posted(request, f"{ONE}/plan", own_id)
+        text = form.get("parts", "")
+        if not _NUMBER.fullmatch(text):
+            return await self._shown(here, own_id, problem="Choose in how many parts.")
+        given = ("parts", "valuePositiveInt", int(text))
+        return await self._do(here, "payment-plan", f"Invoice/{own_id}", own_id, given)
+
+    async def end_plan(self, request: Request) -> Response:
+        own_id = request.path_params["id"]
+        here, _ = await self._room.posted(request, f"{ONE}/plan/end", own_id)
+        plans = [one for one in await self._tasks(here, own_id) if is_about(one, PLAN)]
+        running = next((one for one in plans if one["status"] == RUNNING), None)
+        if running is None:
+            return redirect(f"{ONE}/{own_id}")
+        return await self._do(here, "cancel-plan", f"Task/{running['id']}", own_id)
+
+    async def _do(
+        self,
+        here: AtPortal,
+        operation: str,
+        target: str,
+        own_id: str,
+        *given: tuple[str, str, Any],
+        words: str = "",
+    ) -> Response:
+        """Call an operation; what it refuses is told beside the bill."""
+        try:
+            await self._room.call(here, operation, target, *given)
+        except FhirError as error:
+            if error.status not in {400, 409, 422}:
+                raise
+            why = "; ".join(one.diagnostics for one in error.issues)
+            problem = f"It was not done: {why}."
+            return await self._shown(here, own_id, problem=problem, words=words)
+        return redirect(f"{ONE}/{own_id}")
 
     # --- paying --------------------------------------------------------------------------------
 
@@ -291,6 +404,50 @@ class BillPages:
             raise NotFound
         media, content = answer.binary
         return download(content, "receipt.pdf", media)
+
+
+def _dispute(here: AtPortal, task: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said against a bill, and what became of it, in plain words."""
+    status = status_of(task)
+    held = task["status"] == HELD
+    return {
+        "open": status in {"requested", "in-review"},
+        "words": "; ".join(str(one.get("text", "")) for one in task.get("note") or ()),
+        "when": here.moment(task.get("authoredOn")),
+        "status": _DISPUTED.get(status, "") + (_HELD if held else ""),
+        "answer": (task.get("statusReason") or {}).get("text", ""),
+    }
+
+
+def _plan(here: AtPortal, task: Mapping[str, Any], due: int) -> dict[str, Any]:
+    """The parts of a plan: those whose money is there already are done."""
+    parts = parts_of(task)
+    found, left = [], sum(one.amount.units for one in parts)
+    following = ""
+    for one in parts:
+        left -= one.amount.units
+        paid = due <= left
+        if not paid and not following:
+            following = Amount(due - left, one.amount.currency).text
+        found.append(
+            {
+                "when": here.moment(one.due.isoformat()),
+                "amount": str(one.amount),
+                "paid": paid,
+            }
+        )
+    return {"parts": found, "next": following}
+
+
+def _choices(policy: PracticePolicy, stands: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """In how many parts a bill may be paid, with what each comes to about."""
+    currency, due = stands["currency"], stands["due_units"]
+    least = policy.plan_least * 10 ** digits_of(currency)
+    return [
+        (number, str(Amount(due // number, currency)))
+        for number in range(2, policy.plan_months + 1)
+        if due // number >= least
+    ]
 
 
 def _page(handler: Handler) -> Handler:

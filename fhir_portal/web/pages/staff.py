@@ -48,6 +48,7 @@ from fhir_portal.web.pages.shown_once import ShownOnce
 from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
 from fhir_portal.web.pages.staff_appointments import StaffAppointmentPages
+from fhir_portal.web.pages.staff_bills import StaffBillPages
 from fhir_portal.web.pages.staff_documents import StaffDocumentPages
 from fhir_portal.web.pages.staff_forms import FormPages
 from fhir_portal.web.pages.staff_inbox import InboxPages
@@ -112,6 +113,7 @@ def staff_router(
         FormPages(desk, patients).routes(),
         StaffDocumentPages(desk).routes(),
         ProposalPages(desk).routes(),
+        StaffBillPages(desk).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])

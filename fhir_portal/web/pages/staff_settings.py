@@ -69,6 +69,8 @@ TOLD: Final[Mapping[str, str]] = {
     "booking": "What patients may do about appointments",
     "booking-services": "Services for which that differs",
     "private-services": "Services whose purpose is not shown",
+    "plan-months": "Parts in which a bill may be paid, one a month (0: none)",
+    "plan-least": "What such a part comes to at least, in whole units of the currency",
     "hold-minutes": "Minutes for which a time is held",
     "offer-minutes": "Minutes for which a freed time is held for who waits",
     "notice-hours": "Hours before the start until which times can be booked",

@@ -94,3 +94,76 @@ Description: "A document that says what was paid, when, by whom, for which bill,
 * insert OnInstance(PaymentNotice)
 * insert Parameter(in, format, 0, 1, code, [["`pdf` (without it) or `html`."]])
 * insert Parameter(out, return, 1, 1, Binary, [["The receipt."]])
+
+Instance: dispute
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "A word against a bill"
+Description: "Says that a bill is not right. It is a Task of the practice's (`bill-dispute`) that the patient sees, with what becomes of it: whoever works on bills answers it by `$answer-dispute`, a system of the practice by an update. Said once more in the same words while it is open it is the same one."
+* insert Operation(dispute)
+* name = "Dispute"
+* affectsState = true
+* insert OnInstance(Invoice)
+* insert Parameter(in, reason, 1, 1, string, [["What is not right, in plain text of up to 1000 signs."]])
+* insert Parameter(out, task, 1, 1, Reference, [["The Task."]])
+* insert Parameter(out, status, 1, 1, code, [["`requested`, `in-review`, `corrected` or `upheld`."]])
+
+Instance: answer-dispute
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "An answer to a word against a bill"
+Description: "Says what becomes of what somebody said against a bill. The patient reads it, and is told that there is an answer."
+* insert Operation(answer-dispute)
+* name = "AnswerDispute"
+* affectsState = true
+* insert OnInstance(Task)
+* insert Parameter(in, status, 1, 1, code, [["`in-review`, `corrected` (the bill was not right, and is changed) or `upheld` (it is right). The last two end it."]])
+* insert Parameter(in, reason, 0, 1, string, [["What the patient reads; needed where it ends."]])
+* insert Parameter(in, hold, 0, 1, boolean, [["While it is in review: that the practice does not ask for the money meanwhile. Reminders of a payment plan wait."]])
+* insert Parameter(out, task, 1, 1, Reference, [["The Task."]])
+* insert Parameter(out, status, 1, 1, code, [["How it stands now."]])
+
+Instance: payment-plan
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "A plan to pay a bill in parts"
+Description: "Agrees on parts in which what is due of a bill is paid, one a month, within what the practice allows. It is a Task (`payment-plan`) that the patient sees. Nothing is charged by it: no card or account is kept, each part is paid by `$pay`, and reminded of before its day. It is completed when nothing is due any more."
+* insert Operation(payment-plan)
+* name = "PaymentPlan"
+* affectsState = true
+* insert OnInstance(Invoice)
+* insert Parameter(in, parts, 1, 1, positiveInt, [["In how many parts."]])
+* insert Parameter(in, first, 0, 1, date, [["By when the first one; a month from today where it is missing, and no later than that."]])
+* insert Parameter(out, task, 1, 1, Reference, [["The Task."]])
+* insert Parameter(out, status, 1, 1, code, [["`in-progress`, `completed` or `cancelled`."]])
+* insert Parts(out, part, 1, *, [["Each part."]])
+* insert Part(out, due, 1, 1, date, [["By when."]])
+* insert Part(out, amount, 1, 1, Money, [["How much."]])
+
+Instance: cancel-plan
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "End a payment plan"
+Description: "Ends a plan before all of it is paid. What is due of the bill is due as before."
+* insert Operation(cancel-plan)
+* name = "CancelPlan"
+* affectsState = true
+* insert OnInstance(Task)
+* insert Parameter(in, reason, 0, 1, string, [["Why."]])
+* insert Parameter(out, task, 1, 1, Reference, [["The Task."]])
+* insert Parameter(out, status, 1, 1, code, [["How it stands now."]])
+
+Instance: payments
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Payments under way"
+Description: "The payments of the practice of which it is not known yet how they end, the oldest first: what is kept back of which bill, and since when."
+* insert Operation(payments)
+* name = "Payments"
+* affectsState = false
+* insert OnType(Invoice)
+* insert Parts(out, payment, 0, *, [["Each payment."]])
+* insert Part(out, payment, 1, 1, string, [["What the provider calls it by."]])
+* insert Part(out, invoice, 1, 1, Reference, [["The bill."]])
+* insert Part(out, amount, 1, 1, Money, [["How much."]])
+* insert Part(out, begun, 1, 1, instant, [["When it was begun."]])

@@ -10,7 +10,7 @@ belong to a section: a resource type, or a type and one `category` search (of a 
 as in a FHIR search (`Type?category=system|code,system|code`; `category:not=` is true when none of the
 categories is the one named).
 
-A type stands in one section only, or in several with `category` filters that do not overlap. A
+A type stands in one section only, or in several with filters that do not overlap. A
 resource whose categories lie in two sections belongs to both and is shown only to who may see both.
 A resource of a listed type that matches no filter, and a resource of a type that is not listed, is
 in no section: the patient and staff see it, nobody it is shared with does. Provenance and Binary
@@ -72,7 +72,7 @@ are in no section of their own: they follow what they belong to.
 * #forms ^property[+].code = #filter
 * #forms ^property[=].valueString = "QuestionnaireResponse"
 * #forms ^property[+].code = #filter
-* #forms ^property[=].valueString = "Task?code:not=https://fhir-portal.example/ig/CodeSystem/portal-task|propose-demographics,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-insurance,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-medications"
+* #forms ^property[=].valueString = "Task?code:not=https://fhir-portal.example/ig/CodeSystem/portal-task|bill-dispute,https://fhir-portal.example/ig/CodeSystem/portal-task|payment-plan,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-demographics,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-insurance,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-medications"
 
 * #results "Test results" "Lab tests, X-rays and other scans, examinations, and measurements such as weight and blood pressure."
 * #results ^property[+].code = #filter
@@ -187,6 +187,8 @@ are in no section of their own: they follow what they belong to.
 * #billing ^property[=].valueString = "Invoice"
 * #billing ^property[+].code = #filter
 * #billing ^property[=].valueString = "PaymentNotice"
+* #billing ^property[+].code = #filter
+* #billing ^property[=].valueString = "Task?code=https://fhir-portal.example/ig/CodeSystem/portal-task|bill-dispute,https://fhir-portal.example/ig/CodeSystem/portal-task|payment-plan"
 
 * #sharing "Sharing" "Who may see this record and act for the patient, and who has looked at it."
 * #sharing ^property[+].code = #filter
