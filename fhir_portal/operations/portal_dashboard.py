@@ -17,6 +17,7 @@ from fhir_portal.consent.sections import types_in
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations.appointments import is_over
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.message_thread import MessagesRead, agent_of, unread_of
 from fhir_portal.resources.communication import CATEGORY, MESSAGE
@@ -53,8 +54,13 @@ class _Looking:
         """A moment as a search has it."""
         return instant(int(seconds * _MICROSECONDS))
 
-    async def search(self, resource_type: str, *asked: tuple[str, str]) -> Page | None:
-        """Search as the caller would; ``None`` where they see nothing of the type."""
+    async def search(
+        self, resource_type: str, *asked: tuple[str, str], told: bool = True
+    ) -> Page | None:
+        """Search as the caller would; ``None`` where they see nothing of the type.
+
+        ``told`` says that the answer shows something of all that is found.
+        """
         auth = self.call.auth
         answer = decide(auth, Ask("s", resource_type, self.now))
         # Of a section that a grant leaves out a search finds nothing; here "none" would be untrue.
@@ -63,7 +69,7 @@ class _Looking:
             return None
         request = parse_search(resource_type, asked, base=self.call.server.base)
         page = await self.call.server.store.search(request, answer.visible)
-        self.rows += page.rows
+        self.rows += page.rows if told else ()
         return page
 
 
@@ -89,16 +95,20 @@ async def _next_appointment(looking: _Looking) -> Part | None:
         ("date", f"ge{looking.at(looking.now)}"),
         ("status", _TO_COME),
         ("_sort", "date"),
-        ("_count", "1"),
+        ("_count", str(_MOST)),
+        told=False,
     )
-    if page is None or not page.rows:
-        return None
-    tree = json.parse(page.rows[0].body)
-    return {
-        "appointment": {"reference": str(page.rows[0].key)},
-        "status": tree["status"],
-        "start": tree.get("start"),
-    }
+    for row in page.rows if page is not None else ():
+        if await is_over(looking.call.server.store, row, looking.now):
+            continue
+        looking.rows.append(row)
+        tree = json.parse(row.body)
+        return {
+            "appointment": {"reference": str(row.key)},
+            "status": tree["status"],
+            "start": tree.get("start"),
+        }
+    return None
 
 
 async def _last_visit(looking: _Looking) -> Part | None:

@@ -79,7 +79,7 @@ class Slow:
 
     async def rest(self) -> tuple[bytes, bool]:
         """Read what is there still; all that came, and whether the end of the answer did."""
-        found, whole = self._taken, False
+        found, whole = bytearray(self._taken), False
         length = _header(self.head, b"content-length")
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -88,12 +88,12 @@ class Slow:
                     if not some:
                         break
                     found += some
-                    done = len(found) >= int(length) if length else found.endswith(b"0\r\n\r\n")
-                    whole = done
+                    ends = found.endswith(b"\r\n0\r\n\r\n")
+                    whole = len(found) >= int(length) if length else ends
         except ConnectionError:
             pass
         await self._connection.close()
-        return found if length else _unchunked(found), whole
+        return bytes(found) if length else _unchunked(bytes(found)), whole
 
 
 async def _narrow(world: World, process: int) -> Connection:
@@ -122,16 +122,14 @@ def _header(head: bytes, name: bytes) -> bytes:
 
 def _unchunked(body: bytes) -> bytes:
     """What chunks hold, as far as they came (RFC 9112 §7.1)."""
-    found = []
-    while True:
-        size, end, body = body.partition(b"\r\n")
-        if not end or not size:
-            return b"".join(found)
-        number = int(size, 16)
+    found, at = [], 0
+    while (end := body.find(b"\r\n", at)) > at:
+        number = int(body[at:end], 16)
         if not number:
-            return b"".join(found)
-        found.append(body[:number])
-        body = body[number + 2 :]
+            break
+        found.append(body[end + 2 : end + 2 + number])
+        at = end + number + 4
+    return b"".join(found)
 
 
 # ---------------------------------------------------------------- who reads what
