@@ -54,6 +54,15 @@ _TAKING_PART: Final = frozenset(
 )
 
 
+async def has_lapsed(reader: RecordReader, row: Row, now: float) -> bool:
+    """Whether an Appointment is a held time that nobody booked, which is free again.
+
+    It says so itself once the job has come that ends the hold.
+    """
+    held = await time_of(reader, row.facts.practice, row.facts.id)
+    return held is not None and held.until is not None and held.until <= now
+
+
 class Held(Record, frozen=True, kw_only=True):
     """A time that is held for a patient; ``key`` is ``<practice>/<id of the Appointment>``.
 

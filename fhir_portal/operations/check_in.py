@@ -13,6 +13,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations import visit_thread
 from fhir_portal.operations.appointments import of_practice, patient_in, store_next
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.invitation_task import CODE as INVITATION
@@ -49,8 +50,8 @@ class Arrival(Record, frozen=True, kw_only=True):
 async def check_in(call: Call) -> FhirResponse:
     """Say that the patient is here, or take it back; the answer says how the queue stands.
 
-    Said again it changes nothing. What is to happen at the practice when somebody arrives belongs
-    into `_arrive`, which runs in the transaction.
+    Said again it changes nothing. Who may write messages gets a conversation with the front desk
+    (`fhir_portal.operations.visit_thread`).
 
     Raises:
         Conflict: the Appointment is not one to come to, or the practice has gone on with it.
@@ -73,6 +74,7 @@ async def check_in(call: Call) -> FhirResponse:
             "ahead": await _ahead(call, row, tree) if arrived is not None else None,
             "forms-due": await _forms_due(call, tree),
             "appointment": tree,
+            **(await visit_thread.seen_by(call, row.facts.id) if arrived is not None else {}),
         },
         row,
     )
@@ -103,6 +105,7 @@ async def _arrive(
         expires=now + _DAY,
     )
     await transaction.put(arrival)
+    await visit_thread.open_for(transaction, call, stored, new)
     return stored, arrival
 
 
@@ -117,6 +120,7 @@ async def _take_back(
         raise Conflict(message, expression="Appointment.status")
     new, _ = _with(tree, known.before, known.taking_part)
     await transaction.delete(Arrival, key)
+    await visit_thread.close_for(transaction, call, row.facts.id)
     return await store_next(call, transaction, row, new), None
 
 

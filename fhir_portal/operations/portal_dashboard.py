@@ -21,7 +21,7 @@ from fhir_portal.consent.sections import types_in
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.interaction import FhirResponse
-from fhir_portal.operations.appointments import Held, purpose_of, with_whom
+from fhir_portal.operations.appointments import Held, has_lapsed, purpose_of, with_whom
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.check_in import may_arrive
 from fhir_portal.operations.message_thread import MessagesRead, agent_of, unread_of
@@ -125,6 +125,8 @@ async def _next_appointment(looking: _Looking) -> Part | None:
         if "start" not in tree or is_over(tree, now):
             continue
         store = call.server.store
+        if tree["status"] == "pending" and await has_lapsed(store, row, now):
+            continue
         policy = await policy_of(store, call.auth.practice)
         return {
             "appointment": {"reference": str(row.key)},

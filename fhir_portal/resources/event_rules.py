@@ -22,6 +22,9 @@ REMIND: Final = "remind-of-appointment"
 """The name of the job that reminds; its arguments are ``appointment`` (an id), ``start`` as it was
 when the job was made, and ``hours`` before it."""
 _HOUR: Final = 3600
+VISIT_OVER: Final = "close-visit-thread"
+"""The name of the job that closes the conversation of an arrival; its argument: ``appointment``."""
+_HERE: Final = frozenset({"arrived", "checked-in"})
 INVITE: Final = "invite-for-event"
 """The name of the job that invites: ``patient`` (an id), ``reason``, and the ``rule`` (`RULES`)."""
 RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
@@ -125,6 +128,29 @@ async def appointment_stored(
     """Everything that an appointment sets off."""
     await appointment_booked(transaction, practice, old, new, now=now)
     await appointment_comes(transaction, practice, old, new, now=now)
+    await visit_over(transaction, practice, old, new, now=now)
+
+
+async def visit_over(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Have the conversation closed of somebody who was there, and is not any more."""
+    if old.get("status") not in _HERE or new.get("status") in _HERE:
+        return
+    what = hashlib.sha256(f"{practice} {new['id']} {now}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{VISIT_OVER}.{what}",
+        practice=practice,
+        name=VISIT_OVER,
+        now=now,
+        arguments={"appointment": new["id"]},
+    )
 
 
 async def mail_address_given(

@@ -43,7 +43,7 @@ CUT: Final = "fhir_portal.cut"
 """The extension of the ASGI scope by which a server drops a connection, and what waits in it."""
 
 
-class _Over(Exception):
+class Over(Exception):
     """Nobody takes what is sent, or may take it."""
 
 
@@ -88,20 +88,20 @@ class Downloads:
         send: Send,
     ) -> None:
         """Send an answer as far as the caller may have it, and cut it where that ends."""
-        gone = asyncio.create_task(_gone(receive))
+        gone = asyncio.create_task(gone_of(receive))
         whole = False
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await self._pieces(auth, chunks, gone, send)
             whole = True
-        except (_Over, FhirError, OSError):
+        except (Over, FhirError, OSError):
             pass
         except Exception as error:  # noqa: BLE001 - the answer has begun: it can only be cut
             _log.error("download failed", **fault(error))
         finally:
             await chunks.aclose()
             if not whole:
-                await _cut(scope, gone)
+                await cut(scope, gone)
             gone.cancel()
         if whole:
             await send({"type": "http.response.body", "body": b""})
@@ -135,7 +135,7 @@ class Downloads:
         """Wait for something for as long as the caller is there and their rights stand.
 
         Raises:
-            Unauthenticated, _Over: they do not, or nothing came of it in time.
+            Unauthenticated, Over: they do not, or nothing came of it in time.
         """
         task = asyncio.ensure_future(work)
         waited = 0.0
@@ -147,11 +147,11 @@ class Downloads:
                 if task in done:
                     return task.result()
                 if gone in done:
-                    raise _Over
+                    raise Over
                 await self.still(auth)
                 waited += self._turn
                 if within is not None and waited >= within:
-                    raise _Over
+                    raise Over
         finally:
             if not task.done():
                 task.cancel()
@@ -236,7 +236,7 @@ def saved_as(stream: Stream) -> Headers:
     ]
 
 
-async def _cut(scope: Scope, gone: asyncio.Task[None]) -> None:
+async def cut(scope: Scope, gone: asyncio.Task[None]) -> None:
     """Drop the connection, and what of the answer has not left yet.
 
     Without the extension a server closes it itself, since the answer was never completed.
@@ -251,6 +251,7 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
     return await anext(chunks, None)
 
 
-async def _gone(receive: Receive) -> None:
+async def gone_of(receive: Receive) -> None:
+    """Wait until whoever asked has hung up."""
     while (await receive())["type"] != "http.disconnect":
         pass

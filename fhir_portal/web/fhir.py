@@ -155,7 +155,7 @@ class FhirApi:
                 raise Invalid(message)  # noqa: TRY301 - answered like any other refusal
             if path == events.PATH and _asks_for_events(scope, headers):
                 auth = await self._event_stream(scope, headers, path)
-                await self._streams.run(auth, receive, send, [*events.HEADERS, *allowed])
+                await self._streams.run(auth, scope, receive, send, [*events.HEADERS, *allowed])
                 return
             answer = await self._answer(scope, headers, path, receive)
             if answer.stream is not None or len(answer.body) > LONG:

@@ -39,18 +39,22 @@ BINARY = "/fhir/Binary/scan"
 EXPORT = "/fhir/Patient/anna/$export-self"
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[FhirWorld]:
-    """Anna has a large file, as the EHR stored it."""
-    found = await FhirWorld.begin(tmp_path)
-    found.api = FhirApi(
-        found.portal,
+def api_of(world: FhirWorld, *, stalled: float) -> FhirApi:
+    return FhirApi(
+        world.portal,
         capabilities=capabilities,
         smart_configuration=configuration,
         max_body=MAX_BODY,
         max_transaction=MAX_TRANSACTION,
-        downloads=Downloads(found.portal, TURN, stalled_seconds=10 * TURN),
+        downloads=Downloads(world.portal, TURN, stalled_seconds=stalled),
     )
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[FhirWorld]:
+    """Anna has a large file, as the EHR stored it."""
+    found = await FhirWorld.begin(tmp_path)
+    found.api = api_of(found, stalled=1000.0)
     ehr = await found.ehr()
     file = {
         "resourceType": "Binary",
@@ -234,6 +238,7 @@ def _fields(account: Account) -> dict[str, Any]:
 
 
 async def test_who_takes_nothing_for_long_is_let_go_of(world: FhirWorld) -> None:
+    world.api = api_of(world, stalled=5 * TURN)
     async with asking(world, BINARY) as (reader, over):
         await over()
         assert reader.cut

@@ -123,9 +123,9 @@ class AtPortal:
     def sees(self, section: str) -> bool:
         """Whether the grant shows them a section; their own record has them all."""
         sections = self.record.sections
-        return (
-            sections is None or section in sections or (section == ANY_SECTION and bool(sections))
-        )
+        if sections is None:
+            return True
+        return bool(sections) if section == ANY_SECTION else section in sections
 
     def acts(self, section: str) -> bool:
         """Whether they may act there."""

@@ -12,17 +12,27 @@ from starlette.responses import Response
 
 from fhir_portal.access.owners import local_target, references_at
 from fhir_portal.access.relation import name_of
+from fhir_portal.accounts.messaging import is_present
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import is_date, period_of
-from fhir_portal.fhir.errors import FhirError, Forbidden
+from fhir_portal.fhir.errors import FhirError, Forbidden, Gone, NotFound
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.operations.appointments import PREVIOUS, Held, purpose_of, with_whom
 from fhir_portal.operations.calendar import place_of
 from fhir_portal.operations.check_in import OPEN_TASKS, is_to_do, may_arrive
+from fhir_portal.operations.message_thread import CLOSED
+from fhir_portal.operations.visit_thread import SECTION as MESSAGES_SECTION
+from fhir_portal.operations.visit_thread import VisitThread
 from fhir_portal.resources.appointment import codes_of, is_over
 from fhir_portal.web.form import parse_pairs
-from fhir_portal.web.pages.portal import APPOINTMENTS, AtPortal, PatientRoom, portal_page
+from fhir_portal.web.pages.portal import (
+    APPOINTMENTS,
+    MESSAGES,
+    AtPortal,
+    PatientRoom,
+    portal_page,
+)
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, redirect
 
@@ -93,11 +103,12 @@ class AppointmentPages:
             query=(("status", _COMING), ("_sort", "date"), ("_count", str(_MOST))),
         )
         now = self._room.clock()
-        lines = [
-            self._line(here, policy, one, await self._held_until(here, one))
-            for one in found.entries
-            if not is_over(one, now)
-        ]
+        lines = []
+        for one in found.entries:
+            until = await self._held_until(here, one)
+            # What was held and not booked is free again; it will say so itself.
+            if not is_over(one, now) and (until is None or now < until):
+                lines.append(self._line(here, policy, one, until))
         return self._room.page(
             here,
             "portal_appointments.html",
@@ -181,9 +192,28 @@ class AppointmentPages:
                 "address": f"{_ONE}/{own_id}",
                 "back": APPOINTMENTS,
                 "queue": None,
+                "desk": await self._desk(here, tree),
             }
             | more,
         )
+
+    async def _desk(self, here: AtPortal, tree: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Where somebody who is here writes to the front desk; ``None`` for who may not."""
+        if tree["status"] not in {"arrived", "checked-in"} or not here.sees(MESSAGES_SECTION):
+            return None
+        practice = here.session.practice
+        known = await self._room.store.get(VisitThread, f"{practice}/{tree['id']}")
+        if known is None:
+            return None
+        try:
+            thread = (await self._room.ask(here, "read", "Communication", known.thread)).tree
+        except (Forbidden, Gone, NotFound):
+            return None
+        return {
+            "address": f"{MESSAGES}/thread/{known.thread}",
+            "is_open": thread["status"] != CLOSED,
+            "present": await is_present(self._room.store, practice, now=self._room.clock()),
+        }
 
     async def calendar(self, request: Request) -> Response:
         here = await self._room.at(request)

@@ -66,6 +66,8 @@ Description: "Says that the patient has arrived for an Appointment: its status b
 * insert Parameter(out, ahead, 0, 1, integer, [["How many others with an earlier appointment wait for the same practitioner now."]])
 * insert Parameter(out, forms-due, 1, 1, integer, [["How many Tasks the patient has still to do. 0 where the caller may not see them."]])
 * insert Parameter(out, appointment, 1, 1, Appointment, [["The Appointment as it is now."]])
+* insert Parameter(out, thread, 0, 1, Reference, [["The conversation with the front desk, a Communication; for who may read messages."]])
+* insert Parameter(out, staff-present, 0, 1, boolean, [["Whether somebody of the practice looked into its inbox in the last minutes."]])
 
 Instance: calendar
 InstanceOf: OperationDefinition
