@@ -68,6 +68,7 @@ PAGES: Final = (
     ("messages", MESSAGES, "Messages"),
     ("forms", FORMS, "Forms"),
     ("documents", DOCUMENTS, "Documents"),
+    ("visits", VISITS, "Visits"),
 )
 """Section, address and name of what the portal has beside its start page."""
 
@@ -75,7 +76,7 @@ _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
     *("AuditEvent", "Binary", "Composition", "DocumentReference", "Provenance"),
-    *("Communication", "Invoice", *CHART_TYPES, *NAMED_TYPES),
+    *("ChargeItem", "Communication", "Invoice", *CHART_TYPES, *NAMED_TYPES),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."

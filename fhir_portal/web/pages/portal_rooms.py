@@ -19,6 +19,7 @@ from fhir_portal.web.pages.portal_documents import PortalDocumentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 from fhir_portal.web.pages.portal_upload import PortalUploadPages
+from fhir_portal.web.pages.portal_visits import VisitPages
 
 
 def portal_router(
@@ -45,7 +46,7 @@ def portal_router(
     router = APIRouter(include_in_schema=False)
     rooms = (
         *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
-        *(PortalDocumentPages(room), PortalUploadPages(room)),
+        *(PortalDocumentPages(room), PortalUploadPages(room), VisitPages(room)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
