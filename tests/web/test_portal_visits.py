@@ -109,7 +109,7 @@ async def portal() -> AsyncIterator[PortalWorld]:
             end="2026-03-02T15:30:00Z", participant=[patient],
         ),
         a_visit("visit"),
-        a_visit("earlier", "2025-01-10", type=None, **{"class": {"code": "VR"}}),
+        a_visit("earlier", "2025-01-10", type=None) | {"class": {"code": "VR"}},
         a_visit("planned", "2030-05-01", status="planned"),
         a_visit("of-kit", of="kit", appointment=None, account=None),
         *belonging(),

@@ -69,6 +69,7 @@ PAGES: Final = (
     ("forms", FORMS, "Forms"),
     ("documents", DOCUMENTS, "Documents"),
     ("visits", VISITS, "Visits"),
+    ("sharing", ACTIVITY, "Activity"),
 )
 """Section, address and name of what the portal has beside its start page."""
 

@@ -14,6 +14,7 @@ from fhir_portal.smart.portal_pages import PortalSessions
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
+from fhir_portal.web.pages.portal_activity import ActivityPages
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_documents import PortalDocumentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
@@ -47,6 +48,7 @@ def portal_router(
     rooms = (
         *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
         *(PortalDocumentPages(room), PortalUploadPages(room), VisitPages(room)),
+        ActivityPages(room),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
