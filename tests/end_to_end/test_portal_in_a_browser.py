@@ -83,6 +83,13 @@ PAGES: dict[str, tuple[Way, str]] = {
     "new-message": (at("/portal/messages/new"), "Write to the practice"),
     "forms": (at("/portal/forms"), "Forms"),
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
+    "documents": (at("/portal/documents"), "Documents"),
+    "document": (first("/portal/documents", "/portal/documents/one/"), ""),
+    "send-document": (at("/portal/documents/new"), "Send a document"),
+    "visits": (at("/portal/visits"), "Visits"),
+    "visit": (first("/portal/visits", "/portal/visits/"), ""),
+    "activity": (at("/portal/activity"), "Activity"),
+    "desk-documents": (at_desk("/staff/documents"), "Documents"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
 }
