@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fhir_portal.access.log import AccessRow
+from fhir_portal.resources import audit_event
 from fhir_portal.resources.audit_event import ACTIVITY, activity_of
 from tests.builders import Caller, a_binary, a_document, a_grant, an_ehr, concept, oneself
 from tests.staff import a_member_of_staff
@@ -44,9 +45,39 @@ async def test_what_was_viewed_and_downloaded_is_told_apart(portal: PortalWorld)
     assert "viewed What" not in browser.text
     assert "You downloaded What a specialist found" in browser.text
     await browser.open(f"{PAGE}?did=transmit")
-    assert "Nothing yet." in browser.text
+    assert "Nothing in these days." in browser.text
     for nothing in ("delete", "view,download"):
         assert (await browser.open(f"{PAGE}?did={nothing}")).status_code == 404
+
+
+async def test_earlier_days_have_pages_of_their_own(portal: PortalWorld) -> None:
+    browser = await portal.at(f"{ONE}/letter")
+    await browser.open(f"{ONE}/letter/file/1")
+    portal.world.clock.advance(31 * 86_400)
+    browser = await portal.at(PAGE)
+    assert "downloaded What" not in browser.text
+    (earlier,) = links(browser, f"{PAGE}?until=")
+    await browser.open(earlier)
+    assert "You downloaded What a specialist found" in browser.text
+    (download,) = [one for one in links(browser, f"{PAGE}?did=download") if "until" in one]
+    await browser.open(download)
+    assert "You downloaded What a specialist found" in browser.text
+    assert PAGE in links(browser)
+    for wrong in ("2026-02-31", "yesterday", "1026-01-01", "9999-01-01"):
+        assert (await browser.open(f"{PAGE}?until={wrong}")).status_code == 404
+
+
+async def test_a_log_too_long_to_look_through_is_said(
+    portal: PortalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Caller(portal.world.portal, oneself("bo", SKIN))
+    for _ in range(5):
+        await app.get("DocumentReference/letter")
+    monkeypatch.setattr(audit_event, "_CHUNK", 1)
+    monkeypatch.setattr(audit_event, "_CHUNKS", 2)
+    browser = await portal.at(f"{PAGE}?did=transmit")
+    assert browser.page.status_code == 200
+    assert "not all of it can be looked through" in browser.text
 
 
 async def test_apps_and_staff_are_named_and_repetitions_are_one_line(portal: PortalWorld) -> None:

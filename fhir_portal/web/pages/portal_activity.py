@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import base64
 import binascii
-import itertools
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fhir_portal.access.owners import DIRECTORY
 from fhir_portal.documents.titles import title_of
-from fhir_portal.fhir.errors import Forbidden, NotFound
+from fhir_portal.fhir.errors import Forbidden, NotFound, Unavailable
 from fhir_portal.resources.audit_event import ACTIVITY as SYSTEM
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.portal_pages import CLIENT
+from fhir_portal.web.pages.desk import Answer
 from fhir_portal.web.pages.portal import ACTIVITY, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.words import type_words
 
 COUNT: Final = 100
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_WINDOW: Final = timedelta(days=30)
+_FURTHEST: Final = timedelta(days=3650)
 _PAGE: Final = re.compile(r"[A-Za-z0-9_-]{1,4000}")
 _DID: Final[Mapping[str, str]] = {
     "view": "viewed",
@@ -61,44 +66,74 @@ class ActivityPages:
     async def show(self, request: Request) -> Response:
         here = await self._room.at(request)
         kind = request.query_params.get("did", "")
+        until = self._day(here, request.query_params.get("until", ""))
         if kind and kind not in _DID:
             raise NotFound("there is nothing at this address")
         wanted = ",".join(f"{SYSTEM}|{one}" for one in ([kind] if kind else _DID))
-        return await self._list(here, kind, ("subtype", wanted), ("_count", str(COUNT)))
+        return await self._list(
+            here,
+            kind,
+            until,
+            ("subtype", wanted),
+            ("date", f"ge{_midnight(here, until - _WINDOW)}"),
+            ("date", f"lt{_midnight(here, until)}"),
+            ("_count", str(COUNT)),
+        )
 
     async def more(self, request: Request) -> Response:
-        """Earlier ones."""
+        """Earlier ones of the same days."""
         here, form = await self._room.posted(request, ACTIVITY)
-        kind = form.get("did", "")
+        kind, until = form.get("did", ""), self._day(here, form.get("until", ""))
         if not _PAGE.fullmatch(form.get("page", "")) or (kind and kind not in _DID):
             raise NotFound("there is no such page")
-        return await self._list(here, kind, ("_page", form["page"]))
+        return await self._list(here, kind, until, ("_page", form["page"]))
 
-    async def _list(self, here: AtPortal, kind: str, *query: tuple[str, str]) -> Response:
-        found = await self._room.ask(here, "search-type", "AuditEvent", query=query)
+    async def _list(
+        self, here: AtPortal, kind: str, until: date, *query: tuple[str, str]
+    ) -> Response:
+        found, too_much = Answer({}, None), False
+        try:
+            found = await self._room.ask(here, "search-type", "AuditEvent", query=query)
+        except Unavailable:  # an app may have read it thousands of times in these days
+            too_much = True
         titles = await self._titles(here, found.entries)
         names = await self._names(here, found.entries)
         apps = await self._apps(found.entries)
         lines = [
-            _line(here, one, titles, names, apps)
-            for one in found.entries
-            if not _is_about_this(one)
+            _line(here, one, titles, names, apps) for one in found.entries if _is_of_the_record(one)
         ]
+        latest = self._day(here, "")
         return self._room.page(
             here,
             "portal_activity.html",
-            kinds=[(f"{ACTIVITY}?did={code}" if code else ACTIVITY, name, code == kind)
-                   for code, name in _KINDS],
+            kinds=[(_address(code, until, latest), name, code == kind) for code, name in _KINDS],
             kind=kind,
+            until=until.isoformat(),
+            days=f"{here.moment((until - _WINDOW).isoformat())} to "
+            f"{here.moment((until - timedelta(days=1)).isoformat())}",
             own=here.auth.is_self,
-            lines=[
-                {**first, "times": 1 + sum(1 for _ in rest)}
-                for _, (first, *rest) in itertools.groupby(lines, key=_as_told)
-            ],
+            too_much=too_much,
+            lines=_told_once(lines),
             more=found.next,
+            earlier=_address(kind, until - _WINDOW, latest),
+            later=_address(kind, min(until + _WINDOW, latest), latest) if until < latest else "",
             action=ACTIVITY,
             form_token=self._room.form_token(here, ACTIVITY),
-        )  # fmt: skip
+        )
+
+    def _day(self, here: AtPortal, text: str) -> date:
+        """Return the day that a list ends before; tomorrow if none is given. Raises `NotFound`."""
+        now = datetime.fromtimestamp(self._room.clock(), here.zone)
+        latest = now.date() + timedelta(days=1)
+        if not text:
+            return latest
+        try:
+            found = date.fromisoformat(text) if _DAY.fullmatch(text) else date.min
+        except ValueError:
+            found = date.min
+        if not latest - _FURTHEST <= found <= latest:
+            raise NotFound("there is nothing of these days")
+        return found
 
     async def _titles(
         self, here: AtPortal, events: Sequence[Mapping[str, Any]]
@@ -141,6 +176,18 @@ class ActivityPages:
         return found
 
 
+def _address(kind: str, until: date, latest: date) -> str:
+    given = [f"did={kind}"] if kind else []
+    given += [f"until={until.isoformat()}"] if until < latest else []
+    return f"{ACTIVITY}?{'&'.join(given)}" if given else ACTIVITY
+
+
+def _midnight(here: AtPortal, day: date) -> str:
+    """The beginning of a day by the practice's clock, as a search has it."""
+    there = datetime.combine(day, time(), here.zone)
+    return f"{there.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def _line(
     here: AtPortal,
     event: Mapping[str, Any],
@@ -165,10 +212,15 @@ def _line(
     }
 
 
-def _as_told(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What makes lines that follow each other one: the day, who, by what, and what of what."""
-    day = str(line["when"]).rpartition(", ")[0]
-    return (day, line["who"], line["by"], line["did"], line["what"])
+def _told_once(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return lines of one day that say the same as one line, at the latest time, with a count."""
+    found = dict[tuple[Any, ...], dict[str, Any]]()
+    for line in lines:
+        day = str(line["when"]).rpartition(", ")[0]
+        key = (day, line["who"], line["by"], line["did"], line["what"])
+        told = found.setdefault(key, {**line, "times": 0})
+        told["times"] += 1
+    return list(found.values())
 
 
 def _codes(event: Mapping[str, Any], system: str) -> list[str]:
@@ -188,11 +240,15 @@ def _things(event: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _is_about_this(event: Mapping[str, Any]) -> bool:
-    """Whether a line is about looking at the log: it would fill the page that it is on."""
-    return any(one.startswith("AuditEvent") for one in _things(event)) or any(
-        _query_of(one).startswith("AuditEvent") for one in event.get("entity") or ()
-    )
+def _is_of_the_record(event: Mapping[str, Any]) -> bool:
+    """Whether a line tells of the record: not of names in the directory, nor of the log itself.
+
+    A page looks those up to show the rest, and they would fill this one.
+    """
+    types = {one.partition("/")[0] for one in _things(event)}
+    asked = {_query_of(one) for one in event.get("entity") or ()}
+    types |= {re.split(r"[/?]", one)[0] for one in asked if one}
+    return not types or not types <= {*DIRECTORY, "AuditEvent"}
 
 
 def _query_of(entity: Mapping[str, Any]) -> str:

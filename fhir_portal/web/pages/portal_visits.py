@@ -46,7 +46,6 @@ _STATES: Final[Mapping[str, str]] = {
     "triaged": "arrived",
     "in-progress": "going on",
     "onleave": "interrupted",
-    "finished": "over",
     "cancelled": "cancelled",
 }
 _BILLS: Final[Mapping[str, str]] = {
@@ -127,7 +126,7 @@ class VisitPages:
                     ("When", _when(here, tree)),
                     ("With", _with(tree, names)),
                     ("Why", ", ".join(filter(None, map(words_of, tree.get("reasonCode") or ())))),
-                    ("State", _STATES.get(str(tree.get("status")), "")),
+                    ("State", _state(tree)),
                 )
                 if value
             ],
@@ -345,14 +344,18 @@ class VisitPages:
 
 
 def _line(here: AtPortal, tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    state = _STATES.get(str(tree.get("status")), "")
     return {
         "address": f"{VISITS}/{tree['id']}",
         "title": visit_title(tree),
         "when": _when(here, tree),
         "who": _with(tree, names),
-        "state": "" if state == "over" else state,
+        "state": _state(tree),
     }
+
+
+def _state(tree: Mapping[str, Any]) -> str:
+    """How a visit stands that is not over."""
+    return _STATES.get(str(tree.get("status")), "")
 
 
 def _when(here: AtPortal, tree: Mapping[str, Any]) -> str:
