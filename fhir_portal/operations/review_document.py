@@ -58,6 +58,7 @@ async def review_document(call: Call) -> FhirResponse:
             message = "this is no document that somebody of the patient's side sent"
             raise Unprocessable(message)
         if tree.get("docStatus") == _STATUS[decision] and not changes:
+            await _end_tasks(transaction, call, row, reason)  # an EHR may have decided by itself
             return row
         if tree.get("docStatus") != "preliminary" or tree.get("status") != "current":
             message = "this document was decided about already"

@@ -357,6 +357,16 @@ async def test_a_document_is_decided_about_once(ada: Caller, clerk: Caller, ehr:
     assert (await decided(clerk, "DocumentReference/nothing")).status == 404
 
 
+async def test_what_an_ehr_decided_by_itself_ends_its_task_when_it_is_said_again(
+    ada: Caller, clerk: Caller, ehr: Caller
+) -> None:
+    name = await sent(ada)
+    await ehr.store((await ehr.get(name)).json | {"docStatus": "final"})
+    assert [one["status"] for one in await tasks(ehr)] == ["requested"]
+    assert (await decided(clerk, name)).status == 200
+    assert [one["status"] for one in await tasks(ehr)] == ["completed"]
+
+
 @pytest.mark.parametrize(
     ("decision", "given", "name"),
     [
