@@ -81,3 +81,38 @@ def is_supplied(tree: Mapping[str, Any]) -> bool:
     """Whether somebody of the patient's side brought it."""
     tags = (tree.get("meta") or {}).get("tag") or ()
     return any((one.get("system"), one.get("code")) == (ORIGIN, SUPPLIED) for one in tags)
+
+
+VISITS: Final[Mapping[str, str]] = {
+    "185345009": "Visit about a complaint",
+    "185347001": "Visit about a problem",
+    "185349003": "Check-up",
+    "308335008": "Visit",
+    "390906007": "Follow-up visit",
+    "410620009": "Check-up of a child",
+    "50849002": "Visit to the emergency room",
+    "32485007": "Stay in a hospital",
+}
+"""Words of ours for what kind of visit it was, by the SNOMED CT code of ``Encounter.type``."""
+PLACES: Final[Mapping[str, str]] = {
+    "AMB": "Visit",
+    "EMER": "Visit to the emergency room",
+    "HH": "Visit at home",
+    "IMP": "Stay in a hospital",
+    "ACUTE": "Stay in a hospital",
+    "OBSENC": "Stay for observation",
+    "SS": "Visit",
+    "VR": "Visit by video or telephone",
+}
+"""The same by ``Encounter.class`` (v3-ActCode)."""
+SNOMED: Final = "http://snomed.info/sct"
+
+
+def visit_title(tree: Mapping[str, Any]) -> str:
+    """Return what an Encounter is called on a page."""
+    for concept in tree.get("type") or ():
+        for coding in concept.get("coding") or ():
+            if coding.get("system") == SNOMED and coding.get("code") in VISITS:
+                return VISITS[coding["code"]]
+    said = next((words for one in tree.get("type") or () if (words := words_of(one))), "")
+    return said or PLACES.get(str((tree.get("class") or {}).get("code")), "Visit")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from fhir_portal.access.owners import local_target
+from fhir_portal.access.relation import Relations
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.account import Account
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
 from fhir_portal.documents.titles import is_supplied
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.notify import outbox
-from fhir_portal.notify.recipients import RECORD
+from fhir_portal.notify.recipients import RECORD, to_account
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import LONGEST_SUBJECT, plain_text
+from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.operations.upload import written_on
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -29,7 +34,7 @@ _STATUS: Final = {"accept": "final", "refuse": "entered-in-error"}
 
 
 async def review_document(call: Call) -> FhirResponse:
-    """Say what becomes of it, end its Task and tell the patient, in one transaction.
+    """Say what becomes of it, end its Task and tell whose it is, in one transaction.
 
     Raises:
         Unprocessable: it is no document that somebody brought, or what is said of it is wrong.
@@ -53,6 +58,7 @@ async def review_document(call: Call) -> FhirResponse:
             message = "this is no document that somebody of the patient's side sent"
             raise Unprocessable(message)
         if tree.get("docStatus") == _STATUS[decision] and not changes:
+            await _end_tasks(transaction, call, row, reason)  # an EHR may have decided by itself
             return row
         if tree.get("docStatus") != "preliminary" or tree.get("status") != "current":
             message = "this document was decided about already"
@@ -60,20 +66,46 @@ async def review_document(call: Call) -> FhirResponse:
         decided = await _decided(transaction, call, row, tree, decision, changes)
         await _note(transaction, call, decided, reason)
         await _end_tasks(transaction, call, row, reason)
-        await outbox.enqueue(
-            transaction,
-            key=f"document.{row.key.id}.{decision}",
-            practice=call.auth.practice,
-            channel="mail",
-            to=f"{RECORD}{call.auth.practice}/Patient/{row.facts.owners[0]}",
-            template="document-reviewed",
-            now=call.server.clock(),
-        )
+        for to in await _to_tell(transaction, call, decided, tree):
+            await outbox.enqueue(
+                transaction,
+                key=f"document.{row.key.id}.{to.partition(':')[0]}",
+                practice=call.auth.practice,
+                channel="mail",
+                to=to,
+                template="document-reviewed",
+                now=call.server.clock(),
+            )
         return decided
 
     row = await call.server.store.transact(work)
     values = {"document": {"reference": str(row.key)}, "status": _STATUS[decision]}
     return call.answer(values, row)
+
+
+async def _to_tell(
+    transaction: ResourceTransaction, call: Call, row: Row, tree: dict[str, Any]
+) -> list[str]:
+    """Return whom to tell: the patient, and who sent it for them; each as far as they see it."""
+    labels, practice = row.facts.visibility_class.labels, call.auth.practice
+    if len(row.facts.owners) != 1 or not labels <= SELF_LABELS:
+        return []
+    patient = f"Patient/{row.facts.owners[0]}"
+    found = [f"{RECORD}{practice}/{patient}"]
+    author = local_target(str(((tree.get("author") or [{}])[0]).get("reference") or ""))
+    if author is None or author.type != "RelatedPerson" or not labels <= PROXY_LABELS:
+        return found
+    key = await account_of_record(transaction, practice, author)
+    account = await transaction.get(Account, key or "")
+    if account is None:
+        return found
+    relations = Relations(transaction, call.server.clock)
+    record = await relations.record_of(account, practice, patient)
+    if record is not None and record.fhir_user == str(author):
+        sections = record.sections
+        if sections is None or "documents" in sections:
+            found.append(to_account(account.key))
+    return found
 
 
 def _changes(call: Call, decision: str) -> dict[str, Any]:

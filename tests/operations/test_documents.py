@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.upload import A_DAY
 from fhir_portal.portal import Portal
 from fhir_portal.smart.scope import ScopeSet
-from tests.builders import START, Caller, Clock, Json, a_document, a_proxy, an_ehr, oneself
+from tests.builders import START, Caller, Clock, Json, a_document, a_grant, a_proxy, an_ehr, oneself
 from tests.documents.pictures import SECRET, a_pdf, a_picture
 from tests.operations.documents import PHOTO, bytes_of, decided, uploaded
 from tests.operations.messages import a_file, out
@@ -117,6 +118,15 @@ async def test_a_document_sent_twice_is_there_once(ada: Caller, ehr: Caller) -> 
     elsewhere = await uploaded(ada, a_pdf(), "application/pdf", identifier="urn:one")
     assert elsewhere.status == 409
     assert len((await ehr.get("DocumentReference")).entries) == 1
+    assert len(await tasks(ehr)) == 1
+
+
+async def test_sent_at_the_same_moment_it_is_there_once(ada: Caller, ehr: Caller) -> None:
+    answers = await asyncio.gather(*(uploaded(ada, identifier="urn:one") for _ in range(4)))
+    assert {one.status for one in answers} == {200}
+    assert len({str(out(one, "document")) for one in answers}) == 1
+    assert len((await ehr.get("DocumentReference")).entries) == 1
+    assert len((await ehr.get("Binary")).entries) == 2  # the picture, and a small one
     assert len(await tasks(ehr)) == 1
 
 
@@ -300,6 +310,7 @@ async def test_staff_take_a_document_in_and_correct_what_is_said_of_it(
 async def test_what_is_refused_says_why_to_who_sent_it(
     accounts: EmbeddedStore, mother: Caller, clerk: Caller, ehr: Caller
 ) -> None:
+    await ehr.store(a_grant(of="kit", to="mother", sections=DOCUMENTS, act=DOCUMENTS))
     name = await sent(mother)
     assert (await decided(clerk, name, "refuse")).status == 422
     answer = await decided(clerk, name, "refuse", reason="It cannot be read.")
@@ -314,7 +325,18 @@ async def test_what_is_refused_says_why_to_who_sent_it(
     assert reasons == ["It cannot be read."]
     (task,) = await tasks(ehr)
     assert task["status"] == "completed"
-    assert [one.template for one in await letters(accounts)] == ["document-reviewed"]
+    told = await letters(accounts)
+    assert {one.template for one in told} == {"document-reviewed"}
+    assert sorted(one.to.partition(":")[0] for one in told) == ["account", "record"]
+
+
+async def test_who_may_not_see_a_document_any_more_is_not_told(
+    accounts: EmbeddedStore, mother: Caller, clerk: Caller, ehr: Caller
+) -> None:
+    name = await sent(mother)
+    await ehr.store(a_grant(of="kit", to="mother", sections=["results"]))
+    await decided(clerk, name)
+    assert [one.to.partition(":")[0] for one in await letters(accounts)] == ["record"]
 
 
 async def letters(store: EmbeddedStore) -> list[OutboxMessage]:
@@ -333,6 +355,16 @@ async def test_a_document_is_decided_about_once(ada: Caller, clerk: Caller, ehr:
     await ehr.store(ours)
     assert (await decided(clerk, "DocumentReference/ours")).status == 422
     assert (await decided(clerk, "DocumentReference/nothing")).status == 404
+
+
+async def test_what_an_ehr_decided_by_itself_ends_its_task_when_it_is_said_again(
+    ada: Caller, clerk: Caller, ehr: Caller
+) -> None:
+    name = await sent(ada)
+    await ehr.store((await ehr.get(name)).json | {"docStatus": "final"})
+    assert [one["status"] for one in await tasks(ehr)] == ["requested"]
+    assert (await decided(clerk, name)).status == 200
+    assert [one["status"] for one in await tasks(ehr)] == ["completed"]
 
 
 @pytest.mark.parametrize(

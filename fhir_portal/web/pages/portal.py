@@ -78,6 +78,8 @@ PAGES: Final = (
     ("documents", DOCUMENTS, "Documents"),
     ("demographics", DETAILS, "Your details"),
     ("insurance", INSURANCE, "Insurance"),
+    ("visits", VISITS, "Visits"),
+    ("sharing", ACTIVITY, "Activity"),
 )
 """Section, address and name of what the portal has beside its start page; `ANY_SECTION` stands for
 whoever sees any."""

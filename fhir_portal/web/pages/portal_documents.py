@@ -177,7 +177,7 @@ class PortalDocumentPages:
     def _is_new(here: AtPortal, one: Mapping[str, Any]) -> bool:
         """Whether it came, or was changed, since the last visit; what waits is no news."""
         since = here.session.since
-        if not since or one.get("docStatus") == "preliminary":
+        if not since or (is_supplied(one) and one.get("docStatus") == "preliminary"):
             return False
         return datetime.fromisoformat(one["meta"]["lastUpdated"]).timestamp() > since
 

@@ -15,6 +15,7 @@ from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
+from fhir_portal.web.pages.portal_activity import ActivityPages
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_bills import BillPages
 from fhir_portal.web.pages.portal_details import DetailPages
@@ -25,6 +26,7 @@ from fhir_portal.web.pages.portal_insurance import InsurancePages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 from fhir_portal.web.pages.portal_proposals import ProposalList
 from fhir_portal.web.pages.portal_upload import PortalUploadPages
+from fhir_portal.web.pages.portal_visits import VisitPages
 
 
 def portal_router(
@@ -55,8 +57,9 @@ def portal_router(
         *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
         BillPages(room),
         ExportPages(room),
-        *(PortalDocumentPages(room), PortalUploadPages(room)),
+        *(PortalDocumentPages(room), PortalUploadPages(room), VisitPages(room)),
         *(proposals, DetailPages(room, proposals), InsurancePages(room, proposals)),
+        ActivityPages(room),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

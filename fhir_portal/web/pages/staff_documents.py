@@ -82,7 +82,7 @@ class StaffDocumentPages:
                     "when": here.moment(task.get("authoredOn")),
                 }
                 for task in found
-                if _id_in(task, "focus") in documents
+                if _waits(documents.get(_id_in(task, "focus"), {}))
             ],
             full=len(found) >= _MOST,
             done=_DONE.get(request.query_params.get("done", ""), ""),
@@ -141,7 +141,7 @@ class StaffDocumentPages:
                 }
                 for one in files
             ],
-            is_open=tree.get("docStatus") == "preliminary" and tree.get("status") == "current",
+            is_open=_waits(tree),
             types=_types(),
             action=f"{DOCUMENTS}/{own_id}",
             form_token=self._desk.form_token(here, "review-document", own_id),
@@ -240,6 +240,11 @@ def _types() -> list[tuple[str, str]]:
         *((f"{LOINC}|{code}", words) for code, words in of_chart),
         *((f"{KINDS}|{code}", words) for code, words in kinds().items()),
     ]
+
+
+def _waits(tree: Mapping[str, Any]) -> bool:
+    """Whether nobody has decided about a document: an EHR may have, without its Task."""
+    return tree.get("docStatus") == "preliminary" and tree.get("status") == "current"
 
 
 def _id_in(tree: Mapping[str, Any], member: str) -> str:
