@@ -49,6 +49,9 @@ _DONE: Final[Mapping[str, str]] = {
     "proposed": "Thank you. The practice looks at it, and you are told when there is an answer.",
     "changed": "Your details are changed.",
     "cancelled": "It was taken back.",
+    "code-sent": "Another code is on its way.",
+    "proved": "Thank you. The code was right.",
+    "no-code": "Type the code that came.",
 }
 
 

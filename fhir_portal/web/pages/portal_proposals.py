@@ -28,7 +28,14 @@ from fhir_portal.web.pages.portal import (
     PatientRoom,
     portal_page,
 )
-from fhir_portal.web.pages.proposal_words import STATUS, changes, facts, outcomes, title_of
+from fhir_portal.web.pages.proposal_words import (
+    STATUS,
+    changes,
+    contacts_of,
+    facts,
+    outcomes,
+    title_of,
+)
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 
@@ -71,7 +78,10 @@ class ProposalList:
 
     def routes(self) -> Sequence[tuple[str, str, Handler]]:
         """Path, method and handler of each page."""
-        return ((f"{PROPOSALS}/{{id}}/cancel", "POST", portal_page(self.cancel, back=DETAILS)),)
+        return (
+            (f"{PROPOSALS}/{{id}}/cancel", "POST", portal_page(self.cancel, back=DETAILS)),
+            (f"{PROPOSALS}/{{id}}/prove", "POST", portal_page(self.prove, back=DETAILS)),
+        )
 
     async def of(self, here: AtPortal, section: str) -> Proposals:
         """Return what was proposed in a section."""
@@ -123,6 +133,9 @@ class ProposalList:
             ],
             "cancel": f"{PROPOSALS}/{task['id']}/cancel" if may_cancel else "",
             "token": self._room.form_token(here, "cancel-proposal", task["id"]),
+            "prove": f"{PROPOSALS}/{task['id']}/prove" if is_own and may_cancel else "",
+            "prove_token": self._room.form_token(here, "prove-contact", task["id"]),
+            "contacts": contacts_of(task) if is_open(task) else [],
         }
 
     @staticmethod
@@ -130,6 +143,27 @@ class ProposalList:
         if by == here.record.patient:
             return here.record.patient_name
         return f"somebody who acts for {here.record.patient_name}"
+
+    async def prove(self, request: Request) -> Response:
+        """Take the code that came to a new contact, or send another one."""
+        own_id = request.path_params["id"]
+        here, form = await self._room.posted(request, "prove-contact", own_id)
+        if not _ID.fullmatch(own_id):
+            raise NotFound
+        typed = form.get("code", "").strip()[:40] if form.get("do") == "prove" else None
+        if typed == "":
+            return redirect(f"{DETAILS}?done=no-code#proposed")
+        found = await self._room.call(
+            here,
+            "prove-contact",
+            f"Task/{own_id}",
+            ("contact", "valueString", form.get("contact", "")[:254]),
+            ("code", "valueString", typed),
+        )
+        done = "code-sent" if typed is None else "proved"
+        if found.value("changed") is True:
+            done = "changed"
+        return redirect(f"{DETAILS}?done={done}")
 
     async def cancel(self, request: Request) -> Response:
         """Take one back."""
