@@ -374,8 +374,8 @@ def _medicine(tree: Mapping[str, Any]) -> dict[str, Any]:
     text = str(referred.get("reference", ""))
     if not text.startswith("#"):
         return {name: value for name, value in tree.items() if name.startswith("medication")}
-    inside = (one for one in tree.get("contained") or () if f"#{one.get('id')}" == text)
-    code = (next(inside, {}) or {}).get("code")
+    codes = [one.get("code") for one in tree.get("contained") or () if f"#{one.get('id')}" == text]
+    code = next(iter(codes), None)
     return {"medicationCodeableConcept": code or {"text": referred.get("display") or "a medicine"}}
 
 

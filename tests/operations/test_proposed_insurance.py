@@ -5,20 +5,30 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify import jobs
+from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations.proposal_jobs import proposal_jobs
 from fhir_portal.portal import Portal
 from tests.builders import (
+    DERM,
     RESTRICTED,
+    START,
     WITHHELD,
     Caller,
+    Clock,
     Json,
+    a_grant,
     a_patient,
     a_proxy,
+    keep,
     oneself,
     reference,
 )
@@ -106,7 +116,7 @@ async def accepted(caller: Caller, front: Caller, *given: Json, of: str = "ada")
 
 @pytest.mark.requirement("portal", "S0-41")
 async def test_several_insurances_are_added_changed_and_ended(ada: Caller, front: Caller) -> None:
-    group = {
+    group: Json = {
         "type": {
             "coding": [
                 {"system": "http://terminology.hl7.org/CodeSystem/coverage-class", "code": "group"}
@@ -114,7 +124,7 @@ async def test_several_insurances_are_added_changed_and_ended(ada: Caller, front
         },
         "value": "G-7",
     }
-    spouse = {"subscriber": {"display": "Rowan Quill"}, "subscriberId": "R-1"}
+    spouse: Json = {"subscriber": {"display": "Rowan Quill"}, "subscriberId": "R-1"}
     task = await accepted(
         ada,
         front,
@@ -357,3 +367,78 @@ async def test_an_insurance_that_the_ehr_changed_meanwhile_is_not_overwritten(
     looked = await reviewed(front, task, decision("p1", "accept", version_String="2"))
     assert looked.status == 200, looked.body
     assert (await ada.get("Coverage/plan")).json["period"]["end"] == "2031-01-31"
+
+
+# ---------------------------------------------------------------- what ends
+
+
+async def told(portal: Portal, store: EmbeddedStore) -> list[OutboxMessage]:
+    """Who is told by now that an insurance ends."""
+    functions = proposal_jobs(portal.server)
+    await jobs.work_off(store, functions, worker="w", clock=portal.server.clock)
+    return [one for one in await store.every(OutboxMessage) if one.template == "coverage-ends"]
+
+
+def in_days(days: int) -> str:
+    return (datetime.fromtimestamp(START, UTC) + timedelta(days=days)).date().isoformat()
+
+
+@pytest.mark.requirement("portal", "S0-41")
+async def test_people_are_told_once_that_an_insurance_ends(
+    portal: Portal, practice: EmbeddedStore, ehr: Caller, clock: Clock
+) -> None:
+    await ehr.store(a_coverage("plan", period={"end": in_days(60)}))
+    assert await told(portal, practice) == []
+    clock.advance(31 * 86_400)
+    (one,) = await told(portal, practice)
+    assert one.to == f"record:{DERM}/Patient/ada"
+    assert one.values == {}
+    assert "Sample" not in repr(one)
+    await ehr.store(a_coverage("plan", period={"end": in_days(60)}, subscriberId="M-3"))
+    clock.advance(86_400)
+    assert len(await told(portal, practice)) == 1
+    await ehr.store(a_coverage("plan", period={"end": in_days(400)}))
+    clock.advance(345 * 86_400)
+    assert len(await told(portal, practice)) == 2
+
+
+async def test_who_sees_the_insurance_of_somebody_is_told_too(
+    portal: Portal, practice: EmbeddedStore, ehr: Caller
+) -> None:
+    await ehr.store(
+        a_grant("grant", of="kit", to="mother", sections=["insurance"]),
+        a_coverage("kits", of="kit", period={"end": in_days(3)}),
+    )
+    assert {one.to for one in await told(portal, practice)} == {
+        f"record:{DERM}/Patient/kit",
+        "account:ada",
+    }
+    await ehr.store(a_grant("grant", of="kit", to="mother", sections=["results"]))
+    await ehr.store(a_coverage("kits", of="kit", period={"end": in_days(4)}))
+    assert len(await told(portal, practice)) == 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"status": "cancelled"},
+        {"period": {"end": in_days(-1)}},
+        {"period": {"end": "2030"}},
+        {"period": {"start": "2029-01-01"}},
+        {"meta": RESTRICTED},
+        {"meta": WITHHELD},
+    ],
+)
+async def test_nobody_is_told_of_what_does_not_end_or_is_hidden(
+    portal: Portal, practice: EmbeddedStore, ehr: Caller, changed: Json
+) -> None:
+    await ehr.store(a_coverage("plan", **{"period": {"end": in_days(5)}, **changed}))
+    assert await told(portal, practice) == []
+
+
+async def test_a_practice_may_want_nobody_to_be_told(
+    portal: Portal, practice: EmbeddedStore, ehr: Caller
+) -> None:
+    await keep(practice, PracticePolicy(key=DERM, coverage_reminder_days=0))
+    await ehr.store(a_coverage("plan", period={"end": in_days(5)}))
+    assert await told(portal, practice) == []

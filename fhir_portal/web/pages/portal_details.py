@@ -197,6 +197,7 @@ class DetailPages:
         here, form, files = await sent_files(self._room, request, PHOTO)
         self._require(here)
         patient, version = await self._patient(here)
+        given: tuple[tuple[str, str, Any], ...]
         if form.get("do") == "remove":
             given = (("clear", "valueCode", "photo"), ("version", "valueString", version))
             if not _photo_of(patient):

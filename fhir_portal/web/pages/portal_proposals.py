@@ -22,8 +22,8 @@ from fhir_portal.resources.proposal import (
 )
 from fhir_portal.web.pages.portal import (
     DETAILS,
+    HOME,
     INSURANCE,
-    PORTAL,
     AtPortal,
     PatientRoom,
     portal_page,
@@ -39,7 +39,7 @@ from fhir_portal.web.pages.proposal_words import (
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 
-PROPOSALS: Final = f"{PORTAL}/proposals"
+PROPOSALS: Final = f"{HOME}/proposals"
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _MOST: Final = 50
 _SHOWN: Final = 10
@@ -173,5 +173,5 @@ class ProposalList:
             raise NotFound
         task = (await self._room.ask(here, "read", "Task", own_id)).tree
         await self._room.call(here, "cancel-proposal", f"Task/{own_id}")
-        back = _BACK.get(section_of(task) or "", PORTAL)
-        return redirect(f"{back}?done=cancelled" if back != PORTAL else PORTAL)
+        back = _BACK.get(section_of(task) or "", HOME)
+        return redirect(f"{back}?done=cancelled" if back != HOME else HOME)

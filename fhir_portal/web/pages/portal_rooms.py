@@ -46,8 +46,8 @@ def portal_router(
     router = APIRouter(include_in_schema=False)
     rooms = (room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room))
     proposals = ProposalList(room)
-    rooms = (*rooms, proposals, DetailPages(room, proposals), InsurancePages(room, proposals))
-    for routes in (one.routes() for one in rooms):
+    of_details = (proposals, DetailPages(room, proposals), InsurancePages(room, proposals))
+    for routes in (one.routes() for one in (*rooms, *of_details)):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
     return router

@@ -107,9 +107,9 @@ def words_of(value: Any) -> str:
         own = [words_of(one) for name, one in value.items() if name.startswith("value")]
         return ", ".join(filter(None, [*inner, *own]))
     if "reference" in value:
-        own = "the patient" if str(value["reference"]).startswith("Patient/") else ""
-        return str(value.get("display") or own)
-    rest = (words_of(one) for name, one in value.items() if name != "id")
+        who = "the patient" if str(value["reference"]).startswith("Patient/") else ""
+        return str(value.get("display") or who)
+    rest = [words_of(one) for name, one in value.items() if name != "id"]
     return ", ".join(filter(None, rest))
 
 
