@@ -308,6 +308,13 @@ _PROPOSALS: Final = {
         section=ANY_SECTION,
         parts={name: (("r", "Task"), *letters) for name, letters in _PROPOSED.items()},
     ),
+    "prove-contact": OperationRule(
+        "Task",
+        (("r", "Task"), *_PROPOSED["demographics"]),
+        system=False,
+        section=ANY_SECTION,
+        parts={"demographics": (("r", "Task"), *_PROPOSED["demographics"])},
+    ),
     "review-proposal": OperationRule(
         "Task",
         (

@@ -26,6 +26,10 @@ CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
 BOOKINGS: Final[tuple[Booking, ...]] = get_args(Booking)
+DIRECT_CHANGES: Final = (
+    *("telecom", "address", "communication", "contact", "pronouns", "gender-identity", "photo"),
+)
+"""The fields of personal details that a practice may let people change themselves."""
 _CODE: Final = re.compile(r"[^\s,=|]{1,64}")
 _MOST: Final = 100
 
@@ -64,9 +68,11 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
     ``private_services`` is not shown on pages, nor put in calendars. ``sharing`` says whether
     patients may share their record by a link, and whether links that there are show anything; a
-    link lasts ``share_days`` at most.
-    ``plan_months`` is in how many parts, one a month, patients may agree to pay a bill (0: in
+    link lasts ``share_days`` at most. ``plan_months`` is in how many parts, one a month, patients may agree to pay a bill (0: in
     none), ``plan_least`` what a part comes to at least, in whole units of the currency.
+    ``direct_changes`` are the fields of personal details that people change without the practice's
+    looking at it; a new contact has to be proved first. ``coverage_reminder_days`` is when before
+    its end people are told that an insurance ends; 0: never.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -104,6 +110,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     share_days: int = 365
     plan_months: int = 0
     plan_least: int = 25
+    direct_changes: tuple[str, ...] = ()
+    coverage_reminder_days: int = 30
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -287,5 +295,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "share-days": _number("share_days", 1, 365),
     "plan-months": _number("plan_months", 0, 36),
     "plan-least": _number("plan_least", 1, 10_000),
+    "direct-changes": _some_of("direct_changes", DIRECT_CHANGES),
+    "coverage-reminder-days": _number("coverage_reminder_days", 0, 120),
 }
 """What can be set, and how the text of an operator is read."""

@@ -362,6 +362,22 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: there is an answer for you in the portal.",
             topic="documents",
         ),
+        "security-contact-on-file": _security(
+            "How we reach you was changed",
+            "How {practice} reaches you was changed: a mail address or telephone number was taken "
+            "off your record.",
+            "a contact was taken off your record.",
+            told=True,
+        ),
+        "coverage-ends": Words(
+            subject="Something on file ends soon - {practice}",
+            body=(
+                "Hello,\n\nSomething that {practice} has on file for you ends soon. Sign in at "
+                "{portal} to see it and to bring it up to date."
+            ),
+            sms="{practice}: something on file ends soon. Sign in to the portal to see it.",
+            topic="messages",
+        ),
         "proposal-answered": Words(
             subject="An answer to a change that you asked for - {practice}",
             body=(

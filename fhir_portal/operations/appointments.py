@@ -445,12 +445,14 @@ async def tell_who_sees(
     key: str,
     template: str,
     now: float,
+    section: str = SECTION,
+    stream: outbox.Stream | None = None,
 ) -> None:
-    """Write a message to whose record it is, and to proxies who see its appointments now.
+    """Write a message to whose record it is, and to proxies who see a section of it now.
 
     ``patient`` is ``Patient/<id>``; ``key`` is of what happened, so that it is told once.
     """
-    proxies = await proxies_who_see(transaction, practice, patient, SECTION, clock=lambda: now)
+    proxies = await proxies_who_see(transaction, practice, patient, section, clock=lambda: now)
     to = {key: f"{RECORD}{practice}/{patient}"}
     to |= {f"{key}.{one.key}": to_account(one.key) for one in proxies}
     for name, address in to.items():
@@ -462,6 +464,7 @@ async def tell_who_sees(
             to=address,
             template=template,
             now=now,
+            stream=stream,
         )
 
 

@@ -205,10 +205,7 @@ def _content(one: Mapping[str, Any], place: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class TakenFiles:
-    """`fhir_portal.resources.files.FileCheck`, by the rules for files of messages.
-
-    Answers to a form are kept as they came: a picture keeps what its camera wrote into it.
-    """
+    """`fhir_portal.resources.files.FileCheck`, by the rules for files of messages."""
 
     scanner: MalwareScan | None
 
@@ -221,6 +218,20 @@ class TakenFiles:
             return take(content, declared=found, name="").content_type
         except UploadRefused:
             return None
+
+    async def written_anew(self, content: bytes) -> tuple[str, bytes] | None:
+        """Return a picture as it may be kept."""
+        found = sniffed(content)
+        if found is None or not found.startswith("image/"):
+            return None
+        place = "QuestionnaireResponse"
+        try:
+            taken = await _taken(content, declared=found, name="")
+        except TooLargeToTake as error:
+            raise TooLarge(str(error), expression=place) from None
+        except UploadRefused as error:
+            raise Unprocessable(str(error), expression=place) from None
+        return taken.content_type, taken.content
 
     async def scan(self, content: bytes) -> None:
         """Ask the scanner, where there is one."""

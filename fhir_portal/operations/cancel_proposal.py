@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fhir_portal.access.operations import OPERATIONS
 from fhir_portal.access.policy import decide_part
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
@@ -15,7 +16,7 @@ from fhir_portal.operations.message_thread import agent_of, record_provenance
 from fhir_portal.operations.proposing import seen
 from fhir_portal.resources.interactions.read import key_of
 from fhir_portal.resources.proposal import is_open, section_of
-from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import update_in
 
 _MICROSECONDS: Final = 1_000_000
@@ -52,7 +53,7 @@ async def cancel_proposal(call: Call) -> FhirResponse:
     return call.answer({"task": {"reference": str(row.key)}, "status": "cancelled"}, row)
 
 
-async def own_proposal(transaction: ResourceTransaction, call: Call) -> Row:
+async def own_proposal(reader: ResourceReader, call: Call) -> Row:
     """Return the Task of a call that its caller proposed; of a patient's own record, any of it.
 
     Raises:
@@ -60,11 +61,14 @@ async def own_proposal(transaction: ResourceTransaction, call: Call) -> Row:
             else's, or the caller may not act there.
     """
     # What the caller may see of Tasks, not what may be called on one.
-    row = await seen(transaction, call, key_of(call.request))
+    row = await seen(reader, call, key_of(call.request))
     tree = json.parse(row.body)
     section = section_of(tree)
     if section is None:
         message = "this Task proposes nothing"
+        raise Unprocessable(message)
+    if section not in OPERATIONS[call.definition.code].parts:
+        message = "this is not for proposals of this section"
         raise Unprocessable(message)
     denied = decide_part(call.auth, call.definition.code, section)
     if denied is not None:

@@ -59,6 +59,7 @@ from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
 from fhir_portal.operations.propose_update import propose_update
+from fhir_portal.operations.prove_contact import prove_contact
 from fhir_portal.operations.receipt import receipt
 from fhir_portal.operations.refill import answer_refill, refill_status, request_refill
 from fhir_portal.operations.render import render
@@ -158,6 +159,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "review-document": review_document,
     "propose-update": propose_update,
     "cancel-proposal": cancel_proposal,
+    "prove-contact": prove_contact,
     "review-proposal": review_proposal,
     "share-link": share_link,
     "share-links": share_links,

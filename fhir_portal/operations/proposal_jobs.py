@@ -1,24 +1,30 @@
-"""Who is told that there is an answer to what they proposed."""
+"""Who is told that there is an answer to what they proposed, and that an insurance ends."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir import json
+from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.recipients import RECORD, to_account
+from fhir_portal.operations.appointments import tell_who_sees
 from fhir_portal.operations.on_file import account_of_record
+from fhir_portal.resources.event_rules import ENDS
 from fhir_portal.resources.proposal import ANSWERED, is_open, section_of
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction
+
+_MICROSECONDS: Final = 1_000_000
 
 
 def proposal_jobs(server: Server) -> Mapping[str, Work]:
@@ -48,7 +54,42 @@ def proposal_jobs(server: Server) -> Mapping[str, Work]:
 
         await server.store.transact(work)
 
-    return {ANSWERED: tell}
+    async def remind(held: Lease[Job]) -> None:
+        job = held.work
+
+        async def work(transaction: ResourceTransaction) -> None:
+            await finish_in(transaction, held, now=server.clock())
+            await _remind(transaction, server, job)
+
+        await server.store.transact(work)
+
+    return {ANSWERED: tell, ENDS: remind}
+
+
+async def _remind(transaction: ResourceTransaction, server: Server, job: Job) -> None:
+    """Whoever sees the insurance is told, where it still ends then; of a labelled one nobody is."""
+    key = ResourceKey("Coverage", job.arguments["coverage"])
+    row = await transaction.read(key, Visibility.of_server("Coverage", practice=job.practice))
+    if row is None or row.deleted or row.facts.visibility_class.labels:
+        return
+    tree, end = json.parse(row.body), job.arguments["end"]
+    still = (
+        tree.get("status") == "active" and str((tree.get("period") or {}).get("end"))[:10] == end
+    )
+    policy = await policy_of(transaction, job.practice)
+    is_over = period_of(end)[1] <= server.clock() * _MICROSECONDS
+    if not still or is_over or not policy.coverage_reminder_days or len(row.facts.owners) != 1:
+        return
+    await tell_who_sees(
+        transaction,
+        job.practice,
+        f"Patient/{row.facts.owners[0]}",
+        key=job.key,
+        template="coverage-ends",
+        now=server.clock(),
+        section="insurance",
+        stream=outbox.Stream("coverage-ends", policy.messages_a_minute),
+    )
 
 
 async def _proposer(

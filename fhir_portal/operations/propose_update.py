@@ -8,20 +8,26 @@ may see that part of the record sees what is proposed of it, and nobody else. St
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.policy import decide_part
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, labelling
 from fhir_portal.documents.upload import Taken
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, Forbidden, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.attachments import count_files, picture_of, store_content
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.changed_contacts import as_point, count_codes, new_contacts, send_code
+from fhir_portal.operations.direct_change import accepted_outputs, change_patient
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, plain_text, record_provenance
+from fhir_portal.operations.on_file import OnFile
 from fhir_portal.operations.proposing import (
     LONGEST_NOTE,
     Made,
@@ -29,6 +35,8 @@ from fhir_portal.operations.proposing import (
     details,
     insurance,
     not_taken,
+    part_of,
+    seen,
 )
 from fhir_portal.resources.communication import count_written
 from fhir_portal.resources.forms.handing_in import BASE
@@ -65,8 +73,9 @@ async def propose_update(call: Call) -> FhirResponse:
     given = call.arguments.one("note")
     note = "" if given is None else plain_text(given, "note", LONGEST_NOTE)
     photo, cards = await _pictures(call)
+    contacts = await _to_prove(call) if "demographics" in sections else []
 
-    async def work(transaction: ResourceTransaction) -> list[Row]:
+    async def work(transaction: ResourceTransaction) -> tuple[list[Row], list[str]]:
         await call.server.still(transaction, call.auth)
         await call.target(transaction)
         await count_written(
@@ -78,26 +87,90 @@ async def propose_update(call: Call) -> FhirResponse:
         if not any(made.values()):
             message = "all of this is on file already"
             raise Unprocessable(message, expression="Parameters")
-        tasks = list[Row]()
+        policy = await policy_of(transaction, call.auth.practice)
+        asked, changed = list[_Asked](), list[str]()
         for section in sections:
-            if not made[section]:
-                continue
             _require_new(waiting, made[section])
-            if len(waiting) + len(tasks) >= MOST_OPEN:
+            if section == "demographics":
+                asked += _asked_of_details(made[section], policy.direct_changes, contacts)
+            elif made[section]:
+                asked.append(_Asked(section, made[section]))
+        tasks = list[Row]()
+        for one in asked:
+            if not one.at_once and len(waiting) + len(tasks) >= MOST_OPEN:
                 message = "a great deal waits for an answer already: wait, or call the practice"
                 raise Conflict(message)
-            tree = _task(call, section, made[section], note)
+            tree = _task(call, one, note)
+            own_id = call.server.new_id()
+            if one.at_once:
+                (it,) = one.made
+                fields = it.proposed.fields
+                row = await change_patient(
+                    transaction, call, it.about, it.proposed.tree, fields, key=own_id
+                )
+                tree |= {"status": "completed", "output": accepted_outputs(row, fields)}
+                changed += fields
             written = await create_in(
                 transaction, call.server, call.as_practice, tree,
                 Visibility.of_server("Task", practice=call.auth.practice),
-                resource_id=call.server.new_id(),
+                resource_id=own_id,
             )  # fmt: skip
             await record_provenance(transaction, call, [str(written.row.key)], "CREATE")
+            for contact in one.contacts:
+                await send_code(transaction, call, own_id, contact)
             tasks.append(written.row)
-        return tasks
+        return tasks, changed
 
-    tasks = await call.server.store.transact(work)
-    return call.answer({"task": [{"reference": str(one.key)} for one in tasks]}, *tasks)
+    tasks, changed = await call.server.store.transact(work)
+    answer = {
+        "task": [{"reference": str(one.key)} for one in tasks],
+        "changed": changed,
+        "to-prove": [as_point(one) for one in contacts],
+    }
+    return call.answer(answer, *tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What becomes one Task: whether it is done at once, and which contacts are to be proved."""
+
+    section: str
+    made: Sequence[Made]
+    at_once: bool = False
+    contacts: Sequence[OnFile] = ()
+
+
+def _asked_of_details(
+    made: Sequence[Made], direct: Sequence[str], contacts: Sequence[OnFile]
+) -> list[_Asked]:
+    """Return the Tasks of a proposal about the Patient.
+
+    What the practice lets people change is done at once, but for contacts that are to be proved:
+    those have a Task of their own, which is done with the last of them.
+    """
+    found = list[_Asked]()
+    for one in made:
+        fields = one.proposed.fields
+        proves = ["telecom"] if contacts and "telecom" in direct else []
+        now = [field for field in fields if field in direct and field not in proves]
+        rest = [field for field in fields if field not in now and field not in proves]
+        for names, at_once in ((now, True), (proves, False), (rest, False)):
+            part = part_of(one, names)
+            if part is not None:
+                its = contacts if "telecom" in names and not at_once else ()
+                found.append(_Asked("demographics", [part], at_once, its))
+    return found
+
+
+async def _to_prove(call: Call) -> list[OnFile]:
+    """Return the new contacts to which a code goes. Raises `TooManyRequests`, `Unprocessable`."""
+    given = call.arguments.one("patient") or {}
+    if "telecom" not in given:
+        return []
+    row = await seen(call.server.reader, call, ResourceKey("Patient", str(call.request.id)))
+    contacts = await new_contacts(call, json.parse(row.body), given)
+    await count_codes(call, contacts)
+    return contacts
 
 
 def _sections(call: Call) -> list[str]:
@@ -230,7 +303,8 @@ def _said(proposed: Proposed) -> set[str]:
     return {f"not-taken {one.get('reference')}" for one in origins}
 
 
-def _task(call: Call, section: str, made: Sequence[Made], note: str) -> dict[str, Any]:
+def _task(call: Call, asked: _Asked, note: str) -> dict[str, Any]:
+    made = asked.made
     now = instant(int(call.server.clock() * _MICROSECONDS))
     labels = labelling(*(json.parse(one.about.body) for one in made))
     inputs = list[dict[str, Any]]()
@@ -250,13 +324,16 @@ def _task(call: Call, section: str, made: Sequence[Made], note: str) -> dict[str
         if proposed.before is not None:
             before = {"reference": f"#b{proposed.name[1:]}"}
             inputs.append({"type": concept("before"), "valueReference": before})
+    for contact in asked.contacts:
+        point = as_point(contact)
+        inputs.append({"type": concept("contact-to-prove"), "valueContactPoint": point})
     return {
         "resourceType": "Task",
         **({"meta": labels} if labels else {}),
         "contained": [tree for one in made for tree in contained(one.proposed)],
         "status": "requested",
         "intent": "proposal",
-        "code": {"coding": [{"system": SYSTEM, "code": _CODE_OF[section]}]},
+        "code": {"coding": [{"system": SYSTEM, "code": _CODE_OF[asked.section]}]},
         "for": {"reference": f"Patient/{call.request.id}"},
         "authoredOn": now,
         "lastModified": now,

@@ -7,7 +7,7 @@ proposed there is no reference and no address of a file but those that stand the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fhir_portal.fhir import json
@@ -30,7 +30,7 @@ from fhir_portal.resources.proposal import (
     value_of,
     with_value,
 )
-from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 
 LONGEST_NOTE: Final = 500
 _LONGEST: Final = 20_000
@@ -53,10 +53,10 @@ class Made:
     about: Row
 
 
-async def seen(transaction: ResourceTransaction, call: Call, key: ResourceKey) -> Row:
+async def seen(reader: ResourceReader, call: Call, key: ResourceKey) -> Row:
     """Return a resource as the caller may see it. Raises `NotFound`: absent, hidden, deleted."""
     visible = permitted(call.server, call.auth, "r", key.type)
-    row = await transaction.read(key, visible)
+    row = await reader.read(key, visible)
     if row is None or row.deleted:
         raise unknown(key)
     checked([row], visible)
@@ -165,6 +165,21 @@ async def not_taken(
         **({"note": [{"text": note}]} if note else {}),
     }
     return Made(Proposed(name, _finished(call, tree, place)), row)
+
+
+def part_of(made: Made, fields: Sequence[str]) -> Made | None:
+    """Return a proposal about some of its fields alone; ``None`` where it is about none."""
+    proposed = made.proposed
+    kept = tuple(one for one in proposed.fields if one in fields)
+    if not kept:
+        return None
+    trees = []
+    for whole in (proposed.tree, proposed.before or {}):
+        tree: dict[str, Any] = {"resourceType": proposed.tree["resourceType"]}
+        for field in kept:
+            with_value(tree, field, value_of(whole, field))
+        trees.append(tree)
+    return replace(made, proposed=replace(proposed, tree=trees[0], before=trees[1], fields=kept))
 
 
 def contained(made: Proposed) -> Iterator[dict[str, Any]]:
@@ -359,8 +374,8 @@ def _medicine(tree: Mapping[str, Any]) -> dict[str, Any]:
     text = str(referred.get("reference", ""))
     if not text.startswith("#"):
         return {name: value for name, value in tree.items() if name.startswith("medication")}
-    inside = (one for one in tree.get("contained") or () if f"#{one.get('id')}" == text)
-    code = (next(inside, {}) or {}).get("code")
+    codes = [one.get("code") for one in tree.get("contained") or () if f"#{one.get('id')}" == text]
+    code = next(iter(codes), None)
     return {"medicationCodeableConcept": code or {"text": referred.get("display") or "a medicine"}}
 
 

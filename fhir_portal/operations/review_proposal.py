@@ -13,6 +13,7 @@ from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, PreconditionFailed, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.changed_contacts import tell_removed
 from fhir_portal.operations.deciding import ACTIONS, Deciding, others_of, require_valid
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.portal_invite import words
@@ -73,6 +74,7 @@ async def review_proposal(call: Call) -> FhirResponse:
             message = "this was decided already"
             raise Conflict(message)
         review = _Review(call, transaction, task, reason)
+        review.outputs += task.get("output") or ()  # which contacts were proved
         accepted = await review.carry_out(decisions, others)
         await review.close(row, accepted, {"reference": str(row.key)})
         return row, accepted
@@ -183,13 +185,18 @@ class _Review(Deciding):
                 f"version {row.version} and decide again with it"
             )
             raise PreconditionFailed(message, expression=parameter("decision"))
+        before = json.parse(row.body)
         for field, decision in taken.items():
             given = one.tree if decision.resource is None else decision.resource
             if given.get("resourceType") != one.base.type:
                 message = "what is accepted is of the same type as what was proposed"
                 raise Unprocessable(message, expression=parameter("decision"))
             with_value(tree, field, value_of(given, field))
-        return await self._stored(tree, row)
+        stored = await self._stored(tree, row)
+        if one.base.type == "Patient":
+            key = str(self.task["id"])
+            await tell_removed(self.transaction, self.call, before, tree, key=key)
+        return stored
 
     async def _stored(self, tree: dict[str, Any], before: Row | None = None) -> Row:
         if tree["resourceType"] == "Coverage":

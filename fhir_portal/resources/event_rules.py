@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
 
 from fhir_portal.access.owners import own_patients
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
+from fhir_portal.accounts.practice import Practice
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
 from fhir_portal.resources import communication, proposal
@@ -35,6 +38,12 @@ RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
 _MICROSECONDS: Final = 1_000_000
 _MOST_PATIENTS: Final = 5
 _OLD_SECONDS: Final = 2 * 86_400.0
+ENDS: Final = "coverage-ends"
+"""The name of the job that tells of an insurance which ends; its arguments are ``coverage`` (an id)
+and ``end`` as it was when the job was made."""
+_AT: Final = time(9)
+"""The hour at which people are told, in the practice's zone."""
+_DAY: Final = 10
 _ANSWERED: Final = frozenset({"completed", "rejected", "failed"})
 
 
@@ -224,10 +233,49 @@ async def proposal_decided(
     )
 
 
+async def coverage_ends(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Have people told that an insurance ends, once for each end that it is given."""
+    ends = str((new.get("period") or {}).get("end") or "")[:_DAY]
+    if new.get("status") != "active" or not ends:
+        return
+    ended = str((old.get("period") or {}).get("end") or "")
+    if old.get("status") == "active" and ended[:_DAY] == ends:
+        return
+    try:
+        day, last = date.fromisoformat(ends), period_of(ends)[1] / _MICROSECONDS
+    except ValueError:
+        return  # a year or a month alone: nobody knows the day
+    if last <= now:
+        return
+    days = (await policy_of(transaction, practice)).coverage_reminder_days
+    known = await transaction.get(Practice, practice)
+    if not days or known is None:
+        return
+    at = datetime.combine(day - timedelta(days=days), _AT, ZoneInfo(known.zone)).timestamp()
+    what = hashlib.sha256(f"{practice} {new['id']} {ends}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{ENDS}.{what}",
+        practice=practice,
+        name=ENDS,
+        now=now,
+        due=max(at, now),
+        arguments={"coverage": new["id"], "end": ends},
+    )
+
+
 EVENT_RULES: Final[Mapping[str, EventRule]] = {
     "Appointment": appointment_stored,
     "Patient": mail_address_given,
     "Communication": message_sent,
+    "Coverage": coverage_ends,
     "Task": proposal_decided,
 }
 """By resource type. Other types pay for a look into this table, and for nothing else."""

@@ -110,7 +110,7 @@ def with_value(tree: dict[str, Any], field: str, value: Any) -> None:
 
 def is_same(one: Any, other: Any) -> bool:
     """Whether two values of a field say the same, down to how numbers are written."""
-    empty = (None, [], {})
+    empty: tuple[Any, ...] = (None, [], {})
     if one in empty or other in empty:
         return one in empty and other in empty
     return json.dumps({"": one}) == json.dumps({"": other})

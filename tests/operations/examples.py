@@ -47,6 +47,7 @@ EXAMPLES: dict[str, list[Json]] = {
     "populate": [{"name": "subject", "valueReference": {"reference": "Patient/ada"}}],
     "review-form": [{"name": "others", "valueCode": "refuse"}],
     "propose-update": [{"name": "clear", "valueCode": "telecom"}],
+    "prove-contact": [{"name": "contact", "valueString": "ada@mail.example"}],
     "review-proposal": [{"name": "others", "valueCode": "refuse"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
     "hold": [{"name": "appointment-resource", "resource": A_TIME}],

@@ -9,7 +9,19 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.builders import Caller, Json, a_grant, a_patient, a_proxy, an_ehr, oneself, reference
+from fhir_portal.accounts.one_time_code import KEY_PURPOSE, Challenge, OneTimeCodes
+from fhir_portal.accounts.policy import PracticePolicy
+from tests.builders import (
+    Caller,
+    Json,
+    a_grant,
+    a_patient,
+    a_proxy,
+    an_ehr,
+    keep,
+    oneself,
+    reference,
+)
 from tests.operations.proposing import (
     HOME,
     MAIL,
@@ -149,6 +161,35 @@ async def test_a_change_by_the_practice_meanwhile_is_shown_and_not_overwritten(
     assert "changed meanwhile" in problem(browser)
     assert typed(browser, CHANGE)["mobile"] == "+1 312 555 0188"
     assert await tasks(portal) == []
+
+
+async def test_a_new_number_is_proved_on_the_page(portal: PortalWorld) -> None:
+    await keep(portal.world.store, PracticePolicy(key=SKIN, direct_changes=("telecom",)))
+    browser = await portal.at(CHANGE, ADA, "ada")
+    await post(browser, CHANGE, typed(browser, CHANGE) | {"mobile": "+1 312 555 0177"})
+    (task,) = await tasks(portal)
+    prove = f"/portal/proposals/{task['id']}/prove"
+    assert "The code that was sent to +13125550177" in browser.page.text
+    (form,) = forms(browser, prove)
+    data = fields_of(form)
+    await post(browser, prove, {**data, "do": "prove", "code": ""})
+    assert "Type the code" in browser.page.text
+    await post(browser, prove, {**data, "do": "prove", "code": "1234 5678"})
+    assert browser.page.status_code == 422
+    await post(browser, prove, {**data, "do": "again"})
+    assert "Another code is on its way" in browser.page.text
+    assert await without_token(browser, prove, {"do": "again"}) == 403
+    sent = await portal.world.store.every(Challenge)
+    derive = portal.world.portal.collaborators.derive
+    codes = OneTimeCodes(derive(KEY_PURPOSE), clock=portal.world.clock, random=bytes)
+    for one in sent:
+        code = codes.code(one.key, one.attempt)
+        await post(browser, prove, {**data, "do": "prove", "code": code})
+        if browser.page.status_code == 200:
+            break
+    assert "Your details are changed" in browser.page.text
+    assert "+1 312 555 0177" in browser.page.text
+    assert OLD["value"] not in str((await ada(portal).get("Patient/ada")).json["telecom"])
 
 
 async def test_what_was_asked_for_is_taken_back(portal: PortalWorld) -> None:

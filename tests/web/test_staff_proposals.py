@@ -54,7 +54,7 @@ async def asked(staff: StaffWorld, *given: Json) -> str:
     given = given or (details(telecom=[NEW, MAIL], address=[HOME | {"city": "Aurora"}]), version(2))
     answer = await proposed(bo(staff), *given, of="bo")
     assert answer.status == 200, answer.body
-    (one,) = answer.json["parameter"]
+    one = answer.json["parameter"][0]
     return f"{PROPOSALS}/{one['valueReference']['reference'].partition('/')[2]}"
 
 
@@ -82,6 +82,7 @@ async def test_staff_accept_put_right_and_refuse_field_by_field(staff: StaffWorl
     assert OLD["value"] in text
     assert NEW["value"] in text
     assert "The record was changed" not in text
+    assert "+13125550143: a code was sent there, and has not come back yet" in text
     await decide(browser, address, {"p1.telecom.action": "accept"})
     assert problem(browser) == "Decide about each of them."
     edit = "p1.telecom.edit.0.value"

@@ -131,8 +131,8 @@ def details_of(patient: Mapping[str, Any], form: Mapping[str, str]) -> dict[str,
         tree["maritalStatus"] = {"coding": [coding], "text": MARITAL[code]}
     if "pronouns" in changed:
         (url,) = IN_EXTENSIONS["pronouns"]
-        value = {"url": "value", "valueCodeableConcept": {"text": typed["pronouns"]}}
-        said = [{"url": url, "extension": [value]}] if typed["pronouns"] else None
+        inner = {"url": "value", "valueCodeableConcept": {"text": typed["pronouns"]}}
+        said = [{"url": url, "extension": [inner]}] if typed["pronouns"] else None
         with_value(tree, "pronouns", said)
     if changed & {"call-name", "call-relation", "call-phone"}:
         tree["contact"] = _people(patient, typed)

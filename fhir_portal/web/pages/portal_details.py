@@ -49,6 +49,9 @@ _DONE: Final[Mapping[str, str]] = {
     "proposed": "Thank you. The practice looks at it, and you are told when there is an answer.",
     "changed": "Your details are changed.",
     "cancelled": "It was taken back.",
+    "code-sent": "Another code is on its way.",
+    "proved": "Thank you. The code was right.",
+    "no-code": "Type the code that came.",
 }
 
 
@@ -194,6 +197,7 @@ class DetailPages:
         here, form, files = await sent_files(self._room, request, PHOTO)
         self._require(here)
         patient, version = await self._patient(here)
+        given: tuple[tuple[str, str, Any], ...]
         if form.get("do") == "remove":
             given = (("clear", "valueCode", "photo"), ("version", "valueString", version))
             if not _photo_of(patient):

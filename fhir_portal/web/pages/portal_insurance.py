@@ -212,14 +212,14 @@ class InsurancePages:
     ) -> Response:
         own_id = str(coverage.get("id", ""))
         holder = values["holder"]
-        relations = dict(RELATIONS) if not holder or holder in RELATIONS else {holder: holder}
+        own_words = {} if not holder or holder in RELATIONS else {holder: holder}
         return self._room.page(
             here,
             "portal_insurance_form.html",
             status=400 if problem else 200,
             problem=problem,
             given=values,
-            relations=relations | RELATIONS,
+            relations={**own_words, **RELATIONS},
             pictures=_pictures(coverage),
             version=version,
             own=own_id,

@@ -22,17 +22,24 @@ from fhir_portal.resources.proposal import (
 )
 from fhir_portal.web.pages.portal import (
     DETAILS,
+    HOME,
     INSURANCE,
-    PORTAL,
     AtPortal,
     PatientRoom,
     portal_page,
 )
-from fhir_portal.web.pages.proposal_words import STATUS, changes, facts, outcomes, title_of
+from fhir_portal.web.pages.proposal_words import (
+    STATUS,
+    changes,
+    contacts_of,
+    facts,
+    outcomes,
+    title_of,
+)
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 
-PROPOSALS: Final = f"{PORTAL}/proposals"
+PROPOSALS: Final = f"{HOME}/proposals"
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _MOST: Final = 50
 _SHOWN: Final = 10
@@ -71,7 +78,10 @@ class ProposalList:
 
     def routes(self) -> Sequence[tuple[str, str, Handler]]:
         """Path, method and handler of each page."""
-        return ((f"{PROPOSALS}/{{id}}/cancel", "POST", portal_page(self.cancel, back=DETAILS)),)
+        return (
+            (f"{PROPOSALS}/{{id}}/cancel", "POST", portal_page(self.cancel, back=DETAILS)),
+            (f"{PROPOSALS}/{{id}}/prove", "POST", portal_page(self.prove, back=DETAILS)),
+        )
 
     async def of(self, here: AtPortal, section: str) -> Proposals:
         """Return what was proposed in a section."""
@@ -123,6 +133,9 @@ class ProposalList:
             ],
             "cancel": f"{PROPOSALS}/{task['id']}/cancel" if may_cancel else "",
             "token": self._room.form_token(here, "cancel-proposal", task["id"]),
+            "prove": f"{PROPOSALS}/{task['id']}/prove" if is_own and may_cancel else "",
+            "prove_token": self._room.form_token(here, "prove-contact", task["id"]),
+            "contacts": contacts_of(task) if is_open(task) else [],
         }
 
     @staticmethod
@@ -130,6 +143,27 @@ class ProposalList:
         if by == here.record.patient:
             return here.record.patient_name
         return f"somebody who acts for {here.record.patient_name}"
+
+    async def prove(self, request: Request) -> Response:
+        """Take the code that came to a new contact, or send another one."""
+        own_id = request.path_params["id"]
+        here, form = await self._room.posted(request, "prove-contact", own_id)
+        if not _ID.fullmatch(own_id):
+            raise NotFound
+        typed = form.get("code", "").strip()[:40] if form.get("do") == "prove" else None
+        if typed == "":
+            return redirect(f"{DETAILS}?done=no-code#proposed")
+        found = await self._room.call(
+            here,
+            "prove-contact",
+            f"Task/{own_id}",
+            ("contact", "valueString", form.get("contact", "")[:254]),
+            ("code", "valueString", typed),
+        )
+        done = "code-sent" if typed is None else "proved"
+        if found.value("changed") is True:
+            done = "changed"
+        return redirect(f"{DETAILS}?done={done}")
 
     async def cancel(self, request: Request) -> Response:
         """Take one back."""
@@ -139,5 +173,5 @@ class ProposalList:
             raise NotFound
         task = (await self._room.ask(here, "read", "Task", own_id)).tree
         await self._room.call(here, "cancel-proposal", f"Task/{own_id}")
-        back = _BACK.get(section_of(task) or "", PORTAL)
-        return redirect(f"{back}?done=cancelled" if back != PORTAL else PORTAL)
+        back = _BACK.get(section_of(task) or "", HOME)
+        return redirect(f"{back}?done=cancelled" if back != HOME else HOME)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fhir_portal.access.relation import name_of
+from fhir_portal.resources.forms.request import values_of
 from fhir_portal.resources.proposal import FIELD, REASON, Proposed, value_of
 
 FIELDS: Final[Mapping[str, str]] = {
@@ -106,9 +107,9 @@ def words_of(value: Any) -> str:
         own = [words_of(one) for name, one in value.items() if name.startswith("value")]
         return ", ".join(filter(None, [*inner, *own]))
     if "reference" in value:
-        own = "the patient" if str(value["reference"]).startswith("Patient/") else ""
-        return str(value.get("display") or own)
-    rest = (words_of(one) for name, one in value.items() if name != "id")
+        who = "the patient" if str(value["reference"]).startswith("Patient/") else ""
+        return str(value.get("display") or who)
+    rest = [words_of(one) for name, one in value.items() if name != "id"]
     return ", ".join(filter(None, rest))
 
 
@@ -149,6 +150,13 @@ def facts(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(label, text) for label, text in found if text]
 
 
+def contacts_of(task: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return the new contacts to which a code was sent, each with whether it came back."""
+    proved = [one.get("value") for one in values_of(task, "contact-proved", of="output")]
+    asked = [str(one.get("value")) for one in values_of(task, "contact-to-prove")]
+    return [(one, one in proved) for one in asked]
+
+
 _SAID: Final = (
     *("payor", "subscriberId", "class", "type", "subscriber", "relationship", "dependent"),
     *("identifier", "period", "order", "card"),
@@ -162,6 +170,8 @@ def outcomes(task: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         told = {e.get("url"): e.get("valueString") for e in one.get("extension") or ()}
         codings: Sequence[Mapping[str, Any]] = (one.get("type") or {}).get("coding") or ()
         code = next((str(coding.get("code")) for coding in codings), "")
+        if code not in {"accepted", "refused"}:
+            continue
         field = str(told.get(FIELD) or "")
         words = "accepted" if code == "accepted" else "not accepted"
         found.append((FIELDS.get(field, ""), words, str(told.get(REASON) or "")))

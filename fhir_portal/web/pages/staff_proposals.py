@@ -33,7 +33,14 @@ from fhir_portal.resources.proposal import (
     with_value,
 )
 from fhir_portal.web.pages.desk import FIND, PROPOSALS, AtDesk, Desk, desk_page
-from fhir_portal.web.pages.proposal_words import FIELDS, facts, outcomes, title_of, words_of
+from fhir_portal.web.pages.proposal_words import (
+    FIELDS,
+    contacts_of,
+    facts,
+    outcomes,
+    title_of,
+    words_of,
+)
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import attached, redirect
 from fhir_portal.web.pages.staff_patients import described
@@ -164,6 +171,7 @@ class ProposalPages:
             note="; ".join(str(one.get("text", "")) for one in task.get("note") or ()),
             is_open=is_open(task),
             outcomes=outcomes(task),
+            contacts=contacts_of(task),
             proposals=proposals,
             pictures=[f"{PROPOSALS}/{own_id}/picture/{at}" for at in range(len(_pictures(task)))],
             action=f"{PROPOSALS}/{own_id}",

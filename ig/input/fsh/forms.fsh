@@ -12,6 +12,8 @@ Description: "What a Task about a form asks for, and what its inputs and outputs
 * #reminder "Reminder" "How many days before the due date a reminder is sent."
 * #proposal "Proposal" "What the answers say, as a contained resource that could become part of the record."
 * #before "Before" "What a proposal would change, as it was when the proposal was made."
+* #contact-to-prove "Contact to prove" "A new address or number, to which a code was sent."
+* #contact-proved "Proved contact" "An address or number from which the code came back."
 * #accepted "Accepted" "What became part of the record."
 * #refused "Refused" "A proposal that did not."
 

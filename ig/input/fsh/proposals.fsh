@@ -64,8 +64,9 @@ Description: "A patient, or a proxy who may act in the section, proposes to chan
 * insert Part(in, since, 0, 1, date, [["Since when."]])
 * insert Part(in, note, 0, 1, string, [["Why, in one line."]])
 * insert Parameter(in, note, 0, 1, string, [["A word to the practice, in one line."]])
-* insert Parameter(out, task, 0, 3, Reference, [["The Task of each section; none where everything was changed at once."]])
+* insert Parameter(out, task, 0, 5, Reference, [["The Task of each section; of personal details there may be three: what was changed at once, which is `completed`, contacts that change once they are proved, and the rest."]])
 * insert Parameter(out, changed, 0, *, string, [["A field that was changed at once."]])
+* insert Parameter(out, to-prove, 0, *, ContactPoint, [["A new contact to which a code was sent: it waits for `$prove-contact`."]])
 
 Instance: cancel-proposal
 InstanceOf: OperationDefinition
@@ -103,6 +104,21 @@ Description: "Accepts, changes or refuses what a `$propose-update` proposes, fie
 * insert Parameter(in, reason, 0, 1, string, [["Why, for all of it."]])
 * insert Parameter(out, status, 1, 1, code, [["`completed`, or `rejected` when nothing was accepted."]])
 * insert Parameter(out, accepted, 0, *, Reference, [["What was changed or made."]])
+
+Instance: prove-contact
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Prove a new contact"
+Description: "Says the code that was sent to a mail address or telephone number which somebody proposed for the record. The practice sees that it was proved; where it lets people change their contacts themselves, they are changed with the last one."
+* insert Operation(prove-contact)
+* name = "ProveContact"
+* affectsState = true
+* insert OnInstance(Task)
+* insert Parameter(in, contact, 1, 1, string, [["The address or number, as `to-prove` had it."]])
+* insert Parameter(in, code, 0, 1, string, [["The code that came. Without it, another one is sent."]])
+* insert Parameter(out, task, 1, 1, Reference, [["The Task."]])
+* insert Parameter(out, proved, 1, 1, boolean, [["Whether it is proved now."]])
+* insert Parameter(out, changed, 0, 1, boolean, [["Whether the record was changed with it."]])
 
 Instance: proposed-details
 InstanceOf: Task
