@@ -552,7 +552,7 @@ async def world_of(demo: Demo) -> AsyncIterator[World]:
             name="Revocation app",
             type="public",
             redirect_uris=[CALLBACK],
-            scope=f"{SCOPE} patient/QuestionnaireResponse.crus",
+            scope=f"{SCOPE} patient/QuestionnaireResponse.crus patient/DocumentReference.cr",
             now=time.time(),
             random=secrets.token_bytes,
         )
@@ -564,6 +564,8 @@ async def world_of(demo: Demo) -> AsyncIterator[World]:
 
 async def run(folder: Path, place: Place, *, rounds: int) -> None:
     """Try every way, and print what the processes said."""
+    from tests.end_to_end import revocation_of_links as links  # noqa: PLC0415 - it imports this
+
     demo = Demo(folder, place)
     try:
         await demo.start()
@@ -578,6 +580,7 @@ async def run(folder: Path, place: Place, *, rounds: int) -> None:
             for way in QUICK:
                 ran = await end_during_batch(world, way, rounds)
                 print(f"{way.name}, while a batch runs: {dict(ran)}")
+            await links.run(world, rounds)
     finally:
         demo.stop()
         await place.drop()

@@ -83,6 +83,9 @@ PAGES: dict[str, tuple[Way, str]] = {
     "new-message": (at("/portal/messages/new"), "Write to the practice"),
     "forms": (at("/portal/forms"), "Forms"),
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
+    "sharing": (at("/portal/sharing"), "Sharing"),
+    "share": (at("/portal/sharing/new"), "Share part of the record"),
+    "shared": (at("/shared/nothing"), "Somebody shared"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
 }

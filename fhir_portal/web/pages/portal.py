@@ -58,11 +58,13 @@ RECORD: Final = f"{PORTAL}/record"
 APPOINTMENTS: Final = f"{PORTAL}/appointments"
 MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
+SHARING: Final = f"{PORTAL}/sharing"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
     ("forms", FORMS, "Forms"),
+    ("documents", SHARING, "Sharing"),
 )
 """Section, address and name of what the portal has beside its start page."""
 

@@ -17,6 +17,8 @@ from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_sharing import SharingPages
+from fhir_portal.web.pages.shown_once import ShownOnce
 
 
 def portal_router(
@@ -41,7 +43,14 @@ def portal_router(
     )
     room = PatientRoom(portal, cookies, opened, directory, store, clock, random)
     router = APIRouter(include_in_schema=False)
-    rooms = (room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room))
+    once = ShownOnce(store, server.keys, clock=clock, random=random)
+    rooms = (
+        room,
+        AppointmentPages(room),
+        PortalMessagePages(room),
+        PatientFormPages(room),
+        SharingPages(room, once),
+    )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
