@@ -68,10 +68,10 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
     ``private_services`` is not shown on pages, nor put in calendars. ``sharing`` says whether
     patients may share their record by a link, and whether links that there are show anything; a
-    link lasts ``share_days`` at most. ``plan_months`` is in how many parts, one a month, patients may agree to pay a bill (0: in
-    none), ``plan_least`` what a part comes to at least, in whole units of the currency.
-    ``direct_changes`` are the fields of personal details that people change without the practice's
-    looking at it; a new contact has to be proved first. ``coverage_reminder_days`` is when before
+    link lasts ``share_days`` at most. ``plan_months`` is in how many parts, one a month, patients
+    may agree to pay a bill (0: in none), ``plan_least`` what a part comes to at least, in whole
+    units of the currency. ``direct_changes`` are the fields of personal details that people change
+    without the practice's looking at it; a new contact has to be proved first. ``coverage_reminder_days`` is when before
     its end people are told that an insurance ends; 0: never.
     """
 

@@ -56,7 +56,7 @@ async def listed(link: ShareLink, perform: Perform) -> list[SharedFile]:
             ),
         ]  # fmt: skip
     for own_id, tree in await _documents(link, perform):
-        title = _title(tree)
+        title = title_of(tree)
         for number, one in enumerate(tree.get("content") or ()):
             attachment = one.get("attachment") or {}
             media = str(attachment.get("contentType") or "application/octet-stream")
@@ -194,7 +194,8 @@ async def _whole(tree: dict[str, Any], perform: Perform) -> dict[str, Any]:
     return {**tree, "content": held} if held else tree
 
 
-def _title(tree: Mapping[str, Any]) -> str:
+def title_of(tree: Mapping[str, Any]) -> str:
+    """Return what a DocumentReference is called."""
     kind = tree.get("type") or {}
     shown = [one.get("display") for one in kind.get("coding") or ()]
     contents = tree.get("content") or [{}]

@@ -562,7 +562,9 @@ async def world_of(demo: Demo) -> AsyncIterator[World]:
             name="Revocation app",
             type="public",
             redirect_uris=[CALLBACK],
-            scope=f"{SCOPE} patient/QuestionnaireResponse.crus patient/*.rs",
+            scope=(
+                f"{SCOPE} patient/QuestionnaireResponse.crus patient/DocumentReference.cr patient/*.rs"
+            ),
             now=time.time(),
             random=secrets.token_bytes,
         )
@@ -574,6 +576,8 @@ async def world_of(demo: Demo) -> AsyncIterator[World]:
 
 async def run(folder: Path, place: Place, *, rounds: int, downloads: int) -> None:
     """Try every way, and print what the processes said."""
+    from tests.end_to_end import revocation_of_links as links  # noqa: PLC0415 - it imports this
+
     demo = Demo(folder, place)
     try:
         await demo.start()
@@ -589,6 +593,7 @@ async def run(folder: Path, place: Place, *, rounds: int, downloads: int) -> Non
                 ran = await end_during_batch(world, way, rounds)
                 print(f"{way.name}, while a batch runs: {dict(ran)}")
             await end_during_downloads(world, downloads)
+            await links.run(world, rounds)
     finally:
         demo.stop()
         await place.drop()

@@ -68,6 +68,7 @@ VISITS: Final = f"{PORTAL}/visits"
 ACTIVITY: Final = f"{PORTAL}/activity"
 DETAILS: Final = f"{PORTAL}/details"
 INSURANCE: Final = f"{PORTAL}/insurance"
+SHARING: Final = f"{PORTAL}/sharing"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
@@ -80,6 +81,7 @@ PAGES: Final = (
     ("insurance", INSURANCE, "Insurance"),
     ("visits", VISITS, "Visits"),
     ("sharing", ACTIVITY, "Activity"),
+    ("documents", SHARING, "Sharing"),
 )
 """Section, address and name of what the portal has beside its start page; `ANY_SECTION` stands for
 whoever sees any."""

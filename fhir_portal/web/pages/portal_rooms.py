@@ -25,8 +25,10 @@ from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_insurance import InsurancePages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 from fhir_portal.web.pages.portal_proposals import ProposalList
+from fhir_portal.web.pages.portal_sharing import SharingPages
 from fhir_portal.web.pages.portal_upload import PortalUploadPages
 from fhir_portal.web.pages.portal_visits import VisitPages
+from fhir_portal.web.pages.shown_once import ShownOnce
 
 
 def portal_router(
@@ -52,6 +54,7 @@ def portal_router(
     )
     room = PatientRoom(portal, cookies, opened, directory, store, clock, random, downloads)
     router = APIRouter(include_in_schema=False)
+    once = ShownOnce(store, server.keys, clock=clock, random=random)
     proposals = ProposalList(room)
     rooms = (
         *(room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
@@ -60,6 +63,7 @@ def portal_router(
         *(PortalDocumentPages(room), PortalUploadPages(room), VisitPages(room)),
         *(proposals, DetailPages(room, proposals), InsurancePages(room, proposals)),
         ActivityPages(room),
+        SharingPages(room, once),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
