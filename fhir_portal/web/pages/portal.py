@@ -57,6 +57,8 @@ RECORD: Final = f"{PORTAL}/record"
 APPOINTMENTS: Final = f"{PORTAL}/appointments"
 MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
+RESULTS: Final = f"{PORTAL}/results"
+HEALTH: Final = f"{PORTAL}/health"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
@@ -68,6 +70,7 @@ PAGES: Final = (
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
+    *("Communication", "Consent", "DiagnosticReport", "Encounter", "Invoice", "Observation"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
@@ -282,19 +285,14 @@ class PatientRoom:
             **context,
         )
 
-    # --- the start page, and whose record ------------------------------------------------------
+    # --- whose record ------------------------------------------------------
 
     def routes(self) -> Sequence[tuple[str, str, Handler]]:
         """Path, method and handler of each page."""
         return (
-            (HOME, "GET", portal_page(self.show)),
             (RECORD, "GET", portal_page(self.show_records)),
             (RECORD, "POST", portal_page(self.choose_record)),
         )
-
-    async def show(self, request: Request) -> Response:
-        here = await self.at(request)
-        return self.page(here, "portal_home.html", pages=pages_of(here))
 
     async def show_records(self, request: Request) -> Response:
         return await self._records(await self._signed_in(request))

@@ -9,13 +9,16 @@ from fastapi import APIRouter
 
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.consent.record import RecordDirectory
+from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.portal import Portal
+from fhir_portal.smart.connection import Connections
 from fhir_portal.smart.portal_pages import PortalSessions
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
+from fhir_portal.web.pages.portal_home import StartPage
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 
 
@@ -41,7 +44,19 @@ def portal_router(
     )
     room = PatientRoom(portal, cookies, opened, directory, store, clock, random)
     router = APIRouter(include_in_schema=False)
-    rooms = (room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room))
+    connections = Connections(
+        store,
+        directory=directory,
+        keys=server.keys,
+        notices=OutboxConnectionNotices(),
+        lifetimes=server.lifetimes,
+        clock=clock,
+        random=random,
+    )
+    rooms = (
+        *(room, StartPage(room, connections)),
+        *(AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
+    )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
