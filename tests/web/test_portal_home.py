@@ -32,12 +32,12 @@ from tests.builders import (
 )
 from tests.operations.booking import DAY, at
 from tests.operations.test_portal_dashboard import a_report
+from tests.resources.forms.twenty import QUESTIONNAIRES
 from tests.smart.world import Browser
 from tests.web.portal_world import ADA, BO, SKIN, PortalWorld
 from tests.web.signing_in import submit
 from tests.web.staff_world import buttons, links
 from tests.web.test_portal_forms import a_request
-from tests.resources.forms.twenty import QUESTIONNAIRES
 
 HOME = "/portal"
 SECTIONS = {
