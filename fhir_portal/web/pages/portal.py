@@ -64,6 +64,7 @@ PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
     ("forms", FORMS, "Forms"),
+    ("results", RESULTS, "Results"),
 )
 """Section, address and name of what the portal has beside its start page."""
 

@@ -20,6 +20,7 @@ from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_home import StartPage
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_results import ResultPages
 
 
 def portal_router(
@@ -56,6 +57,7 @@ def portal_router(
     rooms = (
         *(room, StartPage(room, connections)),
         *(AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
+        *(ResultPages(room),),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
