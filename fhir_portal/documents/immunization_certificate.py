@@ -112,9 +112,7 @@ def _dose(tree: Json) -> Dose:
 def _protocol(one: Json) -> str:
     """Which dose of how many, as it is told."""
     dose, series = (
-        next(
-            (clean(number(one[f"{name}{kind}"])) for kind in _KINDS if f"{name}{kind}" in one), ""
-        )
+        next((clean(number(one[f"{name}{kind}"])) for kind in _KINDS if f"{name}{kind}" in one), "")
         for name in ("doseNumber", "seriesDoses")
     )
     said = f"{dose} of {series}" if dose and series else dose
@@ -131,7 +129,7 @@ def as_html(made: Certificate) -> bytes:
         _environment()
         .get_template("immunization_certificate.html")
         .render(
-            title=TITLE, columns=COLUMNS, certificate=made, none=NONE, unnamed=UNNAMED,
+            title=TITLE, columns=COLUMNS, certificate=made, nothing=NONE, unnamed=UNNAMED,
             unsigned=UNSIGNED,
         )
         .encode()

@@ -59,12 +59,17 @@ MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
 RESULTS: Final = f"{PORTAL}/results"
 HEALTH: Final = f"{PORTAL}/health"
+MEDICINES: Final = f"{PORTAL}/medications"
+IMMUNIZED: Final = f"{PORTAL}/immunizations"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
     ("forms", FORMS, "Forms"),
     ("results", RESULTS, "Results"),
+    ("medications", MEDICINES, "Medicines"),
+    ("health-summary", HEALTH, "Health problems and allergies"),
+    ("immunizations", IMMUNIZED, "Vaccines"),
 )
 """Section, address and name of what the portal has beside its start page."""
 
@@ -72,6 +77,8 @@ _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
     *("Communication", "Consent", "DiagnosticReport", "Encounter", "Invoice", "Observation"),
+    *("AllergyIntolerance", "Condition", "DocumentReference", "Immunization", "Medication"),
+    *("MedicationRequest", "MedicationStatement"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
@@ -254,6 +261,10 @@ class PatientRoom:
     ) -> Answer:
         """The same, with the answer read."""
         request = FhirRequest(interaction, resource_type, own_id, query=tuple(query), body=body)
+        return answer_of(await self.perform(here, request))
+
+    async def read(self, here: AtPortal, request: FhirRequest) -> Answer:
+        """Carry out an interaction, with the answer read."""
         return answer_of(await self.perform(here, request))
 
     async def call(

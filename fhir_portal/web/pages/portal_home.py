@@ -29,7 +29,6 @@ from fhir_portal.web.pages.portal import (
     RESULTS,
     AtPortal,
     PatientRoom,
-    answer_of,
     pages_of,
     portal_page,
 )
@@ -43,7 +42,7 @@ _TOLD: Final[Mapping[str, str]] = {
     "messages": "Write to the practice, and read what it answers.",
     "forms": "Fill in what the practice asks for, before you come.",
     "results": "See your results and how they change over time.",
-    "health-summary": "Look up medicines, health problems, allergies and vaccines.",
+    "health-summary": "Look up health problems and allergies.",
     "medications": "Look up medicines, and ask for a refill.",
     "billing": "See what is due, and pay it.",
     "documents": "Read documents of the practice, and send yours.",
@@ -76,7 +75,7 @@ class StartPage:
             operation="portal-dashboard",
             is_get=True,
         )
-        found = answer_of(await self._room.perform(here, asked))
+        found = await self._room.read(here, asked)
         parts: Mapping[str, Any] = {
             one["name"]: found.value(one["name"]) for one in found.tree.get("parameter") or ()
         }

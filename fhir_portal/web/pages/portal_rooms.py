@@ -18,6 +18,7 @@ from fhir_portal.web.pages.browser import Cookies
 from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
+from fhir_portal.web.pages.portal_health import HealthPages
 from fhir_portal.web.pages.portal_home import StartPage
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 from fhir_portal.web.pages.portal_results import ResultPages
@@ -57,7 +58,7 @@ def portal_router(
     rooms = (
         *(room, StartPage(room, connections)),
         *(AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
-        *(ResultPages(room),),
+        *(ResultPages(room), HealthPages(room)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

@@ -178,9 +178,9 @@ def _drawn(name: str, unit: str, measures: Sequence[Measure]) -> Trend:
     most = max(measures, key=lambda one: one.number)
     title = f"{name} over time"
     told = (
-        f"{len(measures)} values from {measures[0].day} to {measures[-1].day}: first "
-        f"{measures[0].text}, last {measures[-1].text}, lowest {least.text} on {least.day}, highest "
-        f"{most.text} on {most.day}. All of them are in the table."
+        f"{len(measures)} values from {measures[0].day} to {measures[-1].day}: "
+        f"first {measures[0].text}, last {measures[-1].text}, lowest {least.text} on {least.day}, "
+        f"highest {most.text} on {most.day}. All of them are in the table."
     )
     return Trend(
         title=f"{title}, in {unit}" if unit else title,
