@@ -165,6 +165,14 @@ _DOCUMENTS: Final = {
     "ccd": OperationRule(
         "Patient", (("r", "Patient"),), staff="view", shows=True, section="documents", acts=False
     ),
+    "immunization-certificate": OperationRule(
+        "Patient",
+        (("r", "Patient"), ("s", "Immunization")),
+        staff="view",
+        shows=True,
+        section="immunizations",
+        acts=False,
+    ),
     "docref": OperationRule(
         "DocumentReference",
         (("r", "DocumentReference"), ("s", "DocumentReference")),

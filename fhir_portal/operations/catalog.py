@@ -39,6 +39,7 @@ from fhir_portal.operations.extract import extract
 from fhir_portal.operations.file_attachment import file_attachment
 from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
+from fhir_portal.operations.immunization_certificate import immunization_certificate
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.mark_read import mark_read
@@ -128,6 +129,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "cancel-recovery": cancel_recovery,
     "summary": summary,
     "ccd": ccd,
+    "immunization-certificate": immunization_certificate,
     "docref": docref,
     "render": render,
     "calendar": calendar,
@@ -169,6 +171,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
     "summary": {media.partition(";")[0]: word for word, (media, _) in RENDERED.items()},
     "ccd": {},
+    "immunization-certificate": {"application/pdf": "pdf", "text/html": "html"},
     "render": {},
     "calendar": {},
     "receipt": {"application/pdf": "pdf", "text/html": "html"},

@@ -36,18 +36,19 @@ NEW_DAYS: Final = 30
 """So long results count as new."""
 COMING: Final = "proposed,pending,booked,arrived,checked-in"
 """The status of an Appointment that is to come, if it has a time."""
-_MOST: Final = 50
+MOST: Final = 50
+"""So many of a part are counted at most."""
 _DAY: Final = 86_400
 _MICROSECONDS: Final = 1_000_000
 _CONVERSATION: Final = f"{CATEGORY}|{MESSAGE},{CATEGORY}|{THREAD}"
 _LATEST_VISIT: Final = (("status", "finished"), ("_sort", "-date"), ("_count", "1"))
-_OPEN_BILLS: Final = (("status", PAYABLE), ("_count", str(_MOST)))
+_OPEN_BILLS: Final = (("status", PAYABLE), ("_count", str(MOST)))
 _LATEST_MESSAGES: Final = (
     ("category", _CONVERSATION),
     ("_sort", "-sent"),
     ("_count", str(MAX_COUNT)),
 )
-_OPEN_FORMS: Final = (("code", REQUESTS), ("status", ",".join(OPEN)), ("_count", str(_MOST)))
+_OPEN_FORMS: Final = (("code", REQUESTS), ("status", ",".join(OPEN)), ("_count", str(MOST)))
 
 Part = Mapping[str, Any]
 
@@ -62,13 +63,6 @@ class _Looking:
     @property
     def now(self) -> float:
         return self.call.server.clock()
-
-    def day(self, before: int) -> str:
-        """The beginning of a day (UTC), so many before today, as a search has it.
-
-        From a whole day on, so that an answer is the same until something in it changes.
-        """
-        return instant(int((self.now // _DAY - before) * _DAY) * _MICROSECONDS)
 
     async def search(self, resource_type: str, *asked: tuple[str, str]) -> Page | None:
         """Search as the caller would; ``None`` where they see nothing of the type."""
@@ -95,6 +89,19 @@ class _Looking:
         return replace(request, criteria=(*request.criteria, *bound.criteria), standing=False)
 
 
+def _day(now: float, before: int) -> str:
+    """The beginning of a day (UTC), so many before today, as a search has it.
+
+    From a whole day on, so that an answer is the same until something in it changes.
+    """
+    return instant(int((now // _DAY - before) * _DAY) * _MICROSECONDS)
+
+
+def new_since(now: float) -> str:
+    """Since when results count as new."""
+    return _day(now, NEW_DAYS)
+
+
 async def portal_dashboard(call: Call) -> FhirResponse:
     """Return next and last visit, what is due, and what is new, as far as the caller may see it."""
     row = await call.target(call.server.store)
@@ -114,10 +121,10 @@ async def _next_appointment(looking: _Looking) -> Part | None:
     """The first that is not over: one that has begun may be the one somebody arrives for."""
     page = await looking.search(
         "Appointment",
-        ("date", f"ge{looking.day(1)}"),
+        ("date", f"ge{_day(looking.now, 1)}"),
         ("status", COMING),
         ("_sort", "date"),
-        ("_count", str(_MOST)),
+        ("_count", str(MOST)),
     )
     call, now = looking.call, looking.now
     for row in page.rows if page is not None else ():
@@ -203,9 +210,9 @@ async def _messages(looking: _Looking) -> Part | None:
 
 
 async def _new_results(looking: _Looking) -> Part | None:
-    since = looking.day(NEW_DAYS)
+    since = new_since(looking.now)
     page = await looking.search(
-        "DiagnosticReport", ("issued", f"ge{since}"), ("_sort", "-issued"), ("_count", str(_MOST))
+        "DiagnosticReport", ("issued", f"ge{since}"), ("_sort", "-issued"), ("_count", str(MOST))
     )
     if page is None:
         return None

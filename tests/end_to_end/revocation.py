@@ -54,6 +54,9 @@ WRITING: Final = "launch/patient openid fhirUser offline_access patient/Question
 ENTRIES: Final = 100
 _ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _DAY: Final = 86_400
+APP_SCOPE: Final = " ".join(
+    (SCOPE, "patient/QuestionnaireResponse.crus", "patient/DocumentReference.cr", "patient/*.rs")
+)
 
 
 @dataclass(frozen=True)
@@ -562,9 +565,7 @@ async def world_of(demo: Demo) -> AsyncIterator[World]:
             name="Revocation app",
             type="public",
             redirect_uris=[CALLBACK],
-            scope=(
-                f"{SCOPE} patient/QuestionnaireResponse.crus patient/DocumentReference.cr patient/*.rs"
-            ),
+            scope=APP_SCOPE,
             now=time.time(),
             random=secrets.token_bytes,
         )

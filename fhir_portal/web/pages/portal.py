@@ -69,19 +69,27 @@ ACTIVITY: Final = f"{PORTAL}/activity"
 DETAILS: Final = f"{PORTAL}/details"
 INSURANCE: Final = f"{PORTAL}/insurance"
 SHARING: Final = f"{PORTAL}/sharing"
+RESULTS: Final = f"{PORTAL}/results"
+HEALTH: Final = f"{PORTAL}/health"
+MEDICINES: Final = f"{PORTAL}/medications"
+IMMUNIZED: Final = f"{PORTAL}/immunizations"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
+    ("results", RESULTS, "Results"),
+    ("medications", MEDICINES, "Medicines"),
+    ("health-summary", HEALTH, "Health problems and allergies"),
+    ("immunizations", IMMUNIZED, "Vaccines"),
+    ("visits", VISITS, "Visits"),
+    ("documents", DOCUMENTS, "Documents"),
     ("forms", FORMS, "Forms"),
     ("billing", BILLS, "Bills"),
-    (ANY_SECTION, EXPORT, "Take your record with you"),
-    ("documents", DOCUMENTS, "Documents"),
-    ("demographics", DETAILS, "Your details"),
     ("insurance", INSURANCE, "Insurance"),
-    ("visits", VISITS, "Visits"),
-    ("sharing", ACTIVITY, "Activity"),
+    ("demographics", DETAILS, "Your details"),
     ("documents", SHARING, "Sharing"),
+    (ANY_SECTION, EXPORT, "Take your record with you"),
+    ("sharing", ACTIVITY, "Activity"),
 )
 """Section, address and name of what the portal has beside its start page; `ANY_SECTION` stands for
 whoever sees any."""
@@ -89,9 +97,11 @@ whoever sees any."""
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
-    *("ChargeItem", "Claim", "ClaimResponse", "Communication", "Coverage", "Encounter", "Invoice"),
-    *("PaymentNotice", "AuditEvent", "Binary", "Composition", "DocumentReference", "Provenance"),
-    *("Organization", *CHART_TYPES, *NAMED_TYPES),
+    *("AllergyIntolerance", "AuditEvent", "Binary", "ChargeItem", "Claim", "ClaimResponse"),
+    *("Communication", "Composition", "Condition", "Consent", "Coverage", "DiagnosticReport"),
+    *("DocumentReference", "Encounter", "Immunization", "Invoice", "Medication"),
+    *("MedicationRequest", "MedicationStatement", "Observation", "Organization"),
+    *("PaymentNotice", "Provenance", *CHART_TYPES, *NAMED_TYPES),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
@@ -311,6 +321,10 @@ class PatientRoom:
         )
         return answer_of(await self.perform(here, request))
 
+    async def read(self, here: AtPortal, request: FhirRequest) -> Answer:
+        """Carry out an interaction, with the answer read."""
+        return answer_of(await self.perform(here, request))
+
     async def call(
         self, here: AtPortal, operation: str, target: str, *given: tuple[str, str, Any]
     ) -> Answer:
@@ -341,19 +355,14 @@ class PatientRoom:
             **context,
         )
 
-    # --- the start page, and whose record ------------------------------------------------------
+    # --- whose record ------------------------------------------------------
 
     def routes(self) -> Sequence[tuple[str, str, Handler]]:
         """Path, method and handler of each page."""
         return (
-            (HOME, "GET", portal_page(self.show)),
             (RECORD, "GET", portal_page(self.show_records)),
             (RECORD, "POST", portal_page(self.choose_record)),
         )
-
-    async def show(self, request: Request) -> Response:
-        here = await self.at(request)
-        return self.page(here, "portal_home.html", pages=pages_of(here))
 
     async def show_records(self, request: Request) -> Response:
         return await self._records(await self._signed_in(request))

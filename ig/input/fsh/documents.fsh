@@ -33,6 +33,18 @@ Description: "A Continuity of Care Document (C-CDA 2.1) made on demand: the whol
 * insert Parameter(in, end, 0, 1, dateTime, [["Its end."]])
 * insert Parameter(out, return, 1, 1, Binary, [["`application/cda+xml`, answered as its own content to who does not ask for FHIR JSON."]])
 
+Instance: immunization-certificate
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Vaccines to print"
+Description: "The vaccines that the record has and the caller may see, to print for a school or another practice. It says whose record it is from and when it was made, and is not signed."
+* insert Operation(immunization-certificate)
+* name = "ImmunizationCertificate"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parameter(in, format, 0, 1, code, [["`pdf` (the default) or `html`."]])
+* insert Parameter(out, return, 1, 1, Binary, [["A PDF or a page, answered as its own content to who does not ask for FHIR JSON."]])
+
 Instance: docref
 InstanceOf: OperationDefinition
 Usage: #definition
