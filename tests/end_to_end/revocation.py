@@ -54,8 +54,8 @@ WRITING: Final = "launch/patient openid fhirUser offline_access patient/Question
 ENTRIES: Final = 100
 _ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _DAY: Final = 86_400
-APP_SCOPE: Final = " ".join(
-    (SCOPE, "patient/QuestionnaireResponse.crus", "patient/DocumentReference.cr", "patient/*.rs")
+APP_SCOPE: Final = (
+    f"{SCOPE} patient/QuestionnaireResponse.crus patient/DocumentReference.cr patient/*.rs"
 )
 
 
