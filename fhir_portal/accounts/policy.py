@@ -71,8 +71,9 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     link lasts ``share_days`` at most. ``plan_months`` is in how many parts, one a month, patients
     may agree to pay a bill (0: in none), ``plan_least`` what a part comes to at least, in whole
     units of the currency. ``direct_changes`` are the fields of personal details that people change
-    without the practice's looking at it; a new contact has to be proved first. ``coverage_reminder_days`` is when before
-    its end people are told that an insurance ends; 0: never.
+    without the practice's looking at it; a new contact has to be proved first.
+    ``coverage_reminder_days`` is when before its end people are told that an insurance ends; 0:
+    never.
     """
 
     kind: ClassVar[str] = "practice-policy"
