@@ -86,6 +86,7 @@ PAGES: dict[str, tuple[Way, str]] = {
     "change-details": (at("/portal/details/change"), "Change your details"),
     "insurance": (at("/portal/insurance"), "Insurance"),
     "new-insurance": (at("/portal/insurance/new"), "Add an insurance"),
+    "not-taken": (at("/portal/proposals/medicines"), "Medicines that are not taken"),
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),

@@ -19,6 +19,7 @@ from fhir_portal.web.pages.portal_details import DetailPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_insurance import InsurancePages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_not_taken import NotTakenPages
 from fhir_portal.web.pages.portal_proposals import ProposalList
 
 
@@ -46,7 +47,12 @@ def portal_router(
     router = APIRouter(include_in_schema=False)
     rooms = (room, AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room))
     proposals = ProposalList(room)
-    of_details = (proposals, DetailPages(room, proposals), InsurancePages(room, proposals))
+    of_details = (
+        proposals,
+        DetailPages(room, proposals),
+        InsurancePages(room, proposals),
+        NotTakenPages(room, proposals),
+    )
     for routes in (one.routes() for one in (*rooms, *of_details)):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
