@@ -72,8 +72,8 @@ PAGES: Final = (
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
-    *("Binary", "Coverage", "DocumentReference", "MedicationRequest", "MedicationStatement"),
-    "Organization",
+    *("Binary", "Coverage", "DocumentReference", "Medication", "MedicationRequest"),
+    *("MedicationStatement", "Organization"),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."

@@ -14,7 +14,7 @@ from fhir_portal.resources.proposal import proposed_in
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.portal_proposals import MEDICINES, ProposalList, Proposals
-from fhir_portal.web.pages.proposal_words import medicine_words
+from fhir_portal.web.pages.proposal_words import concept_words, medicine_words
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 
@@ -69,6 +69,24 @@ class NotTakenPages:
             return await self._page(here, problem=_words(error))
         return redirect(f"{MEDICINES}?done=proposed")
 
+    async def _names(
+        self, here: AtPortal, medicines: Sequence[Mapping[str, Any]]
+    ) -> dict[str, str]:
+        """Return what the Medications are called that the list refers to."""
+        prefix = "Medication/"
+        found = {_referred(one) for one in medicines}
+        wanted = sorted(one.removeprefix(prefix) for one in found if one.startswith(prefix))
+        if not wanted:
+            return {}
+        query = (("_id", ",".join(wanted[:_MOST])), ("_count", str(_MOST)))
+        try:
+            answer = await self._room.ask(here, "search-type", "Medication", query=query)
+        except Forbidden:
+            return {}
+        return {
+            f"{prefix}{one['id']}": concept_words(one.get("code") or {}) for one in answer.entries
+        }
+
     async def _page(self, here: AtPortal, *, done: str = "", problem: str = "") -> Response:
         if not here.sees(SECTION):
             raise Forbidden("the grant does not show this section")
@@ -78,6 +96,7 @@ class NotTakenPages:
         for name, statuses in _TAKEN.items():
             query = (("status", statuses), ("_count", str(_MOST)))
             found += (await self._room.ask(here, "search-type", name, query=query)).entries
+        names = await self._names(here, found)
         return self._room.page(
             here,
             "portal_not_taken.html",
@@ -85,7 +104,7 @@ class NotTakenPages:
             done=done,
             problem=problem,
             medicines=[
-                (key, medicine_words(one), key in said)
+                (key, names.get(_referred(one)) or medicine_words(one), key in said)
                 for one in found
                 for key in (f"{one['resourceType']}/{one['id']}",)
             ],
@@ -94,6 +113,10 @@ class NotTakenPages:
             form_token=self._room.form_token(here, MEDICINES),
             proposals=self._proposals.shown(here, SECTION, proposals),
         )
+
+
+def _referred(tree: Mapping[str, Any]) -> str:
+    return str((tree.get("medicationReference") or {}).get("reference", ""))
 
 
 def _said(proposals: Proposals) -> set[str]:
