@@ -748,7 +748,7 @@ class Chart:
         (there,) = [
             one for one in self.resources if f"{one['resourceType']}/{one['id']}" == patient
         ]
-        old = [dict(one) for one in there.get("telecom", ())]  # type: ignore[call-overload]  # a list
+        old = [dict(one) for one in there.get("telecom", ())]
         new = [{**one, "value": number} if one.get("system") == "phone" else one for one in old]
         kind = concept(Code(PROPOSED, "propose-demographics", "Proposed personal details"))
         proposal = concept(Code(FORM_TASK, "proposal", "Proposal"))

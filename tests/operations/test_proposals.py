@@ -446,7 +446,7 @@ async def test_a_medicine_that_is_referred_to_is_said_with_its_name(
     named = {"code": {"text": "cetirizine"}}
     named_by = reference("Medication/cetirizine")
     inside_ = {"resourceType": "Medication", "id": "m", "code": {"text": "an ointment"}}
-    referring = {"medicationCodeableConcept": None}
+    referring: Json = {"medicationCodeableConcept": None}
     await ehr.store(
         {"resourceType": "Medication", "id": "cetirizine", **named},
         a_prescription("pills", **referring, medicationReference=named_by),

@@ -60,7 +60,7 @@ class NotTakenPages:
         parts = [{"name": "target", "valueReference": {"reference": medicine}}]
         why = " ".join(form.get("why", "").split())[:500]
         if why:
-            parts.append({"name": "note", "valueString": why})  # type: ignore[dict-item]  # a text
+            parts.append({"name": "note", "valueString": why})
         try:
             await self._room.call(
                 here, "propose-update", here.record.patient, ("not-taken", "part", parts)
