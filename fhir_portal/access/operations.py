@@ -225,6 +225,16 @@ _FORMS: Final = {
     ),
 }
 
+_BY_HAND: Final = OperationRule(
+    "Patient", (("r", "Patient"), ("u", "Patient")), staff="documents", system=False
+)
+_LABELS: Final = {
+    "labels": OperationRule("Patient", (("r", "Patient"),), staff="view"),
+    "label": _BY_HAND,
+    "release": _BY_HAND,
+    "hold-back": _BY_HAND,
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -281,6 +291,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     ),
     **_MESSAGES,
     **_FORMS,
+    **_LABELS,
 }
 
 

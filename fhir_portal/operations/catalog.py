@@ -37,6 +37,7 @@ from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
+from fhir_portal.operations.labels import hold_back, label, labels, release
 from fhir_portal.operations.mark_read import mark_read
 from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
@@ -132,6 +133,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "populate": populate,
     "extract": extract,
     "review-form": review_form,
+    "labels": labels,
+    "label": label,
+    "release": release,
+    "hold-back": hold_back,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -23,6 +23,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.messaging import MessageTopic, Messaging, answer_by
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import IG
+from fhir_portal.consent.labels import PORTAL_TAG, WITHHELD
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Conflict, Forbidden, NotFound, Unprocessable
@@ -459,11 +460,17 @@ def sent_at(tree: Mapping[str, Any]) -> int:
 
 
 async def record_provenance(
-    transaction: ResourceTransaction, call: Call, targets: Sequence[str], activity: str
+    transaction: ResourceTransaction,
+    call: Call,
+    targets: Sequence[str],
+    activity: str,
+    *,
+    reason: str | None = None,
 ) -> None:
     """Store who did it: in their own name, and for whom they act.
 
-    It is seen with what it is about, and by nobody else. Source: FHIR R4 §6.3.
+    It is seen with what it is about, and by nobody else; with a ``reason``, which is for staff, by
+    them alone. Source: FHIR R4 §6.3.
     """
     agent: dict[str, Any] = {
         "type": {"coding": [{"system": _AGENT, "code": "author"}]},
@@ -475,8 +482,10 @@ async def record_provenance(
         agent["onBehalfOf"] = {"display": call.auth.staff.practice_name}
     tree = {
         "resourceType": "Provenance",
+        **({"meta": {"tag": [{"system": PORTAL_TAG, "code": WITHHELD}]}} if reason else {}),
         "target": [{"reference": one} for one in targets],
         "recorded": instant(int(call.server.clock() * _MICROSECONDS)),
+        **({"reason": [{"text": reason}]} if reason else {}),
         "activity": {"coding": [{"system": _OPERATION, "code": activity}]},
         "agent": [agent],
     }
