@@ -68,6 +68,7 @@ from fhir_portal.operations.form_request import form_jobs
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
+from fhir_portal.operations.label_jobs import label_jobs
 from fhir_portal.operations.message_jobs import message_jobs
 from fhir_portal.operations.open_share import Shares
 from fhir_portal.operations.payment_plan import plan_jobs
@@ -311,6 +312,7 @@ class Application:
         self.jobs.update(message_jobs(self.portal.server))
         self.jobs.update(form_jobs(self.portal.server))
         self.jobs.update(proposal_jobs(self.portal.server))
+        self.jobs.update(label_jobs(self.portal.server))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)

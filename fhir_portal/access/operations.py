@@ -349,6 +349,16 @@ _SHARING: Final = {
     ),
 }
 
+_BY_HAND: Final = OperationRule(
+    "Patient", (("r", "Patient"), ("u", "Patient")), staff="documents", system=False
+)
+_LABELS: Final = {
+    "labels": OperationRule("Patient", (("r", "Patient"),), staff="view"),
+    "label": _BY_HAND,
+    "release": _BY_HAND,
+    "hold-back": _BY_HAND,
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -417,6 +427,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     **_FORMS,
     **_PROPOSALS,
     **_SHARING,
+    **_LABELS,
 }
 
 

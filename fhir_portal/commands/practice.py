@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -26,7 +27,15 @@ from fhir_portal.accounts.portal_switch import concerned
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.practice_contact import PracticeContact
 from fhir_portal.accounts.security_questions import RecoveryPolicy
-from fhir_portal.commands.store import Refused, known_practices, print_found, run_in_store
+from fhir_portal.commands.store import (
+    Refused,
+    known_practices,
+    portal_over,
+    print_found,
+    run_in_store,
+)
+from fhir_portal.consent.label_rules import InvalidRules, label_rules_of, read_rules
+from fhir_portal.operations.label_jobs import relabel_practice, set_rules
 from fhir_portal.records import DuplicateRecord, RecordTransaction
 from fhir_portal.resources.practice_directory import (
     NotInDirectory,
@@ -224,6 +233,35 @@ def messages(
             await store.transact(put)
         shown: dict[str, Any] = msgspec.to_builtins(found)
         return {name: value for name, value in shown.items() if name not in {"key", "expires"}}
+
+    typer.echo(json.dumps(run_in_store(work), indent=2, ensure_ascii=False))
+
+
+@practice_commands.command("labels")
+def labels(
+    key: Key,
+    *,
+    set_from: Annotated[
+        Path | None, typer.Option("--set-from", help="A file of JSON that says all of it anew.")
+    ] = None,
+) -> None:
+    """Show or set what is labelled by rule, and when results are released.
+
+    What is stored is labelled before this ends; meanwhile patients and those who act for them see
+    nothing of the practice's records.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [key])
+        if set_from is not None:
+            try:
+                wanted = read_rules(key, json.loads(set_from.read_bytes()))
+            except (InvalidRules, OSError, ValueError) as error:
+                raise Refused(str(error)) from None
+            await store.transact(functools.partial(set_rules, wanted=wanted, now=time.time()))
+            await relabel_practice(portal_over(store).server, key)
+        shown: dict[str, Any] = msgspec.to_builtins(await label_rules_of(store, key))
+        return {name: shown[name] for name in ("labels", "release")}
 
     typer.echo(json.dumps(run_in_store(work), indent=2, ensure_ascii=False))
 

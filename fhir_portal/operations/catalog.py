@@ -42,6 +42,7 @@ from fhir_portal.operations.hold import hold
 from fhir_portal.operations.immunization_certificate import immunization_certificate
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
+from fhir_portal.operations.labels import hold_back, label, labels, release
 from fhir_portal.operations.mark_read import mark_read
 from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
@@ -166,6 +167,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "share-link": share_link,
     "share-links": share_links,
     "end-share": end_share_link,
+    "labels": labels,
+    "label": label,
+    "release": release,
+    "hold-back": hold_back,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
