@@ -64,7 +64,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
     ``private_services`` is not shown on pages, nor put in calendars. ``sharing`` says whether
     patients may share their record by a link, and whether links that there are show anything; a
-    link lasts ``share_days`` at most.
+    link lasts ``share_days`` at most. ``plain_mail`` says whether they may have it sent by mail
+    that is not encrypted, after a warning.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -100,6 +101,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     private_services: tuple[str, ...] = ()
     sharing: bool = True
     share_days: int = 365
+    plain_mail: bool = True
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -281,5 +283,6 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "private-services": _private_services,
     "sharing": _switch("sharing"),
     "share-days": _number("share_days", 1, 365),
+    "plain-mail": _switch("plain_mail"),
 }
 """What can be set, and how the text of an operator is read."""

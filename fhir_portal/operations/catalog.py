@@ -69,6 +69,7 @@ from fhir_portal.operations.summary import RENDERED, summary
 from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.thread import thread
 from fhir_portal.operations.threads import threads
+from fhir_portal.operations.transmit import transmissions, transmit, transmit_options
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.writing import names_version
@@ -136,6 +137,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "share-link": share_link,
     "share-links": share_links,
     "end-share": end_share_link,
+    "transmit": transmit,
+    "transmit-options": transmit_options,
+    "transmissions": transmissions,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -464,7 +464,11 @@ def sent_at(tree: Mapping[str, Any]) -> int:
 
 
 async def record_provenance(
-    transaction: ResourceTransaction, call: Call, targets: Sequence[str], activity: str
+    transaction: ResourceTransaction,
+    call: Call,
+    targets: Sequence[str],
+    activity: str,
+    reason: str = "",
 ) -> None:
     """Store who did it: in their own name, and for whom they act.
 
@@ -482,6 +486,7 @@ async def record_provenance(
         "resourceType": "Provenance",
         "target": [{"reference": one} for one in targets],
         "recorded": instant(int(call.server.clock() * _MICROSECONDS)),
+        **({"reason": [{"text": reason}]} if reason else {}),
         "activity": {"coding": [{"system": _OPERATION, "code": activity}]},
         "agent": [agent],
     }

@@ -48,5 +48,9 @@ EXAMPLES: dict[str, list[Json]] = {
     "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
     "account-close": [{"name": "reason", "valueCode": "left-practice"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
+    "transmit": [
+        {"name": "channel", "valueCode": "link"},
+        {"name": "to", "valueString": "dr@clinic.example"},
+    ],
     "end-share": [{"name": "id", "valueString": "link"}],
 }
