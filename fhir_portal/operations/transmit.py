@@ -161,7 +161,7 @@ async def transmit_options(call: Call) -> FhirResponse:
         by = [way for way in ways if _ADDRESSES.get(way, way) in one.addresses]
         if by:
             who = {"reference": one.reference, "display": one.name}
-            listed.append({"who": who, "by": by})
+            listed.append({"who": who, "reached-by": by})
     values = {
         "channel": ways,
         "warning": WARNING,

@@ -85,6 +85,7 @@ PAGES: dict[str, tuple[Way, str]] = {
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
     "sharing": (at("/portal/sharing"), "Sharing"),
     "share": (at("/portal/sharing/new"), "Share part of the record"),
+    "send": (at("/portal/sharing/send"), "Send to somebody"),
     "shared": (at("/shared/nothing"), "Somebody shared"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),

@@ -17,6 +17,7 @@ from fhir_portal.web.pages.portal import PatientRoom, portal_page_scope
 from fhir_portal.web.pages.portal_appointments import AppointmentPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_sending import SendingPages
 from fhir_portal.web.pages.portal_sharing import SharingPages
 from fhir_portal.web.pages.shown_once import ShownOnce
 
@@ -50,6 +51,7 @@ def portal_router(
         PortalMessagePages(room),
         PatientFormPages(room),
         SharingPages(room, once),
+        SendingPages(room, once),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

@@ -106,7 +106,7 @@ Description: "The channels that are set up, the warning before plain mail, and t
 * insert Parameter(out, warning-version, 1, 1, code, [["Which warning that is."]])
 * insert Parts(out, recipient, 0, *, [["Somebody of the directory who can be reached by one of them."]])
 * insert Part(out, who, 1, 1, Reference, [["A Practitioner or an Organization, with the name."]])
-* insert Part(out, by, 1, *, code, [["The channels by which."]])
+* insert Part(out, reached-by, 1, *, code, [["The channels by which."]])
 
 Instance: transmissions
 InstanceOf: OperationDefinition
