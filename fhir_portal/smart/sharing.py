@@ -49,7 +49,7 @@ class ShareLink(Record, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[str] = "share-link"
-    indexed: ClassVar[tuple[str, ...]] = ("account", "patient", "grant", "family")
+    indexed: ClassVar[tuple[str, ...]] = ("account", "patient", "grant", "family", "client_id")
 
     id: str
     practice: str
@@ -200,7 +200,7 @@ async def end_share(
 
 async def end_shares(
     transaction: RecordTransaction,
-    field: Literal["account", "patient", "grant", "family"],
+    field: Literal["account", "patient", "grant", "family", "client_id"],
     value: str,
     *,
     now: float,
@@ -208,7 +208,7 @@ async def end_shares(
     practice: str | None = None,
     patient: str | None = None,
 ) -> int:
-    """End the links of an account, a record, a grant or an app's authorization; return how many.
+    """End the links of an account, a record, a grant, an app or its authorization; return how many.
 
     ``practice`` and ``patient`` (``Patient/<id>``) narrow that.
     """

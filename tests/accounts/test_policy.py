@@ -33,6 +33,9 @@ def test_each_setting_is_shown_under_its_name() -> None:
         ("reminder-hours", "24, 72,24", "reminder_hours", (72, 24)),
         ("reminder-hours", "", "reminder_hours", ()),
         ("private-services", "a,b,a", "private_services", ("a", "b")),
+        ("sharing", "off", "sharing", False),
+        ("share-days", "7", "share_days", 7),
+        ("plain-mail", "off", "plain_mail", False),
         ("hold-minutes", "5", "hold_minutes", 5),
     ],
 )
