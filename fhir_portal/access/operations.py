@@ -347,6 +347,18 @@ _SHARING: Final = {
     "end-share": OperationRule(
         "Patient", (*_SHARED, ("c", "DocumentReference")), system=False, section="documents"
     ),
+    "transmit": OperationRule(
+        "DocumentReference",
+        (*_SHARED, ("c", "DocumentReference")),
+        system=False,
+        section="documents",
+    ),
+    "transmit-options": OperationRule(
+        "Patient", _SHARED, system=False, section="documents", acts=False
+    ),
+    "transmissions": OperationRule(
+        "Patient", _SHARED, system=False, section="documents", acts=False
+    ),
 }
 
 _BY_HAND: Final = OperationRule(

@@ -36,6 +36,7 @@ from fhir_portal.commands.store import (
 )
 from fhir_portal.consent.label_rules import InvalidRules, label_rules_of, read_rules
 from fhir_portal.operations.label_jobs import relabel_practice, set_rules
+from fhir_portal.operations.transmit_delivery import endpoint_secret
 from fhir_portal.records import DuplicateRecord, RecordTransaction
 from fhir_portal.resources.practice_directory import (
     NotInDirectory,
@@ -43,6 +44,9 @@ from fhir_portal.resources.practice_directory import (
     publish_contact,
 )
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
+from fhir_portal.settings import load
+from fhir_portal.smart.keys import derive
+from fhir_portal.smart.outbound import AddressRefused, check_address
 
 practice_commands = typer.Typer(
     name="practice",
@@ -330,6 +334,30 @@ def publish(key: Key, *, dry_run: DryRun = False, as_json: AsJson = False) -> No
         return
     for line in _public_lines(found):
         typer.echo(line)
+
+
+@practice_commands.command("endpoint-secret")
+def endpoint_secret_of(
+    key: Key,
+    address: Annotated[str, typer.Argument(help="The address of the Endpoint, as it is stored.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Print the secret by which an endpoint knows that what is posted to it is from here.
+
+    It is for the address and the practice alone, and not stored: it is made of the server's secret.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [key])
+        try:
+            check_address(address)
+        except AddressRefused as error:
+            raise Refused(str(error)) from None
+        secret = endpoint_secret(functools.partial(derive, load().secret_key()))
+        return {"practice": key, "address": address, "secret": secret(key, address)}
+
+    print_found(run_in_store(work), as_json=as_json)
 
 
 def _switch(on: bool) -> str:  # noqa: FBT001 - what is said of it

@@ -83,6 +83,7 @@ from fhir_portal.operations.summary import RENDERED, summary
 from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.thread import thread
 from fhir_portal.operations.threads import threads
+from fhir_portal.operations.transmit import transmissions, transmit, transmit_options
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.operations.upload import upload
 from fhir_portal.resources.server import Server
@@ -171,6 +172,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "label": label,
     "release": release,
     "hold-back": hold_back,
+    "transmit": transmit,
+    "transmit-options": transmit_options,
+    "transmissions": transmissions,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -83,7 +83,9 @@ async def label(call: Call) -> FhirResponse:
             transaction, call.server, call.as_practice, tree, _everything(call, row.key.type),
             key=row.key, if_match=None, if_none_match=None,
         )  # fmt: skip
-        await record_provenance(transaction, call, [str(row.key)], "UPDATE", reason=reason)
+        await record_provenance(
+            transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
+        )
         return written.row, sorted(written.row.facts.visibility_class.labels)
 
     row, now = await call.server.store.transact(work)
@@ -144,7 +146,9 @@ async def _released(call: Call, change: Any) -> FhirResponse:
             msgspec.structs.replace(now, at=call.server.clock(), by=by, words=reason)
         )
         await relabel(transaction, practice, [row.key])
-        await record_provenance(transaction, call, [str(row.key)], "UPDATE", reason=reason)
+        await record_provenance(
+            transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
+        )
         again = await _named(transaction, call)
         return again, sorted(again.facts.visibility_class.labels)
 

@@ -468,11 +468,12 @@ async def record_provenance(
     activity: str,
     *,
     reason: str | None = None,
+    for_staff: bool = False,
 ) -> None:
     """Store who did it: in their own name, and for whom they act.
 
-    It is seen with what it is about, and by nobody else; with a ``reason``, which is for staff, by
-    them alone. Source: FHIR R4 §6.3.
+    It is seen with what it is about, and by nobody else; ``for_staff`` by staff alone. Source: FHIR
+    R4 §6.3.
     """
     agent: dict[str, Any] = {
         "type": {"coding": [{"system": _AGENT, "code": "author"}]},
@@ -484,7 +485,7 @@ async def record_provenance(
         agent["onBehalfOf"] = {"display": call.auth.staff.practice_name}
     tree = {
         "resourceType": "Provenance",
-        **({"meta": {"tag": [{"system": PORTAL_TAG, "code": WITHHELD}]}} if reason else {}),
+        **({"meta": {"tag": [{"system": PORTAL_TAG, "code": WITHHELD}]}} if for_staff else {}),
         "target": [{"reference": one} for one in targets],
         "recorded": instant(int(call.server.clock() * _MICROSECONDS)),
         **({"reason": [{"text": reason}]} if reason else {}),

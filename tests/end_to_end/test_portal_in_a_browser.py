@@ -106,6 +106,7 @@ PAGES: dict[str, tuple[Way, str]] = {
     "desk-documents": (at_desk("/staff/documents"), "Documents"),
     "sharing": (at("/portal/sharing"), "Sharing"),
     "share": (at("/portal/sharing/new"), "Share part of the record"),
+    "send": (at("/portal/sharing/send"), "Send to somebody"),
     "shared": (at("/shared/nothing"), "Somebody shared"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
