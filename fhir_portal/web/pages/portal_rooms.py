@@ -22,6 +22,7 @@ from fhir_portal.web.pages.portal_health import HealthPages
 from fhir_portal.web.pages.portal_home import StartPage
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
 from fhir_portal.web.pages.portal_results import ResultPages
+from fhir_portal.web.pages.portal_timeline import TimelinePages
 
 
 def portal_router(
@@ -58,7 +59,7 @@ def portal_router(
     rooms = (
         *(room, StartPage(room, connections)),
         *(AppointmentPages(room), PortalMessagePages(room), PatientFormPages(room)),
-        *(ResultPages(room), HealthPages(room)),
+        *(ResultPages(room), HealthPages(room), TimelinePages(room)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
