@@ -144,7 +144,7 @@ class StartPage:
             for one in found.entries
             if one["resourceType"] == "RelatedPerson"
         }
-        people = []
+        people: list[Mapping[str, Any]] = []
         for tree in found.entries:
             if tree["resourceType"] != "Consent":
                 continue

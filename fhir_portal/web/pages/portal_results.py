@@ -58,7 +58,7 @@ _INTERPRETATIONS: Final[Mapping[str, str]] = {
     "POS": "Positive",
     "NEG": "Negative",
     "DET": "Found",
-    "ND": "Not found",
+    "ND": "Not found",  # codespell:ignore nd
     "IND": "Neither positive nor negative",
     "R": "Resistant",
     "S": "Susceptible",
