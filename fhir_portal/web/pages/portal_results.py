@@ -18,7 +18,7 @@ from fhir_portal.documents.wording import Json, clean, words_of
 from fhir_portal.fhir.errors import NotFound
 from fhir_portal.operations.portal_dashboard import MOST, new_since
 from fhir_portal.web.form import parse_pairs
-from fhir_portal.web.pages.portal import RESULTS, AtPortal, PatientRoom, portal_page
+from fhir_portal.web.pages.portal import REPORT, RESULTS, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import attached
 from fhir_portal.web.pages.trend import trends_of
@@ -58,7 +58,7 @@ _INTERPRETATIONS: Final[Mapping[str, str]] = {
     "POS": "Positive",
     "NEG": "Negative",
     "DET": "Found",
-    "ND": "Not found",
+    "ND": "Not found",  # codespell:ignore nd
     "IND": "Neither positive nor negative",
     "R": "Resistant",
     "S": "Susceptible",
@@ -91,6 +91,7 @@ class ResultPages:
         """Path, method and handler of each page."""
         return (
             (RESULTS, "GET", portal_page(self.show)),
+            (f"{REPORT}/{{id}}", "GET", portal_page(self.show_report, back=RESULTS)),
             (TESTS, "GET", portal_page(self.show_tests, back=RESULTS)),
             (f"{TEST}/{{id}}", "GET", portal_page(self.show_test, back=TESTS)),
             (f"{FILE}/{{id}}/{{number}}", "GET", portal_page(self.file, back=RESULTS)),
@@ -139,6 +140,25 @@ class ResultPages:
             first=RESULTS,
         )
 
+    async def show_report(self, request: Request) -> Response:
+        """One report with its values."""
+        here = await self._room.at(request)
+        own_id = request.path_params["id"]
+        query = (("_id", own_id), ("_include", "DiagnosticReport:result"))
+        found = await self._room.ask(here, "search-type", "DiagnosticReport", query=query)
+        tree = next((one for one in found.entries if one["id"] == own_id), None)
+        if tree is None:
+            message = f"DiagnosticReport/{own_id} is not known"
+            raise NotFound(message)
+        values = {f"{one['resourceType']}/{one['id']}": one for one in found.entries}
+        values |= await self._members(here, values)
+        return self._room.page(
+            here,
+            "portal_report.html",
+            one=self._report(here, tree, values, is_new=False),
+            back=RESULTS,
+        )
+
     async def _members(self, here: AtPortal, values: Mapping[str, Json]) -> dict[str, Json]:
         """The values that panels consist of, and which no report names by itself."""
         wanted = {
@@ -177,7 +197,7 @@ class ResultPages:
         ]
         taken_back = tree.get("status") in _VALUELESS
         return {
-            "id": tree["id"],
+            "address": f"{REPORT}/{tree['id']}",
             "title": words_of(tree.get("code")) or "Report",
             "when": here.moment(when(tree)),
             "is_new": is_new,

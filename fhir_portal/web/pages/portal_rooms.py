@@ -33,6 +33,7 @@ from fhir_portal.web.pages.portal_proposals import ProposalList
 from fhir_portal.web.pages.portal_results import ResultPages
 from fhir_portal.web.pages.portal_sending import SendingPages
 from fhir_portal.web.pages.portal_sharing import SharingPages
+from fhir_portal.web.pages.portal_timeline import TimelinePages
 from fhir_portal.web.pages.portal_upload import PortalUploadPages
 from fhir_portal.web.pages.portal_visits import VisitPages
 from fhir_portal.web.pages.shown_once import ShownOnce
@@ -79,7 +80,7 @@ def portal_router(
         *(PortalDocumentPages(room), PortalUploadPages(room), VisitPages(room)),
         *(proposals, DetailPages(room, proposals), InsurancePages(room, proposals)),
         *(NotTakenPages(room, proposals), ActivityPages(room), SharingPages(room, once)),
-        SendingPages(room, once),
+        *(SendingPages(room, once), TimelinePages(room)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:
