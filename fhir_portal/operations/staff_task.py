@@ -60,6 +60,10 @@ WORDS: Final[Mapping[tuple[About, str], str]] = {
     ("undelivered-message", "not-delivered"): "A message could not be delivered",
     ("undelivered-message", "no-contact"): "Nothing reaches this person: the account has no "
     "contact that is proved and takes messages",
+    (
+        "overlapping-appointments",
+        "calendar-changed",
+    ): "Appointments overlap since the calendar changed",
 }
 STRANGERS_AN_HOUR: Final = 60
 """Tasks of people who named no invitation and no one record: beyond that none is made. Versions
@@ -200,6 +204,8 @@ def _words(matter: StaffMatter) -> dict[str, Any]:
     words = WORDS[matter.about, matter.reason]
     if matter.medium:
         words += f" ({matter.medium}, {matter.template})"
+    if matter.what:
+        words += f" ({matter.what})"
     if matter.times > 1:
         words += f"; {matter.times} times"
     return {

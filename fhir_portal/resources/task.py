@@ -24,6 +24,7 @@ SHOWN_TO: Final[Mapping[About, Permission]] = {
     "recovery-help": "recover",
     "activation-help": "invite",
     "undelivered-message": "invite",
+    "overlapping-appointments": "appointments",
 }
 """The permission of an access level that shows a Task and lets its holder complete it."""
 OPEN: Final = frozenset(

@@ -16,6 +16,7 @@ Description: "Tags in `meta.tag` that change who sees a resource. The server's r
 * #withheld "Withheld" "Kept back by the practice: neither the patient nor anyone acting for the patient sees it."
 * #staff-invite "For staff who invite" "Seen by those of the practice's staff whose access level has `invite`, and by its systems; by neither the patient nor anyone acting for the patient."
 * #staff-recover "For staff who recover" "Seen by those of the practice's staff whose access level has `recover`, and by its systems; by neither the patient nor anyone acting for the patient."
+* #staff-appointments "For staff who see to appointments" "Seen by those of the practice's staff whose access level has `appointments`, and by its systems; by neither the patient nor anyone acting for the patient."
 
 CodeSystem: ProxyRole
 Id: proxy-role

@@ -103,6 +103,7 @@ Description: "What a Task of the portal is about (`Task.code`)."
 * #recovery-help "Help to get back in" "Somebody could not get back into their account."
 * #activation-help "Help to get an account" "Somebody could not make the account they were invited to, or asked for."
 * #undelivered-message "Message that did not arrive" "A message of the portal did not reach whom it was for."
+* #overlapping-appointments "Appointments that overlap" "Appointments turned out to take the time of the same person, room or device."
 * #refill-request "Refill request" "Somebody asks for more of the medicine in `Task.focus`."
 
 CodeSystem: InvitationStatus

@@ -18,6 +18,7 @@ Description: "Why staff have something to see to (`Task.reasonCode` of a `staff-
 * #closed "Closed" "The practice has ended the portal for the person, who registered by themselves."
 * #bounced "Bounced" "The message came back: its address takes nothing."
 * #not-delivered "Not delivered" "The message could not be delivered."
+* #calendar-changed "The calendar changed" "A Schedule, a Slot, a role or a Location says now that somebody else's time is taken."
 * #no-contact "No contact" "The account has no contact that is proved and takes messages."
 
 ValueSet: StaffTaskCode
@@ -28,6 +29,7 @@ Description: "What a Task for staff is about."
 * $portal-task#recovery-help
 * $portal-task#activation-help
 * $portal-task#undelivered-message
+* $portal-task#overlapping-appointments
 
 ValueSet: StaffTaskReasonCodes
 Id: staff-task-reason
@@ -42,7 +44,7 @@ Id: staff-task
 Title: "Staff Task"
 Description: """
 Something for a practice's staff to see to: somebody could not get into their account or make one,
-or a message did not arrive. The portal makes it; staff complete it on their pages or by
+a message did not arrive, or appointments turned out to overlap. The portal makes it; staff complete it on their pages or by
 `$task-done`, a system of the practice by an update. It holds no address, no name, no account and
 nothing that anybody typed. Its tag says which permission of an access level shows it.
 """
