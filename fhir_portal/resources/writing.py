@@ -337,8 +337,8 @@ async def store_extracted(
     await consent.before_change(
         transaction, auth, auth.practice, old or {}, tree, now=server.clock()
     )
-    if facts.resource_type == "Appointment":
-        if auth.patient is not None:
+    if facts.resource_type in {"Appointment", "Slot"}:
+        if auth.patient is not None and facts.resource_type == "Appointment":
             await appointment.before_request(transaction, auth.practice, tree, patient=auth.patient)
         await appointment.before_change(
             transaction, auth.practice, old or {}, tree, now=server.clock(),
