@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fhir_portal.accounts.practice import Practice
 from tests.builders import Json
 from tests.smart.world import Browser
 from tests.stories import chart
 from tests.stories.answers import entries, request_for_appointment
-from tests.stories.house import GOOD, SKIN, House, given
+from tests.stories.house import GOOD, NAMES, SKIN, House, given
 from tests.stories.record import Followers
 from tests.stories.story import Story
 from tests.web.signing_in import problem, submit
@@ -24,6 +25,7 @@ SHEET = "/activate/sheet"
 async def by_sheet(browser: Browser, told: Json, **other: str) -> None:
     await browser.open(SHEET)
     fields = {
+        "practice_id": Practice(key=SKIN, name=NAMES[SKIN]).practice_id,
         "portal_id": told["portal-id"],
         "first_initial": "o",
         "last_initial": "b",
