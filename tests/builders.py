@@ -16,6 +16,7 @@ import msgspec
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.consent.record import RecordAccess
@@ -89,7 +90,14 @@ def a_portal(
         derive=functools.partial(derive, b"0123456789abcdef" * 2),
         new_id=ids or Ids(),
         payments=payments,
+        passwords=passwords(),
     )
+
+
+@functools.cache
+def passwords() -> Passwords:
+    """One for all tests: it has threads of its own."""
+    return Passwords()
 
 
 # ---------------------------------------------------------------- resources
@@ -200,6 +208,27 @@ def an_invoice(
         "totalGross": {"value": total, "currency": "USD"},
     }
     return resource("Invoice", own_id, **given | more)
+
+
+def a_billing_account(own_id: str | None = None, *, of: str = "ada", **more: Any) -> Json:
+    """An Account: what its bills add up to is nowhere in it."""
+    given: Json = {"status": "active", "subject": [reference(f"Patient/{of}")]}
+    return resource("Account", own_id, **given | more)
+
+
+def a_payment(
+    own_id: str | None = None, *, of: str = "bill", amount: Any = 20, **more: Any
+) -> Json:
+    """Money that the practice's EHR says was paid of an Invoice, in dollars."""
+    given: Json = {
+        "status": "active",
+        "created": "2030-03-01",
+        "request": reference(f"Invoice/{of}"),
+        "payment": {"display": "cash"},
+        "recipient": {"display": "the desk"},
+        "amount": {"value": amount, "currency": "USD"},
+    }
+    return resource("PaymentNotice", own_id, **given | more)
 
 
 def a_document(

@@ -19,9 +19,9 @@ import msgspec
 
 from fhir_portal.records import Record, RecordTransaction
 
-About = Literal["recovery-help", "activation-help", "undelivered-message"]
+About = Literal["recovery-help", "activation-help", "undelivered-message", "payment-mismatch"]
 """Codes of the CodeSystem ``portal-task``: somebody could not get back into their account, or could
-not make one, or a message did not arrive."""
+not make one, or a message did not arrive, or a payment provider and the bills disagree."""
 
 DAY: Final = 86_400.0
 KEPT_SECONDS: Final = 30 * DAY
@@ -44,7 +44,8 @@ class StaffMatter(Record, frozen=True, kw_only=True):
     is how often it was noted while it was open, ``turn`` how often it was changed at all.
     ``settled`` is when it was known to be over. ``patient`` is ``Patient/<id>``, ``invitation`` the
     key of one, ``contact`` is masked, ``task`` is ``<practice>/Task/<id>`` once that is there,
-    ``network`` stands for where a stranger came from and tells nobody where that is.
+    ``network`` stands for where a stranger came from and tells nobody where that is. ``focus`` is
+    the bill that it is about, ``Invoice/<id>``, and ``detail`` what more its Task says.
     """
 
     kind: ClassVar[str] = "staff-matter"
@@ -68,6 +69,8 @@ class StaffMatter(Record, frozen=True, kw_only=True):
     typed: dict[str, str] = msgspec.field(default_factory=dict)
     task: str | None = None
     network: str = ""
+    focus: str = ""
+    detail: str = ""
 
 
 def settled(matter: StaffMatter, *, at: float) -> StaffMatter:

@@ -26,6 +26,10 @@ CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
 BOOKINGS: Final[tuple[Booking, ...]] = get_args(Booking)
+DIRECT_CHANGES: Final = (
+    *("telecom", "address", "communication", "contact", "pronouns", "gender-identity", "photo"),
+)
+"""The fields of personal details that a practice may let people change themselves."""
 _CODE: Final = re.compile(r"[^\s,=|]{1,64}")
 _MOST: Final = 100
 
@@ -62,7 +66,14 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     ``check_in_before`` and ``check_in_after`` are the minutes around the start in which
     patients may say that they are here; ``reminder_hours`` when before the start they are
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
-    ``private_services`` is not shown on pages, nor put in calendars.
+    ``private_services`` is not shown on pages, nor put in calendars. ``sharing`` says whether
+    patients may share their record by a link, and whether links that there are show anything; a
+    link lasts ``share_days`` at most. ``plan_months`` is in how many parts, one a month, patients
+    may agree to pay a bill (0: in none), ``plan_least`` what a part comes to at least, in whole
+    units of the currency. ``direct_changes`` are the fields of personal details that people change
+    without the practice's looking at it; a new contact has to be proved first.
+    ``coverage_reminder_days`` is when before its end people are told that an insurance ends; 0:
+    never.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -96,6 +107,12 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminder_hours: tuple[int, ...] = (48,)
     reply_hours: int = 48
     private_services: tuple[str, ...] = ()
+    sharing: bool = True
+    share_days: int = 365
+    plan_months: int = 0
+    plan_least: int = 25
+    direct_changes: tuple[str, ...] = ()
+    coverage_reminder_days: int = 30
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -275,5 +292,11 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "reminder-hours": _reminder_hours,
     "reply-hours": _number("reply_hours", 1, 720),
     "private-services": _private_services,
+    "sharing": _switch("sharing"),
+    "share-days": _number("share_days", 1, 365),
+    "plan-months": _number("plan_months", 0, 36),
+    "plan-least": _number("plan_least", 1, 10_000),
+    "direct-changes": _some_of("direct_changes", DIRECT_CHANGES),
+    "coverage-reminder-days": _number("coverage_reminder_days", 0, 120),
 }
 """What can be set, and how the text of an operator is read."""

@@ -16,6 +16,8 @@ from fhir_portal.records import Record, RecordReader, RecordTransaction
 
 PaymentState = Literal["begun", "paid", "ended"]
 
+TOLD_SECONDS: Final = 86_400.0
+"""So long after it was begun staff are told of a payment of which nobody says how it ended."""
 BEGUN_SECONDS: Final = 1800.0
 """So long the payer has; then the order is cancelled, if it is not paid by then."""
 KEPT_SECONDS: Final = 400 * 86_400.0
@@ -29,11 +31,12 @@ class Payment(Record, frozen=True, kw_only=True):
 
     ``invoice`` is ``<practice>/Invoice/<id>``, ``payer`` who pays (``Patient/<id>`` or
     ``RelatedPerson/<id>``), ``notice`` the id of the PaymentNotice once it is paid. ``amount`` is
-    in the smallest unit of the currency.
+    in the smallest unit of the currency. ``given_up``: it ended without the provider's word, since
+    there is no provider any more to ask.
     """
 
     kind: ClassVar[str] = "payment"
-    indexed: ClassVar[tuple[str, ...]] = ("under_way_for",)
+    indexed: ClassVar[tuple[str, ...]] = ("under_way_for", "under_way_in")
 
     practice: str
     invoice: str
@@ -44,6 +47,12 @@ class Payment(Record, frozen=True, kw_only=True):
     begun: float
     state: PaymentState = "begun"
     notice: str = ""
+    given_up: bool = False
+
+    @property
+    def under_way_in(self) -> str | None:
+        """The practice, until it is known how the payment ended."""
+        return self.practice if self.state == "begun" else None
 
     @property
     def under_way_for(self) -> str | None:
@@ -62,6 +71,11 @@ def payment_key(practice: str, invoice: str, payer: str, chosen: str) -> str:
     return hashlib.sha256(named.encode()).hexdigest()
 
 
+def is_open(payment: Payment) -> bool:
+    """Whether a provider's word can still change how a payment stands."""
+    return payment.state == "begun" or payment.given_up
+
+
 async def under_way(reader: RecordReader, invoice: str) -> list[Payment]:
     """Return the payments of a bill that nobody knows the end of yet."""
     return await reader.find(Payment, "under_way_for", invoice)
@@ -73,11 +87,14 @@ async def ended(
     state: Literal["paid", "ended"],
     *,
     notice: str = "",
+    given_up: bool = False,
     now: float,
 ) -> bool:
     """Note how a payment ended, once; false if that is known already."""
-    after = msgspec.structs.replace(payment, state=state, notice=notice, expires=now + KEPT_SECONDS)
+    after = msgspec.structs.replace(
+        payment, state=state, notice=notice, given_up=given_up, expires=now + KEPT_SECONDS
+    )
     found = await transaction.get(Payment, payment.key)
-    if found is None or found.state != "begun":
+    if found is None or not is_open(found):
         return False
     return await transaction.replace(found, after)

@@ -16,7 +16,12 @@ PORTAL_TAG: Final = "https://fhir-portal.example/ig/CodeSystem/portal-tag"
 WITHHELD: Final = "withheld"
 """Held back by the practice: from the patient and from every proxy."""
 UNKNOWN: Final = "-unknown"
-FOR_STAFF: Final[Mapping[str, str]] = {"invite": "staff-invite", "recover": "staff-recover"}
+FOR_STAFF: Final[Mapping[str, str]] = {
+    "invite": "staff-invite",
+    "recover": "staff-recover",
+    "billing": "staff-billing",
+    "documents": "staff-documents",
+}
 """By permission of an access level, the tag of what is for those of a practice's staff who have it,
 and for no patient and nobody who acts for one."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -157,15 +157,31 @@ async def _who_can_answer(
     tree: Mapping[str, Any],
 ) -> list[tuple[str, str]]:
     """Return to whom a message goes, and a name for each: the patient, and who acts in forms."""
-    (patient,) = row.facts.owners
     named = await answered_by(transaction, practice, str(row.key), tree)
+    return await to_whom(transaction, server, practice, row, _SECTION, named=named)
+
+
+async def to_whom(
+    transaction: ResourceTransaction,
+    server: Server,
+    practice: str,
+    row: Row,
+    section: str,
+    *,
+    named: Collection[str] = (),
+) -> list[tuple[str, str]]:
+    """Return to whom what a Task is about is told: the patient, and who acts in a section.
+
+    ``named`` are the only ones, if anybody is.
+    """
+    (patient,) = row.facts.owners
     found = []
     if not named or f"Patient/{patient}" in named:
         found.append((f"{RECORD}{practice}/Patient/{patient}", "own"))
     if row.facts.visibility_class.labels:
         return found  # a labelled Task is nobody's but the patient's
     for grant in await transaction.find(Grant, "patient", patient):
-        if grant.practice != practice or _SECTION not in grant.act:
+        if grant.practice != practice or section not in grant.act:
             continue
         proxy = ResourceKey("RelatedPerson", grant.related_person.rpartition("/")[2])
         if not is_current(grant, server.clock()) or (named and str(proxy) not in named):

@@ -22,7 +22,7 @@ from fhir_portal.operations.settlement import is_wanted, settle, watch
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 DONE: Final = "/payments/done"
-"""Where the provider leads the payer afterwards. It says nothing: `$amount-due` does."""
+"""Where the provider leads the payer afterwards. It says nothing: `$payment` does."""
 _CHOSEN: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 
@@ -143,7 +143,7 @@ async def _opened(
             payment.key,
             payment.money,
             payee=Payee(practice.key, practice.name),
-            return_to=f"{call.collaborators.base}{DONE}",
+            return_to=f"{call.collaborators.base}{DONE}?payment={payment.key}",
         )
     except ProviderFault:
         message = (

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.matter import KEPT_SECONDS, StaffMatter, matter_key
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.billing.invoice import NotReckoned, balance_of
-from fhir_portal.billing.payment import BEGUN_SECONDS, Payment, ended
+from fhir_portal.billing.payment import BEGUN_SECONDS, TOLD_SECONDS, Payment, ended, is_open
 from fhir_portal.billing.provider import Order, PaymentProvider, ProviderFault
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
@@ -26,8 +27,10 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.operations.authorship import restricted
 from fhir_portal.operations.call import acting_for
+from fhir_portal.operations.payment_plan import complete_plan
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceStore, ResourceTransaction, Row
@@ -39,6 +42,11 @@ PAYMENT_SYSTEM: Final = "https://fhir-portal.example/ig/NamingSystem/payment"
 ASK_AGAIN_SECONDS: Final = 60.0
 LONGEST_PAUSE_SECONDS: Final = 3600.0
 _MICROSECONDS: Final = 1_000_000
+_SIGNS: Final = 12
+"""Of a payment's name, by which staff find it in the provider's books."""
+Reason = Literal["other-amount", "paid-after-end", "no-answer", "provider-gone"]
+"""Codes of the CodeSystem ``staff-task-reason``."""
+_UNTIL_KNOWN: Final[tuple[Reason, ...]] = ("other-amount", "no-answer", "provider-gone")
 _PAID: Final = {
     "coding": [{"system": "http://terminology.hl7.org/CodeSystem/paymentstatus", "code": "paid"}]
 }
@@ -48,13 +56,11 @@ _PAYMENT: Final = {
 _OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 
-_OTHER_AMOUNT: Final = "a provider took another amount than was agreed"
-
 _log = structlog.get_logger(__name__)
 
 
 class OtherOrder(Exception):
-    """The provider took another amount than was agreed. A person has to look at that."""
+    """The provider took another amount than was agreed. Staff have been told to look at that."""
 
 
 async def settle(server: Server, order: Order) -> Payment:
@@ -68,31 +74,89 @@ async def settle(server: Server, order: Order) -> Payment:
     async def work(transaction: ResourceTransaction) -> Payment:
         return await settle_in(transaction, server, order)
 
-    return await server.store.transact(work)
+    after = await server.store.transact(work)
+    if _is_other(after, order):
+        raise OtherOrder
+    return after
 
 
 async def settle_in(transaction: ResourceTransaction, server: Server, order: Order) -> Payment:
-    """Do what `settle` does, inside a transaction."""
+    """Do what `settle` does, inside a transaction; of another amount nothing but that is noted.
+
+    What a provider and the bills do not agree on is told to staff in this very transaction, once.
+    """
     payment = await transaction.get(Payment, order.order)
     if payment is None:
         raise LookupError(order.order)
     if payment.state == "ended" and order.state == "paid":
-        # By what was agreed it cannot be: an order that ended is not opened again.
-        _log.error("a provider took money for an order that had ended", payment=payment.key)
-    if payment.state != "begun" or order.state == "open":
+        # By what was agreed it cannot be, unless it was given up: an ended order is not opened.
+        await mismatch(transaction, server, payment, "paid-after-end", order)
+    if not is_open(payment) or order.state == "open":
         return payment
     if order.state == "ended":
         await ended(transaction, payment, "ended", now=server.clock())
+    elif order.money != payment.money:
+        await mismatch(transaction, server, payment, "other-amount", order)
+        return payment
     else:
-        if order.money != payment.money:
-            _log.error(_OTHER_AMOUNT, payment=payment.key)
-            raise OtherOrder
         notice = await _write(transaction, server, payment)
         await ended(transaction, payment, "paid", notice=notice, now=server.clock())
+    await _agreed(transaction, payment, now=server.clock())
     after = await transaction.get(Payment, payment.key)
     if after is None:  # it was there a moment ago, in this very transaction
         raise LookupError(payment.key)
     return after
+
+
+def _is_other(payment: Payment, order: Order) -> bool:
+    return order.state == "paid" and is_open(payment) and order.money != payment.money
+
+
+async def mismatch(
+    transaction: ResourceTransaction,
+    server: Server,
+    payment: Payment,
+    reason: Reason,
+    order: Order | None = None,
+) -> None:
+    """Tell staff what a person has to look at, once: `fhir_portal.operations.staff_task`."""
+    key = _matter(payment, reason)
+    if await transaction.get(StaffMatter, key) is not None:
+        return
+    _log.error("a payment provider and the bills disagree", payment=payment.key, reason=reason)
+    _, _, name = payment.invoice.partition("/")
+    everything = Visibility.of_server("Invoice", practice=payment.practice)
+    bill = await transaction.read(ResourceKey.parse(name), everything)
+    owners = bill.facts.owners if bill is not None else ()
+    said = f"; the provider says {order.money}" if order is not None else ""
+    now = server.clock()
+    await QueuedMatters().note(
+        transaction,
+        StaffMatter(
+            key=key,
+            expires=now + KEPT_SECONDS,
+            practice=payment.practice,
+            about="payment-mismatch",
+            reason=reason,
+            since=now,
+            latest=now,
+            patient=f"Patient/{owners[0]}" if len(owners) == 1 else None,
+            focus=name if bill is not None and not bill.deleted else "",
+            detail=f"payment {payment.key[:_SIGNS]} of {payment.money}{said}",
+        ),
+    )
+
+
+async def _agreed(transaction: RecordTransaction, payment: Payment, *, now: float) -> None:
+    """Take back what was told of a payment of which the end is known now."""
+    for reason in _UNTIL_KNOWN:
+        found = await transaction.get(StaffMatter, _matter(payment, reason))
+        if found is not None and found.settled is None:
+            await QueuedMatters().settle(transaction, found.key, now=now)
+
+
+def _matter(payment: Payment, reason: Reason) -> str:
+    return matter_key(payment.practice, "payment-mismatch", f"{payment.key} {reason}")
 
 
 async def is_wanted(reader: ResourceStore | ResourceTransaction, payment: Payment) -> bool:
@@ -127,11 +191,18 @@ async def watch(
     )
 
 
-def settlement_jobs(server: Server, provider: PaymentProvider) -> Mapping[str, Work]:
-    """Return the function of this job by name, for `fhir_portal.notify.jobs.work_off`."""
+def settlement_jobs(server: Server, provider: PaymentProvider | None) -> Mapping[str, Work]:
+    """Return the function of this job by name, for `fhir_portal.notify.jobs.work_off`.
+
+    ``provider`` is ``None`` where none is set up, or none any more.
+    """
 
     async def ask(held: Lease[Job]) -> None:
-        """Ask about an order; one that nobody paid in time is cancelled. It never gives up."""
+        """Ask about an order; one that nobody paid in time is cancelled.
+
+        A provider is asked until it answers. Where there is none any more, what was begun is given
+        up after a day, so that the bill can be paid: staff are told to look into its books.
+        """
         job = held.work
         key, n = job.arguments["payment"], int(job.arguments["n"])
         payment = await server.store.get(Payment, key)
@@ -140,17 +211,23 @@ def settlement_jobs(server: Server, provider: PaymentProvider) -> Mapping[str, W
         overdue = server.clock() >= payment.begun + BEGUN_SECONDS
         overdue = overdue or not await is_wanted(server.store, payment)
         order: Order | None = None
+        answers = False
         try:
-            order = await (provider.cancel(key) if overdue else provider.state(key))
+            if provider is not None:
+                order = await (provider.cancel(key) if overdue else provider.state(key))
+                answers = True
         except ProviderFault as error:  # asked again until it answers: nothing else tells
             _log.warning("the payment provider does not answer", fault=str(error))
+        late = server.clock() >= payment.begun + TOLD_SECONDS
 
         async def note(transaction: ResourceTransaction) -> None:
             after: Payment = payment
-            if order is not None and order.state == "paid" and order.money != payment.money:
-                _log.error(_OTHER_AMOUNT, payment=payment.key)
-            elif order is not None:
+            if order is not None:
                 after = await settle_in(transaction, server, order)
+            elif late and provider is None:
+                after = await _give_up(transaction, server, payment)
+            elif late and not answers:
+                await mismatch(transaction, server, payment, "no-answer")
             if after.state == "begun":
                 await watch(transaction, after, now=server.clock(), n=n + 1)
             await finish_in(transaction, held, now=server.clock())
@@ -158,6 +235,16 @@ def settlement_jobs(server: Server, provider: PaymentProvider) -> Mapping[str, W
         await server.store.transact(note)
 
     return {WATCH: ask}
+
+
+async def _give_up(transaction: ResourceTransaction, server: Server, payment: Payment) -> Payment:
+    """End what nobody can be asked about any more. Should its provider tell of it, that counts."""
+    found = await transaction.get(Payment, payment.key)
+    if found is None or found.state != "begun":
+        return found or payment
+    await mismatch(transaction, server, found, "provider-gone")
+    await ended(transaction, found, "ended", given_up=True, now=server.clock())
+    return await transaction.get(Payment, payment.key) or found
 
 
 async def _write(transaction: ResourceTransaction, server: Server, payment: Payment) -> str:
@@ -237,6 +324,7 @@ async def _close(
         return  # changed meanwhile: the practice sees the payment, and reckons itself
     if not balance.is_payable or balance.paid.units < balance.total.units:
         return
+    await complete_plan(transaction, server, payment.practice, key)
     tree = json.parse(row.body) | {"status": "balanced"}
     await update_in(
         transaction,

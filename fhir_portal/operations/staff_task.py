@@ -60,6 +60,14 @@ WORDS: Final[Mapping[tuple[About, str], str]] = {
     ("undelivered-message", "not-delivered"): "A message could not be delivered",
     ("undelivered-message", "no-contact"): "Nothing reaches this person: the account has no "
     "contact that is proved and takes messages",
+    ("payment-mismatch", "other-amount"): "The payment provider took another amount than was "
+    "agreed: compare its books with the bill",
+    ("payment-mismatch", "paid-after-end"): "The payment provider took money for a payment that "
+    "had ended: give it back, or enter it",
+    ("payment-mismatch", "no-answer"): "The payment provider has not said for a day how a payment "
+    "ended: so much of the bill is kept back meanwhile",
+    ("payment-mismatch", "provider-gone"): "A payment was begun at a provider that is not set up "
+    "any more: look in its books whether it was paid, and enter it",
 }
 STRANGERS_AN_HOUR: Final = 60
 """Tasks of people who named no invitation and no one record: beyond that none is made. Versions
@@ -191,6 +199,8 @@ async def _task_of(
     invitation = await transaction.get(Invitation, matter.invitation or "")
     if invitation is not None and invitation.practice == practice.key:
         tree["focus"] = {"reference": f"Task/{invitation.task}"}
+    elif matter.focus:
+        tree["focus"] = {"reference": matter.focus}
     patient = await _patient(transaction, server, matter, invitation)
     return tree | ({"for": {"reference": patient}} if patient is not None else {})
 
@@ -200,6 +210,8 @@ def _words(matter: StaffMatter) -> dict[str, Any]:
     words = WORDS[matter.about, matter.reason]
     if matter.medium:
         words += f" ({matter.medium}, {matter.template})"
+    if matter.detail:
+        words += f" ({matter.detail})"
     if matter.times > 1:
         words += f"; {matter.times} times"
     return {

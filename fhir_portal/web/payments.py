@@ -8,6 +8,7 @@ known or not, and whether it was said before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -20,10 +21,14 @@ from fhir_portal.billing.provider import Order
 from fhir_portal.operations.pay import DONE
 from fhir_portal.operations.settlement import OtherOrder, settle
 from fhir_portal.resources.server import Server
+from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.notify import signed
 from fhir_portal.web.pages.render import page
 
 EVENTS: Final = "/payments/events"
+PAYMENT: Final = "/portal/bills/payment"
+"""Where the portal's own pages say how one stands."""
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def payments_router(server: Server, *, secret: str | None, clock: Callable[[], float]) -> APIRouter:
@@ -38,8 +43,11 @@ def payments_router(server: Server, *, secret: str | None, clock: Callable[[], f
         except OtherOrder:
             raise msgspec.ValidationError("the order was for another amount") from None
 
-    async def done(request: Request) -> Response:  # noqa: ARG001 - a handler
-        return page("payment_done.html")
+    async def done(request: Request) -> Response:
+        """Say nothing of the payment: who pays in an app has no session of the portal's pages."""
+        key = dict(parse_pairs(request.scope["query_string"])).get("payment", "")
+        known = key if _KEY.fullmatch(key) else ""
+        return page("payment_done.html", address=f"{PAYMENT}/{known}" if known else "")
 
     router = APIRouter(include_in_schema=False)
     if secret is not None:

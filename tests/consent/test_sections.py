@@ -7,6 +7,7 @@ import pytest
 from fhir_portal.consent.sections import section_displays, sections_of, types_in
 from tests.builders import NOTE, OBSERVATION_CATEGORY, concept
 
+TASK = "https://fhir-portal.example/ig/CodeSystem/portal-task"
 US_CORE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-category"
 
 
@@ -43,6 +44,10 @@ def found_in(resource: dict[str, Any]) -> set[str]:
         (tree("DocumentReference"), {"documents"}),
         (tree("Condition"), {"health-summary"}),
         (tree("Consent"), {"sharing"}),
+        (tree("Task"), {"forms"}),
+        ({"resourceType": "Task", "code": concept(TASK, "refill-request")}, {"forms"}),
+        ({"resourceType": "Task", "code": concept(TASK, "bill-dispute")}, {"billing"}),
+        ({"resourceType": "Task", "code": concept("urn:house", "bill-dispute")}, {"forms"}),
     ],
 )
 def test_a_resource_is_in_the_sections_of_its_categories(

@@ -28,7 +28,7 @@ DEFINITIONS_AND_TECHNICAL = {
     *("TestReport", "TestScript", "ValueSet"),
 }
 
-FILTER = re.compile(r"([A-Z][A-Za-z]+)(?:\?category(:not)?=(\S+))?")
+FILTER = re.compile(r"([A-Z][A-Za-z]+)(?:\?(?:category|code)(:not)?=(\S+))?")
 TOKEN = re.compile(r"(https?://[^\s|,]+)\|([a-z-]+)")
 
 Filter = tuple[str, bool, frozenset[tuple[str, str]]]
@@ -61,7 +61,10 @@ def rows() -> list[tuple[str, Filter]]:
 
 
 def section_of(resource_type: str, *categories: str) -> set[str]:
-    """The section table read naively: which sections hold a resource with these categories."""
+    """The section table read naively: which sections hold a resource with these categories.
+
+    Of a Task they are its codes.
+    """
     held = {tuple(category.split("|")) for category in categories}
     return {
         code
@@ -93,8 +96,9 @@ def test_every_filter_parses_and_names_a_served_type_with_a_category() -> None:
     for code, (resource_type, _, tokens) in rows():
         assert resource_type in definitions.served_types(), code
         if tokens:
-            assert "category" in definitions.structures()[resource_type], code
-            assert definitions.search_parameters()[resource_type]["category"].type == "token"
+            element = "code" if resource_type == "Task" else "category"
+            assert element in definitions.structures()[resource_type], code
+            assert definitions.search_parameters()[resource_type][element].type == "token"
 
 
 def test_a_type_in_two_sections_has_filters_that_do_not_overlap() -> None:
@@ -133,6 +137,8 @@ def test_what_is_in_the_patient_compartment_is_in_a_section() -> None:
 
 OBSERVATION = "http://terminology.hl7.org/CodeSystem/observation-category"
 US_CORE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-category"
+PORTAL_TASK = "https://fhir-portal.example/ig/CodeSystem/portal-task"
+CARD = "https://fhir-portal.example/ig/CodeSystem/portal-document|insurance-card"
 NOTE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category|clinical-note"
 
 
@@ -156,7 +162,16 @@ NOTE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-categor
         ("DocumentReference", ["https://practice.example/categories|own"], {"documents"}),
         ("DocumentReference", [], {"documents"}),
         ("Condition", [], {"health-summary"}),
+        ("DocumentReference", [CARD], {"insurance"}),
+        ("DocumentReference", [CARD, NOTE], {"insurance", "visits"}),
         ("Task", [], {"forms"}),
+        ("Task", ["https://practice.example/codes|own"], {"forms"}),
+        ("Task", [f"{PORTAL_TASK}|refill-request"], {"forms"}),
+        ("Task", [f"{PORTAL_TASK}|propose-demographics"], {"demographics"}),
+        ("Task", [f"{PORTAL_TASK}|propose-insurance"], {"insurance"}),
+        ("Task", [f"{PORTAL_TASK}|propose-medications"], {"medications"}),
+        ("Task", [f"{PORTAL_TASK}|bill-dispute"], {"billing"}),
+        ("Task", [f"{PORTAL_TASK}|payment-plan"], {"billing"}),
         ("Consent", [], {"sharing"}),
         ("Provenance", [], set()),
         ("Binary", [], set()),

@@ -24,6 +24,9 @@ EXAMPLES: dict[str, list[Json]] = {
     "confirm-proxy": [{"name": "number", "valueString": "000 000"}],
     "invite-revoke": [{"name": "reason", "valueString": "the wrong person"}],
     "pay": [{"name": "idempotency-key", "valueString": "payment-1"}],
+    "dispute": [{"name": "reason", "valueString": "I was not there on that day."}],
+    "answer-dispute": [{"name": "status", "valueCode": "in-review"}],
+    "payment-plan": [{"name": "parts", "valuePositiveInt": 3}],
     "docref": [{"name": "patient", "valueId": "ada"}],
     "send": [
         {"name": "patient", "valueReference": {"reference": "Patient/ada"}},
@@ -43,9 +46,24 @@ EXAMPLES: dict[str, list[Json]] = {
     "cancel-form": [{"name": "reason", "valueString": "no longer needed"}],
     "populate": [{"name": "subject", "valueReference": {"reference": "Patient/ada"}}],
     "review-form": [{"name": "others", "valueCode": "refuse"}],
+    "propose-update": [{"name": "clear", "valueCode": "telecom"}],
+    "prove-contact": [{"name": "contact", "valueString": "ada@mail.example"}],
+    "review-proposal": [{"name": "others", "valueCode": "refuse"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
-    "hold": [{"name": "appt-resource", "resource": A_TIME}],
-    "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
+    "hold": [{"name": "appointment-resource", "resource": A_TIME}],
+    "book": [
+        {"name": "appointment-reference", "valueReference": {"reference": "Appointment/held"}}
+    ],
     "account-close": [{"name": "reason", "valueCode": "left-practice"}],
+    "upload": [
+        {"name": "identifier", "valueIdentifier": {"system": "urn:app", "value": "1"}},
+        {
+            "name": "attachment",
+            "valueAttachment": {"contentType": "text/plain", "data": "bm90aGluZw=="},
+        },
+        {"name": "title", "valueString": "A letter"},
+    ],
+    "review-document": [{"name": "decision", "valueCode": "accept"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
+    "end-share": [{"name": "id", "valueString": "link"}],
 }

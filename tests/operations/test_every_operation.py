@@ -22,9 +22,11 @@ from fhir_portal.smart.scope import ScopeSet
 from tests.builders import (
     START,
     Caller,
+    a_billing_account,
     a_document,
     a_grant,
     a_patient,
+    a_payment,
     a_person,
     a_proxy,
     a_task,
@@ -223,7 +225,10 @@ async def test_what_is_not_there_and_what_is_another_practices_are_answered_alik
         "MedicationRequest": a_prescription("elsewhere", of="ada-f"),
         "Questionnaire": resource("Questionnaire", "elsewhere", status="active"),
         "QuestionnaireResponse": some_answers("elsewhere", of="ada-f", source="Patient/ada-f"),
+        "Account": a_billing_account("elsewhere", of="ada-f"),
+        "PaymentNotice": a_payment("elsewhere", of="bill-elsewhere"),
     }[target]
+    await other_ehr.store(an_invoice("bill-elsewhere", of="ada-f"))
     await other_ehr.store(elsewhere)
     if not definition_of(code).on_instance:
         pytest.skip("it is not called on a resource")

@@ -39,6 +39,7 @@ REASONS: dict[About, str] = {
     "recovery-help": "locked",
     "activation-help": "near-miss",
     "undelivered-message": "bounced",
+    "payment-mismatch": "other-amount",
 }
 
 

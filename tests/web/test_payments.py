@@ -120,10 +120,16 @@ async def test_somebody_pays_on_the_page_and_the_bill_is_paid(town: Town) -> Non
     page = await town.http.get(begun["pay-at"])
     assert "120.00 USD" in page.text
     answer = await town.http.post(begun["pay-at"], data={"decision": "pay"})
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{BASE}{DONE}")
+    back = f"{BASE}{DONE}?payment={begun['payment']}"
+    assert (answer.status_code, answer.headers["location"]) == (303, back)
     assert await town.state(begun["payment"]) == "paid"
     assert (await town.begun())["status"] == "paid"
-    assert "Your payment" in (await town.http.get(answer.headers["location"])).text
+    done = (await town.http.get(answer.headers["location"])).text
+    assert "Your payment" in done
+    assert f'href="/portal/bills/payment/{begun["payment"]}"' in done
+    odd = (await town.http.get(f"{BASE}{DONE}?payment=https://evil.example/")).text
+    assert "evil" not in odd
+    assert "/portal/bills" not in odd
     again = await town.http.post(begun["pay-at"], data={"decision": "decline"})
     assert again.status_code == 303
     assert "This was paid" in (await town.http.get(begun["pay-at"])).text

@@ -69,6 +69,8 @@ TOLD: Final[Mapping[str, str]] = {
     "booking": "What patients may do about appointments",
     "booking-services": "Services for which that differs",
     "private-services": "Services whose purpose is not shown",
+    "plan-months": "Parts in which a bill may be paid, one a month (0: none)",
+    "plan-least": "What such a part comes to at least, in whole units of the currency",
     "hold-minutes": "Minutes for which a time is held",
     "offer-minutes": "Minutes for which a freed time is held for who waits",
     "notice-hours": "Hours before the start until which times can be booked",
@@ -79,7 +81,11 @@ TOLD: Final[Mapping[str, str]] = {
     "check-in-after": "Minutes after the start until which they may",
     "reminder-hours": "Hours before the start at which patients are reminded",
     "reply-hours": "Hours in which the practice answers a request for an appointment",
+    "direct-changes": "Details that patients change without your looking at it",
+    "coverage-reminder-days": "Days before its end at which people are told that an insurance ends",
     "book-twice": "The EHR may book time that is taken",
+    "sharing": "Patients share their record by a link",
+    "share-days": "Days that such a link lasts at most",
 }
 """What an operator decides, and staff only read."""
 _DONE: Final[Mapping[str, str]] = {"saved": "The settings were changed. They count from now on."}

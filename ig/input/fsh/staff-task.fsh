@@ -18,6 +18,10 @@ Description: "Why staff have something to see to (`Task.reasonCode` of a `staff-
 * #closed "Closed" "The practice has ended the portal for the person, who registered by themselves."
 * #bounced "Bounced" "The message came back: its address takes nothing."
 * #not-delivered "Not delivered" "The message could not be delivered."
+* #other-amount "Another amount" "A payment provider took another amount than was agreed."
+* #paid-after-end "Paid after its end" "A payment provider took money for a payment that had ended."
+* #no-answer "No answer" "A payment provider has not said for a day how a payment ended."
+* #provider-gone "Provider gone" "A payment was begun at a provider that is not set up any more."
 * #no-contact "No contact" "The account has no contact that is proved and takes messages."
 
 ValueSet: StaffTaskCode
@@ -28,6 +32,7 @@ Description: "What a Task for staff is about."
 * $portal-task#recovery-help
 * $portal-task#activation-help
 * $portal-task#undelivered-message
+* $portal-task#payment-mismatch
 
 ValueSet: StaffTaskReasonCodes
 Id: staff-task-reason
@@ -42,7 +47,7 @@ Id: staff-task
 Title: "Staff Task"
 Description: """
 Something for a practice's staff to see to: somebody could not get into their account or make one,
-or a message did not arrive. The portal makes it; staff complete it on their pages or by
+a message did not arrive, or a payment provider and the bills disagree. The portal makes it; staff complete it on their pages or by
 `$task-done`, a system of the practice by an update. It holds no address, no name, no account and
 nothing that anybody typed. Its tag says which permission of an access level shows it.
 """
@@ -57,8 +62,8 @@ nothing that anybody typed. Its tag says which permission of an access level sho
 * reasonCode ^short = "Why"
 * description 1..1 MS
 * description ^short = "The same in plain words"
-* focus only Reference(Task)
-* focus ^short = "The invitation that it came of"
+* focus only Reference(Task or Invoice)
+* focus ^short = "The invitation that it came of, or the bill"
 * for only Reference(Patient)
 * for MS
 * for ^short = "The patient, where exactly one is known to be concerned"
