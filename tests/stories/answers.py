@@ -167,12 +167,12 @@ async def books(caller: Fhir, own_id: str, number: int = 0) -> str:
         given("end", valueDateTime=at(10 * 86_400)),
     )
     wanted = offered["entry"][number]["resource"]
-    held = await caller.call("Appointment/$hold", given("appt-resource", resource=wanted))
+    held = await caller.call("Appointment/$hold", given("appointment-resource", resource=wanted))
     (entry,) = held["entry"]
     found = entry["resource"]["id"]
     await caller.call(
         "Appointment/$book",
-        given("appt-reference", valueReference=reference(f"Appointment/{found}")),
+        given("appointment-reference", valueReference=reference(f"Appointment/{found}")),
     )
     assert f"Patient/{own_id}" in str(entry["resource"]["participant"])
     return str(found)
