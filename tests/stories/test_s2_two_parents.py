@@ -95,8 +95,18 @@ async def is_refused(caller: Fhir, *paths: str) -> None:
 
 
 @pytest.mark.requirement(
-    "portal", "S2-02", "S2-03", "S2-04", "S2-12", "S2-13", "S2-27", "S2-28", "S2-29", "S2-30",
-)  # fmt: skip
+    "portal",
+    "S2-02",
+    "S2-03",
+    "S2-04",
+    "S2-11",
+    "S2-12",
+    "S2-13",
+    "S2-27",
+    "S2-28",
+    "S2-29",
+    "S2-30",
+)
 async def test_two_parents(house: House, story: Story, tmp_path: Path) -> None:
     await house.decide(SKIN, booking="book")
     ehr = await house.ehr(SKIN)
@@ -146,6 +156,22 @@ async def test_two_parents(house: House, story: Story, tmp_path: Path) -> None:
         due = await mira.call(f"Invoice/{bill['id']}/$amount-due")
         assert float(due["due"]["value"]) == 80
         assert (await tom.ask("POST", f"Invoice/{bill['id']}/$amount-due")).status_code == 403
+
+        told = await mira.call(
+            f"Invoice/{bill['id']}/$dispute",
+            given("reason", valueString="We were not there on that day."),
+        )
+        feed = await followers.look()
+        task = told["task"]["reference"]
+        assert task in feed.at(house.recorder.actions[-1].second)
+        asked = await ehr.get(task)
+        assert asked["focus"]["reference"] == f"Invoice/{bill['id']}"
+        lower = bill | {"totalGross": {"value": 40, "currency": "USD"}}
+        said = {"status": "completed", "statusReason": {"text": "One visit was counted twice."}}
+        await ehr.transaction(("PUT", f"Invoice/{bill['id']}", lower), ("PUT", task, asked | said))
+        due = await mira.call(f"Invoice/{bill['id']}/$amount-due")
+        assert float(due["due"]["value"]) == 40
+        assert (await mira.get(task))["statusReason"] == said["statusReason"]
 
     with story.step("S2-02"):
         visit = await books(mira, "lio")
