@@ -73,6 +73,7 @@ from fhir_portal.operations.message_jobs import message_jobs
 from fhir_portal.operations.open_share import Shares
 from fhir_portal.operations.payment_plan import plan_jobs
 from fhir_portal.operations.proposal_jobs import proposal_jobs
+from fhir_portal.operations.refill_jobs import refill_jobs
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
@@ -321,6 +322,7 @@ class Application:
         self.jobs.update(staff_task_jobs(self.portal.server))
         self.jobs.update(message_jobs(self.portal.server))
         self.jobs.update(form_jobs(self.portal.server))
+        self.jobs.update(refill_jobs(self.portal.server))
         self.jobs.update(proposal_jobs(self.portal.server))
         self.jobs.update(label_jobs(self.portal.server))
         compose = Composer(store, MadeBy(self.makers), settings.base_url)

@@ -10,24 +10,22 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from fhir_portal.access.visibility import Visibility
-from fhir_portal.consent.grant import IG
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.notify import outbox
-from fhir_portal.notify.recipients import RECORD
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
 from fhir_portal.records import Record
+from fhir_portal.resources.event_rules import REFILL
 from fhir_portal.resources.permission import checked, permitted_or_none
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
 from fhir_portal.search.request import parse_search
 
-SYSTEM, CODE = f"{IG}/CodeSystem/portal-task", "refill-request"
+SYSTEM, CODE = REFILL
 EARLY: Final = 0.8
 """Of a supply that has to be used up before the next one is not early."""
 _LONGEST_PHARMACY, _LONGEST_NOTE = 200, 500
@@ -182,15 +180,6 @@ async def answer_refill(call: Call) -> FhirResponse:
             if_none_match=None,
         )
         await record_provenance(transaction, call, [str(row.key)], "UPDATE")
-        await outbox.enqueue(
-            transaction,
-            key=f"refill.{row.key.id}.{status}",
-            practice=call.auth.practice,
-            channel="mail",
-            to=f"{RECORD}{call.auth.practice}/{tree['for']['reference']}",
-            template="refill-answered",
-            now=call.server.clock(),
-        )
         return written.row
 
     row = await call.server.store.transact(work)

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from fhir_portal.access.owners import own_patients
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.consent.grant import IG
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
 from fhir_portal.resources import communication, proposal
@@ -35,6 +36,15 @@ RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
     "invite-on-mail-address": lambda policy: policy.invite_on_mail_address,
 }
 """The rules by the names of their settings: whether a practice wants one."""
+REFILL: Final = (f"{IG}/CodeSystem/portal-task", "refill-request")
+"""System and code of the Task that asks for a refill."""
+REFILL_ANSWERED: Final = "refill-answered"
+"""The name of the job that tells of an answer: ``task`` (an id) and ``answer``."""
+_REFILL_ANSWERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("accepted", "ready", "in-progress", "on-hold"), "approved"),
+    "completed": "sent",
+    **dict.fromkeys(("rejected", "cancelled", "failed"), "refused"),
+}
 _MICROSECONDS: Final = 1_000_000
 _MOST_PATIENTS: Final = 5
 _OLD_SECONDS: Final = 2 * 86_400.0
@@ -206,6 +216,45 @@ async def message_sent(
     )
 
 
+async def task_stored(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Tell whoever asked for something that there is an answer."""
+    await proposal_decided(transaction, practice, old, new, now=now)
+    await refill_answered(transaction, practice, old, new, now=now)
+
+
+async def refill_answered(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Tell a patient that there is an answer to a refill request, whoever gave it."""
+    answer = _REFILL_ANSWERS.get(str(new.get("status")))
+    if not old or answer is None or _REFILL_ANSWERS.get(str(old.get("status"))) == answer:
+        return
+    codings = (new.get("code") or {}).get("coding") or ()
+    if not any((one.get("system"), one.get("code")) == REFILL for one in codings):
+        return
+    what = hashlib.sha256(f"{practice} {new['id']} {answer}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{REFILL_ANSWERED}.{what}",
+        practice=practice,
+        name=REFILL_ANSWERED,
+        now=now,
+        arguments={"task": new["id"], "answer": answer},
+    )
+
+
 async def proposal_decided(
     transaction: ResourceTransaction,
     practice: str,
@@ -276,7 +325,7 @@ EVENT_RULES: Final[Mapping[str, EventRule]] = {
     "Patient": mail_address_given,
     "Communication": message_sent,
     "Coverage": coverage_ends,
-    "Task": proposal_decided,
+    "Task": task_stored,
 }
 """By resource type. Other types pay for a look into this table, and for nothing else."""
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify import jobs
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.refill import CODE, SYSTEM
+from fhir_portal.operations.refill_jobs import refill_jobs
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
@@ -57,6 +59,13 @@ async def asked(caller: Caller, target: str = CREAM, **given: Any) -> Answer:
     return await done(caller, target, "request-refill", **given)
 
 
+async def messages(practice: EmbeddedStore, portal: Portal) -> list[OutboxMessage]:
+    """What is sent of answers, once the jobs are done."""
+    await jobs.work_off(practice, refill_jobs(portal.server), worker="w", clock=portal.server.clock)
+    found = await practice.every(OutboxMessage)
+    return [one for one in found if one.template == "refill-answered"]
+
+
 def warned(answer: Answer) -> list[str]:
     found = [one["part"] for one in answer.json.get("parameter", ()) if one["name"] == "warning"]
     return [one[0]["valueCode"] for one in found]
@@ -90,8 +99,8 @@ async def test_a_refill_is_asked_for_and_its_answer_seen(
     for state in ("approved", "sent"):
         assert (await done(desk, task, "answer-refill", status=state)).status == 200
         assert await status(ada) == [(state, None)]
-    told = [one for one in await practice.every(OutboxMessage) if "refill" in one.template]
-    assert {one.to for one in told} == {f"record:{DERM}/Patient/ada"}
+    told = await messages(practice, desk.portal)
+    assert [one.to for one in told] == [f"record:{DERM}/Patient/ada"] * 2
     assert "cream" not in repr(told)
 
 
@@ -128,11 +137,20 @@ async def test_what_is_not_prescribed_any_more_is_not_refilled(ada: Caller, ehr:
     assert (await ehr.get("Task")).entries == []
 
 
-async def test_an_ehr_answers_by_writing_the_task(ada: Caller, ehr: Caller) -> None:
+async def test_an_ehr_answers_by_writing_the_task(
+    practice: EmbeddedStore, portal: Portal, ada: Caller, ehr: Caller
+) -> None:
+    """And the patient is told of it, once for each answer."""
     task = out(await asked(ada), "task")["reference"]
     tree = (await ehr.get(task)).json
-    await ehr.put(tree | {"status": "completed"})
+    for state in ("received", "accepted", "accepted", "in-progress", "completed", "completed"):
+        await ehr.put(tree | {"status": state})
     assert await status(ada) == [("sent", None)]
+    told = await messages(practice, portal)
+    assert [one.to for one in told] == [f"record:{DERM}/Patient/ada"] * 2
+    # A Task that an EHR brings in as it was tells nobody of anything.
+    await ehr.put({**tree, "id": "of-before", "status": "completed"})
+    assert len(await messages(practice, portal)) == 2
 
 
 async def test_parallel_requests_make_one_task(ada: Caller, ehr: Caller) -> None:

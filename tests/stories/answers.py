@@ -67,17 +67,19 @@ def booked(asked: Json, start: float, slot: str = "slot-0") -> list[Entry]:
 # --- messages -------------------------------------------------------------------------------------
 
 
-async def starts_conversation(caller: Fhir, text: str, **more: Json) -> str:
-    """Read the warning, choose a topic, send; return the id of the thread."""
+async def starts_conversation(caller: Fhir, text: str, *more: Json, to: str = "") -> str:
+    """Read the warning, choose a topic or a person, send; return the id of the thread."""
     options = await caller.call("Communication/$message-options")
     told = await caller.call(
         "Communication/$send",
         given("identifier", valueIdentifier=a_name()),
-        given("topic", valueCode=listed(options["topic"])[0]["code"]),
+        given("recipient", valueReference=reference(to))
+        if to
+        else given("topic", valueCode=listed(options["topic"])[0]["code"]),
         given("warning", valueCode=options["warning-code"]),
         given("subject", valueString="A question"),
         given("text", valueString=text),
-        *(given(name, **value) for name, value in more.items()),
+        *more,
     )
     return str(told["thread"]["reference"]).rpartition("/")[2]
 
@@ -165,12 +167,12 @@ async def books(caller: Fhir, own_id: str, number: int = 0) -> str:
         given("end", valueDateTime=at(10 * 86_400)),
     )
     wanted = offered["entry"][number]["resource"]
-    held = await caller.call("Appointment/$hold", given("appt-resource", resource=wanted))
+    held = await caller.call("Appointment/$hold", given("appointment-resource", resource=wanted))
     (entry,) = held["entry"]
     found = entry["resource"]["id"]
     await caller.call(
         "Appointment/$book",
-        given("appt-reference", valueReference=reference(f"Appointment/{found}")),
+        given("appointment-reference", valueReference=reference(f"Appointment/{found}")),
     )
     assert f"Patient/{own_id}" in str(entry["resource"]["participant"])
     return str(found)

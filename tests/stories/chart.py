@@ -158,3 +158,13 @@ def a_bill(own_id: str, amount: int, **more: Any) -> Json:
         totalGross={"value": amount, "currency": USD},
         **more,
     )
+
+
+def a_care_team(own_id: str) -> Json:
+    return resource(
+        "CareTeam",
+        f"{own_id}-team",
+        status="active",
+        subject=reference(f"Patient/{own_id}"),
+        participant=[{"member": reference(DOCTOR)}],
+    )

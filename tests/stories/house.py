@@ -194,13 +194,10 @@ class House:
         record: str = "",
         *,
         scope: str = OF_PATIENTS,
-        practice: str = SKIN,
         **signing_in: str,
     ) -> Fhir:
         """Have an app be allowed for a record (``Patient/<id>``) by who is at a browser."""
-        told = await self.allowed(
-            browser, APP, scope, record=f"{practice}/{record}" if record else "", **signing_in
-        )
+        told = await self.allowed(browser, APP, scope, record=record, **signing_in)
         return Fhir(self, told["access_token"], f"app of {told['patient']}", self.recorder, told)
 
     async def allowed(
@@ -223,7 +220,11 @@ class House:
         if signing_in and not page.is_redirect and browser.heading == "Sign in":
             page = await browser.sign_in(**signing_in)
         if not page.is_redirect and browser.document.xpath('//input[@name="record"]'):
-            page = await browser.submit({"record": record})
+            offered = [
+                one.get("value") for one in browser.document.xpath('//input[@name="record"]')
+            ]
+            (chosen,) = [one for one in offered if one.endswith(record)]
+            page = await browser.submit({"record": chosen})
         if not page.is_redirect:
             assert browser.boxes(), browser.text
             page = await browser.submit({"scope": browser.boxes(), "decision": "approve"})

@@ -27,9 +27,11 @@ NO_RESOURCE: Final = frozenset(
         *("$find", "$message-options", "$threads", "$thread", "$drafts", "$mark-read"),
         *("$save-draft", "$discard-draft", "$populate", "$summary", "$ccd", "$docref", "$render"),
         *("$calendar", "$amount-due", "$refill-status", "$attachment", "$pay", "$portal-dashboard"),
+        *("$export-self", "$share-link"),
     }
 )
-"""What leaves nothing for an EHR: it reads, keeps a draft or a mark, or only begins something."""
+"""What leaves nothing for an EHR: it reads, keeps a draft or a mark, or only begins something; a
+link is a right, as a token is, and stands in the access log."""
 
 
 @dataclass(frozen=True)

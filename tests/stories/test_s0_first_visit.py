@@ -5,14 +5,17 @@ The practice works with its own EHR, which sees each thing in the feed and answe
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
 
 from tests.builders import Json, reference
+from tests.documents.pictures import a_pdf
 from tests.smart.world import Browser
 from tests.stories import chart
 from tests.stories.answers import (
+    a_name,
     as_reply,
     booked,
     entries,
@@ -30,6 +33,7 @@ from tests.stories.story import Story
 MAIL, PHONE = "nora@mail.example", "+13125550142"
 NORA = chart.a_patient("nora", "Nora", "Vale", "1984-05-12", MAIL, PHONE)
 UNINSURED: Json = {"linkId": "has-insurance", "answer": [{"valueBoolean": False}]}
+PAPER = base64.b64encode(a_pdf()).decode()
 CHILD = chart.a_patient("pip", "Pip", "Vale", "2022-02-03", MAIL, PHONE)
 
 
@@ -55,6 +59,7 @@ async def invited(house: House, desk: Fhir, ehr: Fhir) -> Browser:
 @pytest.mark.requirement(
     "portal",
     "S0-02",
+    "S0-03",
     "S0-04",
     "S0-05",
     "S0-06",
@@ -71,11 +76,14 @@ async def invited(house: House, desk: Fhir, ehr: Fhir) -> Browser:
     "S0-36",
     "S0-38",
     "S0-39",
+    "S0-40",
     "S0-42",
     "S0-43",
+    "S0-46",
     "S0-48",
     "S0-49",
     "S0-58",
+    "S2-15",
 )
 async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None:
     await house.decide(SKIN, booking="request")
@@ -144,8 +152,35 @@ async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None
         await ehr.call(f"Task/{review['id']}/$review-form", given("others", valueCode="accept"))
         assert (await nora.get("Patient/nora"))["address"][0]["city"] == "Elmhurst"
 
-    with story.step("S0-46", "S0-43"):
-        (letter,) = await nora.search("DocumentReference?status=current")
+    with story.step("S0-40"):
+        told = await nora.call(
+            "Patient/nora/$propose-update",
+            given("version", valueString=(await nora.get("Patient/nora"))["meta"]["versionId"]),
+            given("patient", resource={"resourceType": "Patient", "gender": "other"}),
+        )
+        await followers.look()
+        task = await ehr.get(told["task"]["reference"])
+        record = await ehr.get("Patient/nora")
+        await ehr.transaction(
+            ("PUT", "Patient/nora", record | {"gender": "other"}),
+            ("PUT", f"Task/{task['id']}", task | {"status": "completed"}),
+        )
+        assert (await nora.get("Patient/nora"))["gender"] == "other"
+        assert (await nora.get(f"Task/{task['id']}"))["status"] == "completed"
+    with story.step("S0-46"):
+        told = await nora.call(
+            "DocumentReference/$upload",
+            given("identifier", valueIdentifier=a_name()),
+            given("title", valueString="A letter from elsewhere"),
+            given("attachment", valueAttachment={"contentType": "application/pdf", "data": PAPER}),
+        )
+        sent = told["document"]["reference"]
+        feed = await followers.look()
+        assert sent in feed.at(house.recorder.actions[-1].second)
+        await ehr.call(f"{sent}/$review-document", given("decision", valueCode="accept"))
+        assert (await nora.get(sent))["docStatus"] == "final"
+    with story.step("S0-43"):
+        letter = await nora.get("DocumentReference/nora-note")
         file = await nora.ask("GET", letter["content"][0]["attachment"]["url"], Accept="*/*")
         assert file.content.startswith(b"%PDF")
     with story.step("S0-02", "S0-42"):
@@ -153,6 +188,14 @@ async def test_a_first_visit(house: House, story: Story, tmp_path: Path) -> None
         assert summary["entry"][0]["resource"]["resourceType"] == "Composition"
         listed = await nora.get("DocumentReference/$docref?patient=nora")
         assert listed["total"] >= 1
+
+    with story.step("S2-15"):
+        archive = await nora.ask("GET", "Patient/nora/$export-self", Accept="application/zip")
+        assert archive.content.startswith(b"PK")
+        shared = await nora.call(
+            "Patient/nora/$share-link", given("section", valueCode="immunizations")
+        )
+        assert shared["shlink"].startswith("shlink:/")
 
     with story.step("S0-38"):
         (bill,) = await nora.search("Invoice?status=issued")
