@@ -17,6 +17,7 @@ from fhir_portal.documents.chart import categories, ordered, when
 from fhir_portal.documents.wording import Json, clean, words_of
 from fhir_portal.fhir.errors import NotFound
 from fhir_portal.operations.portal_dashboard import MOST, new_since
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import REPORT, RESULTS, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
@@ -218,7 +219,8 @@ class ResultPages:
         """A file that stands in a report itself."""
         here = await self._room.at(request)
         own_id, number = request.path_params["id"], request.path_params["number"]
-        tree = (await self._room.ask(here, "read", "DiagnosticReport", own_id)).tree
+        asked = self._room.ask(here, "read", "DiagnosticReport", own_id, activity="download")
+        tree = (await asked).tree
         forms = tree.get("presentedForm") or ()
         nth = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else -1  # noqa: PLR2004
         one = forms[nth] if 0 <= nth < len(forms) else {}
@@ -231,7 +233,8 @@ class ResultPages:
             content = b""
         media = str(one.get("contentType") or "application/octet-stream")
         kind = {"application/pdf": "pdf", "image/png": "png", "image/jpeg": "jpg"}.get(media, "bin")
-        return attached(content, f"report-{nth + 1}.{kind}", media)
+        answer = attached(content, f"report-{nth + 1}.{kind}", media)
+        return while_allowed(self._room.downloads, here.auth, answer)
 
     # --- tests ---------------------------------------------------------------------------------
 
