@@ -80,6 +80,7 @@ from fhir_portal.resources.catalog import capability_statement
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import Settings, load
 from fhir_portal.smart import outbound
+from fhir_portal.smart.brands import BRANDS_PATH
 from fhir_portal.smart.client_keys import ClientKeys
 from fhir_portal.smart.discovery import capability_security
 from fhir_portal.smart.dpop import DpopPolicy, nonces_at
@@ -614,6 +615,7 @@ class Application:
                 date=datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%d"),
                 security=capability_security(issuer),
                 operations=operations_of,
+                brands=issuer.at(BRANDS_PATH),
             )
         )
 

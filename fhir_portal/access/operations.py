@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fhir_portal.accounts.levels import Permission
+from fhir_portal.accounts.policy import Feature
 
 ANY_SECTION: Final = "*"
 
@@ -25,6 +26,7 @@ class OperationRule:
     then needs the grant-writing permission: it gives access to somebody, or ends a grant.
     ``shows`` says that the answer holds resources: staff see them only if their level lets them
     view, too.
+    ``feature`` is what a practice may have switched off for its patients.
     ``section`` is the portal section in which patients, and proxies who see it, may call it;
     ``None``: it is not for them; `ANY_SECTION`: whoever sees any, and
     the letters are for others alone. With ``acts`` a proxy must be allowed to act there.
@@ -38,6 +40,7 @@ class OperationRule:
     shows: bool = False
     section: str | None = None
     acts: bool = True
+    feature: Feature | None = None
 
     @property
     def by_type(self) -> tuple[tuple[str, str], ...]:
@@ -97,7 +100,11 @@ _BILLS: Final = {
         acts=False,
     ),
     "pay": OperationRule(
-        "Invoice", (("r", "Invoice"), ("c", "PaymentNotice")), system=False, section="billing"
+        "Invoice",
+        (("r", "Invoice"), ("c", "PaymentNotice")),
+        system=False,
+        section="billing",
+        feature="bill-pay",
     ),
     "payment": OperationRule(
         "Invoice",
@@ -127,6 +134,7 @@ _BILLS: Final = {
         staff="billing",
         system=False,
         section="billing",
+        feature="bill-pay",
     ),
     "cancel-plan": OperationRule(
         "Task", (("r", "Task"), ("u", "Task")), staff="billing", system=False, section="billing"
@@ -172,7 +180,12 @@ _DOCUMENTS: Final = {
 
 _ON_MESSAGES: Final = (("r", "Communication"), ("c", "Communication"))
 _WRITTEN: Final = OperationRule(
-    "Communication", _ON_MESSAGES, staff="messages", system=False, section="messages"
+    "Communication",
+    _ON_MESSAGES,
+    staff="messages",
+    system=False,
+    section="messages",
+    feature="messages",
 )
 _READ: Final = OperationRule(
     "Communication",
@@ -214,6 +227,7 @@ _MESSAGES: Final = {
         (("r", "MedicationRequest"), ("c", "MedicationRequest")),
         system=False,
         section="medications",
+        feature="refills",
     ),
     "refill-status": OperationRule(
         "MedicationRequest",
@@ -240,6 +254,7 @@ _FORMS: Final = {
         shows=True,
         section="forms",
         acts=False,
+        feature="forms",
     ),
     "extract": OperationRule(
         "QuestionnaireResponse",

@@ -19,12 +19,15 @@ Beginner = Literal["staff", "ehr", "patient"]
 Way = Literal["link", "mail", "username", "portal-id"]
 Booking = Literal["view", "request", "book"]
 """What patients may do about a service: see their appointments, ask for one, book one."""
+Feature = Literal["bill-pay", "messages", "forms", "refills"]
+"""What a practice can switch off for its patients. Booking has a setting of its own."""
 Assurance = Literal["level2", "level3", "level4"]
 """The levels of `fhir_portal.accounts.assurance` that can open anything."""
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
+FEATURES: Final[tuple[Feature, ...]] = get_args(Feature)
 BOOKINGS: Final[tuple[Booking, ...]] = get_args(Booking)
 _CODE: Final = re.compile(r"[^\s,=|]{1,64}")
 _MOST: Final = 100
@@ -64,7 +67,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
     ``private_services`` is not shown on pages, nor put in calendars. ``plan_months`` is in how many
     parts, one a month, patients may agree to pay a bill (0: in none), ``plan_least`` what a part
-    comes to at least, in whole units of the currency.
+    comes to at least, in whole units of the currency. ``features`` are what patients are offered
+    beside reading: what is not among them is hidden on the pages and refused by the API.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -100,11 +104,18 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     private_services: tuple[str, ...] = ()
     plan_months: int = 0
     plan_least: int = 25
+    features: tuple[Feature, ...] = FEATURES
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
         found = [self.booking_services.get(one, self.booking) for one in services]
         return min(found or [self.booking], key=BOOKINGS.index)
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """What patients are offered, as the brands Bundle tells it."""
+        books = "book" in {self.booking, *self.booking_services.values()}
+        return (*self.features, *(("self-booking",) if books else ()))
 
     def lets_begin(self, way: Way) -> bool:
         """Whether somebody may begin an account this way, without a link."""
@@ -279,6 +290,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "reminder-hours": _reminder_hours,
     "reply-hours": _number("reply_hours", 1, 720),
     "private-services": _private_services,
+    "features": _some_of("features", FEATURES),
     "plan-months": _number("plan_months", 0, 36),
     "plan-least": _number("plan_least", 1, 10_000),
 }

@@ -364,3 +364,22 @@ async def test_who_may_only_look_agrees_on_nothing_and_says_nothing(till: Till) 
         assert not forms(browser, f"{BILL}/{name}")
         await post(browser, f"{BILL}/{name}", {"reason": "x", "parts": "2"})
         assert browser.page.status_code == 403
+
+
+@pytest.mark.requirement("portal", "S2-06")
+async def test_what_the_practice_has_switched_off_is_not_there(till: Till) -> None:
+    await till.portal.put(bos_bill())
+    browser = await till.portal.at(BILL)
+    fields = fields_of(forms(browser, f"{BILL}/pay")[0])
+    policy = PracticePolicy(key=SKIN, booking="book", plan_months=6, features=("forms",))
+    await keep(till.portal.world.store, policy)
+    await browser.open(BILL)
+    assert "This bill is not paid through the portal" in browser.text
+    for name in ("pay", "plan"):
+        assert not forms(browser, f"{BILL}/{name}")
+    await post(browser, f"{BILL}/pay", fields)
+    assert browser.page.status_code == 404
+    assert await till.payments() == []
+    await browser.open("/portal")
+    assert "/portal/messages" not in links(browser)
+    assert {"/portal/forms", BILLS} <= set(links(browser))

@@ -22,6 +22,7 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.access.operations import OPERATIONS, person_letters
 from fhir_portal.access.relation import name_of
 from fhir_portal.access.writes import PERSON_WRITES
+from fhir_portal.accounts.policy import FEATURES, policy_of
 from fhir_portal.consent.record import RecordAccess, RecordDirectory, usable
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import (
@@ -99,6 +100,7 @@ class AtPortal:
     auth: AuthContext
     record: RecordAccess
     several: bool
+    features: frozenset[str] = frozenset(FEATURES)
 
     def sees(self, section: str) -> bool:
         """Whether the grant shows them a section; their own record has them all."""
@@ -233,7 +235,15 @@ class PatientRoom:
     async def _there(self, browser: Browser, session: PortalSession, auth: AuthContext) -> AtPortal:
         assert auth.record is not None  # noqa: S101 - the token is of one record
         records = usable(await self.directory.records_of(browser.visitor.account))
-        return AtPortal(browser, session, auth, auth.record, several=len(records) > 1)
+        policy = await policy_of(self.store, session.practice)
+        return AtPortal(
+            browser,
+            session,
+            auth,
+            auth.record,
+            several=len(records) > 1,
+            features=frozenset(policy.features),
+        )
 
     # --- what they ask -------------------------------------------------------------------------
 
@@ -340,8 +350,13 @@ class PatientRoom:
 
 
 def pages_of(here: AtPortal) -> list[tuple[str, str]]:
-    """Address and name of the pages whose section whoever is there may see."""
-    return [(address, name) for section, address, name in PAGES if here.sees(section)]
+    """Address and name of the pages whose section whoever is there may see, if there are any."""
+    off = {name for name in FEATURES if name not in here.features}
+    return [
+        (address, name)
+        for section, address, name in PAGES
+        if here.sees(section) and section not in off
+    ]
 
 
 def answer_of(response: FhirResponse) -> Answer:
