@@ -53,7 +53,7 @@ async def test_what_is_off_is_refused_by_name_and_nothing_else_is(
     (issue,) = answer.json["issue"]
     assert (answer.status, issue["code"]) == (404, "not-supported")
     assert issue["details"]["coding"][0]["code"] == "not-offered-by-practice"
-    assert WORDS[OFF[code]] in issue["diagnostics"]  # type: ignore[index]
+    assert WORDS[OFF[code]] in issue["diagnostics"]
     await only(family, *FEATURES)
     again = await caller(ehr, code).ask("POST", on, body(code))
     assert "not-offered-by-practice" not in str(again.json)

@@ -83,6 +83,9 @@ PAGES: dict[str, tuple[Way, str]] = {
     "new-message": (at("/portal/messages/new"), "Write to the practice"),
     "forms": (at("/portal/forms"), "Forms"),
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
+    "bills": (at("/portal/bills"), "Bills"),
+    "bill": (first("/portal/bills", "/portal/bills/one/"), "Bill of"),
+    "desk-bills": (at_desk("/staff/bills"), "Bills"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
 }

@@ -94,9 +94,12 @@ def where(browser: Browser) -> str:
 async def test_nothing_here_nothing_due_and_not_known_are_told_apart(till: Till) -> None:
     browser = await till.portal.at(BILLS)
     assert "There is no bill here" in browser.text
-    await till.portal.put(bos_bill(status="balanced"), _cash("bill", 120))
+    await till.portal.put(bos_bill(status="balanced"), _cash("bill", 100))
     await browser.open(BILLS)
     assert "0.00 USD : all bills are paid" in browser.text.replace("USD:", "USD :")
+    await browser.open(BILL)
+    assert "Settled otherwise" in browser.text
+    assert "20.00 USD" in browser.text
     tree = bos_bill("odd")
     del tree["totalGross"]
     await till.portal.put(tree)

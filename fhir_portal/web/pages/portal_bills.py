@@ -231,9 +231,12 @@ class BillPages:
         """What was paid of a bill and what is left of it."""
         found = await self._room.call(here, "amount-due", f"Invoice/{own_id}")
         due = found.value("due")
+        total, paid = found.value("total"), found.value("paid")
+        rest = _units(total) - _units(paid) if found.value("status") == "balanced" else 0
         return {
-            "total": text_of(found.value("total")),
-            "paid": text_of(found.value("paid")),
+            "settled": str(Amount(rest, total["currency"])) if rest > 0 else "",
+            "total": text_of(total),
+            "paid": text_of(paid),
             "due": text_of(due),
             "due_value": Amount.of(due).text,
             "due_units": _units(due),
