@@ -69,7 +69,9 @@ from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.message_jobs import message_jobs
+from fhir_portal.operations.open_share import Shares
 from fhir_portal.operations.payment_plan import plan_jobs
+from fhir_portal.operations.proposal_jobs import proposal_jobs
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
@@ -77,6 +79,7 @@ from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.appointment import reserve_stored
 from fhir_portal.resources.catalog import capability_statement
+from fhir_portal.resources.reindex import reindex
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import Settings, load
 from fhir_portal.smart import outbound
@@ -93,6 +96,7 @@ from fhir_portal.smart.staff_pages import register_staff_pages
 from fhir_portal.smart.unused_clients import UnusedClients
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
 from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
@@ -111,6 +115,7 @@ from fhir_portal.web.pages.portal import portal_page_scope
 from fhir_portal.web.pages.portal_rooms import portal_router
 from fhir_portal.web.pages.staff import staff_router
 from fhir_portal.web.payments import payments_router
+from fhir_portal.web.shared import shared_router
 from fhir_portal.web.site import behind_proxy, site
 
 Scope = MutableMapping[str, Any]
@@ -246,6 +251,7 @@ class Application:
             refresh_token=settings.refresh_token_days * DAY,
             refresh_in_all=settings.refresh_token_days_in_all * DAY,
         )
+        passwords = Passwords()
         self.portal = Portal.over(
             store,
             store.log,
@@ -256,6 +262,7 @@ class Application:
             lifetimes=lifetimes,
             payments=self._payments(),
             scan=self._scan(),
+            passwords=passwords,
         )
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
@@ -293,6 +300,8 @@ class Application:
         self.makers[invitation.CODE_PREFIX] = invitation.code_maker(invitations, clock)
         await suspend_where_closed(store, now=clock())
         await fill_in_statuses(store, self.portal.server)
+        if await reindex(store, told=lambda done: _log.info("indexed anew", rows=done)):
+            _log.info("the index is of this release")
         self.jobs.update(status_jobs(self.portal.server))
         self.jobs.update(invitation_jobs(self.portal.server, self.portal.collaborators))
         self.jobs.update(appointment_jobs(self.portal.server))
@@ -302,12 +311,14 @@ class Application:
         self.jobs.update(staff_task_jobs(self.portal.server))
         self.jobs.update(message_jobs(self.portal.server))
         self.jobs.update(form_jobs(self.portal.server))
+        self.jobs.update(proposal_jobs(self.portal.server))
         deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
         deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
         self._delivery = by_channel(deliveries)
         self._recipients = AccountRecipients(clock, frozenset(deliveries))
         self._undelivered = Undelivered(QueuedMatters())
         self._sends = SendLog(self.portal.server)
+        downloads = Downloads(self.portal)
         self._fhir = FhirApi(
             self.portal,
             capabilities=functools.cache(self._capabilities),
@@ -315,6 +326,7 @@ class Application:
             max_body=settings.max_body_bytes,
             max_transaction=settings.max_transaction_bytes,
             dpop_required=settings.dpop_required,
+            downloads=downloads,
         )
         sessions = Sessions(
             store,
@@ -324,7 +336,7 @@ class Application:
                 idle=settings.session_idle_minutes * MINUTE, absolute=settings.session_hours * HOUR
             ),
         )
-        sign_in = SignIn(store, Passwords(), Throttle(store, clock))
+        sign_in = SignIn(store, passwords, Throttle(store, clock))
         pages = pages_router(
             server=self.authorization, sessions=sessions, sign_in=sign_in, codes=self.codes
         )
@@ -357,6 +369,7 @@ class Application:
             store=store,
             clock=clock,
             random=secrets.token_bytes,
+            downloads=downloads,
         )
         await register_portal_pages(
             store, issuer, scope=portal_page_scope(), now=clock(), random=secrets.token_bytes
@@ -425,6 +438,18 @@ class Application:
                     brands,
                     developers,
                     told,
+                    shared_router(
+                        Shares(
+                            store,
+                            self.portal,
+                            passwords,
+                            self.keys.derive,
+                            clock=clock,
+                            random=secrets.token_bytes,
+                        ),
+                        throttle=Throttle(store, clock),
+                        base=settings.base_url,
+                    ),
                     payments_router(
                         self.portal.server, secret=self._payments_secret(), clock=clock
                     ),

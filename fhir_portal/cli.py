@@ -11,6 +11,7 @@ from fhir_portal.commands.import_ import import_command
 from fhir_portal.commands.keys import keys_commands
 from fhir_portal.commands.level import level_commands
 from fhir_portal.commands.practice import practice_commands
+from fhir_portal.commands.reindex import reindex_command
 from fhir_portal.commands.serve import serve_command
 from fhir_portal.commands.staff import staff_commands
 from fhir_portal.commands.terms import terms_commands
@@ -36,6 +37,7 @@ cli.command("worker")(worker_command)
 cli.command("demo")(demo_command)
 cli.command("import")(import_command)
 cli.command("check")(check_command)
+cli.command("reindex")(reindex_command)
 cli.add_typer(client_commands)
 cli.add_typer(practice_commands)
 cli.add_typer(staff_commands)

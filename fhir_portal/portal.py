@@ -19,14 +19,21 @@ import structlog
 from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.log import AccessLog, AccessRow
+from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.documents.malware_scan import MalwareScan
 from fhir_portal.fhir.definitions import served_types
-from fhir_portal.fhir.errors import FhirError, MethodNotAllowed, Unavailable, UnknownType
+from fhir_portal.fhir.errors import (
+    FhirError,
+    MethodNotAllowed,
+    NotSupported,
+    Unavailable,
+    UnknownType,
+)
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.attachments import TakenFiles
 from fhir_portal.operations.call import Collaborators
-from fhir_portal.operations.catalog import changes_something, operate
+from fhir_portal.operations.catalog import STREAMED, changes_something, operate
 from fhir_portal.resources.catalog import INTERACTIONS, interactions_of
 from fhir_portal.resources.interactions.bundle import bundle_interaction
 from fhir_portal.resources.server import PageLinks, Server
@@ -75,6 +82,7 @@ class Portal:
         lifetimes: Lifetimes | None = None,
         payments: PaymentProvider | None = None,
         scan: MalwareScan | None = None,
+        passwords: Passwords | None = None,
     ) -> Portal:
         """Put a portal together. ``base`` is the FHIR base.
 
@@ -102,6 +110,7 @@ class Portal:
             lifetimes=lifetimes or Lifetimes(),
             payments=payments,
             scan=scan,
+            passwords=passwords,
         )
         return cls(server, callers, collaborators)
 
@@ -144,6 +153,10 @@ class Portal:
     async def _entry(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
         """Carry out one entry of a batch: rights may have ended since the batch began."""
         await self.callers.confirm(auth)
+        if request.operation in STREAMED:
+            error = NotSupported(f"${request.operation} is no entry of a Bundle: call it by itself")
+            await self._record(request, auth, error.status, str(error), ())
+            raise error
         return await self.perform(request, auth)
 
     async def _interaction(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
@@ -218,4 +231,6 @@ def _rows(
             token=auth.token[:16],
             detail=detail,
             told=told,
+            activity=request.activity,
+            recipient=auth.recipient,
         )

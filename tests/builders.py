@@ -16,6 +16,7 @@ import msgspec
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.consent.record import RecordAccess
@@ -89,7 +90,14 @@ def a_portal(
         derive=functools.partial(derive, b"0123456789abcdef" * 2),
         new_id=ids or Ids(),
         payments=payments,
+        passwords=passwords(),
     )
+
+
+@functools.cache
+def passwords() -> Passwords:
+    """One for all tests: it has threads of its own."""
+    return Passwords()
 
 
 # ---------------------------------------------------------------- resources

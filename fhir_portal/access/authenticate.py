@@ -6,13 +6,15 @@ It holds what the token, its client, its account and the relation to the record 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.relation import IdentityReader, Relations
 from fhir_portal.accounts.account import Account
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.sessions import is_signed_in
-from fhir_portal.consent.record import RecordAccess, StaffAccess
+from fhir_portal.consent.record import RecordAccess, StaffAccess, shared_part
 from fhir_portal.fhir.errors import Unauthenticated
 from fhir_portal.records import DuplicateRecord
 from fhir_portal.smart.client import Client
@@ -20,6 +22,7 @@ from fhir_portal.smart.dpop import Shown, UsedProof, used_before, verify
 from fhir_portal.smart.errors import OAuthError
 from fhir_portal.smart.revocation import is_of_staff
 from fhir_portal.smart.scope import ScopeSet
+from fhir_portal.smart.sharing import SECTION, ShareLink, family_stands
 from fhir_portal.smart.token import AccessToken, authenticate
 
 _UNBOUND: Final = "use the token as it was issued: as Bearer, or as DPoP with a proof"
@@ -100,15 +103,26 @@ class Callers:
     async def held(self, key: str) -> AuthContext:
         """Return the caller behind a token that the server itself holds, by the token's key.
 
-        For our own pages, whose session names the token (``smart/staff_session.py``): nobody knows
+        For our own pages, whose session names the token (``smart/page_session.py``): nobody knows
         the value of such a token, and its key opens nothing from outside. It is held against what a
         bearer is held against. Raises `Unauthenticated`.
         """
+        return await self._held(key, lambda token: token.browser is not None)
 
+    async def shared(self, key: str, recipient: str) -> AuthContext:
+        """Return the caller whose right a link shows to a recipient, by the key of its token.
+
+        It may see what who made the link may see now, within the link's sections, and changes
+        nothing. Raises `Unauthenticated`: the link, or the right behind it, is over.
+        """
+        found = await self._held(key, lambda token: token.share is not None)
+        return replace(found, recipient=recipient)
+
+    async def _held(self, key: str, is_kind: Callable[[AccessToken], bool]) -> AuthContext:
         async def load() -> AccessToken | None:
             token = await self._store.get(AccessToken, key)
             # No token that was given out is used by what is stored of it.
-            if token is None or token.browser is None or self._clock() >= token.expires:
+            if token is None or not is_kind(token) or self._clock() >= token.expires:
                 return None
             return token
 
@@ -241,11 +255,14 @@ async def resolve(
             record = record if record is not None and record.access == token.access else None
         if staff is None and record is None:
             raise Unauthenticated(_REFUSED)
+    scopes = ScopeSet.parse(token.scope)
+    if token.share is not None:
+        record, scopes = await _shared(reader, token, record, scopes, clock())
     bound_to = token.patient if staff is not None and token.context == "patient" else None
     return AuthContext(
         client=token.client_id,
         context=token.context,
-        scopes=ScopeSet.parse(token.scope),
+        scopes=scopes,
         practice=token.practice,
         expires=token.expires,
         token=token.key,
@@ -255,7 +272,35 @@ async def resolve(
         jkt=token.jkt,
         staff=staff,
         staff_patient=bound_to.partition("/")[2] if bound_to is not None else None,
+        share=token.share or "",
     )
+
+
+async def _shared(
+    reader: IdentityReader,
+    token: AccessToken,
+    record: RecordAccess | None,
+    scopes: ScopeSet,
+    now: float,
+) -> tuple[RecordAccess, ScopeSet]:
+    """Return what a link shows of the record of who made it: no more than they may share now.
+
+    One that an app made shows no more than the app may see now, either.
+    """
+    link = await reader.get(ShareLink, token.share or "")
+    if link is None or record is None or link.state(now) != "active" or link.token != token.key:
+        raise Unauthenticated(_REFUSED)
+    if not (await policy_of(reader, link.practice)).sharing:
+        raise Unauthenticated(_REFUSED)
+    if link.family is not None:
+        family = await family_stands(reader, link, now)
+        if family is None or (family.until is not None and now >= family.until):
+            raise Unauthenticated(_REFUSED)
+        scopes = scopes.within(ScopeSet.parse(family.scope))
+    part = shared_part(record, link.sections, within=SECTION)
+    if part is None:
+        raise Unauthenticated(_REFUSED)
+    return part, scopes
 
 
 async def _as_staff(

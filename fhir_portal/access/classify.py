@@ -1,16 +1,24 @@
 """What the server computes about a resource when it is written: owners, class, directory mark.
 
 Derived rows (Provenance, Binary, PaymentNotice, AppointmentResponse) take theirs from the
-resources they belong to, in the transaction that changes either.
+resources they belong to, and labels close over references (`fhir_portal.access.closure`), both in
+the transaction that changes either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
+from fhir_portal.access.closure import (
+    LISTED_BY,
+    conveyed_by,
+    conveying,
+    links_at,
+    listing,
+)
 from fhir_portal.access.owners import (
     DERIVED,
     DIRECTORY,
@@ -24,7 +32,7 @@ from fhir_portal.access.owners import (
 from fhir_portal.access.visibility import NO_SECTION, UNCLASSIFIED, RowFacts, VisibilityClass
 from fhir_portal.consent.labels import UNKNOWN, is_listed_in_directory, labels_of
 from fhir_portal.consent.sections import sections_of
-from fhir_portal.fhir.reference import ResourceKey, attachments_in, links_in
+from fhir_portal.fhir.reference import ResourceKey, attachments_in
 
 
 class Neighbours(Protocol):
@@ -34,8 +42,17 @@ class Neighbours(Protocol):
         """Return the facts of a current row, or ``None`` when there is none."""
         ...
 
-    async def labels_of(self, key: ResourceKey, practice: str) -> frozenset[str]:
-        """Return the labels of a row, those of its last version where it was deleted."""
+    async def labels_of(self, keys: Collection[ResourceKey], practice: str) -> frozenset[str]:
+        """Return the labels of rows, those of the last version where one was deleted."""
+        ...
+
+    async def listed_in(
+        self, key: ResourceKey, practice: str, types: Collection[str]
+    ) -> list[tuple[Mapping[str, Any] | None, frozenset[str]]]:
+        """Return the labelled rows of these types that point at ``key``, and their labels.
+
+        ``None`` stands for the content of one that was deleted.
+        """
         ...
 
     async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
@@ -83,9 +100,7 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
                     owners = tuple(sorted({*owners, *context.owners}))
                     if context.resource_type != "Patient":  # that says whose it is, no more
                         sections |= _passed_on(context)
-    for key in wholes_of(tree):
-        if key != ResourceKey(name, own_id):
-            labels |= await neighbours.labels_of(key, practice)
+    labels |= await _taken_on(tree, practice, neighbours)
     return RowFacts(
         resource_type=name,
         id=own_id,
@@ -94,6 +109,43 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
         visibility_class=VisibilityClass(sections, labels),
         directory=name in DIRECTORY and is_listed_in_directory(tree),
     )
+
+
+async def _taken_on(
+    tree: Mapping[str, Any], practice: str, neighbours: Neighbours
+) -> frozenset[str]:
+    """Return the labels a resource takes from what it refers to and from what lists it."""
+    own = ResourceKey(tree["resourceType"], tree["id"])
+    labels = frozenset[str]()
+    targets = conveyed_by(tree)
+    if targets:
+        labels |= await neighbours.labels_of(targets, practice)
+    return labels | await _from_lists(own, practice, neighbours, {own})
+
+
+async def _from_lists(
+    own: ResourceKey, practice: str, neighbours: Neighbours, seen: set[ResourceKey]
+) -> frozenset[str]:
+    """Return the labels a resource takes from what lists it, and what lists that."""
+    labels = frozenset[str]()
+    if own.type not in LISTED_BY:
+        return labels
+    for lister, held in await neighbours.listed_in(own, practice, LISTED_BY[own.type]):
+        if lister is None:
+            labels |= held
+            continue
+        places = {path for path, key in listing(lister) if key == own}
+        if not places:
+            continue
+        # Not what its other entries have: one labelled result hides the report, not the rest.
+        others = {key for path, key in conveying(lister) if path not in places} - {own}
+        labels |= labels_of(lister)
+        if others:
+            labels |= await neighbours.labels_of(others, practice)
+        above = ResourceKey(lister["resourceType"], lister["id"])
+        if above not in seen:
+            labels |= await _from_lists(above, practice, neighbours, seen | {above})
+    return labels
 
 
 async def _context_of(
@@ -135,14 +187,7 @@ def _own_sections(tree: Mapping[str, Any]) -> frozenset[str]:
 
 
 def wholes_of(tree: Mapping[str, Any]) -> tuple[ResourceKey, ...]:
-    """Return what this one is part of, and no less hidden than that is.
-
-    Of a Communication the Communications, of a Task about a bill the bill. Of those that name each
-    other in a circle, a label that was taken away stays.
-    """
-    if tree["resourceType"] == "Task" and "billing" in (sections_of(tree) or ()):
-        bills = map(local_target, references_at(tree, "focus"))
-        return tuple(key for key in bills if key is not None and key.type == "Invoice")
+    """Return the Communications that this one is part of."""
     if tree["resourceType"] != "Communication":
         return ()
     keys = (local_target(text) for text in references_at(tree, "partOf"))
@@ -150,23 +195,25 @@ def wholes_of(tree: Mapping[str, Any]) -> tuple[ResourceKey, ...]:
 
 
 def edges_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the local resources that this one makes visible or takes its ownership from.
+    """Return the local resources that a change of this one, or of them, may concern.
 
     Directory entries it refers to, Binaries that its attachments name, the targets of a derived
-    row, and the thread of a message, whose labels it takes over: ``Type/id`` each.
+    row, and what it takes labels from: ``Type/id`` each.
     """
     return tuple(dict.fromkeys(_edges(tree)))
 
 
+def kept_edges(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return those of a resource that outlive it: what it listed stays as hidden as it was."""
+    return tuple(dict.fromkeys(str(key) for _, key in listing(tree)))
+
+
 def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
-    for holder, member in links_in(tree):
-        key = local_target(holder[member])
-        if key is None:
-            continue
+    for _, member, key in links_at(tree):
         if (key.type in DIRECTORY) if member == "reference" else (key.type == "Binary"):
             yield str(key)
+    yield from (str(key) for _, key in conveying(tree))
     rule = OWNERS.get(tree["resourceType"])
-    yield from map(str, wholes_of(tree))
     paths = rule.paths if isinstance(rule, FromTargets) else ()
     if tree["resourceType"] == "Binary":
         paths = ("securityContext",)

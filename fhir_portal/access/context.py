@@ -25,7 +25,9 @@ class AuthContext:
     of the Patient that their ``patient/`` token is bound to. ``permissions`` are the client's own
     (``label``, ``grant-writing``). ``token`` is the token's hash: it names the token in the log.
     ``jkt`` is the DPoP key that the token is bound to. ``is_server`` says that the server itself
-    acts for a practice, within what it has permitted somebody: that is nobody's token.
+    acts for a practice, within what it has permitted somebody: that is nobody's token. ``share`` is
+    the key of the link by which somebody outside is shown what the person may see, ``recipient``
+    what they call themselves.
     """
 
     client: str
@@ -41,6 +43,8 @@ class AuthContext:
     staff: StaffAccess | None = None
     staff_patient: str | None = None
     is_server: bool = False
+    share: str = ""
+    recipient: str = field(default="", compare=False)
     decided: dict[tuple[str, str], Any] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )

@@ -26,7 +26,9 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     none); ``agent`` the ``fhirUser``, ``""`` for a system client; ``what`` the resource or the
     searched type; ``detail`` the search or the reason of a refusal; ``context`` is
     ``patient``, ``user`` or ``system``; ``status`` the HTTP status of the answer; ``told`` whether
-    the person whose record it is may read the line (not if it is about what is hidden from them).
+    the person whose record it is may read the line (not if it is about what is hidden from them);
+    ``activity`` what was done with the answer where that is known: ``view`` or ``download``;
+    ``recipient`` what somebody called themselves who used a link that ``agent`` made.
     """
 
     at: int
@@ -43,6 +45,8 @@ class AccessRow(msgspec.Struct, frozen=True, array_like=True):
     token: str = ""
     detail: str = ""
     told: bool = True
+    activity: str = ""
+    recipient: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ may call it with a ``system/`` token. What nobody wrote a row for is offered to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fhir_portal.accounts.levels import Permission
@@ -30,6 +30,8 @@ class OperationRule:
     ``section`` is the portal section in which patients, and proxies who see it, may call it;
     ``None``: it is not for them; `ANY_SECTION`: whoever sees any, and
     the letters are for others alone. With ``acts`` a proxy must be allowed to act there.
+    ``parts`` are, of an operation for any section, the sections that it decides on one by one
+    (`fhir_portal.access.policy.decide_part`), each with its letters.
     """
 
     target: str
@@ -41,6 +43,17 @@ class OperationRule:
     section: str | None = None
     acts: bool = True
     feature: Feature | None = None
+    parts: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+    def letters_in(self, sections: frozenset[str] | None) -> tuple[tuple[str, str], ...]:
+        """Return the letters that patients need, in these sections alone (``None``: in any)."""
+        if self.section is None:
+            return ()
+        if sections is None or self.section in sections:
+            return self.letters
+        return tuple(
+            one for name in sorted(self.parts.keys() & sections) for one in self.parts[name]
+        )
 
     @property
     def by_type(self) -> tuple[tuple[str, str], ...]:
@@ -160,6 +173,14 @@ _DOCUMENTS: Final = {
     "ccd": OperationRule(
         "Patient", (("r", "Patient"),), staff="view", shows=True, section="documents", acts=False
     ),
+    "immunization-certificate": OperationRule(
+        "Patient",
+        (("r", "Patient"), ("s", "Immunization")),
+        staff="view",
+        shows=True,
+        section="immunizations",
+        acts=False,
+    ),
     "docref": OperationRule(
         "DocumentReference",
         (("r", "DocumentReference"), ("s", "DocumentReference")),
@@ -175,6 +196,17 @@ _DOCUMENTS: Final = {
         shows=True,
         section="documents",
         acts=False,
+    ),
+    "upload": OperationRule(
+        "DocumentReference",
+        (("r", "DocumentReference"), ("c", "DocumentReference")),
+        system=False,
+        section="documents",
+    ),
+    "review-document": OperationRule(
+        "DocumentReference",
+        (("r", "DocumentReference"), ("u", "DocumentReference"), ("u", "Task")),
+        staff="documents",
     ),
 }
 
@@ -279,6 +311,59 @@ _FORMS: Final = {
     ),
 }
 
+_PROPOSED: Final = {
+    "demographics": (("r", "Patient"), ("u", "Patient")),
+    "insurance": (("r", "Coverage"), ("c", "Coverage")),
+    "medications": (("r", "MedicationRequest"), ("c", "MedicationStatement")),
+}
+_PROPOSALS: Final = {
+    "propose-update": OperationRule(
+        "Patient",
+        tuple(one for letters in _PROPOSED.values() for one in letters),
+        system=False,
+        section=ANY_SECTION,
+        parts=_PROPOSED,
+    ),
+    "cancel-proposal": OperationRule(
+        "Task",
+        (("r", "Task"), *(one for letters in _PROPOSED.values() for one in letters)),
+        system=False,
+        section=ANY_SECTION,
+        parts={name: (("r", "Task"), *letters) for name, letters in _PROPOSED.items()},
+    ),
+    "prove-contact": OperationRule(
+        "Task",
+        (("r", "Task"), *_PROPOSED["demographics"]),
+        system=False,
+        section=ANY_SECTION,
+        parts={"demographics": (("r", "Task"), *_PROPOSED["demographics"])},
+    ),
+    "review-proposal": OperationRule(
+        "Task",
+        (
+            *_ON_FORM_TASK,
+            ("u", "Patient"),
+            ("c", "Coverage"),
+            ("u", "Coverage"),
+            ("c", "DocumentReference"),
+            ("c", "MedicationStatement"),
+        ),
+        staff="forms",
+    ),
+}
+
+_SHARED: Final = (("r", "Patient"), ("r", "DocumentReference"))
+_SHARING: Final = {
+    # A scope that only reads shows nothing to others: sharing needs the letter that adds.
+    "share-link": OperationRule(
+        "Patient", (*_SHARED, ("c", "DocumentReference")), system=False, section="documents"
+    ),
+    "share-links": OperationRule("Patient", _SHARED, system=False, section="documents", acts=False),
+    "end-share": OperationRule(
+        "Patient", (*_SHARED, ("c", "DocumentReference")), system=False, section="documents"
+    ),
+}
+
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-account": OperationRule("Person", (("r", "Person"),), staff="view"),
     "account-disable": OperationRule("Person", _ON_PERSON, staff="revoke"),
@@ -321,6 +406,16 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     "portal-dashboard": OperationRule(
         "Patient", (("r", "Patient"),), staff="view", section=ANY_SECTION, acts=False
     ),
+    # What it holds is what the caller could search for, type by type.
+    "export-self": OperationRule(
+        "Patient",
+        (("r", "Patient"),),
+        staff="view",
+        system=False,
+        shows=True,
+        section=ANY_SECTION,
+        acts=False,
+    ),
     # Which Tasks there are to be done is for the permission that each one's tag names.
     "task-done": OperationRule("Task", (("r", "Task"), ("u", "Task")), staff="view"),
     **_DOCUMENTS,
@@ -335,6 +430,8 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     ),
     **_MESSAGES,
     **_FORMS,
+    **_PROPOSALS,
+    **_SHARING,
 }
 
 
@@ -347,8 +444,7 @@ def person_letters(resource_type: str, sections: frozenset[str] | None = None) -
     found = {
         letter
         for rule in OPERATIONS.values()
-        if rule.section is not None and (sections is None or rule.section in sections)
-        for letter, name in rule.letters
+        for letter, name in rule.letters_in(sections)
         if name == resource_type
     }
     return "".join(letter for letter in "cruds" if letter in found)

@@ -84,10 +84,13 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
         return Deny(reason)
     if rule.section == ANY_SECTION and auth.patient is not None and auth.staff is None:
         # That the record is there is known to whoever holds a token for it.
-        whole = Visibility.of_record(
-            rule.target, practice=auth.practice, record=auth.patient, sections=None, labels=None
-        )
-        return Permit(whole.own())
+        known: Permit | None = auth.decided.get((ANY_SECTION, rule.target))
+        if known is None:
+            whole = Visibility.of_record(
+                rule.target, practice=auth.practice, record=auth.patient, sections=None, labels=None
+            )
+            known = auth.decided[ANY_SECTION, rule.target] = Permit(whole.own())
+        return known
     for letter, name in rule.letters:
         # Part of a type is not enough: what an operation writes is not held against criteria.
         if _granted(auth, letter, name) is not None:
@@ -103,6 +106,21 @@ def decide_operation(auth: AuthContext, operation: str, at: float) -> Permit | D
     if isinstance(found, Deny) or rule.target in DIRECTORY:
         return found  # what all practices share is used in each of them
     return Permit(found.visible.own())
+
+
+def decide_part(auth: AuthContext, operation: str, section: str) -> Deny | None:
+    """Return why a person may not do this part of an operation for any section, if they may not.
+
+    `decide_operation` has let them call it: that they see some section is all that says.
+    """
+    rule = OPERATIONS[operation]
+    reason = _not_called_by(auth, replace(rule, section=section))
+    if reason:
+        return Deny(reason)
+    for letter, name in rule.parts[section]:
+        if _granted(auth, letter, name) is not None:
+            return Deny(f"no scope grants {letter} on all of {name}")
+    return None
 
 
 def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
@@ -121,6 +139,8 @@ def _not_called_by(auth: AuthContext, rule: OperationRule) -> str:
         return "this operation is for a practice"
     if auth.is_self:
         return ""
+    if auth.share and not rule.acts:
+        return ""  # the link's sections bound each type it reads
     if rule.section == ANY_SECTION:
         return ""
     if rule.section not in (auth.record.sections or ()):

@@ -37,7 +37,8 @@ MEANS: Final[Mapping[Permission, str]] = {
     "invite": "invite patients and those who act for them, and print their instructions",
     "revoke": "take invitations back, shut accounts, end sessions and what apps were allowed",
     "recover": "help people back into their accounts, without seeing or choosing a password",
-    "forms": "give patients forms to fill in, and file the answers",
+    "forms": "give patients forms to fill in, and file the answers and what patients propose to "
+    "change",
     "proxies": "invite people to act for a patient (beside invite), confirm who others invited, "
     "and end that they do",
     "appointments": "hold, book, move and cancel appointments, and answer requests for them",

@@ -20,7 +20,7 @@ from fhir_portal.accounts.contacts import Medium
 from fhir_portal.accounts.proof import Spent, Write
 from fhir_portal.records import Record, RecordReader, RecordStore, RecordTransaction
 
-Purpose = Literal["activation", "recovery", "contact"]
+Purpose = Literal["activation", "recovery", "contact", "record-contact"]
 
 KEY_PURPOSE: Final = "one-time-codes"
 """What the key is derived for: whoever sends codes and whoever checks them has the same."""

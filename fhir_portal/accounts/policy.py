@@ -29,6 +29,10 @@ BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
 FEATURES: Final[tuple[Feature, ...]] = get_args(Feature)
 BOOKINGS: Final[tuple[Booking, ...]] = get_args(Booking)
+DIRECT_CHANGES: Final = (
+    *("telecom", "address", "communication", "contact", "pronouns", "gender-identity", "photo"),
+)
+"""The fields of personal details that a practice may let people change themselves."""
 _CODE: Final = re.compile(r"[^\s,=|]{1,64}")
 _MOST: Final = 100
 
@@ -65,10 +69,15 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     ``check_in_before`` and ``check_in_after`` are the minutes around the start in which
     patients may say that they are here; ``reminder_hours`` when before the start they are
     reminded. ``reply_hours`` is by when the practice answers a request. What is the purpose of
-    ``private_services`` is not shown on pages, nor put in calendars. ``plan_months`` is in how many
-    parts, one a month, patients may agree to pay a bill (0: in none), ``plan_least`` what a part
-    comes to at least, in whole units of the currency. ``features`` are what patients are offered
-    beside reading: what is not among them is hidden on the pages and refused by the API.
+    ``private_services`` is not shown on pages, nor put in calendars. ``sharing`` says whether
+    patients may share their record by a link, and whether links that there are show anything; a
+    link lasts ``share_days`` at most. ``plan_months`` is in how many parts, one a month, patients
+    may agree to pay a bill (0: in none), ``plan_least`` what a part comes to at least, in whole
+    units of the currency. ``direct_changes`` are the fields of personal details that people change
+    without the practice's looking at it; a new contact has to be proved first.
+    ``coverage_reminder_days`` is when before its end people are told that an insurance ends; 0:
+    never. ``features`` are what patients are offered beside reading: what is not among them is
+    hidden on the pages and refused by the API.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -102,9 +111,13 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     reminder_hours: tuple[int, ...] = (48,)
     reply_hours: int = 48
     private_services: tuple[str, ...] = ()
+    sharing: bool = True
+    share_days: int = 365
     plan_months: int = 0
     plan_least: int = 25
     features: tuple[Feature, ...] = FEATURES
+    direct_changes: tuple[str, ...] = ()
+    coverage_reminder_days: int = 30
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -291,7 +304,11 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "reply-hours": _number("reply_hours", 1, 720),
     "private-services": _private_services,
     "features": _some_of("features", FEATURES),
+    "sharing": _switch("sharing"),
+    "share-days": _number("share_days", 1, 365),
     "plan-months": _number("plan_months", 0, 36),
     "plan-least": _number("plan_least", 1, 10_000),
+    "direct-changes": _some_of("direct_changes", DIRECT_CHANGES),
+    "coverage-reminder-days": _number("coverage_reminder_days", 0, 120),
 }
 """What can be set, and how the text of an operator is read."""

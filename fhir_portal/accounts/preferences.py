@@ -1,4 +1,4 @@
-"""What an account's owner wants to be told, and how: by topic and by medium.
+"""What an account's owner wants to be told, and how: by topic and by medium; and to be shown.
 
 What keeps an account safe is always told. Everything else is told until its owner says no.
 """
@@ -32,6 +32,20 @@ class ContactPreferences(Record, frozen=True, kw_only=True):
     def wants(self, topic: Topic, medium: Medium) -> bool:
         """Whether a message of this topic may be sent this way."""
         return topic == ALWAYS or f"{topic}/{medium}" not in self.off
+
+
+class PagePreferences(Record, frozen=True, kw_only=True):
+    """Of the account that is the ``key``: whether it wants to see the tour of the portal."""
+
+    kind: ClassVar[str] = "page-preferences"
+
+    tour: bool = True
+
+
+async def wants_tour(reader: RecordReader, account: str) -> bool:
+    """Whether somebody is to be shown around: until they say that they have seen enough."""
+    found = await reader.get(PagePreferences, account)
+    return found is None or found.tour
 
 
 async def preferences_of(reader: RecordReader, account: str) -> ContactPreferences:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -12,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from fhir_portal.app import Application
 from fhir_portal.logs import configure
 from fhir_portal.settings import InvalidSettings, Settings, hand_down, load
+from fhir_portal.web.downloads import CUT
 from fhir_portal.web.events import PATH
 from fhir_portal.web.fhir import PREFIX
 
@@ -47,6 +51,18 @@ class PoliteProtocol(HttpToolsProtocol):
     """
 
     _ends = False
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {CUT: self._cut}  # type: ignore[typeddict-item]  # our own
+
+    def _cut(self) -> None:
+        """Drop the connection, and what waits to be sent in it: a reset, not an end."""
+        link = self.transport.get_extra_info("socket")
+        if link is not None:
+            with contextlib.suppress(OSError):  # it has gone
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def shutdown(self) -> None:
         self._ends = True

@@ -20,6 +20,7 @@ FOR_STAFF: Final[Mapping[str, str]] = {
     "invite": "staff-invite",
     "recover": "staff-recover",
     "billing": "staff-billing",
+    "documents": "staff-documents",
 }
 """By permission of an access level, the tag of what is for those of a practice's staff who have it,
 and for no patient and nobody who acts for one."""

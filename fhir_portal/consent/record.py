@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 Access = tuple[str, str, str, str | None]
@@ -96,6 +96,20 @@ def usable(records: Iterable[RecordAccess]) -> tuple[RecordAccess, ...]:
     """Return each record to which there is one way, once, in the order they came."""
     listed = tuple(records)
     return tuple(one for one in listed if way_to(listed, one.practice, one.patient) is one)
+
+
+def shared_part(
+    record: RecordAccess, sections: Iterable[str], *, within: str
+) -> RecordAccess | None:
+    """Return these sections of a record, to be shown to somebody else; nothing is written by it.
+
+    ``None`` for whoever acts for the patient and may not, or no longer, act in ``within``.
+    """
+    if not record.is_own and within not in (record.sections or frozenset()) & record.act:
+        return None
+    wanted = frozenset(sections)
+    seen = wanted if record.sections is None else wanted & record.sections
+    return replace(record, sections=seen, act=frozenset())
 
 
 class RecordDirectory(Protocol):

@@ -2,7 +2,7 @@
 
 Each concept of the CodeSystem has ``filter`` properties: ``Type``, or where the category decides
 ``Type?category=system|code,system|code``, and ``Type?category:not=…`` for the rest of the type. Of
-a Task it is the ``code`` that decides.
+a Task, which has no category, its ``code`` decides.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def sections_of(tree: Mapping[str, Any]) -> frozenset[str] | None:
     table = _table().get(tree["resourceType"])
     if table is None:
         return None
-    by_category, otherwise = table
+    element, by_category, otherwise = table
     if by_category:
         found = frozenset(
             by_category[key]
-            for concept in _concepts(tree.get(_element_of(tree["resourceType"])))
+            for concept in _concepts(tree.get(element))
             for coding in concept.get("coding") or ()
             if (key := (coding.get("system"), coding.get("code"))) in by_category
         )
@@ -44,32 +44,37 @@ def sections_of(tree: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset({otherwise} if otherwise else ())
 
 
+@functools.lru_cache(256)
 def types_in(sections: frozenset[str] | None) -> frozenset[str]:
     """Resource types of which some or all may fall in these sections (``None``: in any)."""
     return frozenset(
         name
-        for name, (by_category, otherwise) in _table().items()
+        for name, (_, by_category, otherwise) in _table().items()
         if sections is None or otherwise in sections or sections & set(by_category.values())
     )
 
 
+_Row = tuple[str, Mapping[tuple[str | None, str | None], str], str | None]
+"""The element that decides, the section of each of its codes, and that of everything else."""
+
+
 @functools.cache
-def _table() -> Mapping[str, tuple[Mapping[tuple[str | None, str | None], str], str | None]]:
-    table: dict[str, tuple[dict[tuple[str | None, str | None], str], str | None]] = {}
+def _table() -> Mapping[str, _Row]:
+    table: dict[str, tuple[str, dict[tuple[str | None, str | None], str], str | None]] = {}
     for concept in ig_resource("CodeSystem", "portal-section")["concept"]:
         for one in concept.get("property", ()):
             if one["code"] != "filter":
                 continue
             name, _, query = one["valueString"].partition("?")
-            by_category, otherwise = table.get(name, ({}, None))
-            element = _element_of(name)
-            if not query or query.startswith(f"{element}:not="):
+            element, by_category, otherwise = table.get(name, ("category", {}, None))
+            asked, _, tokens = query.partition("=")
+            if not asked or asked.endswith(":not"):
                 otherwise = concept["code"]  # the other filters of the type say what it is not
-                query = ""
-            for token in query.removeprefix(f"{element}=").split(",") if query else ():
+                tokens = ""
+            for token in tokens.split(",") if tokens else ():
                 system, _, code = token.partition("|")
                 by_category[system, code] = concept["code"]
-            table[name] = by_category, otherwise
+            table[name] = asked.removesuffix(":not") or element, by_category, otherwise
     return table
 
 

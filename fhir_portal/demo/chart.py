@@ -290,13 +290,13 @@ class Chart:
         *,
         hour: int = 9,
         security: Sequence[Code] = (),
+        appointment: str | None = None,
     ) -> str:
-        """A visit with its note, and where the note came from."""
-        labels = _labels(security)
+        """A visit with its note, and where the note came from; labels are the Encounter's alone."""
         encounter = self.add(
             "Encounter",
             own_id,
-            meta=labels,
+            meta=_labels(security),
             status="finished",
             class_=coding(codes.AMBULATORY),
             type=[concept(kind)],
@@ -306,6 +306,7 @@ class Chart:
             reasonCode=[concept(reason)],
             location=[{"location": reference(f"Location/{self.practice}")}],
             serviceProvider=reference(f"Organization/{self.practice}", self.name),
+            appointment=[reference(appointment)] if appointment else None,
         )
         self.document(
             f"{own_id}-note",
@@ -316,7 +317,6 @@ class Chart:
             note,
             who,
             encounter=encounter,
-            security=security,
         )
         return encounter
 
@@ -331,22 +331,18 @@ class Chart:
         who: str,
         *,
         encounter: str | None = None,
-        security: Sequence[Code] = (),
     ) -> str:
         """A document, its content and its Provenance. Notes about a visit name the visit."""
         data = f"{title}\n{self.name}, {self.on(days)}\n\n{text}\n".encode()
-        labels = _labels(security)
         binary = self.add(
             "Binary",
             own_id,
-            meta=labels,
             contentType="text/plain; charset=utf-8",
             data=base64.b64encode(data).decode(),
         )
         document = self.add(
             "DocumentReference",
             own_id,
-            meta=labels,
             status="current",
             docStatus="final",
             type=concept(kind),
@@ -373,7 +369,6 @@ class Chart:
         self.add(
             "Provenance",
             own_id,
-            meta=labels,
             target=[reference(document)],
             recorded=self.at(days, 12, 1),
             activity=concept(Code(f"{codes.TERMINOLOGY}/v3-DataOperation", "CREATE", "create")),
@@ -524,14 +519,12 @@ class Chart:
         *,
         ended: int | None = None,
         encounter: str | None = None,
-        security: Sequence[Code] = (),
     ) -> str:
         """A health problem, active or over."""
         state = "active" if ended is None else "resolved"
         return self.add(
             "Condition",
             own_id,
-            meta=_labels(security),
             clinicalStatus=_plain(_CLINICAL, state),
             verificationStatus=_plain(_VERIFIED, "confirmed"),
             category=[
@@ -577,7 +570,6 @@ class Chart:
         *,
         stopped: bool = False,
         encounter: str | None = None,
-        security: Sequence[Code] = (),
     ) -> str:
         """A prescription of a coded medicine, or of a Medication by reference."""
         coded = (
@@ -586,7 +578,6 @@ class Chart:
         return self.add(
             "MedicationRequest",
             own_id,
-            meta=_labels(security),
             status="stopped" if stopped else "active",
             intent="order",
             **(coded or {"medicationReference": reference(str(medicine))}),
@@ -771,6 +762,37 @@ class Chart:
                 {
                     "sequence": 1,
                     "chargeItemCodeableConcept": {"text": words},
+                    "priceComponent": [{"type": "base", "amount": money}],
+                }
+            ],
+            totalGross=money,
+        )
+
+    def bill_for_visit(
+        self, own_id: str, patient: str, days: int, words: str, amount: float, visit: str
+    ) -> str:
+        """A bill whose only line is a ChargeItem of a visit."""
+        money = {"value": amount, "currency": "USD"}
+        charge = self.add(
+            "ChargeItem",
+            own_id,
+            status="billed",
+            code={"text": words},
+            subject=reference(patient),
+            context=reference(visit),
+            occurrenceDateTime=self.at(days, 17),
+        )
+        return self.add(
+            "Invoice",
+            own_id,
+            status="balanced",
+            subject=reference(patient),
+            date=self.at(days, 18),
+            issuer=reference(f"Organization/{self.practice}", self.name),
+            lineItem=[
+                {
+                    "sequence": 1,
+                    "chargeItemReference": reference(charge),
                     "priceComponent": [{"type": "base", "amount": money}],
                 }
             ],

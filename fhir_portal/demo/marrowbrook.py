@@ -391,36 +391,72 @@ def _silas(chart: Chart) -> None:
     chart.report("silas-blood", silas, codes.BLOOD_COUNT, codes.BLOOD_COUNTS, -310, LABORATORY)
     chart.vaccine("silas-hpv", silas, PAPILLOMA, -310, NURSE)
     chart.vaccine("silas-meningitis", silas, MENINGITIS, -310, NURSE)
-    confidential = chart.visit(
-        "silas-confidential",
-        silas,
-        -45,
-        codes.FOR_SYMPTOM,
-        LOW_MOOD[0],
-        DOCTOR,
-        "Came alone. Low for weeks, sleeps badly. Agreed to begin treatment and to come again.",
-        hour=17,
-        security=CONFIDENTIAL,
-    )
-    chart.condition(
-        "silas-confidential", silas, LOW_MOOD, -45, encounter=confidential, security=CONFIDENTIAL
-    )
-    chart.prescription(
-        "silas-confidential",
-        silas,
-        _FLUOXETINE,
-        "One capsule in the morning",
-        -45,
-        DOCTOR,
-        encounter=confidential,
-        security=CONFIDENTIAL,
-    )
+    _confidential_visit(chart, silas)
     chart.appointment("silas-next", silas, 30, 16, "Skin follow-up", NURSE, "booked")
     _granted(
         chart, silas, mother, people.TEENAGERS_MOTHER_SEES, (), -400, _last_day_under(born, 18)
     )
     chart.person("silas", "Silas", "Overmeer", silas)
     chart.person("petra", "Petra", "Overmeer", mother)
+
+
+def _confidential_visit(chart: Chart, silas: str) -> None:
+    """A visit of which only the Encounter is labelled: whatever refers to it is as hidden."""
+    name, days = "silas-confidential", -45
+    came = chart.appointment(name, silas, days, 17, "Talk with the doctor", DOCTOR, "fulfilled")
+    visit = chart.visit(
+        name,
+        silas,
+        days,
+        codes.FOR_SYMPTOM,
+        LOW_MOOD[0],
+        DOCTOR,
+        "Came alone. Low for weeks, sleeps badly. Agreed to begin treatment and to come again.",
+        hour=17,
+        security=CONFIDENTIAL,
+        appointment=came,
+    )
+    chart.condition(name, silas, LOW_MOOD, days, encounter=visit)
+    chart.prescription(
+        name, silas, _FLUOXETINE, "One capsule in the morning", days, DOCTOR, encounter=visit
+    )
+    chart.answered(
+        name,
+        silas,
+        _MOOD_SCORE,
+        codes.SURVEY,
+        days,
+        {"valueInteger": 14, "encounter": reference(visit)},
+    )
+    chart.bill_for_visit(name, silas, days, "Office visit", 110, visit)
+    chart.add(
+        "Communication",
+        name,
+        status="completed",
+        subject=reference(silas),
+        encounter=reference(visit),
+        sent=chart.at(days + 7, 16),
+        sender=reference(DOCTOR),
+        recipient=[reference(silas)],
+        payload=[{"contentString": "How are the first days with the capsules?"}],
+    )
+    chart.add(
+        "QuestionnaireResponse",
+        name,
+        status="completed",
+        questionnaire="https://marrowbrook.example/forms/before-the-visit",
+        subject=reference(silas),
+        encounter=reference(visit),
+        authored=chart.at(days, 16),
+        source=reference(silas),
+        item=[
+            {
+                "linkId": "why",
+                "text": "What brings you here?",
+                "answer": [{"valueString": "I cannot sleep"}],
+            }
+        ],
+    )
 
 
 def _ottilie(chart: Chart) -> None:

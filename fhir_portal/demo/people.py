@@ -164,7 +164,7 @@ ACCOUNTS: Final = (
         "patient",
         ("marrowbrook/Person/silas",),
         (Sees("Patient/silas"),),
-        "sixteen; one visit is confidential and only he sees it",
+        "sixteen; one visit is labelled confidential: only he sees it and what refers to it",
     ),
     DemoAccount(
         "petra",
@@ -172,7 +172,7 @@ ACCOUNTS: Final = (
         "guardian",
         ("marrowbrook/Person/petra",),
         (Sees("Patient/silas", "mother", TEENAGERS_MOTHER_SEES),),
-        "Silas' mother; the confidential visit does not reach her",
+        "Silas' mother; neither the confidential visit nor what refers to it reaches her",
     ),
     DemoAccount(
         "lorcan",

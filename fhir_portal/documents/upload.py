@@ -67,8 +67,17 @@ class Taken:
     thumbnail: bytes | None = None
 
 
-def take(content: bytes, *, declared: str, name: str, most: int = FILE_BYTES) -> Taken:
+def take(
+    content: bytes,
+    *,
+    declared: str,
+    name: str,
+    most: int = FILE_BYTES,
+    longest_side: int = LONGEST_SIDE,
+) -> Taken:
     """Return a file as it may be kept; ``declared`` is the media type that its sender says it has.
+
+    A picture that is larger than ``longest_side`` is made smaller.
 
     Raises:
         UploadRefused: it is no such file, or not one of `TAKEN`. TooLargeToTake.
@@ -85,7 +94,7 @@ def take(content: bytes, *, declared: str, name: str, most: int = FILE_BYTES) ->
         raise UploadRefused(f"the file is not what it says it is, or not one of {known}")
     own_name = file_name(name)
     if found in _FORMATS:
-        kept, pixels, small = _picture(content, found)
+        kept, pixels, small = _picture(content, found, longest_side)
         return Taken(kept, pixels, own_name, small)
     if found == "application/pdf":
         _require_plain_pdf(content)
@@ -152,12 +161,12 @@ def _require_plain_pdf(content: bytes) -> None:
         raise UploadRefused("the PDF is something else as well")
 
 
-def _picture(content: bytes, media_type: str) -> tuple[str, bytes, bytes]:
+def _picture(content: bytes, media_type: str, longest_side: int) -> tuple[str, bytes, bytes]:
     """Return media type and bytes of the picture written anew, and of a small one."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return _written_anew(content, media_type)
+            return _written_anew(content, media_type, longest_side)
         except UploadRefused:
             raise
         except (
@@ -175,7 +184,7 @@ def _picture(content: bytes, media_type: str) -> tuple[str, bytes, bytes]:
             raise UploadRefused("the picture cannot be read") from None
 
 
-def _written_anew(given: bytes, media_type: str) -> tuple[str, bytes, bytes]:
+def _written_anew(given: bytes, media_type: str, longest_side: int) -> tuple[str, bytes, bytes]:
     picture = _opened(given, media_type)
     ImageOps.exif_transpose(picture, in_place=True)
     plain = _in_srgb(picture)
@@ -184,6 +193,8 @@ def _written_anew(given: bytes, media_type: str) -> tuple[str, bytes, bytes]:
     if plain.mode != mode:
         plain = plain.convert(mode)
     plain.info.clear()
+    if max(plain.size) > longest_side:
+        plain.thumbnail((longest_side, longest_side))
     kept = "image/png" if media_type in {"image/png", "image/gif"} or seen_through else "image/jpeg"
     small = ImageOps.contain(plain, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     content = _saved(plain, kept)

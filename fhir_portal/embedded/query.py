@@ -36,6 +36,7 @@ ROW: Final = (
     " v.method, v.body"
 )
 _COMPILED: Final = 2000
+_RUNS: Final = 8
 _PROBE: Final = 500
 """Index rows counted per criterion to find the one to lead with; with fewer it leads at once."""
 _PREFIX_END: Final = "\U0010ffff"
@@ -72,6 +73,7 @@ class Interned:
         self._slots: dict[tuple[str, str, str], int] = {}
         self._permitted: dict[tuple[Any, Any], list[int]] = {}
         self._compiled: dict[tuple[int, str], tuple[Visibility, Where]] = {}
+        self._standing: dict[tuple[int, int], tuple[SearchRequest, Visibility, Query]] = {}
         self.populated: dict[tuple[str, str], bool] = {}
         """Whether there are rows of (type, practice), as long as nothing is committed."""
         self._epoch: Any = None
@@ -84,6 +86,7 @@ class Interned:
         self._slots.clear()
         self._permitted.clear()
         self._compiled.clear()
+        self._standing.clear()
 
     def now(self) -> int:
         """Microseconds since 1970 UTC, for ``ap`` on dates."""
@@ -134,12 +137,24 @@ class Interned:
             found = self._compiled[key] = (visible, _bounded(self, visible, practice))
         return found[1]
 
+    def standing(self, request: SearchRequest, visible: Visibility) -> Query | None:
+        """Return what was made of a standing search while nothing is committed."""
+        self.refresh()
+        found = self._standing.get((id(request), id(visible)))
+        return None if found is None else found[2]
+
+    def keep(self, request: SearchRequest, visible: Visibility, query: Query) -> None:
+        """Keep what was made of a standing search; holding both keeps their identities theirs."""
+        self._standing[id(request), id(visible)] = request, visible, query
+
     def refresh(self) -> None:
         """Forget what a commit, or the transaction under way, may have changed."""
         epoch = None if self._writing else self._database.epoch()
-        if self._writing or epoch != self._epoch or len(self._compiled) > _COMPILED:
+        kept = len(self._compiled) + len(self._standing)
+        if self._writing or epoch != self._epoch or kept > _COMPILED:
             self._permitted.clear()
             self._compiled.clear()
+            self._standing.clear()
             self.populated.clear()
             self._epoch = epoch
 
@@ -194,9 +209,9 @@ def visible_where(interned: Interned, visible: Visibility, alias: str = "r") -> 
         sql += f" AND {alias}.owners = ?"
         parameters.append(visible.record)
     if visible.sections is not None or visible.labels is not None:
-        classes = interned.permitted(visible)
-        sql += f" AND {alias}.class IN ({_marks(classes)})"
-        parameters += classes
+        among = one_of(f"{alias}.class", interned.permitted(visible))
+        sql += among.sql
+        parameters += among.parameters
     if visible.ids is not None:
         sql += f" AND {alias}.id IN ({_marks(visible.ids)})"
         parameters += sorted(visible.ids)
@@ -208,6 +223,23 @@ def visible_where(interned: Interned, visible: Visibility, alias: str = "r") -> 
     if visible.referrers is not None:
         where += _referred(interned, visible, alias)
     return where
+
+
+def one_of(column: str, numbers: Sequence[int]) -> Where:
+    """Compile that a column has one of these numbers, which are in order.
+
+    By the runs that they lie in, where there are few: SQLite fills a table for each long list.
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    if not runs or len(runs) > _RUNS:
+        return Where(f" AND {column} IN ({_marks(numbers)})", tuple(numbers))
+    sql = " OR ".join(f"{column} BETWEEN ? AND ?" for _ in runs)
+    return Where(f" AND ({sql})", tuple(bound for run in runs for bound in run))
 
 
 def _not_shadowed(alias: str, practices: Sequence[str]) -> Where:
@@ -320,25 +352,26 @@ async def compile_search(
     for branch in branches:
         here = [key(interned, branch.practice, request.resource_type) for key in keys]
         filled = columns.format(**{f"k{n}": sql for n, sql in enumerate(here)})
-        selects.append(
-            f"SELECT * FROM (SELECT {ROW}{filled}, r.rid AS rid, v.vid AS vid {branch.lead}"
-            f" CROSS JOIN version v ON v.vid = r.vid WHERE 1{branch.where.sql}"
-            f"{bound.sql if not keys else ''}) {'WHERE 1' + bound.sql if keys else ''}"
+        selected = (
+            f"SELECT r.rid AS rid{filled} {branch.lead} WHERE 1{branch.where.sql}"
+            f"{bound.sql if not keys else ''}"
         )
+        selects.append(f"SELECT * FROM ({selected}) WHERE 1{bound.sql}" if keys else selected)
         parameters += (*branch.where.parameters, *bound.parameters)
         counts.append(f"SELECT count(*) AS n {branch.lead} WHERE 1{branch.where.sql}")
         count_parameters += branch.where.parameters
-    order = "".join(
-        f"k{n}{' DESC' if one.descending else ''} NULLS LAST, "
-        for n, one in enumerate(request.sort)
+    directions = [" DESC" if one.descending else "" for one in request.sort]
+    order = "".join(f"{{}}k{n}{one} NULLS LAST, " for n, one in enumerate(directions)) + "{}rid"
+    # Bodies are fetched for the page alone: what is sorted has the keys and the place.
+    placed = f"SELECT * FROM ({' UNION ALL '.join(selects)}) ORDER BY {order.replace('{}', '')}"
+    sql = (
+        f"SELECT {ROW}{''.join(f', s.k{n}' for n in range(len(keys)))} FROM ({placed} LIMIT ?) s"
+        " CROSS JOIN resource r ON r.rid = s.rid CROSS JOIN version v ON v.vid = r.vid"
+        f" ORDER BY {order.replace('{}', 's.')}"
     )
-    returned = "type, id, practice, owners, class, directory, version, updated, method, body"
-    returned += "".join(f", k{n}" for n in range(len(keys)))
-    if len(selects) == 1:
-        sql = f"SELECT {returned} FROM ({selects[0]}) ORDER BY {order}rid LIMIT ?"
+    if len(counts) == 1:
         count_sql = counts[0]
     else:
-        sql = f"SELECT {returned} FROM ({' UNION ALL '.join(selects)}) ORDER BY {order}rid LIMIT ?"
         count_sql = f"SELECT sum(n) FROM ({' UNION ALL '.join(counts)})"
     return Query(sql, tuple(parameters), count_sql, tuple(count_parameters))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 from fhir_portal.access.visibility import RowFacts, Visibility
 from fhir_portal.embedded.database import Database
-from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search
+from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search, one_of
 from fhir_portal.fhir.errors import Conflict
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.store import INDEX_VERSION, HistoryPage, NewVersion, Page, Row
@@ -51,7 +51,7 @@ class Resources:
     async def search(
         self, request: SearchRequest, visible: Visibility, *, after: Sequence[Any] | None = None
     ) -> Page:
-        query: Query = await compile_search(self._interned, self._select, request, visible, after)
+        query = await self._compiled(request, visible, after)
         total = None
         if request.total == "accurate" or request.only_total:
             total = (await self._select(query.count_sql, query.count_parameters))[0][0]
@@ -64,6 +64,17 @@ class Resources:
             last = found[request.count - 1]
             following = (*last[10:], last[2], last[1])
         return Page(rows, total, following)
+
+    async def _compiled(
+        self, request: SearchRequest, visible: Visibility, after: Sequence[Any] | None
+    ) -> Query:
+        if not request.standing or after is not None:
+            return await compile_search(self._interned, self._select, request, visible, after)
+        query = self._interned.standing(request, visible)
+        if query is None:
+            query = await compile_search(self._interned, self._select, request, visible, None)
+            self._interned.keep(request, visible, query)
+        return query
 
     async def targets(self, rows: Sequence[Row], parameter: SearchParameter) -> list[ResourceKey]:
         found: dict[ResourceKey, None] = {}
@@ -181,6 +192,14 @@ class Resources:
         )
         return int(rows[0][0])
 
+    async def stale_keys(self, limit: int) -> list[tuple[str, ResourceKey]]:
+        rows = await self._select(
+            "SELECT practice, type, id FROM resource WHERE index_version < ?1"
+            " UNION ALL SELECT practice, type, id FROM resource WHERE index_version > ?1 LIMIT ?2",
+            (INDEX_VERSION, limit),
+        )
+        return [(practice, ResourceKey(name, own_id)) for practice, name, own_id in rows]
+
     async def _rows(
         self, keys: Iterable[ResourceKey], visible: Visibility, *, deleted: bool
     ) -> list[Row]:
@@ -278,14 +297,24 @@ class ResourceChanges(Resources):
             " deleted = ?, index_version = ?, vid = ? WHERE rid = ?",
             (*known, new.row.version, new.row.updated, deleted, INDEX_VERSION, vid, rid),
         )
-        if found is not None:
+        self._reindex(new, rid, is_new=found is None)
+
+    def _reindex(self, new: NewVersion, rid: int | None, *, is_new: bool = False) -> None:
+        facts = new.row.facts
+        if not is_new:
             for table in ("term", "string", "span"):
                 self._execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
             self._execute("DELETE FROM edge WHERE source = ?", (rid,))
-        if not deleted:
-            self._index_resource(new, rid, known[0])
+        if new.edges:
+            owners = " ".join(facts.owners)
+            self._database.writer.executemany(
+                "INSERT INTO edge VALUES (?,?,?,?)",
+                [(facts.practice, to, owners, rid) for to in dict.fromkeys(new.edges)],
+            )
+        if not new.row.deleted:
+            self._index_resource(new, rid)
 
-    def _index_resource(self, new: NewVersion, rid: int | None, owners: str) -> None:
+    def _index_resource(self, new: NewVersion, rid: int | None) -> None:
         facts, entries = new.row.facts, new.entries
         slots = self._interned.slots_for_write(facts.practice, facts.resource_type)
         many = self._database.writer.executemany
@@ -304,11 +333,16 @@ class ResourceChanges(Resources):
         spans |= {(slots(p), low, high, rid, s, c) for p, low, high, s, c in entries.quantities}
         if spans:
             many("INSERT INTO span VALUES (?,?,?,?,?,?)", spans)
-        if new.edges:
-            many(
-                "INSERT INTO edge VALUES (?,?,?,?)",
-                [(facts.practice, target, owners, rid) for target in dict.fromkeys(new.edges)],
-            )
+
+    async def reindex(self, new: NewVersion) -> None:
+        facts = new.row.facts
+        await self.reclassify(new.row.key, facts)
+        (rid,) = self._execute(
+            "UPDATE resource SET index_version = ? WHERE type = ? AND id = ? AND practice = ?"
+            " RETURNING rid",
+            (INDEX_VERSION, *_place(facts)),
+        ).fetchone()
+        self._reindex(new, rid)
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
         owners = " ".join(facts.owners)
@@ -332,14 +366,38 @@ class ResourceChanges(Resources):
         )
         self._execute("UPDATE edge SET owners = ? WHERE source = ?", (owners, rid))
 
-    async def referrers(self, target: ResourceKey, practice: str) -> list[Row]:
+    async def referrers(
+        self,
+        target: ResourceKey,
+        practice: str,
+        *,
+        types: Collection[str] | None = None,
+        deleted: bool = False,
+    ) -> list[Row]:
+        bound = "" if deleted else " AND r.deleted = 0"
+        if types is not None:
+            bound += f" AND r.type IN ({_marks(types)})"
         rows = self._execute(
             f"SELECT {ROW} FROM edge e CROSS JOIN resource r ON r.rid = e.source"
             " CROSS JOIN version v ON v.vid = r.vid"
-            " WHERE e.practice = ? AND e.target = ? AND r.deleted = 0 ORDER BY r.rid",
-            (practice, str(target)),
+            f" WHERE e.practice = ? AND e.target = ?{bound} ORDER BY r.rid",
+            (practice, str(target), *(types or ())),
         )
         return self._made(rows.fetchall())
+
+    async def facts(self, keys: Collection[ResourceKey], practice: str) -> list[RowFacts]:
+        found: list[RowFacts] = []
+        text = self._interned.text
+        for key in keys:  # each one seek; a list of pairs would be a scan
+            rows = self._execute(
+                "SELECT owners, class, directory FROM resource"
+                " WHERE type = ? AND id = ? AND practice = ?",
+                (key.type, key.id, practice),
+            )
+            for owners, class_id, listed in rows.fetchall():
+                of = tuple(owners.split())
+                found.append(RowFacts(key.type, key.id, practice, of, text(class_id), listed == 1))
+        return found
 
     def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._database.writer.execute(sql, parameters)
@@ -357,9 +415,9 @@ def _then(interned: Interned, visible: Visibility) -> Where:
         sql += " AND v.owners = ?"
         parameters.append(visible.record)
     if visible.sections is not None or visible.labels is not None:
-        classes = interned.permitted(visible)
-        sql += f" AND v.class IN ({_marks(classes)})"
-        parameters += classes
+        among = one_of("v.class", interned.permitted(visible))
+        sql += among.sql
+        parameters += among.parameters
     if visible.any_of is not None or visible.referrers is not None:
         sql += " AND v.vid = r.vid"
     return Where(sql, tuple(parameters))

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from fhir_portal.fhir.reference import is_id
 
 Prefer = Literal["minimal", "representation", "OperationOutcome"]
+Activity = Literal["", "view", "download", "transmit"]
 
 
 class FhirRequest(msgspec.Struct, frozen=True):
@@ -23,7 +25,8 @@ class FhirRequest(msgspec.Struct, frozen=True):
 
     ``query`` are the decoded name/value pairs in order. The conditional headers are as sent.
     ``operation`` is the code of an operation, without its ``$`` (FHIR R4 §3.2); ``is_get`` says
-    that it was asked for by GET, which may change nothing.
+    that it was asked for by GET, which may change nothing. ``activity`` is what a page of ours does
+    with the answer, for the access log: it is no matter of HTTP.
     """
 
     interaction: str
@@ -40,6 +43,16 @@ class FhirRequest(msgspec.Struct, frozen=True):
     lenient: bool = False
     operation: str | None = None
     is_get: bool = False
+    activity: Activity = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Content that is made as it leaves: its media type, the name to save it by, and its bytes."""
+
+    media: str
+    name: str
+    chunks: Callable[[], AsyncGenerator[bytes, None]]
 
 
 class FhirResponse(msgspec.Struct, frozen=True):
@@ -57,6 +70,8 @@ class FhirResponse(msgspec.Struct, frozen=True):
     binary: tuple[str, bytes] | None = None
     records: Sequence[tuple[str, bool]] = ()
     detail: str = ""
+    stream: Stream | None = None
+    """Content instead of a body, which nobody holds: it is to be sent while rights stand."""
     parts: Sequence[tuple[FhirRequest, FhirResponse]] = ()
     """For the access log: the records this answer touched, each with whether its person may read
     that; what was asked; and the entries of a transaction with their answers."""

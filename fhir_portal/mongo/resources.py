@@ -50,6 +50,8 @@ INLINE_BYTES: Final = 2**20
 """Longer bodies stand in ``content``, once for the current row and its version."""
 PIECE_BYTES: Final = 4 * 2**20
 _ROW: Final = ("p", "t", "i", "o", "sec", "lab", "d", "v", "u", "m", "b", "c")
+_KEPT: Final = ("_id", "p", "t", "i", "v", "u", "x", "m", "b", "c", "hid")
+"""What indexing anew leaves as it is."""
 _BATCH: Final = 500
 """The most versions of the feed that are read at once."""
 _CLASSES: Final = 2000
@@ -270,6 +272,16 @@ class Resources:
     async def stale(self) -> int:
         return await self._reading.count(RESOURCE, {"iv": {"$ne": INDEX_VERSION}}, hint="stale")
 
+    async def stale_keys(self, limit: int) -> list[tuple[str, ResourceKey]]:
+        found = await self._reading.find(
+            RESOURCE,
+            {"iv": {"$ne": INDEX_VERSION}},
+            hint="stale",
+            limit=limit,
+            fields=("p", "t", "i"),
+        )
+        return [(row["p"], ResourceKey(row["t"], row["i"])) for row in found]
+
     async def _current(
         self,
         keys: Sequence[ResourceKey],
@@ -366,8 +378,8 @@ class ResourceChanges(Resources):
         current = {"_id": own_id, **common, "iv": INDEX_VERSION}
         if not row.deleted:
             current |= entries.fields(new.entries)
-            if new.edges:
-                current["e"] = list(dict.fromkeys(new.edges))
+        if new.edges:
+            current["e"] = list(dict.fromkeys(new.edges))
         if facts.practice == SHARED:
             self._shared[row.key.type] = True
             if hiding := await self._hiding(row.key):
@@ -425,6 +437,20 @@ class ResourceChanges(Resources):
         )
         return sorted({row["p"] for row in found} - {SHARED})
 
+    async def reindex(self, new: NewVersion) -> None:
+        facts = new.row.facts
+        own_id = row_id(facts.practice, new.row.key)
+        (stored,) = await self._changes.find(RESOURCE, {"_id": own_id}, hint="_id_", ids=[own_id])
+        kept = {name: stored[name] for name in _KEPT if name in stored}
+        current = {**kept, **_judged(facts), "iv": INDEX_VERSION}
+        if not new.row.deleted:
+            current |= entries.fields(new.entries)
+        if new.edges:
+            current["e"] = list(dict.fromkeys(new.edges))
+        self._changes.replace(RESOURCE, current)
+        version = version_id(facts.practice, new.row.key, new.row.version)
+        self._changes.update(VERSION, version, {"$set": _judged(facts)})
+
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
         own_id = row_id(facts.practice, key)
         (row,) = await self._changes.find(
@@ -435,12 +461,22 @@ class ResourceChanges(Resources):
         # The version in force now is what was derived anew; earlier ones keep what they had.
         self._changes.update(VERSION, version_id(facts.practice, key, row["v"]), judged)
 
-    async def referrers(self, target: ResourceKey, practice: str) -> list[Row]:
+    async def referrers(
+        self,
+        target: ResourceKey,
+        practice: str,
+        *,
+        types: Collection[str] | None = None,
+        deleted: bool = False,
+    ) -> list[Row]:
         # Asked after every write: to send what was collected each time would undo collecting it.
         collected = await self._changes.collected(RESOURCE)
+        bound: Document = {} if deleted else {"x": False}
+        if types is not None:
+            bound["t"] = one_of(types)
         found = await self._changes.find(
             RESOURCE,
-            {"p": practice, "e": str(target), "x": False},
+            {"p": practice, "e": str(target), **bound},
             hint="edge",
             fields=_ROW,
             ids=(),
@@ -449,9 +485,29 @@ class ResourceChanges(Resources):
         rows += [
             row
             for row in collected.values()
-            if row["p"] == practice and not row["x"] and str(target) in row.get("e", ())
+            if row["p"] == practice
+            and (deleted or not row["x"])
+            and (types is None or row["t"] in types)
+            and str(target) in row.get("e", ())
         ]
         return await self._made(sorted(rows, key=lambda row: str(row["_id"])))
+
+    async def facts(self, keys: Collection[ResourceKey], practice: str) -> list[RowFacts]:
+        ids = {row_id(practice, key) for key in keys}
+        collected = await self._changes.collected(RESOURCE)
+        rows = [collected[own_id] for own_id in ids if own_id in collected]
+        asked = sorted(ids - collected.keys())
+        if asked:
+            fields = ("p", "t", "i", "o", "sec", "lab", "d")
+            rows += await self._changes.find(
+                RESOURCE, {"_id": one_of(asked)}, hint="_id_", fields=fields, ids=asked
+            )
+        return [
+            RowFacts(
+                row["t"], row["i"], row["p"], tuple(row["o"].split()), self._class(row), row["d"]
+            )
+            for row in rows
+        ]
 
 
 def version_id(practice: str, key: ResourceKey, version: int) -> str:

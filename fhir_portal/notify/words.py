@@ -353,6 +353,40 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: there is an answer for you in the portal.",
             topic="messages",
         ),
+        "document-reviewed": Words(
+            subject="An answer to what you sent - {practice}",
+            body=(
+                "Hello,\n\nThere is an answer to something that was sent by the patient portal of "
+                "{practice}. Sign in at {portal} to read it."
+            ),
+            sms="{practice}: there is an answer for you in the portal.",
+            topic="documents",
+        ),
+        "security-contact-on-file": _security(
+            "How we reach you was changed",
+            "How {practice} reaches you was changed: a mail address or telephone number was taken "
+            "off your record.",
+            "a contact was taken off your record.",
+            told=True,
+        ),
+        "coverage-ends": Words(
+            subject="Something on file ends soon - {practice}",
+            body=(
+                "Hello,\n\nSomething that {practice} has on file for you ends soon. Sign in at "
+                "{portal} to see it and to bring it up to date."
+            ),
+            sms="{practice}: something on file ends soon. Sign in to the portal to see it.",
+            topic="messages",
+        ),
+        "proposal-answered": Words(
+            subject="An answer to a change that you asked for - {practice}",
+            body=(
+                "Hello,\n\nThere is an answer to a change that was asked for in the patient portal "
+                "of {practice}. Sign in at {portal} to read it."
+            ),
+            sms="{practice}: there is an answer for you in the portal.",
+            topic="messages",
+        ),
         "message-for-staff": Words(
             subject="A patient has written - {practice}",
             body=(

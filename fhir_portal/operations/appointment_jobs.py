@@ -11,10 +11,11 @@ from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
+from fhir_portal.operations import visit_thread
 from fhir_portal.operations.appointments import END_HOLD, end_hold_in, tell_who_sees
 from fhir_portal.operations.waitlist import offer_freed
 from fhir_portal.resources.appointment import OFFER, RENEW, renew
-from fhir_portal.resources.event_rules import REMIND
+from fhir_portal.resources.event_rules import REMIND, VISIT_OVER
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction
 
@@ -59,7 +60,22 @@ def appointment_jobs(server: Server) -> Mapping[str, Work]:
         because = ResourceKey.parse(held.work.arguments["because"])
         await renew(server.store, held.work.practice, now=server.clock(), because=because)
 
-    return {END_HOLD: end_hold, REMIND: remind, OFFER: offer, RENEW: renew_times}
+    async def end_conversation(held: Lease[Job]) -> None:
+        """Close the conversation of somebody who was here, after the visit."""
+
+        async def work(transaction: ResourceTransaction) -> None:
+            await finish_in(transaction, held, now=server.clock())
+            await visit_thread.close_after(transaction, server, held.work)
+
+        await server.store.transact(work)
+
+    return {
+        END_HOLD: end_hold,
+        REMIND: remind,
+        OFFER: offer,
+        RENEW: renew_times,
+        VISIT_OVER: end_conversation,
+    }
 
 
 async def _remind(transaction: ResourceTransaction, server: Server, job: Job) -> None:

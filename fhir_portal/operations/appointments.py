@@ -28,9 +28,10 @@ from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.records import Record, RecordReader
 from fhir_portal.resources import appointment
 from fhir_portal.resources.appointment import codes_of
+from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.reservation import Span, taken_times, time_of
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
 
 PREVIOUS: Final = (
@@ -51,6 +52,15 @@ _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-ty
 _TAKING_PART: Final = frozenset(
     {"Practitioner", "PractitionerRole", "Location", "HealthcareService", "Device"}
 )
+
+
+async def has_lapsed(reader: RecordReader, row: Row, now: float) -> bool:
+    """Whether an Appointment is a held time that nobody booked, which is free again.
+
+    It says so itself once the job has come that ends the hold.
+    """
+    held = await time_of(reader, row.facts.practice, row.facts.id)
+    return held is not None and held.until is not None and held.until <= now
 
 
 class Held(Record, frozen=True, kw_only=True):
@@ -224,6 +234,16 @@ def purpose_of(tree: Mapping[str, Any], policy: PracticePolicy) -> str:
             if words:
                 return str(words)
     return ""
+
+
+def with_whom(tree: Mapping[str, Any]) -> list[str]:
+    """Return the names that an appointment itself gives for whom it is with."""
+    return [
+        one["actor"]["display"]
+        for one in tree.get("participant") or ()
+        if (one.get("actor") or {}).get("display")
+        and str(one["actor"].get("reference", "")).startswith(("Practitioner", "HealthcareService"))
+    ]
 
 
 def patient_in(tree: Mapping[str, Any]) -> ResourceKey | None:
@@ -425,12 +445,14 @@ async def tell_who_sees(
     key: str,
     template: str,
     now: float,
+    section: str = SECTION,
+    stream: outbox.Stream | None = None,
 ) -> None:
-    """Write a message to whose record it is, and to proxies who see its appointments now.
+    """Write a message to whose record it is, and to proxies who see a section of it now.
 
     ``patient`` is ``Patient/<id>``; ``key`` is of what happened, so that it is told once.
     """
-    proxies = await proxies_who_see(transaction, practice, patient, SECTION, clock=lambda: now)
+    proxies = await proxies_who_see(transaction, practice, patient, section, clock=lambda: now)
     to = {key: f"{RECORD}{practice}/{patient}"}
     to |= {f"{key}.{one.key}": to_account(one.key) for one in proxies}
     for name, address in to.items():
@@ -442,6 +464,7 @@ async def tell_who_sees(
             to=address,
             template=template,
             now=now,
+            stream=stream,
         )
 
 
@@ -471,6 +494,19 @@ def _participant(actor: str, status: str, display: str | None = None) -> dict[st
     if display:
         found["display"] = display
     return {"actor": found, "status": status}
+
+
+async def known_patient(call: Call, reader: ResourceReader, key: ResourceKey) -> None:
+    """Require a Patient of the practice, and where staff work in one record, that one.
+
+    Raises `NotFound`.
+    """
+    auth = call.auth
+    visible = Visibility.of_server("Patient", practice=auth.practice)
+    row = await reader.read(key, visible)
+    bound = auth.staff_patient
+    if row is None or row.deleted or (bound is not None and bound != key.id):
+        raise unknown(key)
 
 
 def keys_named(texts: Sequence[str], *types: str) -> list[ResourceKey]:

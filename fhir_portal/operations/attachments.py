@@ -22,6 +22,7 @@ from fhir_portal.consent.grant import IG
 from fhir_portal.documents.malware_scan import Infected, MalwareScan, ScanUnavailable
 from fhir_portal.documents.upload import (
     FILE_BYTES,
+    LONGEST_SIDE,
     Taken,
     TooLargeToTake,
     UploadRefused,
@@ -46,7 +47,7 @@ _PLACES: Final = threading.BoundedSemaphore(20)
 """For files that wait their turn, of all who send some to this worker."""
 
 
-async def files_of(call: Call) -> list[Taken]:
+async def files_of(call: Call, *, what: str = "messages with files") -> list[Taken]:
     """Return the files of a call as they may be kept, after the scanner has looked at them.
 
     The attempt is counted before: to look at files is the dearest thing that somebody can ask for.
@@ -62,14 +63,14 @@ async def files_of(call: Call) -> list[Taken]:
         raise Unprocessable(message, expression=_place(MOST_FILES))
     if not given:
         return []
-    await _counted(call)
-    contents = [_content(one, index) for index, one in enumerate(given)]
+    await count_files(call, what)
+    contents = [_content(one, _place(index)) for index, one in enumerate(given)]
     if sum(map(len, contents)) > BYTES_TOGETHER:
         message = f"the files together are larger than {BYTES_TOGETHER // (1024 * 1024)} MiB"
         raise TooLarge(message)
     found = []
     for index, (one, content) in enumerate(zip(given, contents, strict=True)):
-        await _scanned(call.collaborators.scan, content, index)
+        await _scanned(call.collaborators.scan, content, _place(index))
         try:
             declared, name = str(one.get("contentType") or ""), str(one.get("title") or "")
             found.append(await _taken(content, declared=declared, name=name))
@@ -80,48 +81,97 @@ async def files_of(call: Call) -> list[Taken]:
     return found
 
 
-async def _counted(call: Call) -> None:
+async def picture_of(
+    call: Call, one: Mapping[str, Any], place: str, *, longest_side: int = LONGEST_SIDE
+) -> Taken:
+    """Return one picture of a call as it may be kept, after the scanner has looked at it.
+
+    Raises as `files_of` does; the caller has counted the attempt (`count_files`).
+    """
+    content = _content(one, place)
+    await _scanned(call.collaborators.scan, content, place)
+    declared, name = str(one.get("contentType") or ""), str(one.get("title") or "")
+    try:
+        found = await _taken(content, declared=declared, name=name, longest_side=longest_side)
+    except TooLargeToTake as error:
+        raise TooLarge(str(error), expression=place) from None
+    except UploadRefused as error:
+        raise Unprocessable(str(error), expression=place) from None
+    if not found.content_type.startswith("image/"):
+        message = "this is no picture"
+        raise Unprocessable(message, expression=place)
+    return found
+
+
+async def count_files(call: Call, what: str = "messages with files") -> None:
+    """Count that somebody of the patient's side sends files; raises `TooManyRequests`."""
+
     async def work(transaction: ResourceTransaction) -> None:
         await call.server.still(transaction, call.auth)
         await count_written(
             transaction, call.auth.practice, str(call.auth.fhir_user), call.auth.patient,
-            now=call.server.clock(), what="messages with files",
+            now=call.server.clock(), what=what,
         )  # fmt: skip
 
     if call.auth.staff is None:
         await call.server.store.transact(work)
 
 
-async def _taken(content: bytes, *, declared: str, name: str) -> Taken:
+async def _taken(
+    content: bytes, *, declared: str, name: str, longest_side: int = LONGEST_SIDE
+) -> Taken:
     if not _PLACES.acquire(blocking=False):
         message = "many are sending files just now, so none more is taken: try again in a while"
         raise Unavailable(message)
-    work = _PICTURES.submit(functools.partial(take, content, declared=declared, name=name))
+    work = _PICTURES.submit(
+        functools.partial(take, content, declared=declared, name=name, longest_side=longest_side)
+    )
     work.add_done_callback(lambda _: _PLACES.release())
     return await asyncio.wrap_future(work)
 
 
 async def stored(
-    transaction: ResourceTransaction, call: Call, files: Sequence[Taken]
+    transaction: ResourceTransaction,
+    call: Call,
+    files: Sequence[Taken],
+    *,
+    context: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Store files as Binaries; return payloads of a Communication that lead to them."""
-    payloads = []
+    """Store files as Binaries; return the Attachments that lead to them.
+
+    ``context`` is the ``securityContext`` of the Binaries (FHIR R4 §2.45).
+    """
+    attachments = []
     for number, one in enumerate(files, 1):
-        attachment = await _attachment(transaction, call, one.content_type, one.content)
+        attachment = await store_content(
+            transaction, call, one.content_type, one.content, context=context
+        )
         attachment["title"] = one.name or f"File {number}"
         if one.thumbnail is not None:
-            small = await _attachment(transaction, call, "image/jpeg", one.thumbnail)
+            small = await store_content(
+                transaction, call, "image/jpeg", one.thumbnail, context=context
+            )
             attachment = {"extension": [{"url": THUMBNAIL, "valueAttachment": small}], **attachment}
-        payloads.append({"contentAttachment": attachment})
-    return payloads
+        attachments.append(attachment)
+    return attachments
 
 
-async def _attachment(
-    transaction: ResourceTransaction, call: Call, content_type: str, content: bytes
+async def store_content(
+    transaction: ResourceTransaction,
+    call: Call,
+    content_type: str,
+    content: bytes,
+    *,
+    context: str | None = None,
 ) -> dict[str, Any]:
+    """Store a content as a Binary; return the Attachment that leads to it.
+
+    ``context`` is what it is to be guarded like (``securityContext``).
+    """
     tree = {
         "resourceType": "Binary",
         "contentType": content_type,
+        **({"securityContext": {"reference": context}} if context else {}),
         "data": base64.b64encode(content).decode(),
     }
     visible = Visibility.of_server("Binary", practice=call.auth.practice)
@@ -138,27 +188,24 @@ async def _attachment(
     }
 
 
-def _content(one: Mapping[str, Any], index: int) -> bytes:
+def _content(one: Mapping[str, Any], place: str) -> bytes:
     """Return what an Attachment holds. Raises `Unprocessable` for one that only leads elsewhere."""
     data = one.get("data")
     if not isinstance(data, str) or not data or not set(one) <= _KNOWN:
         message = "send contentType, data and title of each file, and nothing else"
-        raise Unprocessable(message, expression=_place(index))
+        raise Unprocessable(message, expression=place)
     if len(data) > FILE_BYTES * 2:
-        raise TooLarge(f"file {index + 1} is larger than {FILE_BYTES // (1024 * 1024)} MiB")
+        raise TooLarge(f"a file is larger than {FILE_BYTES // (1024 * 1024)} MiB", expression=place)
     try:
         return base64.b64decode("".join(data.split()), validate=True)
     except (binascii.Error, ValueError):
         message = "the data of this file is not base64"
-        raise Unprocessable(message, expression=_place(index)) from None
+        raise Unprocessable(message, expression=place) from None
 
 
 @dataclass(frozen=True, slots=True)
 class TakenFiles:
-    """`fhir_portal.resources.files.FileCheck`, by the rules for files of messages.
-
-    Answers to a form are kept as they came: a picture keeps what its camera wrote into it.
-    """
+    """`fhir_portal.resources.files.FileCheck`, by the rules for files of messages."""
 
     scanner: MalwareScan | None
 
@@ -172,19 +219,32 @@ class TakenFiles:
         except UploadRefused:
             return None
 
+    async def written_anew(self, content: bytes) -> tuple[str, bytes] | None:
+        """Return a picture as it may be kept."""
+        found = sniffed(content)
+        if found is None or not found.startswith("image/"):
+            return None
+        place = "QuestionnaireResponse"
+        try:
+            taken = await _taken(content, declared=found, name="")
+        except TooLargeToTake as error:
+            raise TooLarge(str(error), expression=place) from None
+        except UploadRefused as error:
+            raise Unprocessable(str(error), expression=place) from None
+        return taken.content_type, taken.content
+
     async def scan(self, content: bytes) -> None:
         """Ask the scanner, where there is one."""
         await _scanned(self.scanner, content)
 
 
-async def _scanned(scan: MalwareScan | None, content: bytes, index: int | None = None) -> None:
+async def _scanned(scan: MalwareScan | None, content: bytes, place: str | None = None) -> None:
     if scan is None:
         return
     try:
         await scan(content)
     except Infected:
-        which, place = ("a file", None) if index is None else (f"file {index + 1}", _place(index))
-        message = f"{which} was refused: a scanner says that it does harm"
+        message = "a file was refused: a scanner says that it does harm"
         raise Unprocessable(message, expression=place) from None
     except ScanUnavailable:
         message = "files cannot be looked at just now, so none is taken: try again in a while"

@@ -31,7 +31,7 @@ from fhir_portal.resources.appointment import codes_of
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 
-_RESOURCE: Final = "appt-resource"
+_RESOURCE: Final = "appointment-resource"
 _OPEN: Final = frozenset({"proposed", "pending", "booked", "waitlist"})
 """What can be cancelled."""
 _MICROSECONDS: Final = 1_000_000
@@ -57,9 +57,9 @@ async def book(call: Call) -> FhirResponse:
         NotFound: no such Appointment, or its hold is over.
         Conflict: it is not in a state for this. Unprocessable: the practice's rule forbids it.
     """
-    reference, resource = call.arguments.one("appt-reference"), call.arguments.one(_RESOURCE)
+    reference, resource = call.arguments.one("appointment-reference"), call.arguments.one(_RESOURCE)
     if (reference is None) == (resource is None):
-        message = "give either appt-reference or appt-resource"
+        message = "give either appointment-reference or appointment-resource"
         raise Invalid(message, expression="Parameters.parameter")
     status = None if resource is None else resource.get("status")
     if resource is not None:

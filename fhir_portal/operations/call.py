@@ -11,6 +11,7 @@ import msgspec
 
 from fhir_portal.access.context import AuthContext, acting_for
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.credentials import Passwords
 from fhir_portal.billing.provider import PaymentProvider
 from fhir_portal.documents.malware_scan import MalwareScan
 from fhir_portal.fhir import json
@@ -33,8 +34,8 @@ class Collaborators:
 
     ``base`` is the address of the site, without a slash at its end; ``derive`` makes a key of the
     server's secret for a purpose; ``random`` gives that many unpredictable bytes; ``lifetimes`` are
-    those of tokens; ``payments`` takes payments, where a provider is set up.
-    those of tokens. ``scan`` looks at the files that people send; ``None`` where nothing is set up.
+    those of tokens; ``payments`` takes payments, where a provider is set up. ``scan`` looks at the
+    files that people send; ``None`` where nothing is set up. ``passwords`` hashes what is typed.
     """
 
     base: str
@@ -43,6 +44,7 @@ class Collaborators:
     lifetimes: Lifetimes = Lifetimes()  # noqa: RUF009 - frozen
     payments: PaymentProvider | None = None
     scan: MalwareScan | None = None
+    passwords: Passwords | None = None
 
 
 @dataclass(frozen=True, slots=True)

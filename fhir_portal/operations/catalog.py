@@ -26,6 +26,7 @@ from fhir_portal.operations.book import book
 from fhir_portal.operations.calendar import calendar
 from fhir_portal.operations.call import Call, Collaborators, Operation
 from fhir_portal.operations.cancel_form import cancel_form
+from fhir_portal.operations.cancel_proposal import cancel_proposal
 from fhir_portal.operations.ccd import ccd
 from fhir_portal.operations.check_in import check_in
 from fhir_portal.operations.close_thread import close, reopen
@@ -35,10 +36,12 @@ from fhir_portal.operations.dispute import answer_dispute, dispute
 from fhir_portal.operations.docref import docref
 from fhir_portal.operations.end_grant import end_grant
 from fhir_portal.operations.end_session import end_session
+from fhir_portal.operations.export_self import export_self
 from fhir_portal.operations.extract import extract
 from fhir_portal.operations.file_attachment import file_attachment
 from fhir_portal.operations.find import find
 from fhir_portal.operations.hold import hold
+from fhir_portal.operations.immunization_certificate import immunization_certificate
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
 from fhir_portal.operations.mark_read import mark_read
@@ -58,15 +61,20 @@ from fhir_portal.operations.portal_dashboard import portal_dashboard
 from fhir_portal.operations.portal_invite import portal_invite
 from fhir_portal.operations.portal_people import portal_people
 from fhir_portal.operations.print_instructions import print_instructions
+from fhir_portal.operations.propose_update import propose_update
+from fhir_portal.operations.prove_contact import prove_contact
 from fhir_portal.operations.receipt import receipt
 from fhir_portal.operations.refill import answer_refill, refill_status, request_refill
 from fhir_portal.operations.render import render
 from fhir_portal.operations.reply import reply
 from fhir_portal.operations.request_form import request_form
 from fhir_portal.operations.require_credential_renewal import require_credential_renewal
+from fhir_portal.operations.review_document import review_document
 from fhir_portal.operations.review_form import review_form
+from fhir_portal.operations.review_proposal import review_proposal
 from fhir_portal.operations.revoke_app import revoke_app
 from fhir_portal.operations.send import send
+from fhir_portal.operations.share_link import end_share_link, share_link, share_links
 from fhir_portal.operations.start_recovery import (
     approve_recovery,
     cancel_recovery,
@@ -77,6 +85,7 @@ from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.thread import thread
 from fhir_portal.operations.threads import threads
 from fhir_portal.operations.undo_merge import undo_merge
+from fhir_portal.operations.upload import upload
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.writing import names_version
 
@@ -122,6 +131,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "cancel-recovery": cancel_recovery,
     "summary": summary,
     "ccd": ccd,
+    "immunization-certificate": immunization_certificate,
     "docref": docref,
     "render": render,
     "calendar": calendar,
@@ -148,17 +158,32 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "populate": populate,
     "extract": extract,
     "review-form": review_form,
+    "export-self": export_self,
+    "upload": upload,
+    "review-document": review_document,
+    "propose-update": propose_update,
+    "cancel-proposal": cancel_proposal,
+    "prove-contact": prove_contact,
+    "review-proposal": review_proposal,
+    "share-link": share_link,
+    "share-links": share_links,
+    "end-share": end_share_link,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {
     "summary": {media.partition(";")[0]: word for word, (media, _) in RENDERED.items()},
     "ccd": {},
+    "immunization-certificate": {"application/pdf": "pdf", "text/html": "html"},
     "render": {},
     "calendar": {},
     "receipt": {"application/pdf": "pdf", "text/html": "html"},
+    "export-self": {},
 }
 """Operations that can answer with a Binary's own content, and the ``format`` by which each media
 type is asked for."""
+
+STREAMED: Final = frozenset({"export-self"})
+"""Those of them whose answer is a stream, which is no entry of a Bundle."""
 
 
 def methods_at(request: FhirRequest) -> tuple[str, ...]:
@@ -226,7 +251,8 @@ def _tagged(answer: FhirResponse, if_none_match: str | None) -> FhirResponse:
 
     What it was made of has no version of its own.
     """
-    if answer.version is not None or answer.binary is not None or answer.status != _OK:
+    made = answer.binary is not None or answer.stream is not None
+    if answer.version is not None or made or answer.status != _OK:
         return answer
     version = int.from_bytes(hashlib.sha256(answer.body).digest()[:6])
     if if_none_match is not None and names_version(if_none_match, version):

@@ -80,7 +80,7 @@ async def chart_of(
 
 
 async def subject_row(call: Call, patient: str) -> Row | None:
-    """Return the Patient of a record; ``None`` for a proxy who sees the record but not this of it.
+    """Return the Patient of a record; ``None`` for who sees the record but not this of it.
 
     Raises:
         NotFound: absent, or hidden, or the record of another than the token is for.
@@ -97,7 +97,9 @@ async def subject_row(call: Call, patient: str) -> Row | None:
         checked([row], visible)
         return row
     record = call.auth.record
-    if record is None or record.is_own or record.patient != str(key):
+    if record is None or record.patient != str(key):
+        raise unknown(key)
+    if record.is_own and record.sections is None:
         raise unknown(key)
     return None
 

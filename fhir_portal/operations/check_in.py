@@ -13,6 +13,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations import visit_thread
 from fhir_portal.operations.appointments import of_practice, patient_in, store_next
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.invitation_task import CODE as INVITATION
@@ -20,6 +21,7 @@ from fhir_portal.records import Record
 from fhir_portal.resources.forms.request import REVIEW, has_code
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.task import is_document_review
 from fhir_portal.search.request import parse_search
 
 OPEN_TASKS: Final = "requested,received,accepted,ready,in-progress"
@@ -48,8 +50,8 @@ class Arrival(Record, frozen=True, kw_only=True):
 async def check_in(call: Call) -> FhirResponse:
     """Say that the patient is here, or take it back; the answer says how the queue stands.
 
-    Said again it changes nothing. What is to happen at the practice when somebody arrives belongs
-    into `_arrive`, which runs in the transaction.
+    Said again it changes nothing. Who may write messages gets a conversation with the front desk
+    (`fhir_portal.operations.visit_thread`).
 
     Raises:
         Conflict: the Appointment is not one to come to, or the practice has gone on with it.
@@ -72,6 +74,7 @@ async def check_in(call: Call) -> FhirResponse:
             "ahead": await _ahead(call, row, tree) if arrived is not None else None,
             "forms-due": await _forms_due(call, tree),
             "appointment": tree,
+            **(await visit_thread.seen_by(call, row.facts.id) if arrived is not None else {}),
         },
         row,
     )
@@ -102,6 +105,7 @@ async def _arrive(
         expires=now + _DAY,
     )
     await transaction.put(arrival)
+    await visit_thread.open_for(transaction, call, stored, new)
     return stored, arrival
 
 
@@ -116,7 +120,18 @@ async def _take_back(
         raise Conflict(message, expression="Appointment.status")
     new, _ = _with(tree, known.before, known.taking_part)
     await transaction.delete(Arrival, key)
+    await visit_thread.close_for(transaction, call, row.facts.id)
     return await store_next(call, transaction, row, new), None
+
+
+def may_arrive(tree: Mapping[str, Any], policy: PracticePolicy, now: float) -> bool:
+    """Whether its patient can say now that they are here, if it is not merely held for them."""
+    start = tree.get("start")
+    if start is None or tree["status"] not in _COMING:
+        return False
+    begins = period_of(start)[0] / _MICROSECONDS
+    after = begins + policy.check_in_after * _MINUTE
+    return begins - policy.check_in_before * _MINUTE <= now <= after
 
 
 def _require_window(policy: PracticePolicy, tree: Mapping[str, Any], now: float) -> None:
@@ -197,4 +212,4 @@ def is_to_do(task: Mapping[str, Any]) -> bool:
     """
     codings = (task.get("code") or {}).get("coding") or ()
     is_invitation = any((one.get("system"), one.get("code")) == INVITATION for one in codings)
-    return not is_invitation and not has_code(task, REVIEW)
+    return not (is_invitation or has_code(task, REVIEW) or is_document_review(task))

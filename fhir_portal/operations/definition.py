@@ -18,10 +18,11 @@ from fhir_portal.resources.validation import status_for, validate
 
 _IN_A_QUERY: Final = frozenset(
     {
-        *("Coding", "boolean", "canonical", "code", "date", "dateTime", "id", "instant", "integer"),
-        *("string", "uri"),
+        *("Coding", "Reference", "boolean", "canonical", "code", "date", "dateTime", "id"),
+        *("instant", "integer", "string", "uri"),
     }
 )
+"""What is written as text there. A Reference stands for what it names, as in a search."""
 
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,8}")
 
@@ -42,14 +43,7 @@ class Parameter:
     @property
     def member(self) -> str:
         """Where the value stands in ``Parameters.parameter``."""
-        if self.type is None:
-            return "part"
-        if self.type == "Resource":
-            return "resource"
-        known = structures().get(self.type)
-        if known is not None and "meta" in known:  # resources have it, data types do not
-            return "resource"
-        return f"value{self.type[0].upper()}{self.type[1:]}"
+        return _member(self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +81,19 @@ class Arguments:
     def one(self, name: str) -> Any:
         """Return the first value of a parameter, or ``None``."""
         return next(iter(self.all(name)), None)
+
+
+@functools.cache
+def _member(name: str | None) -> str:
+    """Where a value of a type stands in ``Parameters.parameter``."""
+    if name is None:
+        return "part"
+    if name == "Resource":
+        return "resource"
+    known = structures().get(name)
+    if known is not None and "meta" in known:  # resources have it, data types do not
+        return "resource"
+    return f"value{name[0].upper()}{name[1:]}"
 
 
 @functools.cache
@@ -150,6 +157,8 @@ def queried(definition: OperationDefinition, query: Sequence[tuple[str, str]]) -
             value = {"true": True, "false": False}.get(text, text)
         elif parameter.type == "Coding":
             value = _coding(text)
+        elif parameter.type == "Reference":
+            value = {"reference": text}
         elif parameter.type == "integer":
             value = int(text) if _INTEGER.fullmatch(text) else text
         listed.append({"name": name, parameter.member: value})
@@ -227,11 +236,11 @@ def _counted(
 
 
 def _written(known: Sequence[Parameter], values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    unknown = set(values) - {one.name for one in known}
-    if unknown:
-        raise LookupError(f"the definition returns no {', '.join(sorted(unknown))}")
     found: list[dict[str, Any]] = []
+    looked_at = 0
     for parameter in known:
+        if parameter.name in values:
+            looked_at += 1
         value = values.get(parameter.name)
         listed = value if isinstance(value, list) else [] if value is None else [value]
         if len(listed) < parameter.least:
@@ -239,4 +248,7 @@ def _written(known: Sequence[Parameter], values: Mapping[str, Any]) -> list[dict
         for one in listed:
             held = _written(parameter.parts, one) if parameter.type is None else one
             found.append({"name": parameter.name, parameter.member: held})
+    if looked_at < len(values):
+        unknown = set(values) - {one.name for one in known}
+        raise LookupError(f"the definition returns no {', '.join(sorted(unknown))}")
     return found

@@ -130,6 +130,8 @@ def form_jobs(server: Server) -> Mapping[str, Work]:
             tree = json.parse(row.body) if row is not None and not row.deleted else {}
             if row is None or tree.get("status") not in OPEN or not is_request(tree):
                 return
+            if len(row.facts.owners) != 1:
+                return  # an EHR may have written it so that it is nobody's
             template = "form-asked" if job.arguments["about"] == "asked" else "form-reminder"
             for to, name in await _who_can_answer(transaction, server, job.practice, row, tree):
                 await outbox.enqueue(

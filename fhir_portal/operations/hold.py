@@ -18,13 +18,13 @@ from fhir_portal.operations.appointments import (
     Offers,
     checked_comment,
     keep_held,
+    known_patient,
     of_practice,
     patient_in,
     searchset,
     store_new,
 )
 from fhir_portal.operations.call import Call
-from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 MOST_HELD: Final = 3
@@ -42,7 +42,7 @@ async def hold(call: Call) -> FhirResponse:
         NotAvailable: no such Slot, not for this caller, or somebody has the time.
         TooManyRequests: as many are held for the patient as may be.
     """
-    sent = call.arguments.one("appt-resource")
+    sent = call.arguments.one("appointment-resource")
     slot = _slot_in(sent)
     patient = _patient(call, sent)
     words = {
@@ -53,7 +53,7 @@ async def hold(call: Call) -> FhirResponse:
     async def work(transaction: ResourceTransaction) -> Row:
         await call.server.still(transaction, call.auth)
         now, practice = call.server.clock(), call.auth.practice
-        await _known_patient(call, transaction, patient)
+        await known_patient(call, transaction, patient)
         policy = await of_practice(transaction, call)
         offers = Offers(transaction, call.auth, policy, now=now)
         visible = Visibility.of_server("Slot", practice=practice)
@@ -128,15 +128,6 @@ def _patient(call: Call, sent: Mapping[str, Any]) -> ResourceKey:
         message = "name the patient as a participant: one Patient/id"
         raise Unprocessable(message, expression=f"{_RESOURCE}.participant")
     return named
-
-
-async def _known_patient(call: Call, transaction: ResourceTransaction, key: ResourceKey) -> None:
-    auth = call.auth
-    visible = Visibility.of_server("Patient", practice=auth.practice)
-    row = await transaction.read(key, visible)
-    bound = auth.staff_patient
-    if row is None or row.deleted or (bound is not None and bound != key.id):
-        raise unknown(key)
 
 
 def _reason(sent: Mapping[str, Any]) -> str | None:

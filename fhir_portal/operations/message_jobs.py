@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fhir_portal.access.context import acting_for
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.visibility import Visibility
@@ -18,18 +19,32 @@ from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.consent.grant import Grant, is_current
 from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
 from fhir_portal.fhir import json
+from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.notify.recipients import RECORD, to_account
-from fhir_portal.operations.message_thread import MessagesRead, is_practice_side
+from fhir_portal.operations.message_thread import (
+    ANSWER_BY,
+    ANSWERED,
+    LAST_MESSAGE,
+    WAITING,
+    MessagesRead,
+    Thread,
+    is_practice_side,
+    sent_at,
+    set_extension,
+)
 from fhir_portal.operations.on_file import account_of_record
-from fhir_portal.resources.communication import SENT, is_message, stands_in
+from fhir_portal.resources.communication import SENT, is_message, is_thread, stands_in
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.writing import update_in
 
 _MOST: Final = 100
+_MILLISECONDS: Final = 1000
+_DAY: Final = 86_400_000
 
 
 def message_jobs(server: Server) -> Mapping[str, Work]:
@@ -44,9 +59,11 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
             tree = {} if row is None else json.parse(row.body)
             if row is None or not is_message(tree) or not stands_in(tree):
                 return
-            thread = await _read(transaction, job.practice, tree["partOf"][0].get("reference"))
-            if thread is None:
+            header = await _row(transaction, job.practice, tree["partOf"][0].get("reference"))
+            if header is None:
                 return
+            thread = json.parse(header.body)
+            await _note_in_thread(transaction, server, job.practice, Thread(header, thread), tree)
             sender = (tree.get("sender") or {}).get("reference") or ""
             if is_practice_side(sender):
                 await _tell_patient(transaction, server, job.practice, row, tree)
@@ -134,11 +151,34 @@ async def _enqueue(
     )
 
 
-async def _read(
-    transaction: ResourceTransaction, practice: str, reference: str | None
-) -> Mapping[str, Any] | None:
-    row = await _row(transaction, practice, reference)
-    return None if row is None else json.parse(row.body)
+async def _note_in_thread(
+    transaction: ResourceTransaction,
+    server: Server,
+    practice: str,
+    thread: Thread,
+    message: Mapping[str, Any],
+) -> None:
+    """Note in a thread what an EHR has written into it, as `$reply` does of what staff write.
+
+    Nobody waits any more for what was answered, and the thread stands where its latest message is.
+    What the patient's side has said since waits on.
+    """
+    sent, now = sent_at(message), int(server.clock() * _MILLISECONDS)
+    if not is_thread(thread.tree) or not thread.is_open or not thread.last <= sent < now + _DAY:
+        return
+    tree = dict(thread.tree)
+    if sent > thread.last:
+        set_extension(tree, LAST_MESSAGE, "valueInstant", instant(sent * 1000))
+    sender = (message.get("sender") or {}).get("reference") or ""
+    if is_practice_side(sender) and thread.status == WAITING:
+        tree["status"] = ANSWERED
+        set_extension(tree, ANSWER_BY, "valueDateTime", None)
+    if tree != thread.tree:
+        await update_in(
+            transaction, server, acting_for(practice, ""), tree,
+            Visibility.of_server("Communication", practice=practice),
+            key=thread.key, if_match=None, if_none_match=None,
+        )  # fmt: skip
 
 
 async def _row(

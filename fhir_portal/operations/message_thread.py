@@ -36,6 +36,7 @@ from fhir_portal.resources.communication import (
     MESSAGE,
     THREAD,
     count_written,
+    is_message,
     is_thread,
     stands_in,
 )
@@ -452,7 +453,8 @@ def unread_of(messages: Sequence[Mapping[str, Any]], agent: str, upto: int) -> i
     return sum(
         1
         for one in messages
-        if stands_in(one)
+        if is_message(one)
+        and stands_in(one)
         and sent_at(one) > upto
         and (one.get("sender") or {}).get("reference") != agent
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_portal.access.owners import local_target
@@ -18,6 +19,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.resources.forms.answering import not_filled_in_here
+from fhir_portal.resources.forms.handing_in import known_requests
 from fhir_portal.resources.forms.known import form_of
 from fhir_portal.resources.forms.populate import populated
 from fhir_portal.resources.forms.questionnaire import Questionnaire
@@ -45,10 +47,11 @@ async def populate(call: Call) -> FhirResponse:
     form = await form_of(call.server.reader, call.auth.practice, row)
     if form.faults:
         raise Unprocessable(issues=not_filled_in_here(form))
-    variables = await _variables(call, form, patient)
+    looking = await _Looking.at(call, form, patient)
+    variables = await looking.variables()
     before = None
     if call.arguments.one("carry-forward") is not False:
-        before = await _handed_in(call, form, patient)
+        before = await looking.handed_in()
     now = call.server.clock()
     tree: dict[str, Any] = {
         "resourceType": "QuestionnaireResponse",
@@ -83,62 +86,88 @@ def _subject(call: Call) -> ResourceKey:
     return key
 
 
-async def _variables(call: Call, form: Questionnaire, patient: ResourceKey) -> dict[str, Any]:
-    """Return what expressions may look at: launch contexts, and what the form searches for."""
-    found: dict[str, Any] = {name: [] for name in form.launch}
-    visible = permitted_or_none(call.server, call.auth, "r", "Patient")
-    row = None if visible is None else await call.server.reader.read(patient, visible)
-    is_there = row is not None and not row.deleted
-    if not is_there and call.auth.record is None:
-        raise unknown(patient)
-    if row is not None and visible is not None and is_there:
-        checked([row], visible)
-        found["patient"] = json.parse(row.body)
-    else:
+@dataclass(frozen=True, slots=True)
+class _Looking:
+    """What is looked at for one record; labelled resources too if the answers will be labelled.
+
+    Otherwise what is confidential would come to stand in answers that whoever acts for the patient
+    may read.
+    """
+
+    call: Call
+    form: Questionnaire
+    patient: ResourceKey
+    labelled: bool
+
+    @classmethod
+    async def at(cls, call: Call, form: Questionnaire, patient: ResourceKey) -> _Looking:
+        requests = await known_requests(call.server.reader, call.auth, patient.id, form.canonical)
+        labelled = any(row.facts.visibility_class.labels for row in requests)
+        return cls(call, form, patient, labelled)
+
+    async def variables(self) -> dict[str, Any]:
+        """Return what expressions may look at: launch contexts, and what the form searches for."""
+        call = self.call
+        found: dict[str, Any] = {name: [] for name in self.form.launch}
+        visible = permitted_or_none(call.server, call.auth, "r", "Patient")
+        row = None if visible is None else await call.server.reader.read(self.patient, visible)
+        is_there = row is not None and not row.deleted
+        if not is_there and call.auth.record is None:
+            raise unknown(self.patient)
         found["patient"] = []
-    for name, query in form.queries:
-        found[name] = await _searched(call, query, patient)
-    return found
+        if row is not None and visible is not None and is_there:
+            (row,) = checked([row], visible)
+            if self._is_taken(row):
+                found["patient"] = json.parse(row.body)
+        for name, query in self.form.queries:
+            found[name] = await self._searched(query)
+        return found
 
-
-async def _searched(call: Call, query: str, patient: ResourceKey) -> Mapping[str, Any] | list[Any]:
-    """Return what an ``x-fhir-query`` finds, as a Bundle; nothing of what is not the caller's."""
-    name, _, rest = _INSERTED.sub(patient.id, query).partition("?")
-    visible = permitted_or_none(call.server, call.auth, "s", name)
-    # Plain parameters alone: a chain would look at what nobody has decided about.
-    is_plain = all(_PLAIN.fullmatch(one.partition("=")[0]) for one in rest.split("&"))
-    if visible is None or "{{" in rest or not is_plain:
-        return []
-    # Bounded to the one record, whatever the query says.
-    pairs = [*pairs_of(rest), ("_count", str(_MOST))]
-    try:
-        asked = parse_search(name, pairs, base=call.server.base)
-    except FhirError:
-        return []
-    page = await call.server.reader.search(asked, visible)
-    rows = [row for row in checked(page.rows, visible) if row.facts.owners == (patient.id,)]
-    return {
-        "resourceType": "Bundle",
-        "type": "searchset",
-        "entry": [{"resource": json.parse(row.body)} for row in rows],
-    }
-
-
-async def _handed_in(call: Call, form: Questionnaire, patient: ResourceKey) -> Row | None:
-    """Return the response to a form that was handed in last, of those that the caller may see."""
-    visible = permitted_or_none(call.server, call.auth, "s", "QuestionnaireResponse")
-    if visible is None or not form.url:
+    async def handed_in(self) -> Row | None:
+        """Return the response to the form that was handed in last, of those the caller may see."""
+        call = self.call
+        visible = permitted_or_none(call.server, call.auth, "s", "QuestionnaireResponse")
+        if visible is None or not self.form.url:
+            return None
+        query = [
+            ("patient", str(self.patient)),
+            ("status", "completed,amended"),
+            ("_sort", "-authored,-_lastUpdated"),
+            ("_count", str(_MOST)),
+        ]
+        asked = parse_search("QuestionnaireResponse", query, base=call.server.base)
+        page = await call.server.reader.search(asked, visible)
+        for row in checked(page.rows, visible):
+            named = str(json.parse(row.body).get("questionnaire", "")).partition("|")[0]
+            if named == self.form.url and self._is_taken(row):
+                return row
         return None
-    query = [
-        ("patient", str(patient)),
-        ("status", "completed,amended"),
-        ("_sort", "-authored,-_lastUpdated"),
-        ("_count", str(_MOST)),
-    ]
-    asked = parse_search("QuestionnaireResponse", query, base=call.server.base)
-    page = await call.server.reader.search(asked, visible)
-    for row in checked(page.rows, visible):
-        named = str(json.parse(row.body).get("questionnaire", "")).partition("|")[0]
-        if named == form.url:
-            return row
-    return None
+
+    async def _searched(self, query: str) -> Mapping[str, Any] | list[Any]:
+        """Return what an ``x-fhir-query`` finds, as a Bundle; nothing that is not the caller's."""
+        call = self.call
+        name, _, rest = _INSERTED.sub(self.patient.id, query).partition("?")
+        visible = permitted_or_none(call.server, call.auth, "s", name)
+        # Plain parameters alone: a chain would look at what nobody has decided about.
+        is_plain = all(_PLAIN.fullmatch(one.partition("=")[0]) for one in rest.split("&"))
+        if visible is None or "{{" in rest or not is_plain:
+            return []
+        # Bounded to the one record, whatever the query says.
+        pairs = [*pairs_of(rest), ("_count", str(_MOST))]
+        try:
+            asked = parse_search(name, pairs, base=call.server.base)
+        except FhirError:
+            return []
+        page = await call.server.reader.search(asked, visible)
+        return {
+            "resourceType": "Bundle",
+            "type": "searchset",
+            "entry": [
+                {"resource": json.parse(row.body)}
+                for row in checked(page.rows, visible)
+                if row.facts.owners == (self.patient.id,) and self._is_taken(row)
+            ],
+        }
+
+    def _is_taken(self, row: Row) -> bool:
+        return self.labelled or not row.facts.visibility_class.labels

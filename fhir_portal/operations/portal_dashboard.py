@@ -2,34 +2,53 @@
 
 Each part is what a search of the caller's would find: a type that the token or the grant does not
 let them see is left out, and does not count. So the numbers are those of the sections' own screens.
+
+The searches are the server's own, and ask nothing of a caller's but a day; rows are read for what
+is shown of them, without looking for faults that the write gate has looked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from fhir_portal.access.policy import Ask, Deny, decide
+from fhir_portal.access.policy import Ask, Deny, decide, decide_operation
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.billing.amount import Amount
 from fhir_portal.billing.invoice import PAYABLE, NotReckoned, balances_of
 from fhir_portal.consent.sections import types_in
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.operations.appointments import Held, has_lapsed, purpose_of, with_whom
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.check_in import may_arrive
 from fhir_portal.operations.message_thread import MessagesRead, agent_of, unread_of
-from fhir_portal.resources.communication import CATEGORY, MESSAGE
+from fhir_portal.resources.appointment import is_over
+from fhir_portal.resources.communication import CATEGORY, MESSAGE, THREAD, is_thread
 from fhir_portal.resources.forms.request import OPEN, REQUESTS
+from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import Page, Row
-from fhir_portal.search.request import MAX_COUNT, parse_search
+from fhir_portal.search.request import MAX_COUNT, SearchRequest, parse_search, standing_search
 
 NEW_DAYS: Final = 30
 """So long results count as new."""
-_MOST: Final = 50
+COMING: Final = "proposed,pending,booked,arrived,checked-in"
+"""The status of an Appointment that is to come, if it has a time."""
+MOST: Final = 50
+"""So many of a part are counted at most."""
 _DAY: Final = 86_400
 _MICROSECONDS: Final = 1_000_000
-_TO_COME: Final = "booked,pending,proposed,arrived,checked-in"
+_CONVERSATION: Final = f"{CATEGORY}|{MESSAGE},{CATEGORY}|{THREAD}"
+_LATEST_VISIT: Final = (("status", "finished"), ("_sort", "-date"), ("_count", "1"))
+_OPEN_BILLS: Final = (("status", PAYABLE), ("_count", str(MOST)))
+_LATEST_MESSAGES: Final = (
+    ("category", _CONVERSATION),
+    ("_sort", "-sent"),
+    ("_count", str(MAX_COUNT)),
+)
+_OPEN_FORMS: Final = (("code", REQUESTS), ("status", ",".join(OPEN)), ("_count", str(MOST)))
 
 Part = Mapping[str, Any]
 
@@ -42,29 +61,45 @@ class _Looking:
     rows: list[Row] = field(default_factory=list)
 
     @property
-    def patient(self) -> str:
-        return f"Patient/{self.call.request.id}"
-
-    @property
     def now(self) -> float:
         return self.call.server.clock()
 
-    def at(self, seconds: float) -> str:
-        """A moment as a search has it."""
-        return instant(int(seconds * _MICROSECONDS))
-
     async def search(self, resource_type: str, *asked: tuple[str, str]) -> Page | None:
         """Search as the caller would; ``None`` where they see nothing of the type."""
-        auth = self.call.auth
+        auth, server = self.call.auth, self.call.server
         answer = decide(auth, Ask("s", resource_type, self.now))
         # Of a section that a grant leaves out a search finds nothing; here "none" would be untrue.
         shown = types_in(auth.record.sections if auth.record is not None else None)
         if isinstance(answer, Deny) or resource_type not in shown:
             return None
-        request = parse_search(resource_type, asked, base=self.call.server.base)
-        page = await self.call.server.store.search(request, answer.visible)
-        self.rows += page.rows
+        visible = answer.visible
+        request = standing_search(resource_type, *asked)
+        if visible.record != self.call.request.id:
+            request = self._of_patient(request)
+        page = await server.store.search(request, visible)
+        rows = checked(page.rows, visible)
+        if auth.patient is None:  # a person's access is in the log of the record of their token
+            self.rows += rows
         return page
+
+    def _of_patient(self, request: SearchRequest) -> SearchRequest:
+        """The same for one patient, asked by who sees more than one record."""
+        whose = [("patient", f"Patient/{self.call.request.id}")]
+        bound = parse_search(request.resource_type, whose, base=self.call.server.base)
+        return replace(request, criteria=(*request.criteria, *bound.criteria), standing=False)
+
+
+def _day(now: float, before: int) -> str:
+    """The beginning of a day (UTC), so many before today, as a search has it.
+
+    From a whole day on, so that an answer is the same until something in it changes.
+    """
+    return instant(int((now // _DAY - before) * _DAY) * _MICROSECONDS)
+
+
+def new_since(now: float) -> str:
+    """Since when results count as new."""
+    return _day(now, NEW_DAYS)
 
 
 async def portal_dashboard(call: Call) -> FhirResponse:
@@ -83,35 +118,41 @@ async def portal_dashboard(call: Call) -> FhirResponse:
 
 
 async def _next_appointment(looking: _Looking) -> Part | None:
+    """The first that is not over: one that has begun may be the one somebody arrives for."""
     page = await looking.search(
         "Appointment",
-        ("patient", looking.patient),
-        ("date", f"ge{looking.at(looking.now)}"),
-        ("status", _TO_COME),
+        ("date", f"ge{_day(looking.now, 1)}"),
+        ("status", COMING),
         ("_sort", "date"),
-        ("_count", "1"),
+        ("_count", str(MOST)),
     )
-    if page is None or not page.rows:
-        return None
-    tree = json.parse(page.rows[0].body)
-    return {
-        "appointment": {"reference": str(page.rows[0].key)},
-        "status": tree["status"],
-        "start": tree.get("start"),
-    }
+    call, now = looking.call, looking.now
+    for row in page.rows if page is not None else ():
+        tree = json.stored(row.body)
+        if "start" not in tree or is_over(tree, now):
+            continue
+        store = call.server.store
+        if tree["status"] == "pending" and await has_lapsed(store, row, now):
+            continue
+        policy = await policy_of(store, call.auth.practice)
+        return {
+            "appointment": {"reference": str(row.key)},
+            "status": tree["status"],
+            "start": tree["start"],
+            "purpose": purpose_of(tree, policy) or None,
+            "with": ", ".join(with_whom(tree)) or None,
+            "check-in": may_arrive(tree, policy, now)
+            and not isinstance(decide_operation(call.auth, "check-in", now), Deny)
+            and await store.get(Held, f"{call.auth.practice}/{row.key.id}") is None,
+        }
+    return None
 
 
 async def _last_visit(looking: _Looking) -> Part | None:
-    page = await looking.search(
-        "Encounter",
-        ("patient", looking.patient),
-        ("status", "finished"),
-        ("_sort", "-date"),
-        ("_count", "1"),
-    )
+    page = await looking.search("Encounter", *_LATEST_VISIT)
     if page is None or not page.rows:
         return None
-    period = json.parse(page.rows[0].body).get("period") or {}
+    period = json.stored(page.rows[0].body).get("period") or {}
     return {
         "encounter": {"reference": str(page.rows[0].key)},
         "start": period.get("start"),
@@ -121,9 +162,7 @@ async def _last_visit(looking: _Looking) -> Part | None:
 
 async def _balance(looking: _Looking) -> Part | None:
     """What is due on all open bills: nothing due is said, and differs from nothing known."""
-    page = await looking.search(
-        "Invoice", ("subject", looking.patient), ("status", PAYABLE), ("_count", str(_MOST))
-    )
+    page = await looking.search("Invoice", *_OPEN_BILLS)
     if page is None:
         return None
     found = await balances_of(looking.call.server.store, page.rows)
@@ -150,36 +189,30 @@ async def _messages(looking: _Looking) -> Part | None:
     call = looking.call
     if call.auth.record is None:
         return None
-    page = await looking.search(
-        "Communication",
-        ("subject", looking.patient),
-        ("category", f"{CATEGORY}|{MESSAGE}"),
-        ("_sort", "-sent"),
-        ("_count", str(MAX_COUNT)),
-    )
+    page = await looking.search("Communication", *_LATEST_MESSAGES)
     if page is None:
         return None
-    of_thread: dict[str, list[Mapping[str, Any]]] = {}
+    threads, of_thread = set[str](), dict[str, list[Mapping[str, Any]]]()
     for row in page.rows:
-        tree = json.parse(row.body)
-        thread = next((one.get("reference") or "" for one in tree.get("partOf") or ()), "")
-        of_thread.setdefault(thread.rpartition("/")[2], []).append(tree)
+        tree = json.stored(row.body)
+        if is_thread(tree):
+            threads.add(row.key.id)
+            continue
+        whole = next((one.get("reference") or "" for one in tree.get("partOf") or ()), "")
+        of_thread.setdefault(whole.rpartition("/")[2], []).append(tree)
     agent, unread = agent_of(call), 0
     for own_id, messages in of_thread.items():
+        if own_id not in threads and page.next is None:
+            continue  # of no conversation that they see: there is no screen to read it on
         read = await call.server.store.get(MessagesRead, f"{call.auth.practice}/{own_id}/{agent}")
         unread += unread_of(messages, agent, read.upto if read else 0)
     return {"unread": unread, "more": page.next is not None}
 
 
 async def _new_results(looking: _Looking) -> Part | None:
-    # From a whole day on, so that the answer is the same until something in it changes.
-    since = looking.at((looking.now // _DAY - NEW_DAYS) * _DAY)
+    since = new_since(looking.now)
     page = await looking.search(
-        "DiagnosticReport",
-        ("patient", looking.patient),
-        ("issued", f"ge{since}"),
-        ("_sort", "-issued"),
-        ("_count", str(_MOST)),
+        "DiagnosticReport", ("issued", f"ge{since}"), ("_sort", "-issued"), ("_count", str(MOST))
     )
     if page is None:
         return None
@@ -192,17 +225,11 @@ async def _new_results(looking: _Looking) -> Part | None:
 
 
 async def _forms_due(looking: _Looking) -> Part | None:
-    page = await looking.search(
-        "Task",
-        ("patient", looking.patient),
-        ("code", REQUESTS),
-        ("status", ",".join(OPEN)),
-        ("_count", str(_MOST)),
-    )
+    page = await looking.search("Task", *_OPEN_FORMS)
     if page is None:
         return None
     ends = [
-        (json.parse(row.body).get("restriction") or {}).get("period", {}).get("end")
+        (json.stored(row.body).get("restriction") or {}).get("period", {}).get("end")
         for row in page.rows
     ]
     first = min((str(one) for one in ends if one), default=None)

@@ -49,7 +49,8 @@ async def reply(call: Call) -> FhirResponse:
         answered = await _answered(transaction, call, thread, named)
         practice = await practice_of(transaction, call.auth.practice)
         policy = await messaging_of(transaction, practice.key)
-        payloads = await stored(transaction, call, files)
+        attachments = await stored(transaction, call, files)
+        payloads = [{"contentAttachment": one} for one in attachments]
         await use_up(transaction, call, thread.patient.partition("/")[2])
         now, row = await write_message(
             transaction, call, thread, draft, payloads,

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.labels import labelling
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
-from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.deciding import ACTIONS, Deciding, named, others_of, require_valid
 from fhir_portal.operations.inviting import parameter
-from fhir_portal.operations.portal_invite import practice_of, words
+from fhir_portal.operations.portal_invite import words
 from fhir_portal.resources.forms.extract import DEMOGRAPHICS, finished, merged
 from fhir_portal.resources.forms.handing_in import BASE
+from fhir_portal.resources.forms.questionnaire_response import DONE
 from fhir_portal.resources.forms.request import OPEN, REVIEW, concept, has_code
 from fhir_portal.resources.store import ResourceTransaction, Row
-from fhir_portal.resources.validation import validate
-from fhir_portal.resources.writing import create_in, update_in
-
-_AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
-_MICROSECONDS: Final = 1_000_000
-_ACTIONS: Final = ("accept", "refuse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ async def review_form(call: Call) -> FhirResponse:
             raise Conflict(message)
         review = _Review(call, transaction, task, reason)
         accepted = await review.carry_out(decisions, others)
-        await review.close(row, accepted)
+        await review.close(row, accepted, task["focus"])
         return row, accepted
 
     row, accepted = await call.server.store.transact(work)
@@ -71,17 +63,14 @@ async def review_form(call: Call) -> FhirResponse:
 
 
 def _decisions(call: Call) -> tuple[dict[str, _Decision], str | None]:
-    others = call.arguments.one("others")
-    if others is not None and others not in _ACTIONS:
-        message = f"others is one of {', '.join(_ACTIONS)}"
-        raise Unprocessable(message, expression=parameter("others"))
+    others = others_of(call)
     found: dict[str, _Decision] = {}
     for one in call.arguments.all("decision"):
         name, action = str(one.one("proposal")), str(one.one("action"))
         fields = tuple(str(field) for field in one.all("field"))
         resource = one.one("resource")
-        if action not in _ACTIONS or name in found:
-            message = f"there is one decision about a proposal: {' or '.join(_ACTIONS)}"
+        if action not in ACTIONS or name in found:
+            message = f"there is one decision about a proposal: {' or '.join(ACTIONS)}"
             raise Unprocessable(message, expression=parameter("decision"))
         if action == "refuse" and (fields or resource is not None):
             message = "what is refused has no fields and nothing in its place"
@@ -90,17 +79,14 @@ def _decisions(call: Call) -> tuple[dict[str, _Decision], str | None]:
     return found, others
 
 
-class _Review:
+class _Review(Deciding):
     """One review that is being carried out in a transaction."""
 
     def __init__(
         self, call: Call, transaction: ResourceTransaction, task: dict[str, Any], reason: str
     ) -> None:
-        self.call, self.transaction, self.task, self.reason = call, transaction, task, reason
-        self.practice = call.auth.practice
-        self.patient = _named(task, "for", "Patient")
-        self.answers = _named(task, "focus", "QuestionnaireResponse")
-        self.outputs = list[dict[str, Any]]()
+        super().__init__(call, transaction, task, reason)
+        self.answers = named(task, "focus", "QuestionnaireResponse")
 
     async def carry_out(self, decisions: Mapping[str, _Decision], others: str | None) -> list[Row]:
         proposed = {str(one.get("id", "")): one for one in self.task.get("contained") or ()}
@@ -112,13 +98,14 @@ class _Review:
         if left and others is None:
             message = f"decide about {', '.join(left[:10])}, too"
             raise Unprocessable(message, expression=parameter("decision"))
-        answers = await self._answers()
+        answers: Mapping[str, Any] | None = None
         accepted = list[Row]()
         for name, tree in proposed.items():
             decision = decisions.get(name) or _Decision(others or "")
             if decision.action == "refuse":
                 self.outputs.append({"type": concept("refused"), "valueString": name})
                 continue
+            answers = answers or await self._answers()
             bare = {key: value for key, value in tree.items() if key != "id"}
             if tree["resourceType"] == "Patient":
                 row = await self._patient(name, bare, decision)
@@ -130,47 +117,17 @@ class _Review:
             )
         return accepted
 
-    async def close(self, row: Row, accepted: list[Row]) -> None:
-        """Write how it was decided into the Task, and the Provenance of what was accepted."""
-        now = self.call.server.clock()
-        task = {
-            **self.task,
-            "status": "completed" if accepted else "rejected",
-            "lastModified": instant(int(now * _MICROSECONDS)),
-            **({"output": self.outputs} if self.outputs else {}),
-        }
-        if self.reason:
-            task["statusReason"] = {"text": self.reason}
-        await self._update(row.key, task, if_match=f'W/"{row.version}"')
-        practice = await practice_of(self.transaction, self.practice)
-        author = Author.of(self.call.auth, practice)
-        provenance = author.provenance(
-            [str(row.key)], at=now, activity="UPDATE", reason=self.reason
-        )
-        await self._create(provenance)
-        if accepted:
-            told = author.provenance(
-                [f"{one.key}/_history/{one.version}" for one in accepted],
-                at=now, activity="CREATE", reason=self.reason,
-            )  # fmt: skip
-            # It follows what it is about: whoever sees that may know who said so.
-            del told["meta"]
-            (verifier,) = told["agent"]
-            verifier["type"] = {"coding": [{"system": _AGENT, "code": "verifier"}]}
-            source = self.task.get("requester")
-            if source is not None:
-                teller = {"type": {"coding": [{"system": _AGENT, "code": "author"}]}, "who": source}
-                told["agent"] = [teller, verifier]
-            told["entity"] = [{"role": "source", "what": self.task["focus"]}]
-            await self._create(told)
-
     async def _answers(self) -> Mapping[str, Any]:
         visible = Visibility.of_server("QuestionnaireResponse", practice=self.practice)
         row = await self.transaction.read(self.answers, visible)
         if row is None or row.deleted or row.facts.owners != (self.patient.id,):
             message = "the answers are gone"
             raise Conflict(message)
-        return json.parse(row.body)
+        tree = json.parse(row.body)
+        if tree.get("status") not in DONE:
+            message = "the answers were taken back"
+            raise Conflict(message)
+        return tree
 
     async def _new(
         self, proposed: dict[str, Any], decision: _Decision, answers: Mapping[str, Any]
@@ -190,8 +147,8 @@ class _Review:
         # What was answered in confidence, or is withheld, stays so.
         for name, codings in labelling(answers).items():
             tree["meta"][name] = [*tree["meta"].get(name, ()), *codings]
-        _require_valid(tree)
-        return await self._create(tree)
+        require_valid(tree)
+        return await self.create(tree)
 
     async def _patient(self, name: str, proposed: dict[str, Any], decision: _Decision) -> Row:
         if decision.resource is not None:
@@ -218,8 +175,8 @@ class _Review:
             )
             raise PreconditionFailed(message, expression=parameter("version"))
         tree = merged(json.parse(row.body), proposed, list(decision.fields) or names)
-        _require_valid(tree)
-        return await self._update(row.key, tree, if_match=f'W/"{row.version}"')
+        require_valid(tree)
+        return await self.update(row.key, tree, if_match=f'W/"{row.version}"')
 
     def _base(self, name: str) -> str:
         """Return the version of the Patient that a proposal was made against."""
@@ -229,35 +186,3 @@ class _Review:
                     if extension.get("url") == BASE:
                         return str(extension["valueReference"]["reference"]).rpartition("/")[2]
         return ""
-
-    async def _create(self, tree: dict[str, Any]) -> Row:
-        written = await create_in(
-            self.transaction, self.call.server, self.call.as_practice, tree,
-            Visibility.of_server(tree["resourceType"], practice=self.practice),
-            resource_id=self.call.server.new_id(),
-        )  # fmt: skip
-        return written.row
-
-    async def _update(self, key: ResourceKey, tree: dict[str, Any], *, if_match: str) -> Row:
-        written = await update_in(
-            self.transaction, self.call.server, self.call.as_practice, tree,
-            Visibility.of_server(key.type, practice=self.practice),
-            key=key, if_match=if_match, if_none_match=None,
-        )  # fmt: skip
-        return written.row
-
-
-def _named(task: Mapping[str, Any], member: str, resource_type: str) -> ResourceKey:
-    """Return what a review Task names; an EHR may have written one that names nothing."""
-    key = local_target(str((task.get(member) or {}).get("reference", "")))
-    if key is None or key.type != resource_type:
-        message = f"this Task names no {resource_type} in its {member}"
-        raise Unprocessable(message)
-    return key
-
-
-def _require_valid(tree: dict[str, Any]) -> None:
-    body = json.dumps(tree)
-    issues = [one for one in validate(json.parse(body), body) if one.severity in {"error", "fatal"}]
-    if issues:
-        raise Unprocessable(issues=issues)

@@ -69,7 +69,8 @@ async def send(call: Call) -> FhirResponse:
         )  # fmt: skip
         if confidential:
             tree["meta"] = restricted()
-        payloads = await stored(transaction, call, files)
+        attachments = await stored(transaction, call, files)
+        payloads = [{"contentAttachment": one} for one in attachments]
         await use_up(transaction, call, patient)
         thread, row = await write_message(
             transaction, call, tree, draft, payloads, policy=policy, practice=practice

@@ -42,7 +42,7 @@ async def summary(call: Call) -> FhirResponse:
 
     Raises:
         NotFound: the Patient is absent, or hidden; the same words.
-        Unprocessable, NotSupported: a format or a profile that is not offered.
+        Unprocessable, NotSupported: a format or a profile that is not offered, times that are none.
     """
     form = call.arguments.one("format") or FHIR
     if form != FHIR and form not in RENDERED:
@@ -52,7 +52,13 @@ async def summary(call: Call) -> FhirResponse:
     if profile and profile not in PROFILES:
         message = "the summary is an International Patient Summary: no other profile is offered"
         raise NotSupported(message, expression=parameter("profile"))
-    chart, rows = await chart_of(call, await _patient(call), latest=True)
+    chart, rows = await chart_of(
+        call,
+        await _patient(call),
+        start=call.arguments.one("start"),
+        end=call.arguments.one("end"),
+        latest=True,
+    )
     if form == FHIR:
         body = await asyncio.to_thread(lambda: as_bundle(summary_of(chart)))
         return call.document(body, *rows)

@@ -20,7 +20,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.practice import every_practice
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Conflict, TooManyRequests, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
@@ -61,6 +61,7 @@ _REFERRED_TO_BY: Final = {
     "Slot": (("Appointment", "slot"),),
 }
 _MOST_ACTORS: Final = 20
+_MICROSECONDS: Final = 1_000_000
 _MOST_REQUESTS: Final = 10
 _WAITING: Final = "pending"
 _log = structlog.get_logger(__name__)
@@ -305,6 +306,12 @@ async def hold(
         message = "this Appointment takes no time"
         raise LookupError(message)
     await reservation.take(transaction, msgspec.structs.replace(held, until=until), now=now)
+
+
+def is_over(tree: Mapping[str, Any], now: float) -> bool:
+    """Whether its time has passed (``now`` in seconds since 1970 UTC); one without is not over."""
+    end = tree.get("end") or tree.get("start")
+    return end is not None and period_of(end)[1] / _MICROSECONDS < now
 
 
 def span_of(tree: Mapping[str, Any]) -> Span | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -49,11 +50,20 @@ _ACTIONS: Final = {
     "vread": "R",
     "history-instance": "R",
 }
+SHARE_LINK: Final = "share link"
 _CHUNK: Final = 200
 _CHUNKS: Final = 25
 _DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
 _OPERATION: Final = f"{IG}/OperationDefinition"
 _REST: Final = "http://hl7.org/fhir/restful-interaction"
+ACTIVITY: Final = f"{IG}/CodeSystem/portal-activity"
+"""What people do with their record: view, download, transmit."""
+_VIEWS: Final = frozenset(
+    {"read", "vread", "search-type", "history-instance"}
+    | {"$summary", "$render", "$thread", "$threads", "$attachment", "$portal-dashboard"}
+)
+_DOWNLOADS: Final = frozenset({"$ccd", "$docref", "$everything", "$export"})
+_TRANSMITS: Final = frozenset({"$transmit"})
 
 
 async def read(
@@ -156,6 +166,45 @@ async def search(
     )
 
 
+async def every(
+    server: Server, visible: Visibility, auth: AuthContext, until: float
+) -> AsyncIterator[list[bytes]]:
+    """Yield all lines of a record up to a moment that its caller may see, newest first, by pages.
+
+    For a person's token. ``until`` is seconds since 1970 UTC.
+    """
+    before: str | None = None
+    high, now = int(until * 1000), int(until * 1_000_000)
+    while True:
+        rows = await server.log.of_record(
+            auth.practice,
+            visible.record,
+            agent=None if auth.is_self else auth.fhir_user,
+            told=True,
+            low=0,
+            high=high,
+            before=before,
+            limit=_CHUNK,
+        )
+        found = []
+        for one in rows:
+            before = one.id
+            if not _may_see(one, visible, auth):
+                continue
+            tree = render(one, whole=_is_own(one, auth))
+            if visible.any_of is not None:
+                entries = extract("AuditEvent", tree)
+                judge = functools.partial(
+                    matches, entries=entries, id=one.id, last_updated=one.row.at * 1000, now=now
+                )
+                if not any(judge(criteria) for criteria in visible.any_of):
+                    continue
+            found.append(json.dumps(tree))
+        yield found
+        if len(rows) < _CHUNK:
+            return
+
+
 def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
     """Return the AuditEvent of one row.
 
@@ -173,9 +222,11 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
                     "information recipient",
                 ),
                 "who": {"reference": row.agent},
-                "requestor": True,
+                "requestor": not row.recipient,
             }
         )
+    if row.recipient:
+        agents.append({"type": {"text": SHARE_LINK}, "name": row.recipient, "requestor": True})
     agents.append(
         {
             "type": _coding(_DCM, "110153", "Source Role ID"),
@@ -210,7 +261,7 @@ def render(logged: LoggedAccess, *, whole: bool = True) -> dict[str, Any]:
         "id": logged.id,
         "meta": {"versionId": "1", "lastUpdated": recorded},
         "type": _code("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest"),
-        "subtype": _subtype(row.interaction),
+        "subtype": _subtype(row),
         "action": _ACTIONS.get(row.interaction, "E"),
         "recorded": recorded,
         "outcome": "0" if row.status < 400 else ("4" if row.status < 500 else "8"),  # noqa: PLR2004
@@ -240,11 +291,32 @@ def _query(asked: str) -> dict[str, Any]:
     }
 
 
-def _subtype(interaction: str) -> list[dict[str, str]]:
-    """The interaction; for an operation (``$code``) also which one, by its definition."""
-    if not interaction.startswith("$"):
-        return [_code(_REST, interaction)]
-    return [_code(_REST, "operation"), _code(_OPERATION, interaction[1:])]
+def _subtype(row: AccessRow) -> list[dict[str, str]]:
+    """The interaction, for an operation (``$code``) also which one, and the activity it was."""
+    interaction = row.interaction
+    found = [_code(_REST, interaction)]
+    if interaction.startswith("$"):
+        found = [_code(_REST, "operation"), _code(_OPERATION, interaction[1:])]
+    activity = activity_of(row)
+    return [*found, _code(ACTIVITY, activity)] if activity else found
+
+
+def activity_of(row: AccessRow) -> str:
+    """Return whether an access was a ``view``, ``download`` or ``transmit``; else ``""``.
+
+    Pages say which it was; of an app it is told by what it fetched. What was refused is none.
+    """
+    if row.status >= 400:  # noqa: PLR2004
+        return ""
+    if row.activity:
+        return row.activity
+    if row.interaction in _DOWNLOADS or (
+        row.what.startswith("Binary/") and row.interaction in {"read", "vread"}
+    ):
+        return "download"
+    if row.interaction in _TRANSMITS:
+        return "transmit"
+    return "view" if row.interaction in _VIEWS else ""
 
 
 def _may_see(logged: LoggedAccess, visible: Visibility, auth: AuthContext) -> bool:

@@ -24,11 +24,12 @@ SENT: Final = "message-sent"
 AN_HOUR: Final = 60
 """Messages that one person may write in an hour."""
 _HOUR: Final = 3600
+_DAY: Final = 86_400
 _MICROSECONDS: Final = 1_000_000
 
 
 class MessageCount(Record, frozen=True, kw_only=True):
-    """How many messages somebody has written in the hour that the ``key`` ends with."""
+    """How much somebody has written in the hour, or the day, that the ``key`` ends with."""
 
     kind: ClassVar[str] = "message-count"
 
@@ -43,17 +44,19 @@ async def count_written(
     *,
     now: float,
     what: str = "messages",
+    a_day: int | None = None,
 ) -> None:
-    """Count what a person writes. Raises `TooManyRequests`."""
-    hour = int(now // _HOUR)
+    """Count what a person writes in an hour, or in a day. Raises `TooManyRequests`."""
+    most, seconds, span = (AN_HOUR, _HOUR, "an hour") if a_day is None else (a_day, _DAY, "a day")
+    turn = int(now // seconds)
     said = msgspec.json.encode([practice, agent, patient, what])
-    key = f"{hashlib.sha256(said).hexdigest()}/{hour}"
+    key = f"{hashlib.sha256(said).hexdigest()}/{turn}"
     before = await transaction.get(MessageCount, key)
     count = before.count + 1 if before else 1
-    if count > AN_HOUR:
-        message = f"{AN_HOUR} {what} an hour are enough: call the practice if it is urgent"
-        raise TooManyRequests(message, retry_after=int((hour + 1) * _HOUR - now) + 1)
-    await transaction.put(MessageCount(key=key, count=count, expires=float((hour + 1) * _HOUR)))
+    if count > most:
+        message = f"{most} {what} {span} are enough: call the practice if it is urgent"
+        raise TooManyRequests(message, retry_after=int((turn + 1) * seconds - now) + 1)
+    await transaction.put(MessageCount(key=key, count=count, expires=float((turn + 1) * seconds)))
 
 
 def is_thread(tree: Mapping[str, Any]) -> bool:

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
 
 from fhir_portal.access.owners import own_patients
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
+from fhir_portal.accounts.practice import Practice
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
-from fhir_portal.resources import communication
+from fhir_portal.resources import communication, proposal
 from fhir_portal.resources.store import ResourceTransaction
 
 REMIND: Final = "remind-of-appointment"
 """The name of the job that reminds; its arguments are ``appointment`` (an id), ``start`` as it was
 when the job was made, and ``hours`` before it."""
 _HOUR: Final = 3600
+VISIT_OVER: Final = "close-visit-thread"
+"""The name of the job that closes the conversation of an arrival; its argument: ``appointment``."""
+_HERE: Final = frozenset({"arrived", "checked-in"})
 INVITE: Final = "invite-for-event"
 """The name of the job that invites: ``patient`` (an id), ``reason``, and the ``rule`` (`RULES`)."""
 RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
@@ -32,6 +38,13 @@ RULES: Final[Mapping[str, Callable[[PracticePolicy], bool]]] = {
 _MICROSECONDS: Final = 1_000_000
 _MOST_PATIENTS: Final = 5
 _OLD_SECONDS: Final = 2 * 86_400.0
+ENDS: Final = "coverage-ends"
+"""The name of the job that tells of an insurance which ends; its arguments are ``coverage`` (an id)
+and ``end`` as it was when the job was made."""
+_AT: Final = time(9)
+"""The hour at which people are told, in the practice's zone."""
+_DAY: Final = 10
+_ANSWERED: Final = frozenset({"completed", "rejected", "failed"})
 
 
 class EventRule(Protocol):
@@ -124,6 +137,29 @@ async def appointment_stored(
     """Everything that an appointment sets off."""
     await appointment_booked(transaction, practice, old, new, now=now)
     await appointment_comes(transaction, practice, old, new, now=now)
+    await visit_over(transaction, practice, old, new, now=now)
+
+
+async def visit_over(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Have the conversation closed of somebody who was there, and is not any more."""
+    if old.get("status") not in _HERE or new.get("status") in _HERE:
+        return
+    what = hashlib.sha256(f"{practice} {new['id']} {now}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{VISIT_OVER}.{what}",
+        practice=practice,
+        name=VISIT_OVER,
+        now=now,
+        arguments={"appointment": new["id"]},
+    )
 
 
 async def mail_address_given(
@@ -170,10 +206,77 @@ async def message_sent(
     )
 
 
+async def proposal_decided(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Tell whoever proposed something that there is an answer, whoever gave it.
+
+    Whoever takes back what they proposed knows that.
+    """
+    if proposal.section_of(old) is None or not proposal.is_open(old):
+        return
+    if proposal.is_open(new) or new.get("status") not in _ANSWERED:
+        return
+    what = hashlib.sha256(f"{practice} {new['id']}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{proposal.ANSWERED}.{what}",
+        practice=practice,
+        name=proposal.ANSWERED,
+        now=now,
+        arguments={"task": new["id"]},
+    )
+
+
+async def coverage_ends(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Have people told that an insurance ends, once for each end that it is given."""
+    ends = str((new.get("period") or {}).get("end") or "")[:_DAY]
+    if new.get("status") != "active" or not ends:
+        return
+    ended = str((old.get("period") or {}).get("end") or "")
+    if old.get("status") == "active" and ended[:_DAY] == ends:
+        return
+    try:
+        day, last = date.fromisoformat(ends), period_of(ends)[1] / _MICROSECONDS
+    except ValueError:
+        return  # a year or a month alone: nobody knows the day
+    if last <= now:
+        return
+    days = (await policy_of(transaction, practice)).coverage_reminder_days
+    known = await transaction.get(Practice, practice)
+    if not days or known is None:
+        return
+    at = datetime.combine(day - timedelta(days=days), _AT, ZoneInfo(known.zone)).timestamp()
+    what = hashlib.sha256(f"{practice} {new['id']} {ends}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{ENDS}.{what}",
+        practice=practice,
+        name=ENDS,
+        now=now,
+        due=max(at, now),
+        arguments={"coverage": new["id"], "end": ends},
+    )
+
+
 EVENT_RULES: Final[Mapping[str, EventRule]] = {
     "Appointment": appointment_stored,
     "Patient": mail_address_given,
     "Communication": message_sent,
+    "Coverage": coverage_ends,
+    "Task": proposal_decided,
 }
 """By resource type. Other types pay for a look into this table, and for nothing else."""
 

@@ -1,7 +1,8 @@
 """Files in what people write by a plain create or update.
 
 A person's write brings no address to go to, and no file but the answer to a question of a form:
-that is one of the kinds that are taken, and the scanner has looked at it before it is stored.
+that is one of the kinds that are taken, and the scanner has looked at it before it is stored. What
+a picture says of place and time is gone then.
 Messages with files are sent by ``$send`` and ``$reply``.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -24,22 +26,55 @@ class FileCheck(Protocol):
         """Return the media type that its bytes say; ``None`` for one that is not taken."""
         ...
 
+    async def written_anew(self, content: bytes) -> tuple[str, bytes] | None:
+        """Return a picture without what its camera wrote into it, and its media type.
+
+        ``None`` for what is no picture. Raises `Unprocessable` for one that cannot be read,
+        `TooLarge`, and `Unavailable` where many wait.
+        """
+        ...
+
     async def scan(self, content: bytes) -> None:
         """Raise `Unprocessable` for what does harm, `Unavailable` where that cannot be told."""
         ...
 
 
-async def scanned(check: FileCheck | None, auth: AuthContext, tree: Mapping[str, Any]) -> None:
+async def scanned(
+    check: FileCheck | None,
+    auth: AuthContext,
+    tree: Mapping[str, Any],
+    *,
+    before: Mapping[str, Any] | None = None,
+) -> None:
     """Have a person's files looked at, before the transaction that stores them.
 
-    Raises `Unprocessable`, `Unavailable`.
+    A picture is written anew, in place; one that stood in the version ``before`` is left as it is.
+    Raises `Unprocessable`, `TooLarge`, `Unavailable`.
     """
     if auth.context == "system" or check is None:
         return
+    known = {one["data"] for one in _answers(before)} if before else set()
     for one in _answers(tree):
-        content = _content(one)
-        if content is not None:
-            await check.scan(content)
+        content = None if one["data"] in known else _content(one)
+        if content is None:
+            continue
+        await check.scan(content)
+        if check.kind(content) != one.get("contentType"):
+            continue  # it is not what it says, and is refused
+        made = await check.written_anew(content)
+        if made is not None:
+            media_type, pixels = made
+            one["contentType"], one["data"] = media_type, base64.b64encode(pixels).decode()
+            if "size" in one:
+                one["size"] = len(pixels)
+            if "hash" in one:
+                digest = hashlib.sha1(pixels, usedforsecurity=False).digest()
+                one["hash"] = base64.b64encode(digest).decode()
+
+
+def has_files(tree: Mapping[str, Any]) -> bool:
+    """Whether a file answers a question of a form."""
+    return any(True for _ in _answers(tree))
 
 
 def require_no_files(
@@ -72,7 +107,7 @@ def _content(attachment: Mapping[str, Any]) -> bytes | None:
         return None
 
 
-def _answers(tree: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _answers(tree: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the files that answer a question."""
     if tree["resourceType"] != "QuestionnaireResponse":
         return

@@ -7,7 +7,7 @@ server is opened on a `PortalStore`, which holds everything that lasts.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from fhir_portal.search.indexer import IndexEntries
 from fhir_portal.search.registry import SearchParameter
 from fhir_portal.search.request import SearchRequest
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised only together with a reindex; rows of another version make the server not ready."""
 
 T = TypeVar("T")
@@ -133,10 +133,17 @@ class ResourceReader(Protocol):
         """Return how many rows were indexed by another `INDEX_VERSION` (0 is ready)."""
         ...
 
+    async def stale_keys(self, limit: int) -> list[tuple[str, ResourceKey]]:
+        """Return practice and key of some rows that `stale` counts."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What one write stores: the row, its index entries, and the local resources it points at."""
+    """What one write stores: the row, its index entries, and the local resources it points at.
+
+    A deletion keeps the edges it is given, for `ResourceTransaction.referrers` with ``deleted``.
+    """
 
     row: Row
     entries: IndexEntries
@@ -161,8 +168,26 @@ class ResourceTransaction(ResourceReader, RecordTransaction, Protocol):
         """Give the current version other owners, class or directory mark; the bytes stay."""
         ...
 
-    async def referrers(self, target: ResourceKey, practice: str) -> list[Row]:
-        """Return current rows of a practice that point at ``target``, for derived ownership."""
+    async def reindex(self, new: NewVersion) -> None:
+        """Give the current version other facts, index entries and edges, of `INDEX_VERSION`."""
+        ...
+
+    async def referrers(
+        self,
+        target: ResourceKey,
+        practice: str,
+        *,
+        types: Collection[str] | None = None,
+        deleted: bool = False,
+    ) -> list[Row]:
+        """Return current rows of a practice that point at ``target``: of these types, or of all.
+
+        With ``deleted`` also those that were deleted with edges.
+        """
+        ...
+
+    async def facts(self, keys: Collection[ResourceKey], practice: str) -> list[RowFacts]:
+        """Return the facts of current rows of a practice, of deleted ones too."""
         ...
 
 

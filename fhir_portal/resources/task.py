@@ -27,6 +27,8 @@ SHOWN_TO: Final[Mapping[About, Permission]] = {
     "payment-mismatch": "billing",
 }
 """The permission of an access level that shows a Task and lets its holder complete it."""
+REVIEW_DOCUMENT: Final = "review-document"
+"""The code of a Task by which staff with `documents` look at what somebody brought."""
 OPEN: Final = frozenset(
     {"draft", "requested", "received", "accepted", "ready", "in-progress", "on-hold"}
 )
@@ -40,6 +42,12 @@ def about_of(tree: Mapping[str, Any]) -> About | None:
             if coding.get("system") == CODE and coding.get("code") == about:
                 return about
     return None
+
+
+def is_document_review(tree: Mapping[str, Any]) -> bool:
+    """Whether a Task is for staff to look at a document that somebody brought."""
+    codings = (tree.get("code") or {}).get("coding") or ()
+    return any((one.get("system"), one.get("code")) == (CODE, REVIEW_DOCUMENT) for one in codings)
 
 
 async def matter_of(reader: RecordReader, practice: str, task: str) -> StaffMatter | None:
@@ -63,9 +71,13 @@ def put_tag(old: Mapping[str, Any], tree: dict[str, Any]) -> None:
     ``old`` is the version before: what was for staff stays so, even with another code.
     """
     about = about_of(tree) or about_of(old)
-    if about is None:
+    if about is not None:
+        permission: Permission = SHOWN_TO[about]
+    elif is_document_review(tree) or is_document_review(old):
+        permission = "documents"
+    else:
         return
-    tag = {"system": PORTAL_TAG, "code": FOR_STAFF[SHOWN_TO[about]]}
+    tag = {"system": PORTAL_TAG, "code": FOR_STAFF[permission]}
     meta = dict(tree.get("meta") or {})
     tags = list(meta.get("tag") or ())
     if not any(tag.items() <= one.items() for one in tags):

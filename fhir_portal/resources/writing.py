@@ -8,15 +8,16 @@ functions for its entries.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fhir_portal.access.classify import binaries_of, classify, edges_of, unowned, wholes_of
+import msgspec
+
+from fhir_portal.access.classify import binaries_of, classify, edges_of, kept_edges, unowned
 from fhir_portal.access.context import LABEL, AuthContext
-from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromTargets
 from fhir_portal.access.policy import Ask, Deny, decide
-from fhir_portal.access.visibility import RowFacts, Visibility
+from fhir_portal.access.visibility import Visibility
 from fhir_portal.access.writes import wrong_author
 from fhir_portal.consent.labels import labels_of
 from fhir_portal.fhir import json
@@ -40,17 +41,17 @@ from fhir_portal.resources import appointment, communication, consent, task
 from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.files import require_no_files
 from fhir_portal.resources.forms import answering, handing_in
+from fhir_portal.resources.passing_on import Surroundings, pass_on, with_labels
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
 from fhir_portal.resources.validation import status_for, validate
+from fhir_portal.search.criterion import Criterion
 from fhir_portal.search.evaluate import matches
 from fhir_portal.search.indexer import IndexEntries, extract
 
 _LONG: Final = 64 * 1024
 """Bytes of a body that is not validated on the event loop."""
-_MAX_PASSES: Final = 10_000
-"""Derived rows recomputed for one write; beyond this the write is refused, not half done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ async def update_in(
         version=before.version + 1 if before is not None else 1,
         method="PUT",
         old=old,
+        held=before.facts.visibility_class.labels if before is not None else frozenset(),
     )
     return Written(row, created=not living)
 
@@ -216,8 +218,15 @@ async def delete_in(
         "DELETE",
         b"",
     )
-    await transaction.write(NewVersion(row, IndexEntries(), ()))
-    await _pass_on(transaction, row.facts, binaries_of(old))
+    await transaction.write(NewVersion(row, IndexEntries(), kept_edges(old)))
+    await pass_on(
+        transaction,
+        row.facts,
+        None,
+        old=old,
+        held=before.facts.visibility_class.labels,
+        binaries=binaries_of(old),
+    )
     await task.after_change(transaction, row.facts.practice, old, {}, now=server.clock())
     return row
 
@@ -270,13 +279,15 @@ async def _store(
     version: int,
     method: str,
     old: Mapping[str, Any] | None = None,
+    held: frozenset[str] = frozenset(),
 ) -> Row:
     if tree["resourceType"] == "QuestionnaireResponse":
         await handing_in.keep_confidential(transaction, auth, tree)
     entries = extract(tree["resourceType"], tree)
     return await store_extracted(
-        transaction, server, auth, tree, entries, visible, version=version, method=method, old=old
-    )
+        transaction, server, auth, tree, entries, visible,
+        version=version, method=method, old=old, held=held,
+    )  # fmt: skip
 
 
 async def store_extracted(
@@ -290,12 +301,13 @@ async def store_extracted(
     version: int,
     method: str,
     old: Mapping[str, Any] | None = None,
+    held: frozenset[str] = frozenset(),
 ) -> Row:
     """Store a version of a resource that was validated and whose index entries are known.
 
     ``tree`` has its id and gets its ``meta``; ``old`` is what the version before says, empty
-    after a deletion. Raises `Forbidden` for what the caller may not write, `Unprocessable` when
-    too much depends on it.
+    after a deletion, and ``held`` the labels of that version. Raises `Forbidden` for what the
+    caller may not write, `Unprocessable` when too much depends on it.
     """
     if tree["resourceType"] == "Person":
         await put_status(transaction, auth.practice, tree, now=server.clock())
@@ -303,17 +315,21 @@ async def store_extracted(
     if tree["resourceType"] == "Task":
         task.put_tag(old or {}, tree)
         entries = extract("Task", tree)
-    facts = await classify(tree, auth.practice, _Neighbours(transaction))
+    facts = await classify(tree, auth.practice, Surroundings(transaction))
     updated = await transaction.next_instant(_milliseconds(server))
-    visible.require(
-        facts, lambda criteria: matches(criteria, entries, id=facts.id, last_updated=updated * 1000)
-    )
+
+    def holds(criteria: tuple[Criterion, ...]) -> bool:
+        return matches(criteria, entries, id=facts.id, last_updated=updated * 1000)
+
     if auth.context != "system":
+        # Labels from elsewhere come last: what is hidden must answer as what is not there.
+        visible.require(with_labels(facts, labels_of(tree)), holds)
         await _require_known_references(transaction, server, auth, tree)
-        if facts.resource_type == "Communication":
-            await communication.count_written(
-                transaction, auth.practice, str(auth.fhir_user), auth.patient, now=server.clock()
-            )
+    visible.require(facts, holds)
+    if auth.context != "system" and facts.resource_type == "Communication":
+        await communication.count_written(
+            transaction, auth.practice, str(auth.fhir_user), auth.patient, now=server.clock()
+        )
     await consent.before_change(
         transaction, auth, auth.practice, old or {}, tree, now=server.clock()
     )
@@ -338,88 +354,21 @@ async def store_extracted(
     edges = edges_of(tree)
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
-    # A thread has a new version with each message; all of them follow it where its labels change.
-    parts = not old or labels_of(old) != labels_of(tree) or wholes_of(old) != wholes_of(tree)
-    await _pass_on(transaction, facts, [*binaries_of(old or {}), *touched], parts=parts)
+    now = await pass_on(
+        transaction,
+        facts,
+        tree,
+        old=old or {},
+        held=held,
+        binaries=[*binaries_of(old or {}), *touched],
+    )
+    if now != facts:
+        row = msgspec.structs.replace(row, facts=now)
     if facts.resource_type == "Task":
         await task.after_change(transaction, auth.practice, old or {}, tree, now=server.clock())
     if facts.resource_type == "QuestionnaireResponse":
         await handing_in.follow(transaction, server, auth, old or {}, row, _FOLLOWING)
     return row
-
-
-class _Neighbours:
-    """`fhir_portal.access.classify.Neighbours` inside a transaction."""
-
-    def __init__(self, transaction: ResourceTransaction) -> None:
-        self._transaction = transaction
-
-    async def facts_of(self, key: ResourceKey, practice: str) -> RowFacts | None:
-        if key.type not in OWNERS:
-            return None
-        row = await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
-        return None if row is None or row.deleted else row.facts
-
-    async def labels_of(self, key: ResourceKey, practice: str) -> frozenset[str]:
-        row = await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
-        return frozenset() if row is None else row.facts.visibility_class.labels
-
-    async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
-        return [row.facts for row in await self._transaction.referrers(key, practice)]
-
-
-async def _pass_on(
-    transaction: ResourceTransaction,
-    facts: RowFacts,
-    binaries: Iterable[ResourceKey],
-    *,
-    parts: bool = True,
-) -> None:
-    """Recompute the derived rows that this change touches, and those that these touch.
-
-    ``binaries`` are those that its attachments name now or named before; ``parts`` is whether what
-    is part of it may have changed too.
-    """
-    waiting = set(binaries)
-    waiting |= await _derived_from(transaction, facts, parts=parts)
-    for _ in range(_MAX_PASSES):
-        if not waiting:
-            return
-        key = waiting.pop()
-        row = await transaction.read(key, Visibility.of_server(key.type, practice=facts.practice))
-        if row is None or row.deleted:
-            continue
-        tree = json.parse(row.body)
-        now = await classify(tree, facts.practice, _Neighbours(transaction))
-        if now != row.facts:
-            await transaction.reclassify(key, now)
-            waiting |= await _derived_from(transaction, now)
-            waiting.update(binaries_of(tree))
-    message = "too many resources depend on this one to change it in one step"
-    raise Unprocessable(message)
-
-
-async def _derived_from(
-    transaction: ResourceTransaction, facts: RowFacts, *, parts: bool = True
-) -> set[ResourceKey]:
-    if facts.resource_type in DIRECTORY:
-        return set()  # nobody's record: nothing is derived from it
-    key = ResourceKey(facts.resource_type, facts.id)
-    return {
-        row.key
-        for row in await transaction.referrers(key, facts.practice)
-        if _follows(row, facts, parts=parts)
-    }
-
-
-def _follows(row: Row, facts: RowFacts, *, parts: bool) -> bool:
-    name = row.facts.resource_type
-    if name == "Communication":
-        return parts and facts.resource_type == name  # a message follows its thread
-    if name == "Task":
-        return parts and facts.resource_type == "Invoice"  # a word against a bill follows that
-    # A Binary follows what its security context is.
-    return name in DERIVED and (isinstance(OWNERS[name], FromTargets) or name == "Binary")
 
 
 async def _require_known_references(

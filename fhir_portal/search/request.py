@@ -5,8 +5,9 @@ What is not understood is refused by name: a filter that is ignored widens the a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeVar
 from urllib.parse import parse_qsl
 
@@ -85,6 +86,9 @@ class SearchRequest:
     """What a paging link carries in ``_page``, opaque here."""
     ignored: tuple[str, ...] = ()
     """Names of unknown parameters that were dropped (``Prefer: handling=lenient``)."""
+    standing: bool = False
+    """Whether this very object is asked again and again: a search of the server's own, of which a
+    store may keep what it made of it. Nothing in it depends on the clock."""
 
     @property
     def only_total(self) -> bool:
@@ -129,6 +133,12 @@ def parse_search(
         UnknownType: when the type is not served.
     """
     return _Parsing(resource_type, base=base, lenient=lenient).read(pairs)
+
+
+@functools.lru_cache(64)
+def standing_search(resource_type: str, *pairs: tuple[str, str]) -> SearchRequest:
+    """Return a search of the server's own, read once: only words of ours, none of a caller's."""
+    return replace(parse_search(resource_type, pairs, base=""), standing=True)
 
 
 def parse_query(resource_type: str, query: str) -> tuple[Criterion, ...]:

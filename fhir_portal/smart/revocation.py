@@ -1,7 +1,8 @@
 """Ending tokens: by a client (RFC 7009), by a person, by an operator, or because of misuse.
 
 A family ends as a whole: its access tokens are deleted in the transaction that ends it, so the
-next request with one of them is refused at every worker. An app that asked for it is told, by a
+next request with one of them is refused at every worker. So end the links by which somebody shows
+the record to others (``sharing.py``). An app that asked for it is told, by a
 message that the same transaction leaves in the outbox.
 """
 
@@ -21,7 +22,8 @@ from fhir_portal.accounts.staff import Works, take_off_staff
 from fhir_portal.notify import outbox
 from fhir_portal.records import Record, RecordStore, RecordTransaction
 from fhir_portal.smart.code import SEVERAL, AuthorizationCode
-from fhir_portal.smart.staff_session import end_staff_sessions
+from fhir_portal.smart.page_session import StaffSession, end_page_sessions
+from fhir_portal.smart.sharing import end_shares
 from fhir_portal.smart.token import AccessToken, TokenFamily, grant_id
 
 BY_CLIENT: Final = "by-client"
@@ -51,6 +53,7 @@ async def revoke_family(
     for one in below:
         await revoke_family(transaction, one.key, now=now, because=because)
     await _delete_access_tokens(transaction, "family", family)
+    await end_shares(transaction, "family", family, now=now, because=because)
     if found is None or found.ended is not None:
         return False
     await transaction.put(msgspec.structs.replace(found, ended=now, ended_because=because))
@@ -112,6 +115,8 @@ async def revoke_where(
         await _take_from_codes(transaction, field, value, practice)
     if field == "client_id":
         await _delete_access_tokens(transaction, "client_id", value)
+    else:
+        await end_shares(transaction, field, value, now=now, because=because, practice=practice)
     return ended
 
 
@@ -189,6 +194,7 @@ async def revoke_at_practice(
             await transaction.delete(AuthorizationCode, code.key)
         elif left != code.records:
             await transaction.put(msgspec.structs.replace(code, records=left))
+    await end_shares(transaction, "account", account, now=now, because=because, practice=practice)
     return ended
 
 
@@ -219,6 +225,15 @@ async def revoke_from_record(
             await transaction.delete(AuthorizationCode, code.key)
         elif left != code.records:
             await transaction.put(msgspec.structs.replace(code, records=left))
+    await end_shares(
+        transaction,
+        "account",
+        account,
+        now=now,
+        because=because,
+        practice=practice,
+        patient=patient,
+    )
     return ended
 
 
@@ -249,7 +264,7 @@ async def remove_staff(
             works=works,
             even_last=even_last,
         )
-        await end_staff_sessions(transaction, account, practice=practice)
+        await end_page_sessions(transaction, StaffSession, account, practice=practice)
         if also is not None:
             await also(transaction)
         return await revoke_of_staff(
@@ -284,7 +299,7 @@ async def disable_account(
         await transaction.put(msgspec.structs.replace(account, disabled=True))
         await note_closed(transaction, account)
         await end_sessions(transaction, account_id)
-        await end_staff_sessions(transaction, account_id)
+        await end_page_sessions(transaction, StaffSession, account_id)
         await forget_devices(transaction, account_id)
         ended = await revoke_where(
             transaction, "account", account_id, now=now, because="account-disabled"

@@ -1,10 +1,8 @@
 """The staff pages as an app of this server: their client, and what staff open in them.
 
 The pages are an app of this server, the client `CLIENT`. Somebody who signed in chooses the
-practice on whose staff they are; the server then makes an access token (``user/`` scopes) and keeps
-it for that browser session. Nobody knows its value: it is found by its key, and is held against
-client, account, membership and session at each use like any bearer token
-(`fhir_portal.access.authenticate.Callers.held`).
+practice on whose staff they are; the server then makes an access token (``user/`` scopes) for that
+practice (`fhir_portal.smart.own_pages`).
 
 It is over with the sign-in it was made for, when its owner is taken off the staff or shut out, when
 the practice's approval of the pages is withdrawn, and after `IDLE_SECONDS` without a request.
@@ -19,24 +17,21 @@ from typing import Final
 import msgspec
 
 from fhir_portal.accounts.practice import Practice
-from fhir_portal.accounts.sessions import Visitor, browser_key, still_signed_in
-from fhir_portal.consent.record import RecordDirectory, StaffAccess
+from fhir_portal.accounts.sessions import Visitor
+from fhir_portal.consent.record import StaffAccess
 from fhir_portal.records import DuplicateRecord, RecordStore, RecordTransaction
 from fhir_portal.smart.client import INITIATE_LOGIN, Client
-from fhir_portal.smart.client_auth.secret import new_secret, secret_hash
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.launch import Launch
-from fhir_portal.smart.staff_session import StaffSession, end_staff_session
-from fhir_portal.smart.token import AccessToken, base64url, token_hash
+from fhir_portal.smart.own_pages import PageSessions, client_of_pages
+from fhir_portal.smart.page_session import StaffSession
+from fhir_portal.smart.token import AccessToken, token_hash
 
 CLIENT: Final = "portal-staff"
 NAME: Final = "Staff pages"
 STAFF: Final = "/staff"
 LAUNCH_PATH: Final = "/staff/launch"
 IDLE_SECONDS: Final = 15 * 60.0
-RENEW_SECONDS: Final = 60.0
-"""A token is as old as this before use gives the session another."""
-_TOKEN_BYTES: Final = 32
 _APPROVED_ONCE: Final = "staff_pages_at"
 _ALL: Final = 1_000_000
 
@@ -53,35 +48,11 @@ class LaunchRefused(Exception):
     """The launch is unknown, over, used, or meant for another app or another person."""
 
 
-class StaffSessions:
-    """Opens, finds and ends what staff have open. ``scope`` is what the pages need."""
+class StaffSessions(PageSessions[StaffSession]):
+    """Opens, finds and ends what staff have open."""
 
-    def __init__(
-        self,
-        store: RecordStore,
-        *,
-        directory: RecordDirectory,
-        issuer: Issuer,
-        scope: str,
-        clock: Callable[[], float],
-        random: Callable[[int], bytes],
-    ) -> None:
-        self._store = store
-        self._directory = directory
-        self._issuer = issuer
-        self._scope = scope
-        self._clock = clock
-        self._random = random
-
-    async def find(self, visitor: Visitor) -> StaffSession | None:
-        """Return what somebody has open in their browser, its time begun anew; or ``None``."""
-        if visitor.account is None:
-            return None
-        found = await self._store.get(StaffSession, browser_key(visitor.browser))
-        now = self._clock()
-        if found is None or found.account != visitor.account.key or now >= found.expires:
-            return None
-        return await self._renewed(found, now)
+    session = StaffSession
+    idle_seconds = IDLE_SECONDS
 
     async def open(self, visitor: Visitor, practice: str) -> StaffSession:
         """Open a practice, instead of what was open.
@@ -120,16 +91,6 @@ class StaffSessions:
 
         return await self._store.transact(work), launch.patient.partition("/")[2]
 
-    async def end(self, visitor: Visitor) -> None:
-        """Close what is open in a browser, and end its token."""
-
-        async def work(transaction: RecordTransaction) -> None:
-            found = await transaction.get(StaffSession, browser_key(visitor.browser))
-            if found is not None:
-                await end_staff_session(transaction, found)
-
-        await self._store.transact(work)
-
     async def _member(self, visitor: Visitor, practice: str) -> StaffAccess:
         account = visitor.account
         staff = await self._directory.staff_at(account, practice) if account is not None else None
@@ -141,7 +102,6 @@ class StaffSessions:
         self, transaction: RecordTransaction, visitor: Visitor, staff: StaffAccess
     ) -> StaffSession:
         now = self._clock()
-        await still_signed_in(transaction, visitor, now)
         await approve(
             transaction,
             self._issuer,
@@ -150,42 +110,12 @@ class StaffSessions:
             now=now,
             random=self._random,
         )
-        before = await transaction.get(StaffSession, browser_key(visitor.browser))
-        if before is not None:
-            await end_staff_session(transaction, before)
-        account = visitor.account
-        assert account is not None  # noqa: S101 - somebody is signed in
-        session = StaffSession(
-            key=browser_key(visitor.browser),
-            expires=now + IDLE_SECONDS,
-            account=account.key,
-            practice=staff.practice,
-            fhir_user=staff.fhir_user,
-            token=self._token_key(),
-            renewed=now,
-        )
-        await transaction.insert(session)
-        await transaction.insert(self._token(session))
-        return session
-
-    async def _renewed(self, session: StaffSession, now: float) -> StaffSession | None:
-        """Give a session another token: what is under way goes on with the one it began with."""
-        if now - session.renewed < RENEW_SECONDS:
-            return session
-        after = msgspec.structs.replace(
-            session, expires=now + IDLE_SECONDS, token=self._token_key(), renewed=now
+        return await self._open(
+            transaction, visitor, now, practice=staff.practice, fhir_user=staff.fhir_user
         )
 
-        async def work(transaction: RecordTransaction) -> StaffSession | None:
-            if not await transaction.replace(session, after):
-                # Another request was first, or it was ended.
-                return await transaction.get(StaffSession, session.key)
-            await transaction.insert(self._token(after))
-            return after
-
-        return await self._store.transact(work)
-
-    def _token(self, session: StaffSession) -> AccessToken:
+    def token_of(self, session: StaffSession) -> AccessToken:
+        """Return the access token of a session: ``user/`` scopes at its practice."""
         return AccessToken(
             key=session.token,
             expires=session.expires,
@@ -198,10 +128,6 @@ class StaffSessions:
             account=session.account,
             browser=session.key,
         )
-
-    def _token_key(self) -> str:
-        """The key of a token whose value is known here, and then nowhere."""
-        return token_hash(base64url(self._random(_TOKEN_BYTES)))
 
 
 async def register_staff_pages(
@@ -242,25 +168,10 @@ async def approve(
     A practice approves them by being there, once: where an operator withdrew that
     (``fhir-portal client withdraw``) it stays withdrawn, and a disabled client stays disabled.
 
-    The client is confidential with a secret that nobody knows, so that no code of its can be
-    exchanged. Its scopes are those of this version of the pages. Raises `SwitchedOff`.
+    Its scopes are those of this version of the pages. Raises `SwitchedOff`.
     """
-    client = await transaction.get(Client, CLIENT)
-    if client is None:
-        client = Client(
-            key=CLIENT,
-            name=NAME,
-            type="confidential",
-            auth_method="client_secret_basic",
-            scope=f"launch openid fhirUser {scope}",
-            registered=now,
-            secret_hash=secret_hash(new_secret(random)),
-            redirect_uris=(issuer.at(STAFF),),
-            approved_at=(practice,),
-            metadata={INITIATE_LOGIN: issuer.at(LAUNCH_PATH), _APPROVED_ONCE: [practice]},
-        )
-        await transaction.insert(client)
-        return client
+    before = await transaction.get(Client, CLIENT)
+    client = before or client_of_pages(CLIENT, NAME, issuer, STAFF, now=now, random=random)
     once = client.metadata.get(_APPROVED_ONCE, [])
     after = msgspec.structs.replace(
         client,
@@ -275,7 +186,9 @@ async def approve(
             awaits_review=False,
             metadata={**after.metadata, _APPROVED_ONCE: sorted([*once, practice])},
         )
-    if after != client:
+    if before is None:
+        await transaction.insert(after)
+    elif after != before:
         await transaction.put(after)
     if not after.serves_staff_of(practice):
         raise SwitchedOff(practice)

@@ -34,7 +34,8 @@ class AccessToken(Record, frozen=True, kw_only=True):
     have neither account nor patient. In the ``user`` context ``patient`` is that of the launch:
     it bounds nothing. ``until`` is the end that the person chose. ``jkt`` is the thumbprint of the
     DPoP key whose holder alone may use it. ``browser`` is the `browser_key` of the session
-    for which the server itself holds it (``staff_session.py``): it is over when that is.
+    for which the server itself holds it (``page_session.py``): it is over when that is. ``share``
+    is the key of the link (``sharing.py``) that the server reads by it.
     """
 
     kind: ClassVar[str] = "access-token"
@@ -54,6 +55,7 @@ class AccessToken(Record, frozen=True, kw_only=True):
     until: float | None = None
     jkt: str | None = None
     browser: str | None = None
+    share: str | None = None
 
     @property
     def access(self) -> Access | None:

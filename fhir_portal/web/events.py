@@ -20,9 +20,11 @@ from fhir_portal.access.context import AuthContext
 from fhir_portal.fhir.errors import FhirError, TooManyRequests
 from fhir_portal.operations.message_events import changed_since, sees_now
 from fhir_portal.portal import Portal, fault
+from fhir_portal.web.downloads import STALLED_SECONDS, Downloads, Over, cut, gone_of
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Write = Callable[[bytes], Awaitable[None]]
 
 _log = structlog.get_logger()
 
@@ -50,6 +52,7 @@ class EventStreams:
     def __init__(self, portal: Portal, turn_seconds: float = TURN_SECONDS) -> None:
         self._portal = portal
         self._turn = turn_seconds
+        self._held = Downloads(portal, turn_seconds).held
         self._open = Counter[str]()
 
     def make_room(self, auth: AuthContext) -> None:
@@ -61,6 +64,7 @@ class EventStreams:
     async def run(
         self,
         auth: AuthContext,
+        scope: MutableMapping[str, Any],
         receive: Receive,
         send: Send,
         headers: list[tuple[bytes, bytes]],
@@ -71,11 +75,20 @@ class EventStreams:
         """
         self.make_room(auth)
         self._open[auth.token] += 1
-        gone = asyncio.create_task(_gone(receive))
+        gone = asyncio.create_task(gone_of(receive))
+
+        async def write(text: bytes) -> None:
+            """Have a text read; who takes nothing hears no more, and nothing after the end."""
+            message = {"type": "http.response.body", "body": text, "more_body": True}
+            await self._held(auth, send(message), gone, within=STALLED_SECONDS)
+
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             try:
-                await self._events(auth, gone, send)
+                await self._events(auth, gone, write)
+            except (Over, FhirError):
+                await cut(scope, gone)
+                return
             except Exception as error:  # noqa: BLE001 - the answer has begun: it can only end
                 _log.error("stream of events failed", **fault(error))
             with contextlib.suppress(OSError):
@@ -86,14 +99,14 @@ class EventStreams:
             if self._open[auth.token] <= 0:
                 del self._open[auth.token]
 
-    async def _events(self, auth: AuthContext, gone: asyncio.Task[None], send: Send) -> None:
+    async def _events(self, auth: AuthContext, gone: asyncio.Task[None], write: Write) -> None:
         server, callers = self._portal.server, self._portal.callers
         mark, quiet = int(server.clock() * 1000), 0
         told: dict[str, int] = {}
         first = sees_now(auth, server)
         if first is not None:  # what was there before the stream began is no news
             told = {one.thread: one.version for one in await changed_since(server, first, mark)}
-        await _write(send, b": open\n\n")
+        await write(b": open\n\n")
         epoch: object = None
         for _ in range(LONGEST_TURNS):
             done, _ = await asyncio.wait({gone}, timeout=self._turn)
@@ -102,11 +115,11 @@ class EventStreams:
             try:
                 await callers.confirm(auth)
             except FhirError:
-                await _write(send, b"event: end\ndata: {}\n\n")
+                await write(b"event: end\ndata: {}\n\n")
                 return
             visible = sees_now(auth, server)
             if visible is None:
-                await _write(send, b"event: end\ndata: {}\n\n")
+                await write(b"event: end\ndata: {}\n\n")
                 return
             now = await server.store.epoch()
             quiet += 1
@@ -117,23 +130,14 @@ class EventStreams:
                         continue
                     told[one.thread] = one.version
                     mark, quiet = max(mark, one.updated), 0
-                    await _write(send, _event(one.thread, one.version, mark))
+                    await write(_event(one.thread, one.version, mark))
                 if len(told) > MOST_REMEMBERED:
                     told.clear()  # some may be told again, which does no harm
             if quiet >= QUIET_TURNS:
                 quiet = 0
-                await _write(send, b": still here\n\n")
+                await write(b": still here\n\n")
 
 
 def _event(thread: str, version: int, mark: int) -> bytes:
     data = msgspec.json.encode({"thread": thread, "version": str(version)})
     return b"event: thread\nid: %d\ndata: %b\n\n" % (mark, data)
-
-
-async def _write(send: Send, text: bytes) -> None:
-    await send({"type": "http.response.body", "body": text, "more_body": True})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -30,12 +30,13 @@ from fhir_portal.fhir.errors import (
     Unauthenticated,
     UnsupportedMedia,
 )
-from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, etag, interaction_at
-from fhir_portal.operations.catalog import NATIVE, methods_at
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse, Stream, etag, interaction_at
+from fhir_portal.operations.catalog import NATIVE, STREAMED, methods_at
 from fhir_portal.portal import Portal, fault
 from fhir_portal.resources.catalog import interactions_of
 from fhir_portal.smart.dpop import Shown
 from fhir_portal.web import cors, events
+from fhir_portal.web.downloads import LONG, Downloads, Room, in_pieces, saved_as
 from fhir_portal.web.errors import failure, refusal
 from fhir_portal.web.events import EventStreams
 
@@ -85,6 +86,17 @@ _MAX_FORM: Final = 1024 * 1024
 _SHORT: Final = 200
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    """What is to be sent, and to whom; a ``stream`` instead of a body holds a ``room``."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    auth: AuthContext
+    stream: Stream | None = None
+    room: Room | None = None
+
+
 class FhirApi:
     """ASGI app for everything under ``/fhir``.
 
@@ -101,6 +113,7 @@ class FhirApi:
         max_transaction: int,
         dpop_required: bool = False,
         event_turn_seconds: float = events.TURN_SECONDS,
+        downloads: Downloads | None = None,
     ) -> None:
         self._portal = portal
         self._dpop_required = dpop_required
@@ -112,6 +125,7 @@ class FhirApi:
             ),
         }
         self._streams = EventStreams(portal, event_turn_seconds)
+        self._downloads = downloads or Downloads(portal)
         self._max_body = max_body
         self._max_transaction = max_transaction
 
@@ -141,9 +155,13 @@ class FhirApi:
                 raise Invalid(message)  # noqa: TRY301 - answered like any other refusal
             if path == events.PATH and _asks_for_events(scope, headers):
                 auth = await self._event_stream(scope, headers, path)
-                await self._streams.run(auth, receive, send, [*events.HEADERS, *allowed])
+                await self._streams.run(auth, scope, receive, send, [*events.HEADERS, *allowed])
                 return
-            status, extra, body = await self._answer(scope, headers, path, receive)
+            answer = await self._answer(scope, headers, path, receive)
+            if answer.stream is not None or len(answer.body) > LONG:
+                await self._send_long(answer, allowed, scope, receive, send)
+                return
+            status, extra, body = answer.status, answer.headers, answer.body
         except FhirError as error:
             had_token = _token(headers) is not None
             status, extra, body = refusal(
@@ -200,7 +218,7 @@ class FhirApi:
 
     async def _answer(
         self, scope: Scope, headers: dict[bytes, bytes], path: str, receive: Receive
-    ) -> tuple[int, Headers, bytes]:
+    ) -> _Answer:
         auth = await self._portal.callers.of(_bearer(headers), self._shown(scope, headers))
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         address = interaction_at(method, path)
@@ -224,13 +242,53 @@ class FhirApi:
         request, pretty, wants_json = _request(address, headers, pairs, body)
         if method in {"POST", "PUT"}:
             await self._portal.callers.confirm(auth)  # the body may have taken its time
+        if request.operation in STREAMED:
+            return await self._archive(request, auth)
         response = await self._portal.perform(request, auth)
         status, extra, content = _http(response, pretty=pretty, native=not wants_json)
         stored = request.interaction in {"read", "vread"} and response.binary is not None
         if status == _OK and stored and not wants_json:
             asked = headers if scope["method"] == "GET" else {}
-            return _in_part(asked, extra, content)
-        return status, extra, content
+            status, extra, content = _in_part(asked, extra, content)
+        return _Answer(status, extra, content, auth)
+
+    async def _archive(self, request: FhirRequest, auth: AuthContext) -> _Answer:
+        """Perform what is answered with a stream, and take the place that it needs."""
+        room = self._downloads.room(auth)
+        try:
+            response = await self._portal.perform(request, auth)
+        except BaseException:
+            room.close()
+            raise
+        headers = [] if response.stream is None else saved_as(response.stream)
+        return _Answer(response.status, headers, response.body, auth, response.stream, room)
+
+    async def _send_long(
+        self, answer: _Answer, allowed: Headers, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Send what is long while the caller may have it; of HEAD the headers alone."""
+        headers = _COMMON + answer.headers + allowed
+        stream = answer.stream
+        if stream is None:
+            headers.append((b"content-length", str(len(answer.body)).encode()))
+        try:
+            if scope["method"] == "HEAD":
+                start = {"type": "http.response.start", "status": answer.status}
+                await send({**start, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await self._downloads.send(
+                answer.auth,
+                in_pieces(answer.body) if stream is None else stream.chunks(),
+                status=answer.status,
+                headers=headers,
+                scope=scope,
+                receive=receive,
+                send=send,
+            )
+        finally:
+            if answer.room is not None:
+                answer.room.close()
 
     async def _event_stream(
         self, scope: Scope, headers: dict[bytes, bytes], path: str

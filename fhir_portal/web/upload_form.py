@@ -21,11 +21,12 @@ _LONGEST_LENGTH: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A file of a form: what its sender calls it, what they say it is, and its bytes."""
+    """A file of a form: what its sender calls it, what they say it is, its bytes, and the field."""
 
     name: str
     content_type: str
     content: bytes
+    field: str = ""
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ def _uploaded(file: File) -> Uploaded:
     file.file_object.seek(0)
     content: bytes = file.file_object.read()
     name = (file.file_name or b"").decode("utf-8", "replace")
-    return Uploaded(name, (file.content_type or "").strip(), content)
+    return Uploaded(name, (file.content_type or "").strip(), content, _text(file.field_name))
 
 
 def _text(value: bytes | None) -> str:

@@ -34,6 +34,8 @@ def test_each_setting_is_shown_under_its_name() -> None:
         ("reminder-hours", "", "reminder_hours", ()),
         ("private-services", "a,b,a", "private_services", ("a", "b")),
         ("hold-minutes", "5", "hold_minutes", 5),
+        ("direct-changes", "telecom, photo", "direct_changes", ("telecom", "photo")),
+        ("coverage-reminder-days", "0", "coverage_reminder_days", 0),
     ],
 )
 def test_a_setting_is_read(name: str, text: str, member: str, value: object) -> None:

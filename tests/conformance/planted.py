@@ -937,7 +937,7 @@ ATTACKS: Final = (
         (
             "cross-site request forgery",
             "forms of any origin are taken",
-            'elsewhere = request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")',
+            "elsewhere = self._is_from_elsewhere(request)",
             "elsewhere = False",
         ),
         (

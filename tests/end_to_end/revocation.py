@@ -1,4 +1,6 @@
-"""Every way in which access ends or is narrowed bites on the very next request at each process.
+"""Every way in which access ends or is narrowed bites on the next request at each process.
+
+Downloads that are running end with it (`downloads`).
 
 ``python -m tests.end_to_end.revocation --rounds 50`` prints the figures. ``--place motor`` runs
 them on MongoDB (`tests.places`). Before access ends, both processes have answered with the token,
@@ -52,6 +54,9 @@ WRITING: Final = "launch/patient openid fhirUser offline_access patient/Question
 ENTRIES: Final = 100
 _ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _DAY: Final = 86_400
+APP_SCOPE: Final = (
+    f"{SCOPE} patient/QuestionnaireResponse.crus patient/DocumentReference.cr patient/*.rs"
+)
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,8 @@ class World:
         assert found is not None
         return found
 
-    async def as_ehr(self, change: Callable[[dict[str, Any]], object], reference: str) -> None:
-        """Change a resource as the practice's EHR does."""
+    async def ehr_token(self) -> str:
+        """A token of the practice's EHR."""
         key = import_key(self.demo.client(EHR)["private_jwk"])
         claims = {
             "iss": EHR,
@@ -171,7 +176,11 @@ class World:
             "client_assertion": jwt.encode(header, claims, key, algorithms=["ES384"]),
         }
         reply = await self.at.ask(request("POST", "/oauth/token", form=form))
-        token = reply.json()["access_token"]
+        return str(reply.json()["access_token"])
+
+    async def as_ehr(self, change: Callable[[dict[str, Any]], object], reference: str) -> None:
+        """Change a resource as the practice's EHR does."""
+        token = await self.ehr_token()
         path = f"/fhir/{reference}"
         resource = (await self.at.ask(request("GET", path, token=token))).json()
         change(resource)
@@ -251,9 +260,13 @@ class Way:
     ends: bool = True
 
 
-async def end_on_page(world: World, tokens: Tokens) -> None:  # noqa: ARG001 - as all ways
+async def end_on_page(
+    world: World,
+    tokens: Tokens,  # noqa: ARG001 - as all ways
+    username: str = PERSON,
+) -> None:
     """The person presses "End access"."""
-    tab = await world.signed_in()
+    tab = await world.signed_in(username)
     form = form_of(await tab.get(world.at, "/account/apps"), "/end")
     reply = await tab.post(world.at, form.action, form.fields)
     assert reply.status == 303, reply.body
@@ -552,7 +565,7 @@ async def world_of(demo: Demo) -> AsyncIterator[World]:
             name="Revocation app",
             type="public",
             redirect_uris=[CALLBACK],
-            scope=f"{SCOPE} patient/QuestionnaireResponse.crus",
+            scope=APP_SCOPE,
             now=time.time(),
             random=secrets.token_bytes,
         )
@@ -562,8 +575,10 @@ async def world_of(demo: Demo) -> AsyncIterator[World]:
             await disable_client(world.operator, world.app, now=time.time())
 
 
-async def run(folder: Path, place: Place, *, rounds: int) -> None:
+async def run(folder: Path, place: Place, *, rounds: int, downloads: int) -> None:
     """Try every way, and print what the processes said."""
+    from tests.end_to_end import revocation_of_links as links  # noqa: PLC0415 - it imports this
+
     demo = Demo(folder, place)
     try:
         await demo.start()
@@ -578,9 +593,23 @@ async def run(folder: Path, place: Place, *, rounds: int) -> None:
             for way in QUICK:
                 ran = await end_during_batch(world, way, rounds)
                 print(f"{way.name}, while a batch runs: {dict(ran)}")
+            await end_during_downloads(world, downloads)
+            await links.run(world, rounds)
     finally:
         demo.stop()
         await place.drop()
+
+
+async def end_during_downloads(world: World, rounds: int) -> None:
+    """End access while somebody reads what is long; print when it was cut."""
+    from tests.end_to_end import downloads  # noqa: PLC0415 - it is made of what is here
+
+    if not rounds:
+        return
+    files = await downloads.Files.put(world.demo, downloads.FILE)
+    print(f"files of {downloads.FILE / 2**20:.0f} MiB, read by somebody slow, {rounds} rounds:")
+    for name in downloads.READERS:
+        print(await downloads.try_reader(world, files, name, rounds))
 
 
 def tell(way: Way, outcome: Outcome, seconds: float) -> None:
@@ -604,11 +633,13 @@ def main() -> None:
     """Run with the figures given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--downloads", type=int, default=10, help="rounds of running downloads")
     ask_for_place(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asyncio.run(run(folder, asked_place(given.place, folder), rounds=given.rounds))
+        place = asked_place(given.place, folder)
+        asyncio.run(run(folder, place, rounds=given.rounds, downloads=given.downloads))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What people attach cannot run in the origin of the sign-in, whatever it says that it is.
 
 Some of it no operation takes; an EHR might have stored it all the same. The staff open each file
-that came with a message, in a real browser: nothing of it has run.
+that came with a message, a patient and the staff each file of a document, in a real browser:
+nothing of it has run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pytest
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.app import Application
+from fhir_portal.documents.titles import ORIGIN, SUPPLIED
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.settings import load
 from tests.builders import an_ehr
@@ -91,21 +93,71 @@ async def stored(demo: Demo) -> None:
         await put(communication("evil", "thread", payload=[{"contentString": "Files"}]))
         part_of = [{"reference": "Communication/evil"}]
         await put(communication("evil-1", "message", partOf=part_of, payload=payload))
+        for own_id, patient in (("evil-read", "mara"), ("evil-sent", "ottilie")):
+            contents = []
+            for number, (kind, content) in enumerate(FILES):
+                at = f"{own_id}-{number}"
+                data = base64.b64encode(content).decode()
+                await put({"resourceType": "Binary", "id": at, "contentType": kind, "data": data})
+                contents.append({"attachment": {"contentType": kind, "url": f"Binary/{at}"}})
+            await put(
+                {
+                    "resourceType": "DocumentReference",
+                    "id": own_id,
+                    "meta": {"tag": [{"system": ORIGIN, "code": SUPPLIED}]},
+                    "status": "current",
+                    "docStatus": "preliminary",
+                    "subject": {"reference": f"Patient/{patient}"},
+                    "description": "Files",
+                    "content": contents,
+                }
+            )
     finally:
         await app.close()
 
 
 def test_nothing_that_was_attached_runs_where_people_sign_in(browser: Browser, demo: Demo) -> None:
     asyncio.run(stored(demo))
-    browser.open(f"{demo.server.base}/staff/inbox/evil")
-    browser.type("#username", "rosalind")
+    signed_in(browser, demo, "/staff/inbox/evil", "rosalind")
+    assert browser.text("h1") == "Files"
+    nothing_ran(browser, demo, "/staff/inbox/evil", "/staff/inbox/evil-1/file/{}")
+
+
+@pytest.mark.requirement("portal", "S0-43", "S0-46")
+def test_nothing_of_a_document_runs_where_patients_read_it(browser: Browser, demo: Demo) -> None:
+    asyncio.run(stored(demo))
+    signed_in(browser, demo, "/portal/record", "mara")
+    browser.click('input[name="record"][value$="Patient/mara"]')
+    browser.follow("button.primary")
+    page = "/portal/documents/one/evil-read"
+    browser.open(f"{demo.server.base}{page}")
+    assert browser.text("h1") == "Files"
+    for way in ("file", "read"):
+        nothing_ran(browser, demo, page, f"{page}/{way}/{{}}")
+
+
+def test_nothing_of_a_document_runs_where_staff_read_it(browser: Browser, demo: Demo) -> None:
+    asyncio.run(stored(demo))
+    page = "/staff/documents/evil-sent"
+    signed_in(browser, demo, page, "rosalind")
+    assert browser.text("h1") == "Files"
+    for way in ("file", "read"):
+        nothing_ran(browser, demo, page, f"{page}/{way}/{{}}")
+
+
+def signed_in(browser: Browser, demo: Demo, path: str, username: str) -> None:
+    browser.open(f"{demo.server.base}{path}")
+    browser.type("#username", username)
     browser.type("#password", PASSWORD)
     browser.follow("button.primary")
-    assert browser.text("h1") == "Files"
+
+
+def nothing_ran(browser: Browser, demo: Demo, page: str, file: str) -> None:
+    """Open each file in the origin of a page; what a script there would have left is not there."""
     browser.evaluate("localStorage.setItem('works', '1')")
     for number, (kind, _) in enumerate(FILES, 1):
-        browser.open(f"{demo.server.base}/staff/inbox/evil-1/file/{number}")
-        browser.open(f"{demo.server.base}/staff/inbox/evil")
+        browser.open(f"{demo.server.base}{file.format(number)}")
+        browser.open(f"{demo.server.base}{page}")
         found = browser.evaluate(
             "return [localStorage.getItem('works'), localStorage.getItem('ran')]"
         )

@@ -13,7 +13,8 @@ from fhir_portal.consent.labels import FOR_STAFF, WITHHELD
 from fhir_portal.fhir import definitions
 from fhir_portal.operations.sending import Outcome
 from fhir_portal.operations.staff_task import WORDS
-from fhir_portal.resources.task import SHOWN_TO
+from fhir_portal.resources.proposal import SECTIONS as PROPOSED
+from fhir_portal.resources.task import REVIEW_DOCUMENT, SHOWN_TO
 from ig import generate_r4
 
 IG = Path(generate_r4.__file__).parent
@@ -54,7 +55,7 @@ def test_the_codes_other_rooms_rely_on_are_published() -> None:
     assert codes("portal-tag") == {"directory", WITHHELD, *FOR_STAFF.values()}
     assert codes("portal-task") == {
         *("portal-invite", "refill-request", "bill-dispute", "payment-plan"),
-        *SHOWN_TO,
+        *(REVIEW_DOCUMENT, *PROPOSED, *SHOWN_TO),
     }
     assert codes("staff-task-reason") == {reason for _, reason in WORDS}
     assert codes("send-outcome") == set(get_args(Outcome))

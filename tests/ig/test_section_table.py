@@ -61,7 +61,10 @@ def rows() -> list[tuple[str, Filter]]:
 
 
 def section_of(resource_type: str, *categories: str) -> set[str]:
-    """The section table read naively: which sections hold a resource with these categories."""
+    """The section table read naively: which sections hold a resource with these categories.
+
+    Of a Task they are its codes.
+    """
     held = {tuple(category.split("|")) for category in categories}
     return {
         code
@@ -134,7 +137,8 @@ def test_what_is_in_the_patient_compartment_is_in_a_section() -> None:
 
 OBSERVATION = "http://terminology.hl7.org/CodeSystem/observation-category"
 US_CORE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-category"
-TASK = "https://fhir-portal.example/ig/CodeSystem/portal-task"
+PORTAL_TASK = "https://fhir-portal.example/ig/CodeSystem/portal-task"
+CARD = "https://fhir-portal.example/ig/CodeSystem/portal-document|insurance-card"
 NOTE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category|clinical-note"
 
 
@@ -158,10 +162,16 @@ NOTE = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-categor
         ("DocumentReference", ["https://practice.example/categories|own"], {"documents"}),
         ("DocumentReference", [], {"documents"}),
         ("Condition", [], {"health-summary"}),
+        ("DocumentReference", [CARD], {"insurance"}),
+        ("DocumentReference", [CARD, NOTE], {"insurance", "visits"}),
         ("Task", [], {"forms"}),
-        ("Task", [f"{TASK}|refill-request"], {"forms"}),
-        ("Task", [f"{TASK}|bill-dispute"], {"billing"}),
-        ("Task", [f"{TASK}|payment-plan"], {"billing"}),
+        ("Task", ["https://practice.example/codes|own"], {"forms"}),
+        ("Task", [f"{PORTAL_TASK}|refill-request"], {"forms"}),
+        ("Task", [f"{PORTAL_TASK}|propose-demographics"], {"demographics"}),
+        ("Task", [f"{PORTAL_TASK}|propose-insurance"], {"insurance"}),
+        ("Task", [f"{PORTAL_TASK}|propose-medications"], {"medications"}),
+        ("Task", [f"{PORTAL_TASK}|bill-dispute"], {"billing"}),
+        ("Task", [f"{PORTAL_TASK}|payment-plan"], {"billing"}),
         ("Consent", [], {"sharing"}),
         ("Provenance", [], set()),
         ("Binary", [], set()),

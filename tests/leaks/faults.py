@@ -16,7 +16,7 @@ from unittest.mock import patch
 import msgspec
 
 from fhir_portal import portal
-from fhir_portal.access import classify, policy
+from fhir_portal.access import classify, closure, policy
 from fhir_portal.access.owners import OF_STAFF
 from fhir_portal.access.visibility import (
     UNCLASSIFIED,
@@ -30,7 +30,7 @@ from fhir_portal.embedded.log import EmbeddedLog
 from fhir_portal.embedded.query import Interned, Where
 from fhir_portal.embedded.resources import ResourceChanges, Resources
 from fhir_portal.fhir.errors import Forbidden
-from fhir_portal.resources import audit_event, writing
+from fhir_portal.resources import audit_event, passing_on, writing
 from fhir_portal.resources.catalog import INTERACTIONS
 from fhir_portal.resources.interactions import create, history, read, search_type, vread
 from fhir_portal.resources.server import PageLinks
@@ -483,7 +483,8 @@ def _classified(ground: Ground, alter: Callable[[RowFacts], RowFacts]) -> None:
 
         return classified
 
-    _swap(ground, writing, "classify", make)
+    for module in (writing, passing_on):
+        _swap(ground, module, "classify", make)
 
 
 def _with(facts: RowFacts, **changes: Any) -> RowFacts:
@@ -521,12 +522,55 @@ def labels(ground: Ground) -> None:
     ground.enter_context(patch.object(classify, "labels_of", lambda _: frozenset()))
 
 
-@planted("derived rows are not recomputed when what they follow changes", on_write=True)
-def passing_on(ground: Ground) -> None:
-    async def nothing(*_: Any, **__: Any) -> None:
-        return None
+@planted("a resource takes no labels from what it refers to", on_write=True)
+def labels_of_targets(ground: Ground) -> None:
+    nothing = iter(())
+    _swap(ground, classify, "conveying", lambda _: lambda _: nothing)
+    _swap(ground, classify, "conveyed_by", lambda _: lambda _: frozenset())
 
-    ground.enter_context(patch.object(writing, "_pass_on", nothing))
+
+@planted("what a labelled resource lists takes no labels from it", on_write=True)
+def labels_of_lists(ground: Ground) -> None:
+    _swap(ground, classify, "LISTED_BY", lambda _: {})
+
+
+def _without_edge(name: str, path: str) -> None:
+    """Plant one more fault: this edge conveys nothing."""
+
+    def fault(ground: Ground) -> None:
+        def make(old: Any) -> Any:
+            def conveying(tree: Any) -> list[Any]:
+                return [one for one in old(tree) if (tree["resourceType"], one[0]) != (name, path)]
+
+            return conveying
+
+        for module in (closure, classify):
+            _swap(ground, module, "conveying", make)
+
+    fault.__name__ = f"edge_{name}.{path}"
+    planted(f"{name}.{path} conveys no label", on_write=True)(fault)
+
+
+for _edge in (
+    "Observation.encounter",
+    "Observation.hasMember",
+    "Observation.derivedFrom",
+    "Condition.encounter",
+    "DocumentReference.context.encounter",
+    "Communication.encounter",
+    "Communication.about",
+    "QuestionnaireResponse.encounter",
+    "Immunization.encounter",
+):
+    _without_edge(*_edge.split(".", 1))
+
+
+@planted("derived rows are not recomputed when what they follow changes", on_write=True)
+def recomputation(ground: Ground) -> None:
+    async def nothing(_: Any, facts: Any, *__: Any, **___: Any) -> Any:
+        return facts
+
+    ground.enter_context(patch.object(writing, "pass_on", nothing))
 
 
 @planted("recomputed rows keep their old class", on_write=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.builders import Json
@@ -116,14 +116,18 @@ class State:
 
     def _follow(self, rows: Rows) -> None:
         """Give what follows other rows the facts of those, until nothing changes."""
+        shades = _closed(rows)
         pending = True
         while pending:
             pending = False
             for key, versions in rows.items():
                 current = versions[-1]
-                if key.partition("/")[0] not in FOLLOWING or current.tree is None:
+                if current.tree is None:
                     continue
-                facts = followed_facts(key, current.tree, rows)
+                facts = current.facts
+                if key.partition("/")[0] in FOLLOWING:
+                    facts = followed_facts(key, current.tree, rows)
+                facts = replace(facts, labels=shades[key])
                 if facts != current.facts:
                     current.facts = facts
                     pending = True
@@ -132,6 +136,78 @@ class State:
         for key, versions in self.practices.get(practice, {}).items():
             if versions[-1].tree is not None:
                 yield key, versions[-1]
+
+
+SHADELESS = {*STAFF_ENTRIES, "Questionnaire", "Patient", "RelatedPerson", "Person", "Group"}
+"""They neither give labels nor take them."""
+_NAMED: dict[int, tuple[Json, frozenset[str], dict[str, list[str]]]] = {}
+
+
+def _named(tree: Json) -> tuple[frozenset[str], dict[str, list[str]]]:
+    """What a resource is as hidden as, and what is as hidden as it is, by where it stands."""
+    found = _NAMED.get(id(tree))
+    if found is None:
+        name = tree["resourceType"]
+        texts = [*_values(tree, "reference"), *_values(tree, "url")]
+        named = frozenset(
+            text
+            for text in texts
+            if text.partition("/")[0] not in SHADELESS and name not in SHADELESS
+        )
+        lists: dict[str, list[str]] = {}
+        if name == "Encounter":
+            lists["when"] = list(_values(tree.get("appointment", []), "reference"))
+            lists["why"] = list(_values(tree.get("diagnosis", []), "reference"))
+        if name == "Observation":
+            lists["of"] = list(_values(tree.get("hasMember", []), "reference"))
+        found = _NAMED[id(tree)] = (tree, named, lists)
+    return found[1], found[2]
+
+
+def _closed(rows: Rows) -> dict[str, frozenset[str]]:
+    """The labels of every row: its own, and those of what it names or is listed by."""
+    shades = {
+        key: frozenset() if versions[-1].tree is not None else versions[-1].facts.labels
+        for key, versions in rows.items()
+    }
+
+    def of(keys: Iterable[str]) -> frozenset[str]:
+        return frozenset(label for key in keys for label in shades.get(key, ()))
+
+    pending = True
+    while pending:
+        pending = False
+        given: dict[str, set[str]] = {}
+        for versions in rows.values():
+            last = versions[-1]
+            tree = last.tree
+            if tree is None and len(versions) > 1:
+                tree = versions[-2].tree
+            if tree is None:
+                continue
+            named, lists = _named(tree)
+            for keys in lists.values():
+                elsewhere = named - set(keys)
+                for key in keys:
+                    hidden = of(elsewhere - {key}) | set(_labels(tree))
+                    if last.tree is None:
+                        hidden = last.facts.labels
+                    given.setdefault(key, set()).update(hidden)
+            if last.tree is not None and tree["resourceType"] not in FOLLOWING:
+                for url in _values(tree, "url"):
+                    own = own_facts(tree)
+                    if own.owners:
+                        shade = shades[f"{tree['resourceType']}/{tree['id']}"]
+                        given.setdefault(url, set()).update(shade)
+        for key, versions in rows.items():
+            tree = versions[-1].tree
+            if tree is None:
+                continue
+            now = frozenset(_labels(tree)) | of(_named(tree)[0] - {key}) | given.get(key, set())
+            if now != shades[key]:
+                shades[key] = now
+                pending = True
+    return shades
 
 
 def _keeping_labels(versions: list[Version], tree: Json) -> Json:

@@ -137,7 +137,7 @@ def chart(of: str, mark: str, doctor: str) -> Iterator[Json]:
         of=of,
         value=71.5,
         performer=f"Practitioner/{doctor}",
-        encounter=b.reference(f"Encounter/hush-{mark}"),
+        encounter=b.reference(f"Encounter/visit-{mark}"),
     )
     yield b.an_observation(f"lab-{mark}", of=of, category="laboratory", code="718-7", value=13.2)
     yield b.an_observation(
@@ -147,14 +147,14 @@ def chart(of: str, mark: str, doctor: str) -> Iterator[Json]:
         code="718-7",
         value=14.9,
         on="2029-06-02",
-        derivedFrom=[b.reference(f"Observation/kept-{mark}")],
+        derivedFrom=[b.reference(f"Observation/lab-{mark}")],
     )
     yield b.an_observation(f"smoking-{mark}", of=of, category="social-history", code="72166-2")
     yield b.an_observation(f"loose-{mark}", of=of, category=None, code="39156-5", value=22.1)
     yield b.an_observation(f"shy-{mark}", of=of, code="8310-5", value=37.1, meta=RESTRICTED)
     yield b.an_observation(f"kept-{mark}", of=of, category="laboratory", meta=WITHHELD)
     yield b.an_observation(f"odd-{mark}", of=of, category="laboratory", meta=STRANGE)
-    yield b.a_condition(f"rash-{mark}", of=of, encounter=b.reference(f"Encounter/hush-{mark}"))
+    yield b.a_condition(f"rash-{mark}", of=of, encounter=b.reference(f"Encounter/visit-{mark}"))
     yield b.a_condition(f"secret-{mark}", of=of, code="77386006", meta=SENSITIVE)
     yield b.an_encounter(
         f"visit-{mark}",
@@ -163,7 +163,7 @@ def chart(of: str, mark: str, doctor: str) -> Iterator[Json]:
         serviceProvider=b.reference("Organization/house"),
         period={"start": "2029-03-01T09:00:00Z"},
     )
-    yield b.an_encounter(f"hush-{mark}", of=of, meta=SENSITIVE)
+    yield from _hushed(of, mark)
     yield b.resource(
         "Immunization",
         f"shot-{mark}",
@@ -194,6 +194,65 @@ def chart(of: str, mark: str, doctor: str) -> Iterator[Json]:
         beneficiary=b.reference(f"Patient/{of}"),
         payor=[b.reference("Organization/payer")],
     )
+
+
+def _hushed(of: str, mark: str) -> Iterator[Json]:
+    """A visit of which only the Encounter is labelled, and its shadows."""
+    visit = b.reference(f"Encounter/hush-{mark}")
+    yield b.an_observation(f"shade-{mark}", of=of, code="8867-4", encounter=visit)
+    yield b.a_condition(f"told-{mark}", of=of, code="35489007")
+    yield b.an_appointment(f"when-{mark}", of=[of])
+    yield b.an_encounter(
+        f"hush-{mark}",
+        of=of,
+        meta=SENSITIVE,
+        appointment=[b.reference(f"Appointment/when-{mark}")],
+        diagnosis=[{"condition": b.reference(f"Condition/told-{mark}")}],
+    )
+    yield b.a_condition(f"echo-{mark}", of=of, code="35489007", encounter=visit)
+    yield b.an_observation(
+        f"panel-{mark}",
+        of=of,
+        category="laboratory",
+        encounter=visit,
+        hasMember=[b.reference(f"Observation/member-{mark}")],
+    )
+    yield b.an_observation(f"member-{mark}", of=of, category="laboratory", value=4.4)
+    yield b.an_observation(
+        f"grown-{mark}",
+        of=of,
+        category="laboratory",
+        derivedFrom=[b.reference(f"Observation/member-{mark}")],
+    )
+    yield b.a_binary(f"minutes-{mark}", content="JVBERi0t")
+    yield b.a_document(
+        f"minutes-{mark}", of=of, binary=f"minutes-{mark}", context={"encounter": [visit]}
+    )
+    yield b.a_communication(f"word-{mark}", of=of, sender=f"Patient/{of}", encounter=visit)
+    yield b.a_communication(
+        f"answer-{mark}",
+        of=of,
+        sender=f"Patient/{of}",
+        about=[b.reference(f"Communication/word-{mark}")],
+    )
+    yield b.some_answers(f"asked-{mark}", of=of, source=f"Patient/{of}", encounter=visit)
+    yield b.resource(
+        "Immunization",
+        f"hushed-{mark}",
+        status="completed",
+        vaccineCode=b.concept("http://hl7.org/fhir/sid/cvx", "62"),
+        patient=b.reference(f"Patient/{of}"),
+        occurrenceDateTime="2028-11-01",
+        encounter=visit,
+    )
+    # One labelled result hides the panel and not the others in it; the label is withheld here.
+    yield b.an_observation(
+        f"mixed-{mark}",
+        of=of,
+        category="laboratory",
+        hasMember=[b.reference(f"Observation/{one}-{mark}") for one in ("lab", "kept")],
+    )
+    yield b.a_provenance(f"traced-{mark}", about=[f"Observation/grown-{mark}"])
 
 
 def _derm() -> Iterator[Json]:

@@ -194,6 +194,10 @@ async def _reclassify(transaction: Any) -> None:
     await transaction.reclassify(row.key, facts)
 
 
+async def _reindex(transaction: Any) -> None:
+    await transaction.reindex(a_row(an_observation("a"), labels=("R",)))
+
+
 async def _shadow(transaction: Any) -> None:
     await transaction.write(a_row(an_observation("s"), owners=()))
 
@@ -240,6 +244,7 @@ OPERATIONS: Final = (
     Operation("create in chunks", _in_one(_create_large)),
     Operation("several and a search between", _in_one(_several), _in_one(_create)),
     Operation("reclassify", _in_one(_reclassify), _in_one(_create)),
+    Operation("index anew", _in_one(_reindex), _in_one(_create)),
     Operation("stand before a shared one", _in_one(_shadow), _in_one(_shared)),
     Operation("share what a practice has", _in_one(_shared), _in_one(_shadow)),
     Operation("a version that exists", _in_one(_again), _in_one(_create), refusals=(Conflict,)),

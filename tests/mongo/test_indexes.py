@@ -886,6 +886,12 @@ LOOKUPS: Final = (
     *OPERATIONS,
     Operation("referring", lambda s: s.referring(SUBJECT, [ADA], of_practice(), limit=5)),
     Operation("referrers", lambda s: s.transact(lambda t: t.referrers(ADA, DERM))),
+    Operation(
+        "referrers of some types",
+        lambda s: s.transact(lambda t: t.referrers(ADA, DERM, types={"Condition"}, deleted=True)),
+    ),
+    Operation("facts", lambda s: s.transact(lambda t: t.facts([ADA], DERM))),
+    Operation("stale keys", lambda s: s.stale_keys(5)),
     Operation("targets", _targets),
     Operation("many", lambda s: s.read_many([ADA, KEY("Patient/bo")], of_practice("Patient"))),
     Operation(

@@ -129,7 +129,7 @@ async def slots(caller: Caller, query: str = "") -> list[str]:
 
 
 async def hold(caller: Caller, slot: str, *, of: str | None = None, **more: Any) -> Answer:
-    sent = parameters({"name": "appt-resource", "resource": a_time(slot, of=of, **more)})
+    sent = parameters({"name": "appointment-resource", "resource": a_time(slot, of=of, **more)})
     return await caller.ask("POST", "Appointment/$hold", sent)
 
 
@@ -143,7 +143,9 @@ async def held(caller: Caller, slot: str, *, of: str | None = None) -> str:
 
 
 async def book(caller: Caller, own_id: str, *, replaces: str | None = None) -> Answer:
-    given = [{"name": "appt-reference", "valueReference": reference(f"Appointment/{own_id}")}]
+    given = [
+        {"name": "appointment-reference", "valueReference": reference(f"Appointment/{own_id}")}
+    ]
     if replaces is not None:
         given.append({"name": "replaces", "valueReference": reference(f"Appointment/{replaces}")})
     return await caller.ask("POST", "Appointment/$book", parameters(*given))
@@ -158,7 +160,7 @@ async def booked(caller: Caller, slot: str, *, of: str | None = None) -> str:
 
 async def cancel(caller: Caller, own_id: str, **more: Any) -> Answer:
     tree = resource("Appointment", own_id, status="cancelled", participant=[WHO], **more)
-    sent = parameters({"name": "appt-resource", "resource": tree})
+    sent = parameters({"name": "appointment-resource", "resource": tree})
     return await caller.ask("POST", "Appointment/$book", sent)
 
 

@@ -46,9 +46,24 @@ EXAMPLES: dict[str, list[Json]] = {
     "cancel-form": [{"name": "reason", "valueString": "no longer needed"}],
     "populate": [{"name": "subject", "valueReference": {"reference": "Patient/ada"}}],
     "review-form": [{"name": "others", "valueCode": "refuse"}],
+    "propose-update": [{"name": "clear", "valueCode": "telecom"}],
+    "prove-contact": [{"name": "contact", "valueString": "ada@mail.example"}],
+    "review-proposal": [{"name": "others", "valueCode": "refuse"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
-    "hold": [{"name": "appt-resource", "resource": A_TIME}],
-    "book": [{"name": "appt-reference", "valueReference": {"reference": "Appointment/held"}}],
+    "hold": [{"name": "appointment-resource", "resource": A_TIME}],
+    "book": [
+        {"name": "appointment-reference", "valueReference": {"reference": "Appointment/held"}}
+    ],
     "account-close": [{"name": "reason", "valueCode": "left-practice"}],
+    "upload": [
+        {"name": "identifier", "valueIdentifier": {"system": "urn:app", "value": "1"}},
+        {
+            "name": "attachment",
+            "valueAttachment": {"contentType": "text/plain", "data": "bm90aGluZw=="},
+        },
+        {"name": "title", "valueString": "A letter"},
+    ],
+    "review-document": [{"name": "decision", "valueCode": "accept"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
+    "end-share": [{"name": "id", "valueString": "link"}],
 }

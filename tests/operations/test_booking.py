@@ -122,19 +122,52 @@ async def test_staff_and_ehr_are_offered_what_the_rules_for_patients_leave_out(
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        (f"?service-type={TALK}", ["word"]),
-        (f"?service-type=http://terminology.hl7.org/CodeSystem/service-type|{TALK}", ["word"]),
-        (f"?service-type=urn:other|{TALK}", []),
-        ("?location=Location/room", ["nine-in-room"]),
+        (f"?visit-type={TALK}", ["word"]),
+        (f"?visit-type=http://terminology.hl7.org/CodeSystem/service-type|{TALK}", ["word"]),
+        (f"?visit-type=urn:other|{TALK}", []),
+        ("?location-reference=Location/room", ["nine-in-room"]),
         ("?practitioner=Practitioner/lark", ["nine", "nine-in-room", "ten"]),
         (f"?start={at(3 * DAY + 1800)}&end={at(3 * DAY + 7200)}", ["ten"]),
         ("?practitioner=Practitioner/nobody", []),
+        ("?practitioner=Practitioner/nobody&practitioner=Practitioner/lark&_count=1", ["nine"]),
+        ("?visit-type=other&visit-type=" + TALK, ["word"]),
+        (f"?visit-type={TALK}&practitioner=Practitioner/lark", []),
+        ("?patient-reference=Patient/ada&location-reference=Location/room", ["nine-in-room"]),
     ],
 )
 async def test_it_is_narrowed_by_what_is_asked_for(
     ada: Caller, query: str, found: list[str]
 ) -> None:
     assert await slots(ada, query.replace("+", "%2B")) == found
+
+
+async def test_the_times_are_for_whom_a_practice_says(
+    bo: Caller, desk: Caller, ehr: Caller
+) -> None:
+    """IHE ITI-115: patient-reference; the Appointments of the answer name the patient."""
+    for caller in (desk, ehr):
+        answer = await find(caller, "?patient-reference=Patient/ada&_count=1")
+        first = answer.entries[0]["participant"][0]
+        assert first["actor"]["reference"] == "Patient/ada"
+        assert (await find(caller, "?patient-reference=Patient/nobody")).status == 404
+    missing = await find(bo, "?patient-reference=Patient/nobody")
+    other = await find(bo, "?patient-reference=Patient/ada")
+    assert missing.status == other.status == 404
+    assert other.body == missing.body.replace(b"nobody", b"ada")
+
+
+async def test_what_was_narrowed_stays_so_on_the_next_page(ehr: Caller) -> None:
+    query = "?practitioner=Practitioner/lark&practitioner=Practitioner/nobody"
+    answer = await find(ehr, query + "&patient-reference=Patient/ada&_count=2")
+    seen = answer.entries
+    while answer.next is not None:
+        answer = await ehr.get(answer.next)
+        seen += answer.entries
+    assert len(seen) == answer.json["total"] > 2
+    for one in seen:
+        named = [part["actor"]["reference"] for part in one["participant"]]
+        assert named[0] == "Patient/ada"
+        assert "Practitioner/lark" in named
 
 
 async def test_pages_hold_each_time_once_and_tell_how_many_there_are(ada: Caller) -> None:
@@ -155,6 +188,10 @@ async def test_pages_hold_each_time_once_and_tell_how_many_there_are(ada: Caller
         "?_count=101",
         "?practitioner=Patient/bo",
         "?practitioner=lark",
+        "?location-reference=Practitioner/lark",
+        "?patient-reference=ada",
+        "?organization=Organization/derm",
+        "?service-type=x",
         f"?start={at(0)}&end={at(40 * DAY)}",
         "?_page=xyz",
         "?surprise=1",
@@ -580,7 +617,7 @@ async def test_what_ends_a_callers_rights_ends_what_is_under_way(
 async def test_what_is_no_time_is_refused_and_nothing_is_held(
     ada: Caller, store: EmbeddedStore, tree: dict[str, Any]
 ) -> None:
-    sent = parameters({"name": "appt-resource", "resource": a_time("nine") | tree})
+    sent = parameters({"name": "appointment-resource", "resource": a_time("nine") | tree})
     answer = await ada.ask("POST", "Appointment/$hold", sent)
     assert answer.status in {400, 422}, answer.body
     assert await store.every(TakenCell) == []
@@ -591,7 +628,7 @@ async def test_a_time_that_has_moved_since_it_was_found_is_not_held(
 ) -> None:
     found = (await find(ada)).entries[0]
     await ehr.store(a_slot("nine", 3 * DAY + 86_400))
-    sent = parameters({"name": "appt-resource", "resource": found})
+    sent = parameters({"name": "appointment-resource", "resource": found})
     assert_not_available(await ada.ask("POST", "Appointment/$hold", sent))
 
 
@@ -600,13 +637,13 @@ async def test_a_time_that_has_moved_since_it_was_found_is_not_held(
     [
         [],
         [
-            {"name": "appt-reference", "valueReference": {"reference": "Appointment/x"}},
-            {"name": "appt-resource", "resource": an_appointment("x")},
+            {"name": "appointment-reference", "valueReference": {"reference": "Appointment/x"}},
+            {"name": "appointment-resource", "resource": an_appointment("x")},
         ],
-        [{"name": "appt-resource", "resource": an_appointment()}],
-        [{"name": "appt-resource", "resource": an_appointment("x", status="booked")}],
-        [{"name": "appt-reference", "valueReference": {"reference": "Slot/nine"}}],
-        [{"name": "appt-reference", "valueReference": {"display": "the one on Monday"}}],
+        [{"name": "appointment-resource", "resource": an_appointment()}],
+        [{"name": "appointment-resource", "resource": an_appointment("x", status="booked")}],
+        [{"name": "appointment-reference", "valueReference": {"reference": "Slot/nine"}}],
+        [{"name": "appointment-reference", "valueReference": {"display": "the one on Monday"}}],
         [{"name": "surprise", "valueString": "x"}],
     ],
 )
@@ -758,10 +795,10 @@ async def test_what_the_practice_wrote_stays_above_what_a_patient_adds(
         return str(answer.entries[0]["comment"])
 
     ours = {"reference": f"Appointment/{own_id}"}
-    found = await say("I use a wheelchair", name="appt-reference", valueReference=ours)
+    found = await say("I use a wheelchair", name="appointment-reference", valueReference=ours)
     assert found == "Bring the report\n\nI use a wheelchair"
     over = a_time("nine") | {"id": own_id, "status": "cancelled"}
-    found = await say("Sorry", name="appt-resource", resource=over)
+    found = await say("Sorry", name="appointment-resource", resource=over)
     assert found == "Bring the report\n\nI use a wheelchair\n\nSorry"
 
 

@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.accounts.messaging import be_present
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.notify import jobs
+from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.invitation_task import CODE as INVITATION
 from fhir_portal.portal import Portal
 from tests.builders import (
     DERM,
+    RESTRICTED,
+    START,
     Caller,
     Clock,
+    a_practice,
     a_proxy,
     a_task,
     an_appointment,
@@ -134,3 +140,130 @@ async def test_ahead_says_nothing_of_the_records_own_appointments(
     await ehr.store(visit("before", 1500, of="bo", status="arrived"))
     assert (await mother.get("Appointment/hidden")).status == 404
     assert value(await check_in(mother, "open"), "ahead") == 1
+
+
+# ---------------------------------------------------------------- the conversation with the desk
+
+
+@pytest.fixture
+async def desk(accounts: EmbeddedStore) -> EmbeddedStore:
+    """The practice is one whose front desk can be written to."""
+    await keep(accounts, a_practice())
+    return accounts
+
+
+async def arrived(caller: Caller, clock: Clock, own_id: str = "ada-at-ten") -> Any:
+    clock.now = START + 1.5 * HOUR
+    answer = await check_in(caller, own_id)
+    assert answer.status == 200, answer.body
+    return answer
+
+
+async def threads_of(ehr: Caller) -> list[Any]:
+    return (await ehr.get("Communication?category=thread")).entries
+
+
+async def work_off(portal: Portal) -> None:
+    """Carry out what is due."""
+    server = portal.server
+    store: Any = server.store
+    for name, work in appointment_jobs(server).items():
+        while (lease := await jobs.claim(store, name, "worker", server.clock())) is not None:
+            await work(lease)
+
+
+@pytest.mark.requirement("portal", "S1-38")
+async def test_who_is_here_has_a_conversation_with_the_front_desk(
+    ada: Caller, ehr: Caller, clock: Clock, desk: EmbeddedStore
+) -> None:
+    assert await threads_of(ehr) == []
+    answer = await arrived(ada, clock)
+    (thread,) = await threads_of(ehr)
+    assert value(answer, "thread") == {"reference": f"Communication/{thread['id']}"}
+    assert value(answer, "staff-present") is False
+    assert thread["about"] == [{"reference": "Appointment/ada-at-ten"}]
+    assert thread["subject"] == {"reference": "Patient/ada"}
+    assert thread["topic"]["coding"][0]["code"] == "appointment"
+    assert thread["status"] == "on-hold"
+    assert len((await ehr.get(f"Provenance?target=Communication/{thread['id']}")).entries) == 1
+    await be_present(desk, DERM, now=clock.now)
+    again = await check_in(ada, "ada-at-ten")
+    assert value(again, "staff-present") is True
+    assert len(await threads_of(ehr)) == 1
+
+
+@pytest.mark.requirement("portal", "S1-38")
+async def test_it_is_closed_with_the_arrival_and_opened_again_with_it(
+    ada: Caller, ehr: Caller, clock: Clock, desk: EmbeddedStore
+) -> None:
+    assert desk is not None
+    await arrived(ada, clock)
+    undone = await check_in(ada, "ada-at-ten", undo=True)
+    assert value(undone, "thread") is None
+    assert [one["status"] for one in await threads_of(ehr)] == ["completed"]
+    await arrived(ada, clock)
+    assert [one["status"] for one in await threads_of(ehr)] == ["on-hold"]
+
+
+@pytest.mark.requirement("portal", "S1-38")
+async def test_it_is_closed_after_the_visit(
+    ada: Caller, ehr: Caller, portal: Portal, clock: Clock, desk: EmbeddedStore
+) -> None:
+    """When the practice says that it is over; or, if it never does, in the evening."""
+    assert desk is not None
+    await arrived(ada, clock)
+    await work_off(portal)
+    assert [one["status"] for one in await threads_of(ehr)] == ["on-hold"]
+    visit_now = (await ehr.get("Appointment/ada-at-ten")).json
+    await ehr.store(visit_now | {"status": "fulfilled"})
+    await work_off(portal)
+    assert [one["status"] for one in await threads_of(ehr)] == ["completed"]
+    await ehr.store(visit("second", 2 * HOUR + 900))
+    await arrived(ada, clock, "second")
+    for hours in (5, 8):
+        clock.now = START + hours * HOUR
+        await work_off(portal)
+        assert {one["status"] for one in await threads_of(ehr)} == {"completed", "on-hold"}
+    clock.now = START + 20 * HOUR
+    await work_off(portal)
+    assert {one["status"] for one in await threads_of(ehr)} == {"completed"}
+
+
+@pytest.mark.requirement("portal", "S1-38")
+@pytest.mark.parametrize(
+    ("act", "opens"), [(("appointments",), 0), (("appointments", "messages"), 1)]
+)
+async def test_who_may_not_write_messages_opens_none(
+    portal: Portal, ehr: Caller, clock: Clock, desk: EmbeddedStore, act: Any, opens: int
+) -> None:
+    assert desk is not None
+    await ehr.store(visit("kits", 2 * HOUR + 900, of="kit"))
+    mother = Caller(portal, a_proxy(sections=act, act=act))
+    answer = await arrived(mother, clock, "kits")
+    assert len(await threads_of(ehr)) == opens
+    assert (value(answer, "thread") is not None) == bool(opens)
+
+
+@pytest.mark.requirement("portal", "S1-38")
+async def test_an_app_without_messages_is_told_of_none_and_an_ehr_opens_none(
+    ada: Caller, ehr: Caller, clock: Clock, desk: EmbeddedStore
+) -> None:
+    assert desk is not None
+    narrow = ada.with_scope("patient/Appointment.ru")
+    assert value(await arrived(narrow, clock), "thread") is None
+    assert len(await threads_of(ehr)) == 1
+    await ehr.store(visit("bos", 2 * HOUR + 900, of="bo"))
+    await arrived(ehr, clock, "bos")
+    assert len(await threads_of(ehr)) == 1
+
+
+@pytest.mark.requirement("portal", "S1-38")
+async def test_of_an_appointment_that_is_hidden_from_proxies_so_is_the_conversation(
+    ada: Caller, ehr: Caller, portal: Portal, clock: Clock, desk: EmbeddedStore
+) -> None:
+    assert desk is not None
+    await ehr.store(visit("ada-at-ten", 2 * HOUR) | {"meta": RESTRICTED})
+    await arrived(ada, clock)
+    (thread,) = await threads_of(ehr)
+    aunt = Caller(portal, a_proxy("ada", "aunt", sections=("appointments", "messages")))
+    assert (await aunt.get(f"Communication/{thread['id']}")).status == 404

@@ -108,18 +108,21 @@ def test_what_the_definition_does_not_have_is_refused(sent: bytes) -> None:
 
 
 def test_a_query_holds_simple_parameters() -> None:
-    found = queried(DEFINITION, [("kind", "self"), ("count", "3"), ("sure", "true")])
+    asked = [("kind", "self"), ("count", "3"), ("sure", "true"), ("of", "Patient/ada")]
+    found = queried(DEFINITION, asked)
     assert (found.one("kind"), found.one("count"), found.one("sure")) == ("self", 3, True)
+    assert found.one("of") == {"reference": "Patient/ada"}
     for wrong in (
         [("kind", "self"), ("count", "three")],
         [("kind", "self"), ("count", "٣")],
         [("kind", "self"), ("count", "03")],
         [("kind", "self"), ("sure", "yes")],
+        [("kind", "self"), ("of", "not one")],
         [],
     ):
         with pytest.raises(Invalid):
             queried(DEFINITION, wrong)
-    for unknown in ("section", "of", "surprise", "_count"):
+    for unknown in ("section", "surprise", "_count"):
         with pytest.raises(NotSupported):
             queried(DEFINITION, [("kind", "self"), (unknown, "x")])
 

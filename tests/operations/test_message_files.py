@@ -185,9 +185,9 @@ async def test_files_are_looked_at_only_for_whoever_may_send_them(
     """A picture takes a second of a worker: none is unpacked where its message cannot be sent."""
     looked_at: list[str] = []
 
-    def looking(content: bytes, *, declared: str, name: str) -> Taken:
+    def looking(content: bytes, *, name: str, **more: Any) -> Taken:
         looked_at.append(name)
-        return take(content, declared=declared, name=name)
+        return take(content, name=name, **more)
 
     monkeypatch.setattr(attachments, "take", looking)
     files = [a_file(b"It itches.", "text/plain", "note.txt")]

@@ -599,6 +599,37 @@ async def test_what_an_ehr_writes_into_a_thread_is_told_once(
     assert words(await read(ada, thread))[-1] == "hello"
 
 
+async def test_what_an_ehr_answers_waits_no_more(
+    practice: EmbeddedStore, portal: Portal, clock: Clock, ada: Caller, ehr: Caller
+) -> None:
+    """Else it stands in the inbox as overdue, though it was answered."""
+    first, second = thread_of(await sent(ada)), thread_of(await sent(ada))
+    clock.advance(60)
+    late = a_communication(
+        "from-ehr",
+        of="ada",
+        sender="Practitioner/lark",
+        partOf=[reference(first)],
+        category=[{"coding": [{"system": CATEGORY, "code": "message"}]}],
+        sent="2030-03-17T17:47:40Z",
+    )
+    await ehr.put(late)
+    asked_again = late | {"id": "too-early", "partOf": [reference(second)]}
+    await ehr.put(asked_again | {"sent": "2030-03-17T17:46:00Z"})
+    await told(practice, portal)
+    header = (await ehr.get(first)).json
+    assert header["status"] == "on-hold"
+    assert {
+        one["url"].rpartition("/")[2]: one.get("valueInstant") for one in header["extension"]
+    } == {"last-message": "2030-03-17T17:47:40.000Z"}
+    # What was written before the patient asked answers nothing.
+    assert (await ehr.get(second)).json["status"] == "in-progress"
+    before = (await ehr.get(first)).json["meta"]["versionId"]
+    await ehr.put(late | {"note": [{"text": "seen"}]})
+    await told(practice, portal)
+    assert (await ehr.get(first)).json["meta"]["versionId"] == before
+
+
 async def test_of_what_was_said_long_ago_nobody_is_told(
     practice: EmbeddedStore, portal: Portal, ada: Caller, ehr: Caller
 ) -> None:

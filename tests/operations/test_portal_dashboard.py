@@ -97,6 +97,7 @@ async def test_one_call_says_what_the_screens_say(world: EmbeddedStore, portal: 
         "appointment": reference("Appointment/next"),
         "status": "booked",
         "start": "2030-04-02T09:00:00Z",
+        "check-in": False,
     }
     assert found["last-visit"]["encounter"] == reference("Encounter/latest")
     balance = found["balance"]

@@ -23,6 +23,7 @@ from fhir_portal.smart.client import (
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.launch import Launch
 from fhir_portal.smart.launch_context import LaunchContext
+from fhir_portal.smart.page_session import StaffSession
 from fhir_portal.smart.revocation import disable_account, remove_staff
 from fhir_portal.smart.staff_pages import (
     CLIENT,
@@ -32,7 +33,6 @@ from fhir_portal.smart.staff_pages import (
     StaffSessions,
     SwitchedOff,
 )
-from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import AccessToken, token_hash
 from tests.builders import (
     DERM,

@@ -231,6 +231,7 @@ class World:
             base=issuer.fhir,
             aliases=tuple(f"{alias}/fhir" for alias in aliases),
             derive=world.keys.derive,
+            passwords=passwords(),
         )
         world.server = AuthorizationServer(
             store=world.store,

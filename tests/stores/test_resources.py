@@ -383,6 +383,81 @@ async def test_referrers_are_current_rows_of_the_practice(store: Any) -> None:
     assert [str(row.key) for row in await store.transact(work)] == ["Provenance/p"]
 
 
+async def test_referrers_may_be_of_some_types_and_deleted_with_their_edges(store: Any) -> None:
+    about = a_provenance("p", about=["Observation/a"])
+    gone = replace(a_row(about | {"id": "r"}, version=2, deleted=True), edges=("Observation/a",))
+    follows = an_observation("b", derivedFrom=[reference("Observation/a")])
+    await write(store, a_row(about), a_row(about | {"id": "r"}), gone, a_row(follows))
+
+    async def work(transaction: Any, **more: Any) -> list[str]:
+        return sorted(str(row.key) for row in await transaction.referrers(A, DERM, **more))
+
+    async def asked(**more: Any) -> list[str]:
+        found: list[str] = await store.transact(lambda transaction: work(transaction, **more))
+        return found
+
+    assert await asked() == ["Observation/b", "Provenance/p"]
+    assert await asked(types={"Provenance"}) == ["Provenance/p"]
+    assert await asked(types=set()) == []
+    assert await asked(types=["Provenance"], deleted=True) == ["Provenance/p", "Provenance/r"]
+    assert await asked(deleted=True) == ["Observation/b", "Provenance/p", "Provenance/r"]
+
+
+async def test_facts_of_rows_are_those_of_deleted_ones_too(store: Any) -> None:
+    b, c = KEY("Observation/b"), KEY("Condition/c")
+
+    async def work(transaction: Any) -> Any:
+        await transaction.write(a_row(a_condition("c"), labels=["SEX"]))
+        return await transaction.facts([A, b, c, KEY("Observation/none")], DERM)
+
+    gone = a_row(an_observation("b"), version=2, labels=["R"], deleted=True)
+    await write(
+        store,
+        a_row(an_observation("a"), labels=["V"]),
+        a_row(an_observation("b")),
+        gone,
+        a_row(an_observation("none"), practice=FAMILY),
+    )
+    found = {str(one.resource_type + "/" + one.id): one for one in await store.transact(work)}
+    assert found.keys() == {str(A), str(b), str(c)}
+    assert [found[str(key)].visibility_class.labels for key in (A, b, c)] == [{"V"}, {"R"}, {"SEX"}]
+    assert found[str(b)] == gone.row.facts
+
+
+async def test_a_row_is_indexed_anew_without_a_new_version(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = a_row(an_observation("a", category="laboratory", value=4))
+    large = a_row(a_condition("large", note=[{"text": "x" * 2_000_000}]))
+    await write(store, old, large)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fhir_portal.") and hasattr(module, "INDEX_VERSION"):
+            monkeypatch.setattr(module, "INDEX_VERSION", INDEX_VERSION + 1)
+    assert await store.stale_keys(1) != []
+    assert sorted(await store.stale_keys(9)) == [(DERM, large.row.key), (DERM, A)]
+    indexed = a_row(an_observation("a", performer="Practitioner/lark"), labels=["R"])
+    row = replace(indexed, row=msgspec.structs.replace(indexed.row, body=old.row.body))
+
+    async def work(transaction: Any) -> None:
+        await transaction.reindex(row)
+        await transaction.reindex(large)
+
+    await store.transact(work)
+    assert (await store.stale(), await store.stale_keys(9)) == (0, [])
+    labelled = of_record(labels={"R"})
+    assert await store.read(A, of_record(labels=())) is None
+    assert (await store.read(A, labelled)).body == old.row.body
+    assert (await store.vread(A, 1, labelled)).body == old.row.body
+    assert await store.read(large.row.key, of_record("Condition")) == large.row
+    assert await found(store, "category=vital-signs", labelled) == ["a"]
+    assert await found(store, "category=laboratory", labelled) == []
+
+    async def pointing(transaction: Any) -> Any:
+        return await transaction.referrers(LARK, DERM)
+
+    assert [one.key for one in await store.transact(pointing)] == [A]
+
+
 async def test_targets_are_the_local_references_of_a_parameter(store: Any) -> None:
     tree = an_observation(
         "a",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -194,6 +195,8 @@ class FhirWorld:
 
         async def receive() -> dict[str, Any]:
             nonlocal read
+            if read == len(parts):
+                await asyncio.Event().wait()  # nobody hangs up
             part = parts[read]
             read += 1
             return {"type": "http.request", "body": part, "more_body": read < len(parts)}

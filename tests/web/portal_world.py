@@ -9,7 +9,10 @@ from fhir_portal.access.relation import Relations
 from fhir_portal.accounts.account import AccountPerson, add_account
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.accounts.practice import Practice
+from fhir_portal.accounts.throttle import Throttle
+from fhir_portal.operations.open_share import Shares
 from fhir_portal.web.pages.portal_rooms import portal_router
+from fhir_portal.web.shared import shared_router
 from tests.builders import (
     DIRECTORY,
     a_grant,
@@ -22,7 +25,7 @@ from tests.builders import (
 )
 from tests.operations.booking import DAY, a_schedule, a_slot
 from tests.smart.launching import put
-from tests.smart.world import PASSWORD, Browser, World, password_hash
+from tests.smart.world import PASSWORD, Browser, World, password_hash, passwords
 from tests.web.signing_in import submit
 
 SKIN = "skin"
@@ -50,6 +53,16 @@ class PortalWorld:
                 random=world.random,
             )
         )
+        shares = Shares(
+            world.store,
+            world.portal,
+            passwords(),
+            world.keys.derive,
+            clock=world.clock,
+            random=world.random,
+        )
+        throttle = Throttle(world.store, world.clock)
+        world.app.include_router(shared_router(shares, throttle=throttle, base=world.base))
         found = cls(world)
         await keep(
             world.store,

@@ -144,9 +144,11 @@ async def submit(browser: Browser, action: str, *, nth: int = 0, **fields: str) 
     return await post(browser, action, {**fields_of(form), **fields})
 
 
-async def post(browser: Browser, path: str, data: Mapping[str, str]) -> httpx.Response:
-    """Post what one likes, and follow where it leads."""
-    browser.page = await browser.http.post(path, data=dict(data))
+async def post(
+    browser: Browser, path: str, data: Mapping[str, str], *, files: Any = None
+) -> httpx.Response:
+    """Post what one likes, and follow where it leads; ``files`` as httpx takes them."""
+    browser.page = await browser.http.post(path, data=dict(data), files=files)
     while browser.page.is_redirect:
         location = browser.page.headers["location"]
         if not location.startswith("/"):

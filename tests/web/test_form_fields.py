@@ -101,3 +101,13 @@ async def test_whatever_is_sent_is_read_or_said_to_be_wrong(name: str) -> None:
         }
         typed = typed_in(form, data, [])
         assert {one["linkId"] for one in typed.items} <= set(form.by_link)
+
+
+@pytest.mark.parametrize("text", ["1e999999999", "1e-9", "NaN", "Infinity", "1" * 16, "1.1.1", "½"])
+async def test_a_number_is_what_people_write(text: str) -> None:
+    """``1e999999999`` has as many digits as there is memory, once it is written out."""
+    form = await form_in(QUESTIONNAIRES["sleep"])
+    at = [one.link_id for one in form.every()].index("hours")
+    assert typed_in(form, {str(at): text}, []).errors == {str(at): "give a number, such as 7.5"}
+    (answered,) = typed_in(form, {str(at): "7,50"}, []).items
+    assert json.dumps(answered["answer"]) == b'[{"valueDecimal":7.50}]'

@@ -10,7 +10,8 @@ import pytest
 
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.smart.client import Client
-from fhir_portal.smart.portal_pages import CLIENT, PortalSession
+from fhir_portal.smart.page_session import PortalSession
+from fhir_portal.smart.portal_pages import CLIENT
 from fhir_portal.smart.token import AccessToken
 from tests.builders import RESTRICTED, Json, a_grant, a_task, an_appointment, changed, concept, keep
 from tests.operations.booking import CHECK, DAY, SERVICES, at

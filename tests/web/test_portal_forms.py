@@ -232,3 +232,32 @@ async def test_a_form_needs_its_hidden_field(portal: PortalWorld) -> None:
     response = await post(browser, f"{FILL}/ada-sleep", {"do": "hand-in"})
     assert response.status_code in {400, 403}
     assert (await answered(ada(portal), "in-progress")) == []
+
+
+@pytest.mark.requirement("attacks", "cross-site request forgery")
+@pytest.mark.parametrize(
+    ("headers", "taken"),
+    [
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"}, False),
+        ({"Origin": "null", "Sec-Fetch-Site": "cross-site"}, False),
+        ({"Origin": "https://portal.example.evil.example"}, False),
+        ({"Origin": "OURS"}, True),
+        ({"Origin": "OURS", "Sec-Fetch-Site": "same-site"}, False),
+        ({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Origin": "null"}, True),
+        ({}, True),
+    ],
+)
+async def test_a_form_is_not_taken_from_another_sites_page(
+    portal: PortalWorld, headers: dict[str, str], *, taken: bool
+) -> None:
+    """A browser of an age that knows no ``Sec-Fetch-Site`` says ``Origin``."""
+    browser = await portal.at(f"{FILL}/ada-sleep", ADA, "ada")
+    (form,) = forms(browser, f"{FILL}/ada-sleep")
+    ours = portal.world.server.issuer.base
+    browser.http.headers.update(
+        {name: ours if value == "OURS" else value for name, value in headers.items()}
+    )
+    await post(browser, f"{FILL}/ada-sleep", {**fields_of(form), "do": "save"})
+    assert bool(await answered(ada(portal), "in-progress")) is taken

@@ -15,9 +15,9 @@ from fhir_portal.consent.grant import Grant
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.operations.invitation_task import CODE
 from fhir_portal.smart.client import disable_client, withdraw_approval
+from fhir_portal.smart.page_session import StaffSession
 from fhir_portal.smart.revocation import disable_account, remove_staff
 from fhir_portal.smart.staff_pages import CLIENT, IDLE_SECONDS
-from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import AccessToken
 from tests.builders import a_grant, a_patient, a_related_person, a_task
 from tests.smart.launching import put

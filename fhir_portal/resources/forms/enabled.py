@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fhir_portal.fhir.datetime import period_of
-from fhir_portal.resources.forms.fhirpath import ExpressionFault, compiled
+from fhir_portal.resources.forms.fhirpath import Effort, ExpressionFault, compiled
 from fhir_portal.resources.forms.questionnaire import Condition, Item, Questionnaire, option_key
 
 _ORDERED: Final = frozenset({">", "<", ">=", "<="})
@@ -61,32 +61,49 @@ class Response:
         *,
         now: float,
         variables: Mapping[str, Any] | None = None,
+        effort: Effort | None = None,
     ) -> None:
         self.form, self.tree, self.now = form, tree, now
-        self.variables = {**(variables or {}), "resource": tree, "questionnaire": form.tree}
+        self.effort = effort or Effort()
+        self._variables = {**(variables or {}), "resource": tree, "questionnaire": form.tree}
+        self._left = list(form.variables)
         self.top = Place(form.items, tree.get("item", ()), path="QuestionnaireResponse")
         self._below: dict[tuple[int, str], list[Place]] = {}
         self._enabled: dict[tuple[int, str], bool | None] = {}
         self._values: dict[str, list[Any]] = {}
-        for name, text in form.variables:
-            self.variables[name] = self.value_of(text, tree)
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """Those of expressions; the form's own are evaluated once one is needed."""
+        while self._left:
+            name, text = self._left.pop(0)
+            self._variables[name] = self._evaluated(text, self.tree, self._variables)
+        return self._variables
 
     def having(self, name: str, value: Any) -> Response:
         """Return the same with one more variable."""
         variables = {**self.variables, name: value}
-        return Response(self.form, self.tree, now=self.now, variables=variables)
+        found = Response(
+            self.form, self.tree, now=self.now, variables=variables, effort=self.effort
+        )
+        found._left.clear()
+        return found
 
     def value_of(self, text: str, node: Any) -> list[Any]:
-        """Evaluate an expression; what cannot be, has no value."""
+        """Evaluate an expression; what cannot be, has no value. Raises `TooCostly`."""
         if node is self.tree and text in self._values:
             return self._values[text]
-        try:
-            found = compiled(text)(node, now=self.now, **self.variables)
-        except ExpressionFault:
-            found = []
+        found = self._evaluated(text, node, self.variables)
         if node is self.tree:
             self._values[text] = found
         return found
+
+    def _evaluated(self, text: str, node: Any, variables: Mapping[str, Any]) -> list[Any]:
+        self.effort.spend()
+        try:
+            return compiled(text)(node, variables, now=self.now, effort=self.effort)
+        except ExpressionFault:
+            return []
 
     def below(self, item: Item, place: Place) -> list[Place]:
         """Return the places under an item of a place: one for each group or answer that is there.

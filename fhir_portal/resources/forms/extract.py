@@ -17,7 +17,7 @@ from fhir_portal.consent.grant import IG
 from fhir_portal.fhir import json
 from fhir_portal.fhir.definitions import Element, structures
 from fhir_portal.resources.forms.enabled import Place, Response
-from fhir_portal.resources.forms.fhirpath import ExpressionFault, compiled, plain, sent
+from fhir_portal.resources.forms.fhirpath import plain, sent
 from fhir_portal.resources.forms.questionnaire import SDC, Item, Questionnaire, option_key
 from fhir_portal.resources.validation import validate
 
@@ -477,9 +477,9 @@ def _filled(
 def _fill(response: Response, template: Mapping[str, Any], node: Any) -> list[Any]:
     """Return what a template becomes: nothing, itself, or one for each node of its context."""
     rest, context, value = _own(template)
-    nodes = [node] if context is None else _values(response, context, node)
+    nodes = [node] if context is None else response.value_of(context, node)
     if value is not None:
-        return [found for one in nodes for found in _values(response, value, one)]
+        return [found for one in nodes for found in response.value_of(value, one)]
     filled = []
     for one in nodes:
         tree: dict[str, Any] = {}
@@ -487,8 +487,8 @@ def _fill(response: Response, template: Mapping[str, Any], node: Any) -> list[An
             if name.startswith("_") and isinstance(child, Mapping):
                 _, within, primitive = _own(child)
                 if primitive is not None:
-                    places = [one] if within is None else _values(response, within, one)
-                    values = [v for place in places for v in _values(response, primitive, place)]
+                    places = [one] if within is None else response.value_of(within, one)
+                    values = [v for place in places for v in response.value_of(primitive, place)]
                     if values:
                         tree[name[1:]] = values[0]
                     continue
@@ -532,10 +532,3 @@ def _own(
     if kept:
         rest["extension"] = kept
     return rest, context, value
-
-
-def _values(response: Response, text: str, node: Any) -> list[Any]:
-    try:
-        return compiled(text)(node, now=response.now, **response.variables)
-    except ExpressionFault:
-        return []

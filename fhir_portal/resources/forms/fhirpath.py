@@ -1,31 +1,36 @@
 """FHIRPath in forms: initial and calculated values, conditions, what is taken out of answers.
 
 Expressions come from a practice's Questionnaires. They are evaluated by ``fhirpathpy`` with the
-functions listed here and no others: none of them follows a link, writes anywhere, or takes longer
-than what it is given. Source: FHIRPath N1 (http://hl7.org/fhirpath), SDC 3.0 (expressions).
+functions listed here and no others: none of them follows a link or writes anywhere. Each call of a
+function or operator is counted against the time that all expressions of a form have (`Effort`), and
+makes nothing larger than what is said here: a short expression can ask for more than any machine
+has. Source: FHIRPath N1 (http://hl7.org/fhirpath), SDC 3.0 (expressions).
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-import fhirpathpy
 import msgspec
 from antlr4 import CommonTokenStream, InputStream, Token
+from fhirpathpy.engine import do_eval
+from fhirpathpy.engine.invocations import invocation_registry
 from fhirpathpy.engine.nodes import ResourceNode
+from fhirpathpy.engine.util import arraify, get_data
 from fhirpathpy.models import models
 from fhirpathpy.parser import parse
 from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
 from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
 
 from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import Unprocessable
 
 LONGEST: Final = 2000
 """Signs of an expression."""
@@ -43,7 +48,19 @@ FUNCTIONS: Final = frozenset(
 """What an expression may call. Left out: ``repeat``, ``aggregate`` and ``descendants`` (no end),
 ``matches`` and ``replaceMatches`` (patterns that take ages), ``resolve``, ``trace``."""
 
-_MICROSECONDS: Final = 1_000_000
+_OPERATORS: Final = frozenset(
+    """
+    | = != ~ !~ < > <= >= containsOp inOp isOp asOp & + - * / mod div or and xor implies
+    """.split()
+)
+_SECONDS: Final = 2.0
+_MOST_SIGNS: Final = 100_000
+_MOST_NODES: Final = 20_000
+_MOST_MADE: Final = 20_000_000
+"""Signs and nodes that all expressions of a form may make, together."""
+_MOST_BITS: Final = 1000
+_LONGEST_NUMBER: Final = 40
+"""Digits of a number that is written out."""
 
 
 class ExpressionFault(Exception):
@@ -53,28 +70,65 @@ class ExpressionFault(Exception):
     """
 
 
+class TooCostly(Unprocessable):
+    """The expressions of a form take longer, or make more, than they may on these answers."""
+
+    code: ClassVar[str] = "too-costly"
+
+
+class Effort:
+    """How long the expressions of a form may take together, on one set of answers.
+
+    It is the processor's time, so that it does not depend on what else the machine does.
+    """
+
+    __slots__ = ("_left", "_until")
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._until = time.thread_time() + seconds
+        self._left = _MOST_MADE
+
+    def spend(self, made: int = 0) -> None:
+        """Raise `TooCostly` when the time is over, or too much was made."""
+        self._left -= made
+        if self._left < 0 or time.thread_time() > self._until:
+            message = "the expressions of the form take too long on these answers"
+            raise TooCostly(message, expression="Questionnaire")
+
+
 @dataclass(frozen=True, slots=True)
 class Expression:
     """One compiled expression."""
 
     text: str
-    run: Callable[..., Any]
+    tree: Mapping[str, Any]
 
-    def __call__(self, node: Any, *, now: float, **variables: Any) -> list[Any]:
+    def __call__(
+        self, node: Any, variables: Mapping[str, Any], *, now: float, effort: Effort | None = None
+    ) -> list[Any]:
         """Evaluate it on a node (``%context``) at a time, in seconds since 1970 UTC.
 
         Variables are plain JSON (`plain`). Returns JSON values, dates as text. Raises
-        `ExpressionFault`.
+        `ExpressionFault`, `TooCostly`.
         """
-        token = _moment.set(datetime.fromtimestamp(now, UTC))
+        effort = effort or Effort()
+        root = _listed(_typed(node))
+        context = {
+            "dataRoot": root,
+            "vars": {"ucum": "http://unitsofmeasure.org", **variables, "context": node},
+            "model": models["r4"],
+            "userInvocationTable": _TABLE,
+            "effort": effort,
+            "now": datetime.fromtimestamp(now, UTC),
+        }
         try:
-            found = self.run(_typed(node), {**variables, "context": node})
+            found = do_eval(context, root, self.tree)  # type: ignore[no-untyped-call]
+            return list(_values(found, effort))
+        except TooCostly:
+            raise
         except Exception as error:  # noqa: BLE001 - it raises whatever the data make it raise
             message = f"the expression cannot be evaluated here: {type(error).__name__}"
             raise ExpressionFault(message) from None
-        finally:
-            _moment.reset(token)
-        return [_json(one) for one in found]
 
 
 @functools.lru_cache(maxsize=2000)
@@ -93,7 +147,7 @@ def compiled(text: str) -> Expression:
         if name not in FUNCTIONS:
             message = f"expressions may not call {name[:40]}() here"
             raise ExpressionFault(message)
-    return Expression(text, fhirpathpy.compile(text, models["r4"], _OPTIONS))
+    return Expression(text, tree["children"][0])
 
 
 def plain(tree: Any) -> Any:
@@ -117,29 +171,92 @@ def sent(tree: Any) -> Any:
 
 
 def number(value: Decimal) -> msgspec.Raw | int:
-    """Return a Decimal as a number of FHIR JSON."""
+    """Return a Decimal as a number of FHIR JSON; one of very many digits with its exponent."""
+    if not -_LONGEST_NUMBER < value.adjusted() < _LONGEST_NUMBER:
+        return msgspec.Raw(str(value).encode())
     text = format(value, "f")
     return msgspec.Raw(text.encode()) if "." in text else int(text)
 
 
-_moment: ContextVar[datetime] = ContextVar("moment")
-"""The time of an evaluation: fhirpathpy's own functions look at the machine's clock."""
+def _as_date(context: Mapping[str, Any], _: Any) -> list[str]:
+    return [context["now"].date().isoformat()]
 
 
-def _as_date(_: Any) -> list[str]:
-    return [_moment.get().date().isoformat()]
+def _as_instant(context: Mapping[str, Any], _: Any) -> list[str]:
+    return [context["now"].isoformat(timespec="milliseconds")]
 
 
-def _as_instant(_: Any) -> list[str]:
-    return [_moment.get().isoformat(timespec="milliseconds")]
+def _bounded(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of fhirpathpy that spends effort, and makes nothing too large."""
+
+    @functools.wraps(run)
+    def bounded(context: Mapping[str, Any], *given: Any) -> Any:
+        if name in {"replace", "join"}:
+            _require_room(given)
+        found = run(context, *given)
+        _require_size(found)
+        value = _bare(found)
+        context["effort"].spend(len(value) if isinstance(value, str | list) else 1)
+        return found
+
+    return bounded
 
 
-_OPTIONS: Final = {
-    "userInvocationTable": {
-        "today": {"fn": _as_date, "arity": {0: []}},
-        "now": {"fn": _as_instant, "arity": {0: []}},
-    }
+def _require_room(given: tuple[Any, ...]) -> None:
+    """Refuse texts that are put together of many before they are: each is within its bounds."""
+    data, *texts = given
+    signs = max([len(one) for one in texts if isinstance(one, str)], default=0)
+    places = sum(len(str(_bare(one))) + 1 for one in _listed(data))
+    if signs * places > _MOST_SIGNS:
+        raise _too_much()
+
+
+def _require_size(found: Any) -> None:
+    value = _bare(found)
+    if isinstance(value, list):
+        is_large = len(value) > _MOST_NODES
+    elif isinstance(value, str):
+        is_large = len(value) > _MOST_SIGNS
+    elif isinstance(value, Decimal):
+        is_large = bool(value) and abs(value.adjusted()) > _MOST_BITS
+    else:
+        is_large = isinstance(value, int) and value.bit_length() > _MOST_BITS
+    if is_large:
+        raise _too_much()
+
+
+def _too_much() -> TooCostly:
+    message = "an expression of the form makes too much of these answers"
+    return TooCostly(message, expression="Questionnaire")
+
+
+_OWN: Final[Mapping[str, dict[str, Any]]] = {
+    # fhirpathpy's own look at the machine's clock.
+    "today": {"fn": _as_date, "arity": {0: []}},
+    "now": {"fn": _as_instant, "arity": {0: []}},
 }
+_KNOWN: Final[dict[str, Any]] = {**invocation_registry, **_OWN}
+_TABLE: Final = {
+    name: {**_KNOWN[name], "fn": _bounded(name, _KNOWN[name]["fn"])}
+    for name in sorted((FUNCTIONS | _OPERATORS) & _KNOWN.keys())
+}
+
+
+def _bare(value: Any) -> Any:
+    return get_data(value)  # type: ignore[no-untyped-call]
+
+
+def _listed(value: Any) -> list[Any]:
+    return arraify(value)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _values(found: Any, effort: Effort) -> Iterator[Any]:
+    for one in _listed(found):
+        effort.spend()
+        value = _json(_bare(one))
+        # So fhirpathpy keeps the extensions of a primitive: they are no value of it.
+        if not (isinstance(value, dict) and list(value) == ["extension"]):
+            yield value
 
 
 def _require_syntax(text: str) -> None:

@@ -15,7 +15,7 @@ from fhir_portal.access.context import AuthContext, acting_for
 from fhir_portal.access.owners import own_patients
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.grant import IG
-from fhir_portal.consent.labels import CONFIDENTIALITY
+from fhir_portal.consent.labels import CONFIDENTIALITY, PROXY_LABELS, SELF_LABELS
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Unprocessable
@@ -34,7 +34,7 @@ from fhir_portal.resources.forms.request import (
     with_answers,
 )
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
 
 BASE: Final = f"{IG}/StructureDefinition/proposal-base"
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
@@ -62,7 +62,7 @@ async def require_asked(
     patients, canonical = own_patients(tree), tree.get("questionnaire")
     if auth.context == "system" or len(patients) != 1 or not canonical:
         return
-    rows = await open_requests(transaction, auth.practice, patients[0], canonical)
+    rows = await known_requests(transaction, auth, patients[0], canonical)
     named = [
         await answered_by(transaction, auth.practice, str(row.key), json.parse(row.body))
         for row in rows
@@ -80,7 +80,7 @@ async def keep_confidential(
     if auth.context == "system" or len(patients) != 1 or not canonical:
         return
     labels = list[Any]()
-    for row in await open_requests(transaction, auth.practice, patients[0], canonical):
+    for row in await known_requests(transaction, auth, patients[0], canonical):
         if row.facts.visibility_class.labels:
             labels += (json.parse(row.body).get("meta") or {}).get("security") or ()
     meta = tree.get("meta") or {}
@@ -100,18 +100,50 @@ async def follow(
     """Do what follows from a response that was just stored; ``old`` is the version before."""
     tree = json.parse(row.body)
     status, canonical = tree.get("status"), tree.get("questionnaire")
+    is_same = old.get("status") in DONE and old.get("item") == tree.get("item")
+    if old.get("status") in DONE and not (status in DONE and is_same):
+        # What was proposed of them is not what they say any more. A person's are proposed anew.
+        await _withdraw(transaction, server, auth, row, writing)
     if status not in _FOLLOWED or not canonical or len(row.facts.owners) != 1:
         return
     (patient,) = row.facts.owners
-    for request in await open_requests(transaction, auth.practice, patient, canonical):
+    for request in await known_requests(transaction, auth, patient, canonical):
         changed = with_answers(json.parse(request.body), row.key, str(status))
         if changed is not None:
             changed["lastModified"] = _moment(server)
             await _update(transaction, server, auth.practice, request.key, changed, writing)
-    is_same = old.get("status") in DONE and old.get("item") == tree.get("item")
     if auth.context != "system" and status in DONE and not is_same:
         await _create(transaction, server, auth.practice, _said(server, row, tree), writing)
         await propose(transaction, server, auth.practice, row, writing)
+
+
+async def known_requests(
+    reader: ResourceReader, auth: AuthContext, patient: str, canonical: str
+) -> list[Row]:
+    """Return the open requests that a writer may know about.
+
+    By what becomes of their answers a proxy must not learn that the patient is asked in confidence.
+    """
+    found = await open_requests(reader, auth.practice, patient, canonical)
+    if auth.context == "system":
+        return found
+    shown = SELF_LABELS if auth.is_self else PROXY_LABELS
+    return [row for row in found if row.facts.visibility_class.labels <= shown]
+
+
+async def _withdraw(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    row: Row,
+    writing: Writing,
+) -> None:
+    """End the Task about answers whose EHR has changed them, or taken them back."""
+    if auth.context != "system" or len(row.facts.owners) != 1:
+        return
+    for waiting in await open_reviews(transaction, auth.practice, row.facts.owners[0]):
+        if _is_about(waiting, row):
+            await _cancel(transaction, server, auth.practice, waiting, writing)
 
 
 async def propose(
@@ -124,29 +156,39 @@ async def propose(
     """
     tree = json.parse(row.body)
     form = await known_form(transaction, practice, str(tree.get("questionnaire", "")))
-    if form is None or not is_extractable(form) or len(row.facts.owners) != 1:
+    if form is None or len(row.facts.owners) != 1:
         return [], None
     key = ResourceKey("Patient", row.facts.owners[0])
     patient = await transaction.read(key, Visibility.of_server("Patient", practice=practice))
     if patient is None or patient.deleted:
         return [], None
-    found = proposals(form, tree, json.parse(patient.body), now=server.clock())
+    found = list[Proposal]()
+    if is_extractable(form):
+        found = proposals(form, tree, json.parse(patient.body), now=server.clock())
     task = review_task(server, row, tree, found, patient) if found else None
     reviews = await open_reviews(transaction, practice, key.id)
-    if len(reviews) >= _MOST_WAITING:
-        task = None  # staff have more than enough to decide about this one record
-    for waiting in reviews:
-        before = json.parse(waiting.body)
-        if (before.get("focus") or {}).get("reference") != str(row.key):
-            continue
-        if task is not None and before.get("contained") == task["contained"]:
+    before = [waiting for waiting in reviews if _is_about(waiting, row)]
+    for waiting in before:
+        if task is not None and json.parse(waiting.body).get("contained") == task["contained"]:
             return found, waiting
-        over = {**before, "status": "cancelled", "lastModified": _moment(server)}
-        over["statusReason"] = {"text": "the answers were changed"}
-        await _update(transaction, server, practice, waiting.key, over, writing)
-    if task is None:
+        await _cancel(transaction, server, practice, waiting, writing)
+    # Of others staff may have more than enough to decide about this one record.
+    if task is None or len(reviews) - len(before) >= _MOST_WAITING:
         return found, None
     return found, await _create(transaction, server, practice, task, writing)
+
+
+def _is_about(review: Row, answers: Row) -> bool:
+    focus = json.parse(review.body).get("focus") or {}
+    return bool(focus.get("reference") == str(answers.key))
+
+
+async def _cancel(
+    transaction: ResourceTransaction, server: Server, practice: str, review: Row, writing: Writing
+) -> None:
+    over = {**json.parse(review.body), "status": "cancelled", "lastModified": _moment(server)}
+    over["statusReason"] = {"text": "the answers were changed"}
+    await _update(transaction, server, practice, review.key, over, writing)
 
 
 async def open_reviews(transaction: ResourceTransaction, practice: str, patient: str) -> list[Row]:

@@ -7,13 +7,13 @@ kept for whoever sent it, but nobody is asked to fill it in here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 from fhir_portal.resources.forms.fhirpath import ExpressionFault, compiled, plain
+from fhir_portal.resources.forms.pattern import pattern_fault
 
 CORE: Final = "http://hl7.org/fhir/StructureDefinition/"
 SDC: Final = "http://hl7.org/fhir/uv/sdc/StructureDefinition/sdc-questionnaire-"
@@ -39,7 +39,8 @@ VALUES: Final[Mapping[str, str]] = {
 """Type of an item to the member that holds its answer."""
 
 _MEGABYTE: Final = 1_000_000
-_LONGEST_PATTERN: Final = 500
+_MOST_SIGNS: Final = 30_000
+"""Signs of all expressions of a form: reading them takes a while."""
 _NOT_OFFERED: Final = ("answerExpression", "entryMode", "subQuestionnaire")
 _EXPRESSION: Final = "text/fhirpath"
 _QUERY: Final = "application/x-fhir-query"
@@ -230,6 +231,7 @@ class _Reading:
     def __init__(self, value_sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         self.value_sets = value_sets
         self.faults: list[tuple[str, str]] = []
+        self._expressions: set[str] = set()
 
     def item(self, tree: Mapping[str, Any], parent: str) -> Item:
         link_id, own = str(tree["linkId"]), _Extensions(tree)
@@ -293,6 +295,10 @@ class _Reading:
         if not isinstance(text, str) or value.get("language") != _EXPRESSION:
             self.faults.append((link_id, "its expression is not FHIRPath"))
             return ""
+        self._expressions.add(text)
+        if sum(map(len, self._expressions)) > _MOST_SIGNS:
+            self.faults.append(("", "it has more expressions than are evaluated here"))
+            return ""
         try:
             compiled(text)
         except ExpressionFault as fault:
@@ -347,35 +353,6 @@ class _Reading:
             self.faults.append((link_id, fault))
             return None
         return text
-
-
-def pattern_fault(text: str) -> str:
-    """Return why a regular expression is not used on what people write, or ``""``.
-
-    One that repeats what repeats, or refers back, can take ages on a short text.
-    """
-    if len(text) > _LONGEST_PATTERN:
-        return f"a pattern has at most {_LONGEST_PATTERN} signs"
-    try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError):
-        return "its pattern is not a regular expression"
-    if re.search(r"\\[1-9]|\(\?(?!:)", text):
-        return "its pattern refers back or looks around, which is not done here"
-    bare = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", text)  # escapes and classes are one sign
-    depth: list[bool] = []
-    for place, sign in enumerate(bare):
-        if sign == "(":
-            depth.append(False)
-        elif sign == ")":
-            repeated = depth.pop() if depth else False
-            if repeated and re.match(r"[*+]|\{\d*,\d*\}|\{\d{2,}\}", bare[place + 1 :]):
-                return "its pattern repeats what repeats, which is not done here"
-            if depth and repeated:
-                depth[-1] = True
-        elif depth and (sign in "*+|" or re.match(r"\{\d*,\d*\}", bare[place:])):
-            depth[-1] = True
-    return ""
 
 
 def _condition(tree: Mapping[str, Any]) -> Condition:

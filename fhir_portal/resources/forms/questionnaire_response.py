@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from fhir_portal.fhir.errors import Issue
 from fhir_portal.resources.forms.enabled import Place, Response, compared, quoted
-from fhir_portal.resources.forms.fhirpath import plain
+from fhir_portal.resources.forms.fhirpath import Effort, plain
 from fhir_portal.resources.forms.questionnaire import CORE, Item, Questionnaire, option_key
-from fhir_portal.resources.forms.schema import STRUCTURE, validator_of, words
+from fhir_portal.resources.forms.schema import STRUCTURE, errors_of, validator_of, words
 
 SIGNATURE: Final = f"{CORE}questionnaireresponse-signature"
 DONE: Final = frozenset({"completed", "amended"})
@@ -44,14 +44,16 @@ def faults_of(form: Questionnaire, tree: Mapping[str, Any], rules: Rules) -> lis
     """Return what is wrong with a response that was validated as FHIR; nothing when all is well.
 
     Each issue names the linkId in its words and the place as FHIRPath; no words quote an answer.
+    Raises `fhir_portal.resources.forms.fhirpath.TooCostly`.
     """
     if _size(tree) > MOST_ITEMS:
         text = f"answers to a form that is known here have at most {MOST_ITEMS} items"
         return [Issue("too-long", text, f"{_TOP}.item")] if rules.strict else []
     answers = plain(tree)
-    found = list(_by_schema(form, answers, strict=rules.strict))
+    effort = Effort()
+    found = list(_by_schema(form, answers, effort if rules.strict else None))
     if not found:  # places and kinds are right: only then do the answers mean anything
-        response = Response(form, answers, now=rules.now)
+        response = Response(form, answers, now=rules.now, effort=effort)
         found += _by_place(response, response.top)
         if rules.strict:
             is_done = tree.get("status") in DONE
@@ -62,12 +64,15 @@ def faults_of(form: Questionnaire, tree: Mapping[str, Any], rules: Rules) -> lis
     return found[:_MOST_ISSUES]
 
 
-def _by_schema(form: Questionnaire, answers: Mapping[str, Any], *, strict: bool) -> Iterator[Issue]:
-    errors = list(_validator(form).iter_errors(answers.get("item", [])))
+def _by_schema(
+    form: Questionnaire, answers: Mapping[str, Any], effort: Effort | None
+) -> Iterator[Issue]:
+    """What the schema says; without effort, of the structure alone."""
+    errors = errors_of(_validator(form), answers.get("item", []), effort)
     misplaced = [tuple(one.absolute_path) for one in errors if one.validator in STRUCTURE]
     for error in errors:
         steps: Sequence[Any] = list(error.absolute_path)
-        if error.validator not in STRUCTURE and (not strict or tuple(steps) in misplaced):
+        if error.validator not in STRUCTURE and (effort is None or tuple(steps) in misplaced):
             continue
         link_id, path = _place_of(answers, steps)
         text = words(error)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ import jsonschema
 from jsonschema.exceptions import ValidationError
 
 from fhir_portal.resources.forms.enabled import compared
+from fhir_portal.resources.forms.fhirpath import Effort
+from fhir_portal.resources.forms.pattern import LONGEST_MATCHED
 from fhir_portal.resources.forms.questionnaire import VALUES, Item, Questionnaire, option_key
 
 STRUCTURE: Final = frozenset({"byLinkId", "members", "type"})
@@ -25,8 +28,6 @@ STRUCTURE: Final = frozenset({"byLinkId", "members", "type"})
 
 LONGEST_TEXT: Final = 20_000
 """Characters of an answer that has no length of its own."""
-LONGEST_MATCHED: Final = 250
-"""Characters of an answer that is held against a pattern."""
 _ALWAYS: Final = ("id", "extension", "linkId", "definition", "text", "_text", "_linkId")
 
 
@@ -38,6 +39,18 @@ def schema_of(form: Questionnaire) -> dict[str, Any]:
 def validator_of(form: Questionnaire) -> Any:
     """Return what checks ``QuestionnaireResponse.item`` (plain JSON, numbers as Decimals)."""
     return _Validator(schema_of(form))
+
+
+def errors_of(validator: Any, items: Sequence[Any], effort: Effort | None) -> list[ValidationError]:
+    """Return what is wrong with items. No pattern is tried without effort. Raises `TooCostly`."""
+    token = _effort.set(effort)
+    try:
+        return list(validator.iter_errors(items))
+    finally:
+        _effort.reset(token)
+
+
+_effort: ContextVar[Effort | None] = ContextVar("effort", default=None)
 
 
 def _level(items: tuple[Item, ...]) -> dict[str, Any]:
@@ -101,7 +114,7 @@ def _value(item: Item, member: str) -> dict[str, Any]:
         schema["filled"] = True
         if item.pattern is not None:
             schema["maxLength"] = min(schema["maxLength"], LONGEST_MATCHED)
-            schema["pattern"] = rf"\A(?:{item.pattern})\Z"
+            schema["pattern"] = item.pattern
     elif item.max_length is not None and member == "valueUri":
         schema["maxLength"] = item.max_length
     if member in {"valueInteger", "valueDecimal"}:
@@ -185,6 +198,15 @@ def _filled(_v: Any, wanted: Any, value: Any, _s: Any) -> _Found:
         yield ValidationError("it is blank")
 
 
+def _pattern(_v: Any, pattern: Any, value: Any, _s: Any) -> _Found:
+    effort = _effort.get()
+    if effort is None or not isinstance(value, str) or len(value) > LONGEST_MATCHED:
+        return
+    effort.spend()
+    if re.fullmatch(pattern, value) is None:
+        yield ValidationError("it is not written as the form asks")
+
+
 def _not_below(_v: Any, rule: Any, value: Any, _s: Any) -> _Found:
     if compared(rule["member"], value, rule["bound"]) not in {0, 1}:
         yield ValidationError(f"it is less than {_shown(rule['bound'])}, or cannot be compared")
@@ -222,6 +244,7 @@ _KEYWORDS: Final = {
     "options": _options,
     "distinct": _distinct,
     "filled": _filled,
+    "pattern": _pattern,
     "notBelow": _not_below,
     "notAbove": _not_above,
     "decimals": _decimals,
@@ -241,7 +264,6 @@ def words(error: ValidationError) -> str:
         "minLength": f"it has at least {limit} characters",
         "minimum": f"it is at least {limit}",
         "maximum": f"it is at most {limit}",
-        "pattern": "it is not written as the form asks",
         "const": "its words are not those of the form",
         "required": f"it lacks {_listed(limit)}",
         "anyOf": "it has no value",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fhir_portal.access.context import AuthContext
+from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Invalid
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
-from fhir_portal.resources.files import scanned
+from fhir_portal.resources.files import has_files, scanned
 from fhir_portal.resources.interactions.create import written
 from fhir_portal.resources.interactions.read import key_of
 from fhir_portal.resources.permission import permitted
@@ -23,7 +24,11 @@ async def update(server: Server, request: FhirRequest, auth: AuthContext) -> Fhi
         message = f"the id in the body must be the one in the address, {key.id}"
         raise Invalid(message, expression=f"{key.type}.id")
     draft(server, auth, tree)
-    await scanned(server.files, auth, tree)
+    before = None
+    if has_files(tree):
+        row = await server.reader.read(key, visible)
+        before = None if row is None or row.deleted else json.parse(row.body)
+    await scanned(server.files, auth, tree, before=before)
 
     async def work(transaction: ResourceTransaction) -> FhirResponse:
         await server.still(transaction, auth)

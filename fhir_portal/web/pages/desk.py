@@ -38,9 +38,10 @@ from fhir_portal.fhir.errors import (
     Unauthenticated,
     Unavailable,
 )
-from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.fhir.interaction import Activity, FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore, RecordTransaction
+from fhir_portal.smart.page_session import StaffSession
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.staff_pages import (
     IDLE_SECONDS,
@@ -49,8 +50,8 @@ from fhir_portal.smart.staff_pages import (
     StaffSessions,
     SwitchedOff,
 )
-from fhir_portal.smart.staff_session import StaffSession
 from fhir_portal.smart.token import base64url
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.form import Pairs, came_once, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.refusals import Handler, refusing
@@ -73,12 +74,14 @@ INBOX: Final = f"{STAFF}/inbox"
 SETTINGS: Final = f"{STAFF}/settings"
 APPOINTMENTS: Final = f"{STAFF}/appointments"
 FORMS: Final = f"{STAFF}/forms"
+DOCUMENTS: Final = f"{STAFF}/documents"
+PROPOSALS: Final = f"{STAFF}/proposals"
 BILLS: Final = f"{STAFF}/bills"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
     *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
-    *("Questionnaire", "QuestionnaireResponse", "Invoice", "PaymentNotice"),
+    *("Binary", "Coverage", "Invoice", "PaymentNotice", "Questionnaire", "QuestionnaireResponse"),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
@@ -224,6 +227,7 @@ class Desk:
         self.random = random
         self.store = store
         self.portal = portal
+        self.downloads = Downloads(portal)
         self.server = server
         self.cookies = cookies
         self.staff = staff
@@ -314,9 +318,12 @@ class Desk:
         *,
         query: Sequence[tuple[str, str]] = (),
         body: bytes = b"",
+        activity: Activity = "",
     ) -> Answer:
         """Carry out an interaction as whoever is at the desk. Raises `FhirError`."""
-        request = FhirRequest(interaction, resource_type, own_id, query=tuple(query), body=body)
+        request = FhirRequest(
+            interaction, resource_type, own_id, query=tuple(query), body=body, activity=activity
+        )
         return _answer(await self.portal.perform(request, here.auth))
 
     async def call(
@@ -442,6 +449,9 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((MATTERS, "To see to"))
     if here.may("view") and here.may("forms"):
         found.append((FORMS, "Forms"))
+        found.append((PROPOSALS, "Changes"))
+    if here.may("view") and here.calls("review-document"):
+        found.append((DOCUMENTS, "Documents"))
     if here.may("view") and here.may("billing"):
         found.append((BILLS, "Bills"))
     if here.may("administer"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from fhir_portal.fhir.datetime import is_date, is_time
@@ -23,6 +23,7 @@ MOST_ROWS: Final = 30
 _FEW: Final = 7
 _SPARE: Final = 1
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,15}(?:[.,][0-9]{0,12})?")
 _CLOCK: Final = 5
 _KEPT: Final = frozenset({"attachment", "reference"})
 _INPUTS: Final[Mapping[str, str]] = {
@@ -314,14 +315,10 @@ def _answer(item: Item, text: str) -> dict[str, Any]:
 
 
 def _decimal(text: str) -> Decimal:
-    try:
-        found = Decimal(text.replace(",", "."))
-    except InvalidOperation:
-        found = Decimal("NaN")
-    if not found.is_finite() or len(text) > MOST_ROWS:
+    if not _NUMBER.fullmatch(text):
         message = "give a number, such as 7.5"
         raise ValueError(message)
-    return found
+    return Decimal(text.replace(",", "."))
 
 
 def _unit(item: Item) -> dict[str, str]:

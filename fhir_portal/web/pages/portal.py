@@ -9,7 +9,7 @@ press it; the server decides anew when it is pressed. No address names a record.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,11 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.context import AuthContext
-from fhir_portal.access.operations import OPERATIONS, person_letters
+from fhir_portal.access.operations import ANY_SECTION, OPERATIONS, person_letters
+from fhir_portal.access.owners import OWNERS
 from fhir_portal.access.relation import name_of
 from fhir_portal.access.writes import PERSON_WRITES
 from fhir_portal.accounts.policy import FEATURES, policy_of
 from fhir_portal.consent.record import RecordAccess, RecordDirectory, usable
+from fhir_portal.documents.chart import CHART_TYPES, NAMED_TYPES
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import (
     Conflict,
@@ -35,23 +37,25 @@ from fhir_portal.fhir.errors import (
     Unauthenticated,
     Unavailable,
 )
-from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.fhir.interaction import Activity, FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore
+from fhir_portal.smart.page_session import PortalSession
 from fhir_portal.smart.portal_pages import (
     PORTAL,
     NoSuchRecord,
     PortalOff,
-    PortalSession,
     PortalSessions,
 )
 from fhir_portal.smart.token import base64url
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.form import Pairs, came_once, once_each
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, posted
 from fhir_portal.web.pages.desk import Answer, Elsewhere, parameters
 from fhir_portal.web.pages.refusals import Handler, refusing
 from fhir_portal.web.pages.render import page, redirect
 from fhir_portal.web.pages.signin import SIGN_IN, SIGN_OUT, local
+from fhir_portal.web.upload_form import Uploaded, read_upload
 
 HOME: Final = PORTAL
 RECORD: Final = f"{PORTAL}/record"
@@ -59,19 +63,46 @@ APPOINTMENTS: Final = f"{PORTAL}/appointments"
 MESSAGES: Final = f"{PORTAL}/messages"
 FORMS: Final = f"{PORTAL}/forms"
 BILLS: Final = f"{PORTAL}/bills"
+EXPORT: Final = f"{PORTAL}/export"
+DOCUMENTS: Final = f"{PORTAL}/documents"
+VISITS: Final = f"{PORTAL}/visits"
+ACTIVITY: Final = f"{PORTAL}/activity"
+DETAILS: Final = f"{PORTAL}/details"
+INSURANCE: Final = f"{PORTAL}/insurance"
+SHARING: Final = f"{PORTAL}/sharing"
+RESULTS: Final = f"{PORTAL}/results"
+HEALTH: Final = f"{PORTAL}/health"
+MEDICINES: Final = f"{PORTAL}/medications"
+IMMUNIZED: Final = f"{PORTAL}/immunizations"
 
 PAGES: Final = (
     ("appointments", APPOINTMENTS, "Appointments"),
     ("messages", MESSAGES, "Messages"),
+    ("results", RESULTS, "Results"),
+    ("medications", MEDICINES, "Medicines"),
+    ("health-summary", HEALTH, "Health problems and allergies"),
+    ("immunizations", IMMUNIZED, "Vaccines"),
+    ("visits", VISITS, "Visits"),
+    ("documents", DOCUMENTS, "Documents"),
     ("forms", FORMS, "Forms"),
     ("billing", BILLS, "Bills"),
+    ("insurance", INSURANCE, "Insurance"),
+    ("demographics", DETAILS, "Your details"),
+    ("documents", SHARING, "Sharing"),
+    (ANY_SECTION, EXPORT, "Take your record with you"),
+    ("sharing", ACTIVITY, "Activity"),
 )
-"""Section, address and name of what the portal has beside its start page."""
+"""Section, address and name of what the portal has beside its start page; `ANY_SECTION` stands for
+whoever sees any."""
 
 _READ: Final = (
     *("Appointment", "Location", "Patient", "Practitioner", "PractitionerRole", "RelatedPerson"),
     *("HealthcareService", "Questionnaire", "QuestionnaireResponse", "Task"),
-    *("ChargeItem", "Claim", "ClaimResponse", "Encounter", "Invoice", "PaymentNotice"),
+    *("AllergyIntolerance", "AuditEvent", "Binary", "ChargeItem", "Claim", "ClaimResponse"),
+    *("Communication", "Composition", "Condition", "Consent", "Coverage", "DiagnosticReport"),
+    *("DocumentReference", "Encounter", "Immunization", "Invoice", "Medication"),
+    *("MedicationRequest", "MedicationStatement", "Observation", "Organization"),
+    *("PaymentNotice", "Provenance", *CHART_TYPES, *NAMED_TYPES),
 )
 _AT_ONCE: Final = 100
 _NOT_THERE: Final = "There is nothing at this address, or it is not part of this record."
@@ -81,8 +112,11 @@ _LOST: Final = "You may not use this record any more, or nobody's. Choose anothe
 
 
 def portal_page_scope() -> str:
-    """Return the scopes of the pages: what they show, and what people do on them."""
-    letters = dict.fromkeys(_READ, "rs")
+    """Return the scopes of the pages: what they show, and what people do on them.
+
+    A record is taken along whole, so they read all that can be in one.
+    """
+    letters = dict.fromkeys((*_READ, *OWNERS), "rs")
     needed = {name for rule in OPERATIONS.values() if rule.section for name, _ in rule.by_type}
     for name in needed | set(PERSON_WRITES):
         rule = PERSON_WRITES.get(name)
@@ -104,7 +138,15 @@ class AtPortal:
 
     def sees(self, section: str) -> bool:
         """Whether the grant shows them a section; their own record has them all."""
-        return self.record.sections is None or section in self.record.sections
+        sections = self.record.sections
+        if sections is None:
+            return True
+        return bool(sections) if section == ANY_SECTION else section in sections
+
+    def has(self, section: str) -> bool:
+        """Whether they see a section, and the practice has not switched its page off."""
+        is_off = section in FEATURES and section not in self.features
+        return self.sees(section) and not is_off
 
     def acts(self, section: str) -> bool:
         """Whether they may act there."""
@@ -131,6 +173,17 @@ class AtPortal:
             return text
         return f"{there:%A} {there.day} {there:%B %Y}, {_clock(there)}"
 
+    def called(self, who: Mapping[str, Any], names: Mapping[str, str]) -> str:
+        """What to call who a Reference names: ``You``, whose record it is, or somebody's name."""
+        reference = str(who.get("reference") or "")
+        if reference == self.auth.fhir_user:
+            return "You"
+        if reference == self.record.patient:
+            return self.record.patient_name
+        if reference.startswith("RelatedPerson/"):
+            return f"Somebody who acts for {self.record.patient_name}"
+        return names.get(reference) or str(who.get("display") or self.record.practice_name)
+
     def clock(self, at: float) -> str:
         """The time of day, of seconds since 1970 UTC, by the practice's clock."""
         return _clock(datetime.fromtimestamp(at, self.zone))
@@ -148,8 +201,10 @@ class PatientRoom:
         store: RecordStore,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
+        downloads: Downloads | None = None,
     ) -> None:
         self.random = random
+        self.downloads = downloads or Downloads(portal)
         self.portal = portal
         self.cookies = cookies
         self.sessions = sessions
@@ -197,6 +252,19 @@ class PatientRoom:
         sent = once_each([pair for pair in pairs if pair[0] == FORM_TOKEN]).get(FORM_TOKEN, "")
         self.cookies.check_form(request, here.browser, action, self._handle(here, about), sent)
         return here, came_once(pairs)
+
+    async def received(
+        self, request: Request, action: str, about: str = ""
+    ) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
+        """Read a form with files; it has to be ours, for this record and thing."""
+        await self.at(request)  # nothing of nobody's is read
+        pairs, files = await read_upload(
+            request.receive,
+            request.headers.get("content-type", ""),
+            length=request.headers.get("content-length"),
+        )
+        here, form = await self.sent(request, pairs, action, about)
+        return here, {name: text.replace("\r\n", "\n") for name, text in form.items()}, files
 
     def new_key(self) -> str:
         """Return what a form's message is called: sent twice, it is one message."""
@@ -260,9 +328,16 @@ class PatientRoom:
         *,
         query: Sequence[tuple[str, str]] = (),
         body: bytes = b"",
+        activity: Activity = "",
     ) -> Answer:
-        """The same, with the answer read."""
-        request = FhirRequest(interaction, resource_type, own_id, query=tuple(query), body=body)
+        """The same, with the answer read. ``activity`` is for the access log."""
+        request = FhirRequest(
+            interaction, resource_type, own_id, query=tuple(query), body=body, activity=activity
+        )
+        return answer_of(await self.perform(here, request))
+
+    async def read(self, here: AtPortal, request: FhirRequest) -> Answer:
+        """Carry out an interaction, with the answer read."""
         return answer_of(await self.perform(here, request))
 
     async def call(
@@ -295,19 +370,14 @@ class PatientRoom:
             **context,
         )
 
-    # --- the start page, and whose record ------------------------------------------------------
+    # --- whose record ------------------------------------------------------
 
     def routes(self) -> Sequence[tuple[str, str, Handler]]:
         """Path, method and handler of each page."""
         return (
-            (HOME, "GET", portal_page(self.show)),
             (RECORD, "GET", portal_page(self.show_records)),
             (RECORD, "POST", portal_page(self.choose_record)),
         )
-
-    async def show(self, request: Request) -> Response:
-        here = await self.at(request)
-        return self.page(here, "portal_home.html", pages=pages_of(here))
 
     async def show_records(self, request: Request) -> Response:
         return await self._records(await self._signed_in(request))
@@ -351,12 +421,7 @@ class PatientRoom:
 
 def pages_of(here: AtPortal) -> list[tuple[str, str]]:
     """Address and name of the pages whose section whoever is there may see, if there are any."""
-    off = {name for name in FEATURES if name not in here.features}
-    return [
-        (address, name)
-        for section, address, name in PAGES
-        if here.sees(section) and section not in off
-    ]
+    return [(address, name) for section, address, name in PAGES if here.has(section)]
 
 
 def answer_of(response: FhirResponse) -> Answer:

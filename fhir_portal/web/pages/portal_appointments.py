@@ -12,17 +12,27 @@ from starlette.responses import Response
 
 from fhir_portal.access.owners import local_target, references_at
 from fhir_portal.access.relation import name_of
+from fhir_portal.accounts.messaging import is_present
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import is_date, period_of
-from fhir_portal.fhir.errors import FhirError, Forbidden
+from fhir_portal.fhir.errors import FhirError, Forbidden, Gone, NotFound
 from fhir_portal.fhir.interaction import FhirRequest
-from fhir_portal.operations.appointments import PREVIOUS, Held, purpose_of
+from fhir_portal.operations.appointments import PREVIOUS, Held, purpose_of, with_whom
 from fhir_portal.operations.calendar import place_of
-from fhir_portal.operations.check_in import OPEN_TASKS, is_to_do
-from fhir_portal.resources.appointment import codes_of
+from fhir_portal.operations.check_in import OPEN_TASKS, is_to_do, may_arrive
+from fhir_portal.operations.message_thread import CLOSED
+from fhir_portal.operations.visit_thread import SECTION as MESSAGES_SECTION
+from fhir_portal.operations.visit_thread import VisitThread
+from fhir_portal.resources.appointment import codes_of, is_over
 from fhir_portal.web.form import parse_pairs
-from fhir_portal.web.pages.portal import APPOINTMENTS, AtPortal, PatientRoom, portal_page
+from fhir_portal.web.pages.portal import (
+    APPOINTMENTS,
+    MESSAGES,
+    AtPortal,
+    PatientRoom,
+    portal_page,
+)
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, redirect
 
@@ -93,11 +103,12 @@ class AppointmentPages:
             query=(("status", _COMING), ("_sort", "date"), ("_count", str(_MOST))),
         )
         now = self._room.clock()
-        lines = [
-            self._line(here, policy, one, await self._held_until(here, one))
-            for one in found.entries
-            if not _passed(one, now)
-        ]
+        lines = []
+        for one in found.entries:
+            until = await self._held_until(here, one)
+            # What was held and not booked is free again; it will say so itself.
+            if not is_over(one, now) and (until is None or now < until):
+                lines.append(self._line(here, policy, one, until))
         return self._room.page(
             here,
             "portal_appointments.html",
@@ -120,7 +131,7 @@ class AppointmentPages:
         lines = [
             self._line(here, policy, one)
             for one in found.entries
-            if one["status"] in _OVER or _passed(one, now)
+            if one["status"] in _OVER or is_over(one, now)
         ]
         following = f"{HISTORY}?{urlencode({'page': found.next})}" if found.next else ""
         return self._room.page(
@@ -173,7 +184,7 @@ class AppointmentPages:
                 "moves": "",
                 "earlier": _previous(tree),
                 "one": _ONE,
-                "may_check_in": acts and not held and _in_window(tree, policy, now),
+                "may_check_in": acts and not held and may_arrive(tree, policy, now),
                 "may_undo": acts and tree["status"] == "arrived",
                 "from_minutes": policy.check_in_before,
                 "calendar": f"{_ONE}/{own_id}/calendar" if tree.get("start") else "",
@@ -181,9 +192,28 @@ class AppointmentPages:
                 "address": f"{_ONE}/{own_id}",
                 "back": APPOINTMENTS,
                 "queue": None,
+                "desk": await self._desk(here, tree),
             }
             | more,
         )
+
+    async def _desk(self, here: AtPortal, tree: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Where somebody who is here writes to the front desk; ``None`` for who may not."""
+        if tree["status"] not in {"arrived", "checked-in"} or not here.sees(MESSAGES_SECTION):
+            return None
+        practice = here.session.practice
+        known = await self._room.store.get(VisitThread, f"{practice}/{tree['id']}")
+        if known is None:
+            return None
+        try:
+            thread = (await self._room.ask(here, "read", "Communication", known.thread)).tree
+        except (Forbidden, Gone, NotFound):
+            return None
+        return {
+            "address": f"{MESSAGES}/thread/{known.thread}",
+            "is_open": thread["status"] != CLOSED,
+            "present": await is_present(self._room.store, practice, now=self._room.clock()),
+        }
 
     async def calendar(self, request: Request) -> Response:
         here = await self._room.at(request)
@@ -211,7 +241,7 @@ class AppointmentPages:
             ("_count", str(_MOST)),
         ]
         if service:
-            query.append(("service-type", service))
+            query.append(("visit-type", service))
         asked = FhirRequest(
             "operation", "Appointment", None, operation="find", query=tuple(query), is_get=True
         )
@@ -230,7 +260,7 @@ class AppointmentPages:
                     "time": here.clock(period_of(one["start"])[0] / _MICROSECONDS),
                     "what": _service(one),
                     "minutes": one["minutesDuration"],
-                    "who": ", ".join(_displays(one)),
+                    "who": ", ".join(with_whom(one)),
                 }
             )
         kept = {"service": service} | ({"moves": moves} if moves else {})
@@ -265,7 +295,7 @@ class AppointmentPages:
             if form.get(name):
                 wanted[name] = form[name]
         answer = await self._room.call(
-            here, "hold", "Appointment", ("appt-resource", "resource", wanted)
+            here, "hold", "Appointment", ("appointment-resource", "resource", wanted)
         )
         held = answer.entries[0]["id"]
         moves = form.get("moves", "")
@@ -278,7 +308,7 @@ class AppointmentPages:
         own_id = request.path_params["id"]
         here, form = await self._room.posted(request, f"{_ONE}/book", own_id)
         given: list[tuple[str, str, Any]] = [
-            ("appt-reference", "valueReference", {"reference": f"Appointment/{own_id}"})
+            ("appointment-reference", "valueReference", {"reference": f"Appointment/{own_id}"})
         ]
         if form.get("moves"):
             replaced = {"reference": f"Appointment/{form['moves']}"}
@@ -301,7 +331,9 @@ class AppointmentPages:
         reason = " ".join(form.get("reason", "").split())
         if reason:
             tree["cancelationReason"] = {"text": reason}
-        await self._room.call(here, "book", "Appointment", ("appt-resource", "resource", tree))
+        await self._room.call(
+            here, "book", "Appointment", ("appointment-resource", "resource", tree)
+        )
         return redirect(APPOINTMENTS)
 
     async def check_in(self, request: Request) -> Response:
@@ -391,7 +423,7 @@ class AppointmentPages:
             if until is not None
             else _WORDS.get(tree["status"], ""),
             "purpose": purpose_of(tree, policy),
-            "who": ", ".join(_displays(tree)),
+            "who": ", ".join(with_whom(tree)),
             "reason": reason.get("text") or next(filter(None, displays), ""),
         }
 
@@ -430,7 +462,7 @@ class AppointmentPages:
         return None
 
     async def _who(self, here: AtPortal, tree: Mapping[str, Any]) -> str:
-        names = _displays(tree)
+        names = with_whom(tree)
         if names:
             return ", ".join(names)
         for text in references_at(tree, "participant.actor"):
@@ -488,24 +520,11 @@ def _page(handler: Handler) -> Handler:
     return portal_page(handler, back=APPOINTMENTS)
 
 
-def _passed(tree: Mapping[str, Any], now: float) -> bool:
-    end = tree.get("end") or tree.get("start")
-    return end is not None and period_of(end)[1] / _MICROSECONDS < now
-
-
 def _too_late(tree: Mapping[str, Any], policy: PracticePolicy, now: float) -> bool:
     start = tree.get("start")
     if start is None or tree["status"] in {"proposed", "waitlist"}:
         return False
     return now > period_of(start)[0] / _MICROSECONDS - policy.cancel_hours * _HOUR
-
-
-def _in_window(tree: Mapping[str, Any], policy: PracticePolicy, now: float) -> bool:
-    start = tree.get("start")
-    if start is None or tree["status"] not in {"booked", "pending"}:
-        return False
-    begins = period_of(start)[0] / _MICROSECONDS
-    return begins - policy.check_in_before * 60 <= now <= begins + policy.check_in_after * 60
 
 
 def _previous(tree: Mapping[str, Any]) -> str:
@@ -520,16 +539,6 @@ def _wished(here: AtPortal, tree: Mapping[str, Any]) -> str:
         days = [here.moment(one.get(name)) for name in ("start", "end")]
         return " to ".join(filter(None, days))
     return "No time yet"
-
-
-def _displays(tree: Mapping[str, Any]) -> list[str]:
-    """The names that an appointment itself gives for whom it is with."""
-    return [
-        one["actor"]["display"]
-        for one in tree.get("participant") or ()
-        if (one.get("actor") or {}).get("display")
-        and str(one["actor"].get("reference", "")).startswith(("Practitioner", "HealthcareService"))
-    ]
 
 
 def _service(tree: Mapping[str, Any]) -> str:

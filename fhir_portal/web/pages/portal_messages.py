@@ -12,11 +12,12 @@ from starlette.responses import Response
 
 from fhir_portal.documents.upload import sniffed
 from fhir_portal.fhir.errors import FhirError, Invalid, NotFound, TooLarge, Unprocessable
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import MESSAGES, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import attached, redirect
-from fhir_portal.web.upload_form import Uploaded, read_upload
+from fhir_portal.web.upload_form import Uploaded
 
 NEW: Final = f"{MESSAGES}/new"
 THREAD: Final = f"{MESSAGES}/thread"
@@ -127,7 +128,7 @@ class PortalMessagePages:
 
     async def send(self, request: Request) -> Response:
         """Send a first message, or keep it as a draft, or throw the draft away."""
-        here, form, files = await self._sent(request, NEW)
+        here, form, files = await self._room.received(request, NEW)
         do = form.get("do", "")
         to = form.get("to", "")
         topic = to.removeprefix("topic:") if to.startswith("topic:") else None
@@ -153,13 +154,13 @@ class PortalMessagePages:
                     here,
                     "send",
                     "Communication",
-                    ("identifier", "valueIdentifier", _identifier(form)),
+                    ("identifier", "valueIdentifier", identifier_of(form)),
                     *address,
                     *words,
                     draft,
                     ("warning", "valueCode", form.get("warning") if read else None),
                     ("confidential", "valueBoolean", True if confidential else None),
-                    *_attachments(files),
+                    *attachments_of(files),
                 )
                 return redirect(f"{THREAD}/{_id_of(sent.value('thread'))}?done=send")
         except (Invalid, Unprocessable, TooLarge) as error:
@@ -223,7 +224,7 @@ class PortalMessagePages:
     async def act(self, request: Request) -> Response:
         """Answer, close or open again: one button each."""
         target = _target(request, "thread")
-        here, form, files = await self._sent(request, THREAD, target)
+        here, form, files = await self._room.received(request, THREAD, target)
         do = form.get("do", "")
         try:
             if do == "reply":
@@ -231,9 +232,9 @@ class PortalMessagePages:
                     here,
                     "reply",
                     target,
-                    ("identifier", "valueIdentifier", _identifier(form)),
+                    ("identifier", "valueIdentifier", identifier_of(form)),
                     ("text", "valueString", form.get("text") or None),
-                    *_attachments(files),
+                    *attachments_of(files),
                 )
             elif do in {"close", "reopen"}:
                 await self._room.call(here, do, target)
@@ -285,7 +286,7 @@ class PortalMessagePages:
         payload = one.get("payload") or ()
         files = [part["contentAttachment"] for part in payload if "contentAttachment" in part]
         return {
-            "from": _who(here, one.get("sender") or {}, names),
+            "from": here.called(one.get("sender") or {}, names),
             "when": here.moment(one.get("sent")),
             "taken_back": one.get("status") == "entered-in-error",
             "lines": [
@@ -333,24 +334,15 @@ class PortalMessagePages:
             ("small", "valueBoolean", True if small else None),
         )
         content = base64.b64decode(found.tree["data"])
-        return attached(content, f"file-{number}", str(found.tree["contentType"]))
-
-    async def _sent(
-        self, request: Request, action: str, about: str = ""
-    ) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
-        """Read a form with files; it has to be ours, for this record and thing."""
-        await self._room.at(request)  # nothing of nobody's is read
-        pairs, files = await read_upload(
-            request.receive,
-            request.headers.get("content-type", ""),
-            length=request.headers.get("content-length"),
-        )
-        here, form = await self._room.sent(request, pairs, action, about)
-        return here, {name: text.replace("\r\n", "\n") for name, text in form.items()}, files
+        answer = attached(content, f"file-{number}", str(found.tree["contentType"]))
+        return while_allowed(self._room.downloads, here.auth, answer)
 
 
-def _attachments(files: Sequence[Uploaded]) -> list[tuple[str, str, dict[str, str]]]:
-    """A browser goes by the name of a file: what it is, its content says."""
+def attachments_of(files: Sequence[Uploaded]) -> list[tuple[str, str, dict[str, str]]]:
+    """Return files as parameters of an operation.
+
+    A browser goes by the name of a file: what it is, its content says.
+    """
     return [
         (
             "attachment",
@@ -384,17 +376,6 @@ def _draft_address(draft: Mapping[str, Any]) -> str:
     return f"{NEW}?draft={draft['id']}"
 
 
-def _who(here: AtPortal, who: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    reference = str(who.get("reference") or "")
-    if reference == here.auth.fhir_user:
-        return "You"
-    if reference == here.record.patient:
-        return here.record.patient_name
-    if reference.startswith("RelatedPerson/"):
-        return f"Somebody who acts for {here.record.patient_name}"
-    return names.get(reference) or str(who.get("display") or here.record.practice_name)
-
-
 def _hours(hours: Any) -> str:
     count = int(str(hours))
     if count % 24 == 0:
@@ -402,8 +383,11 @@ def _hours(hours: Any) -> str:
     return f"an answer within {count} hour{'s' if count > 1 else ''} of working days"
 
 
-def _identifier(form: Mapping[str, str]) -> dict[str, str]:
-    """What a form's message is called: sent twice, it is one message."""
+def identifier_of(form: Mapping[str, str]) -> dict[str, str]:
+    """Return what a form calls what it sends: sent twice, it is there once.
+
+    Raises `Invalid` for a form that is not as we made it.
+    """
     key = form.get("key", "")
     if not _KEY.fullmatch(key):
         raise Invalid("the form is out of date: go back and open it again")

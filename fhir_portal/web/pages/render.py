@@ -15,7 +15,9 @@ from starlette.responses import RedirectResponse, Response
 
 from fhir_portal.web.pages.errors import next_step
 
-_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")
+_MEDIA_TYPE: Final = re.compile(
+    r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(; ?charset=[A-Za-z0-9-]{1,40})?"
+)
 _KINDS: Final = {"css": "text/css", "js": "text/javascript"}
 
 
@@ -81,7 +83,9 @@ def json_text(text: str) -> Response:
 
 
 def download(content: bytes, name: str, media_type: str) -> Response:
-    """Give a file to save: it is never shown as a page of ours."""
+    """Give a file to save: it is never shown as a page of ours, whatever it says that it is."""
+    if not _MEDIA_TYPE.fullmatch(media_type):
+        media_type = "application/octet-stream"  # an EHR may have said anything
     headers = {
         **_HEADERS,
         "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -90,13 +94,16 @@ def download(content: bytes, name: str, media_type: str) -> Response:
     return Response(content, headers=headers, media_type=media_type)
 
 
+def file_headers() -> list[tuple[bytes, bytes]]:
+    """Return what all answers of pages say, for a file that says by itself what it is."""
+    return [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+
+
 def attached(content: bytes, name: str, media_type: str) -> Response:
     """Give what somebody attached: a picture of ours is shown, everything else is saved.
 
     What it is was told when it came; nothing of it can run here (DESIGN §3.11).
     """
-    if not _MEDIA_TYPE.fullmatch(media_type):
-        media_type = "application/octet-stream"  # an EHR may have said anything
     if media_type not in SHOWN:
         return download(content, name, media_type)
     headers = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'"}

@@ -49,6 +49,7 @@ from fhir_portal.web.pages.signin import SIGN_IN, front_door, local
 from fhir_portal.web.pages.staff_accounts import AccountPages
 from fhir_portal.web.pages.staff_appointments import StaffAppointmentPages
 from fhir_portal.web.pages.staff_bills import StaffBillPages
+from fhir_portal.web.pages.staff_documents import StaffDocumentPages
 from fhir_portal.web.pages.staff_forms import FormPages
 from fhir_portal.web.pages.staff_inbox import InboxPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
@@ -58,6 +59,7 @@ from fhir_portal.web.pages.staff_members import MemberPages
 from fhir_portal.web.pages.staff_merge import MergePages
 from fhir_portal.web.pages.staff_messages import MessagePages
 from fhir_portal.web.pages.staff_patients import PatientPages
+from fhir_portal.web.pages.staff_proposals import ProposalPages
 from fhir_portal.web.pages.staff_settings import SettingPages
 from fhir_portal.web.pages.step_up import StepUp
 
@@ -109,6 +111,8 @@ def staff_router(
         SettingPages(desk).routes(),
         StaffAppointmentPages(desk).routes(),
         FormPages(desk, patients).routes(),
+        StaffDocumentPages(desk).routes(),
+        ProposalPages(desk).routes(),
         StaffBillPages(desk).routes(),
     ):
         for path, method, handler in routes:

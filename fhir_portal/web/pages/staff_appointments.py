@@ -150,7 +150,7 @@ class StaffAppointmentPages:
             ],
         }
         held = await self._desk.call(
-            here, "hold", "Appointment", ("appt-resource", "resource", wanted)
+            here, "hold", "Appointment", ("appointment-resource", "resource", wanted)
         )
         replaces = form.get("replaces", "")
         named = {"reference": f"Appointment/{_id(replaces)}"} if replaces else None
@@ -159,7 +159,7 @@ class StaffAppointmentPages:
             "book",
             "Appointment",
             (
-                "appt-reference",
+                "appointment-reference",
                 "valueReference",
                 {"reference": f"Appointment/{held.entries[0]['id']}"},
             ),
@@ -181,7 +181,9 @@ class StaffAppointmentPages:
             "cancelationReason": {"text": reason},
             "participant": [{"type": [{"text": "patient"}], "status": "declined"}],
         }
-        await self._desk.call(here, "book", "Appointment", ("appt-resource", "resource", tree))
+        await self._desk.call(
+            here, "book", "Appointment", ("appointment-resource", "resource", tree)
+        )
         return self._back(form)
 
     async def check_in(self, request: Request) -> Response:

@@ -23,6 +23,7 @@ from fhir_portal.resources.forms.request import (
 from fhir_portal.web.form import Pairs
 from fhir_portal.web.pages.desk import FIND, FORMS, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.form_words import answers_of
+from fhir_portal.web.pages.proposal_words import FIELDS, KINDS, concept_words, words_of
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 from fhir_portal.web.pages.staff_patients import PatientPages, described
@@ -37,25 +38,6 @@ _STATUS: Final[Mapping[str, str]] = {
     "in-progress": "begun",
     "completed": "handed in",
     "cancelled": "cancelled",
-}
-_FIELDS: Final[Mapping[str, str]] = {
-    "name": "Name",
-    "telecom": "Telephone and mail",
-    "gender": "Gender",
-    "birthDate": "Date of birth",
-    "address": "Address",
-    "maritalStatus": "Marital status",
-    "communication": "Languages",
-    "contact": "People to call",
-    "photo": "Photo",
-}
-_KINDS: Final[Mapping[str, str]] = {
-    "Patient": "Personal details",
-    "Condition": "Health problem",
-    "AllergyIntolerance": "Allergy",
-    "MedicationStatement": "Medicine",
-    "FamilyMemberHistory": "Illness in the family",
-    "Coverage": "Insurance",
 }
 _DONE: Final[Mapping[str, str]] = {
     "decided": "Decided. What was accepted is part of the record.",
@@ -109,7 +91,7 @@ class FormPages:
                     "who": names.get(_patient(one), "a patient"),
                     "when": here.moment(one.get("authoredOn")),
                     "what": ", ".join(
-                        dict.fromkeys(_KINDS[kind] for kind in _kinds(one) if kind in _KINDS)
+                        dict.fromkeys(KINDS[kind] for kind in _kinds(one) if kind in KINDS)
                     ),
                 }
                 for one in reviews
@@ -360,7 +342,7 @@ def _accepted(
     name = proposed["id"]
     if proposed["resourceType"] == "Patient":
         ticked = [value for key, value in pairs if key == f"{name}.field"]
-        return [{"name": "field", "valueString": one} for one in ticked if one in _FIELDS]
+        return [{"name": "field", "valueString": one} for one in ticked if one in FIELDS]
     text = form.get(f"{name}.text", "").strip()[:_LONGEST]
     holder = _named(proposed)
     if holder is None or not text or text == _text(proposed):
@@ -384,7 +366,7 @@ def _text(tree: Mapping[str, Any]) -> str:
     concept: Any = tree[name]
     if name == "condition":
         concept = concept[0].get("code") or {}
-    return _concept(concept)
+    return concept_words(concept)
 
 
 def _renamed(tree: dict[str, Any], text: str) -> dict[str, Any]:
@@ -395,17 +377,11 @@ def _renamed(tree: dict[str, Any], text: str) -> dict[str, Any]:
     return {**tree, str(name): {"text": text}}
 
 
-def _concept(concept: Mapping[str, Any]) -> str:
-    codings = concept.get("coding") or [{}]
-    found = concept.get("text") or codings[0].get("display") or codings[0].get("code")
-    return str(found or "")
-
-
 def _proposal(tree: Mapping[str, Any], patient: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(tree["resourceType"])
     found: dict[str, Any] = {
         "id": tree["id"],
-        "kind": _KINDS.get(kind, kind),
+        "kind": KINDS.get(kind, kind),
         "text": _text(tree),
         "facts": list(_facts(tree)),
         "fields": [],
@@ -414,43 +390,22 @@ def _proposal(tree: Mapping[str, Any], patient: Mapping[str, Any]) -> dict[str, 
         names = [one for one in DEMOGRAPHICS if one in tree]
         after = merged(patient, tree, names)
         found["fields"] = [
-            (one, _FIELDS[one], _words(patient.get(one)) or "nothing", _words(after[one]))
+            (one, FIELDS[one], words_of(patient.get(one)) or "nothing", words_of(after[one]))
             for one in names
         ]
     return found
 
 
 def _facts(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
-    happens = (_words(one.get("manifestation")) for one in tree.get("reaction") or ())
+    happens = (words_of(one.get("manifestation")) for one in tree.get("reaction") or ())
     taken = (str(one.get("text", "")) for one in tree.get("dosage") or ())
     plans = (str(one.get("display", "")) for one in tree.get("payor") or ())
     found = [
         ("Since", str(tree.get("onsetString") or tree.get("onsetDateTime") or "")),
         ("What happens", "; ".join(happens)),
         ("How it is taken", "; ".join(taken)),
-        ("Who", _concept(tree.get("relationship") or {})),
+        ("Who", concept_words(tree.get("relationship") or {})),
         ("Health plan", ", ".join(plans)),
         ("Member number", str(tree.get("subscriberId", ""))),
     ]
     return [(label, value) for label, value in found if value]
-
-
-def _words(value: Any) -> str:
-    """Return a value of a resource as words, the same for all of its kind."""
-    if isinstance(value, list):
-        return "; ".join(filter(None, map(_words, value)))
-    if not isinstance(value, Mapping):
-        return "" if value is None else str(value)
-    if "data" in value or "contentType" in value:
-        return "a picture or file"
-    if "family" in value or "given" in value:
-        return name_of({"name": [value]})
-    if "coding" in value or set(value) == {"text"}:
-        return _concept(value)
-    if "system" in value and "value" in value:
-        kind = " ".join(filter(None, (value.get("use"), value["system"])))
-        return f"{kind} {value['value']}"
-    shown = [value[name] for name in ("line", "city", "state", "postalCode") if name in value]
-    if shown:
-        return ", ".join(_words(one) for one in shown)
-    return ", ".join(filter(None, (_words(one) for one in value.values())))

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from fhir_portal.accounts.messaging import messaging_of
 from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, NotFound, Unprocessable
 from fhir_portal.operations.assign import answering_staff
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.desk import FIND, INBOX, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
@@ -353,7 +354,8 @@ class InboxPages:
             ("small", "valueBoolean", True if small else None),
         )
         content = base64.b64decode(found.tree["data"])
-        return attached(content, f"file-{number}", str(found.tree["contentType"]))
+        answer = attached(content, f"file-{number}", str(found.tree["contentType"]))
+        return while_allowed(self._desk.downloads, here.auth, answer)
 
     async def _names(
         self, here: AtDesk, people: Sequence[Mapping[str, Any] | None]

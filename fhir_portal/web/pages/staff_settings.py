@@ -90,7 +90,11 @@ TOLD: Final[Mapping[str, str]] = {
     "check-in-after": "Minutes after the start until which they may",
     "reminder-hours": "Hours before the start at which patients are reminded",
     "reply-hours": "Hours in which the practice answers a request for an appointment",
+    "direct-changes": "Details that patients change without your looking at it",
+    "coverage-reminder-days": "Days before its end at which people are told that an insurance ends",
     "book-twice": "The EHR may book time that is taken",
+    "sharing": "Patients share their record by a link",
+    "share-days": "Days that such a link lasts at most",
 }
 """What an operator decides, and staff only read."""
 _DONE: Final[Mapping[str, str]] = {"saved": "The settings were changed. They count from now on."}

@@ -1,5 +1,5 @@
 // Appointments: found, held, booked, moved, cancelled, and "I am here". The shapes are those of
-// IHE ITI Scheduling (ITI-115 $find, ITI-116 $hold, ITI-117 $book).
+// IHE ITI Scheduling 1.0.1 (ITI-115 $find, ITI-116 $hold, ITI-117 $book).
 
 RuleSet: OfAppointments
 * insert Parameter(out, return, 1, 1, Bundle, [["A searchset of Appointments."]])
@@ -15,10 +15,11 @@ Description: "The times that can be held and booked: free Slots of the practice 
 * insert OnType(Appointment)
 * insert Parameter(in, start, 0, 1, dateTime, [["From when on. Without it, from now on."]])
 * insert Parameter(in, end, 0, 1, dateTime, [["Until when: 31 days after the start at most. Without it, 14 days after the start."]])
-* insert Parameter(in, service-type, 0, 1, string, [["A token, `code` or `system|code`: of Slots that say it, or whose Schedule does."]])
-* insert Parameter(in, specialty, 0, 1, string, [["The same for the specialty."]])
-* insert Parameter(in, practitioner, 0, 1, string, [["`Practitioner/[id]` or `PractitionerRole/[id]`."]])
-* insert Parameter(in, location, 0, 1, string, [["`Location/[id]`."]])
+* insert Parameter(in, visit-type, 0, *, string, [["A token, `code` or `system|code`: of Slots whose service type it is, or whose Schedule's. Any of several will do."]])
+* insert Parameter(in, specialty, 0, *, string, [["The same for the specialty."]])
+* insert Parameter(in, practitioner, 0, *, Reference, [["`Practitioner/[id]` or `PractitionerRole/[id]`; any of several will do. In a GET it is written as text."]])
+* insert Parameter(in, location-reference, 0, *, Reference, [["`Location/[id]`, in the same way."]])
+* insert Parameter(in, patient-reference, 0, 1, Reference, [["`Patient/[id]`: whom the times are for, who is named in the Appointments of the answer. Patients and proxies need not say it, and can say no other one."]])
 * insert Parameter(in, _count, 0, 1, integer, [["How many on a page: 1 to 100, 20 without it."]])
 * insert Parameter(in, _page, 0, 1, string, [["Where a page goes on: the `next` link has it, and nothing else."]])
 * insert OfAppointments
@@ -32,20 +33,20 @@ Description: "Stores an Appointment with the status `pending` for a time that is
 * name = "AppointmentHold"
 * affectsState = true
 * insert OnType(Appointment)
-* insert Parameter(in, appt-resource, 1, 1, Appointment, [["An Appointment as `$find` returned it. Its first slot is the time; `comment` and the text of `reasonCode` are kept. Who calls for a practice names the Patient among the participants."]])
+* insert Parameter(in, appointment-resource, 1, 1, Appointment, [["An Appointment as `$find` returned it. Its first slot is the time; `comment` and the text of `reasonCode` are kept. Who calls for a practice names the Patient among the participants."]])
 * insert OfAppointments
 
 Instance: book
 InstanceOf: OperationDefinition
 Usage: #definition
 Title: "Book, move or cancel an appointment"
-Description: "Books an Appointment that is held (`pending` becomes `booked`); with `replaces` the earlier one is cancelled in the same transaction. With an Appointment whose status is `cancelled` in `appt-resource`, that one is cancelled. Patients move and cancel until the time before the start that their practice allows; staff at any time."
+Description: "Books an Appointment that is held (`pending` becomes `booked`); with `replaces` the earlier one is cancelled in the same transaction. With an Appointment whose status is `cancelled` in `appointment-resource`, that one is cancelled. Patients move and cancel until the time before the start that their practice allows; staff at any time."
 * insert Operation(book)
 * name = "AppointmentBook"
 * affectsState = true
 * insert OnType(Appointment)
-* insert Parameter(in, appt-reference, 0, 1, Reference, [["The Appointment that is held. Either this or the resource."]])
-* insert Parameter(in, appt-resource, 0, 1, Appointment, [["The Appointment that is held, or the one to be cancelled, with its id, its status and its `cancelationReason`."]])
+* insert Parameter(in, appointment-reference, 0, 1, Reference, [["The Appointment that is held. Either this or the resource."]])
+* insert Parameter(in, appointment-resource, 0, 1, Appointment, [["The Appointment that is held, or the one to be cancelled, with its id, its status and its `cancelationReason`."]])
 * insert Parameter(in, replaces, 0, 1, Reference, [["The Appointment that this one takes the place of."]])
 * insert Parameter(in, comment, 0, 1, string, [["What the patient wants to say: at most 1000 characters."]])
 * insert OfAppointments
@@ -65,6 +66,8 @@ Description: "Says that the patient has arrived for an Appointment: its status b
 * insert Parameter(out, ahead, 0, 1, integer, [["How many others with an earlier appointment wait for the same practitioner now."]])
 * insert Parameter(out, forms-due, 1, 1, integer, [["How many Tasks the patient has still to do. 0 where the caller may not see them."]])
 * insert Parameter(out, appointment, 1, 1, Appointment, [["The Appointment as it is now."]])
+* insert Parameter(out, thread, 0, 1, Reference, [["The conversation with the front desk, a Communication; for who may read messages."]])
+* insert Parameter(out, staff-present, 0, 1, boolean, [["Whether somebody of the practice looked into its inbox in the last minutes."]])
 
 Instance: calendar
 InstanceOf: OperationDefinition

@@ -16,6 +16,8 @@ Description: "An International Patient Summary made on demand: a document Bundle
 * insert Parameter(in, identifier, 0, 1, string, [["On the type: the identifier of the Patient, `system|value`. A token for one record needs none."]])
 * insert Parameter(in, profile, 0, 1, canonical, [["The Bundle or Composition profile of the International Patient Summary; no other is offered."]])
 * insert Parameter(in, format, 0, 1, code, [["`fhir` (the default), or `html` or `pdf` for a Binary."]])
+* insert Parameter(in, start, 0, 1, dateTime, [["The beginning of the time of care the summary is about."]])
+* insert Parameter(in, end, 0, 1, dateTime, [["Its end."]])
 * insert Parameter(out, return, 1, 1, Resource, [["A Bundle of type `document`; with `format` a Binary, answered as its own content to who does not ask for FHIR JSON."]])
 
 Instance: ccd
@@ -30,6 +32,18 @@ Description: "A Continuity of Care Document (C-CDA 2.1) made on demand: the whol
 * insert Parameter(in, start, 0, 1, dateTime, [["The beginning of the time of care the document is about."]])
 * insert Parameter(in, end, 0, 1, dateTime, [["Its end."]])
 * insert Parameter(out, return, 1, 1, Binary, [["`application/cda+xml`, answered as its own content to who does not ask for FHIR JSON."]])
+
+Instance: immunization-certificate
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Vaccines to print"
+Description: "The vaccines that the record has and the caller may see, to print for a school or another practice. It says whose record it is from and when it was made, and is not signed."
+* insert Operation(immunization-certificate)
+* name = "ImmunizationCertificate"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parameter(in, format, 0, 1, code, [["`pdf` (the default) or `html`."]])
+* insert Parameter(out, return, 1, 1, Binary, [["A PDF or a page, answered as its own content to who does not ask for FHIR JSON."]])
 
 Instance: docref
 InstanceOf: OperationDefinition
@@ -59,3 +73,14 @@ Description: "A stored C-CDA document as a page: its narrative, made anew withou
 * affectsState = false
 * insert OnInstance(DocumentReference)
 * insert Parameter(out, return, 1, 1, Binary, [["`text/html`, answered as its own content to who does not ask for FHIR JSON."]])
+
+Instance: export-self
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "A record to take along"
+Description: "One archive of all that the caller may see of a record: the resources as they are stored, the files that belong to them, an International Patient Summary, a C-CDA, and a page that says what is in it. It holds what the caller could search for and nothing else. It is sent as it is made, and ends, broken, with the caller's rights."
+* insert Operation(export-self)
+* name = "RecordToTakeAlong"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parameter(out, return, 1, 1, Binary, [["`application/zip`, always answered as its own content."]])

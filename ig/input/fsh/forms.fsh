@@ -11,6 +11,9 @@ Description: "What a Task about a form asks for, and what its inputs and outputs
 * #answers "Answers" "The QuestionnaireResponse that answers it."
 * #reminder "Reminder" "How many days before the due date a reminder is sent."
 * #proposal "Proposal" "What the answers say, as a contained resource that could become part of the record."
+* #before "Before" "What a proposal would change, as it was when the proposal was made."
+* #contact-to-prove "Contact to prove" "A new address or number, to which a code was sent."
+* #contact-proved "Proved contact" "An address or number from which the code came back."
 * #accepted "Accepted" "What became part of the record."
 * #refused "Refused" "A proposal that did not."
 
@@ -21,6 +24,7 @@ Description: "Tags in `meta.tag` that say where a resource comes from. They chan
 * insert Published
 * ^caseSensitive = true
 * #patient-reported "Reported by the patient" "The patient, or somebody who acts for them, has said so in a form; staff have accepted it."
+* #patient-supplied "Supplied by the patient" "A document that the patient, or somebody who acts for them, has sent."
 
 Extension: ProposalBase
 Id: proposal-base

@@ -107,6 +107,10 @@ Description: "What a Task of the portal is about (`Task.code`)."
 * #bill-dispute "Word against a bill" "Somebody says that the bill in `Task.focus` is not right."
 * #payment-plan "Payment plan" "The bill in `Task.focus` is to be paid in parts, by a day each."
 * #refill-request "Refill request" "Somebody asks for more of the medicine in `Task.focus`."
+* #review-document "Document to look at" "Somebody of the patient's side sent the document in `Task.focus`."
+* #propose-demographics "Proposed personal details" "Somebody proposes that personal details of the patient are changed."
+* #propose-insurance "Proposed insurance" "Somebody proposes that insurance of the patient is added, changed or ended."
+* #propose-medications "Medicine that is not taken" "Somebody says that a medicine of the patient's list is not taken."
 
 CodeSystem: InvitationStatus
 Id: invitation-status

@@ -6,9 +6,9 @@ Id: portal-section
 Title: "Portal Section"
 Description: """
 The parts of a record that can be shared or kept back one by one. Each `filter` says which resources
-belong to a section: a resource type, or a type and one search of its `category` (of Task: of its
-`code`), written as in a FHIR search (`Type?category=system|code,system|code`; `category:not=` is
-true when none of the categories is the one named).
+belong to a section: a resource type, or a type and one `category` search (of a Task: `code`), written
+as in a FHIR search (`Type?category=system|code,system|code`; `category:not=` is true when none of the
+categories is the one named).
 
 A type stands in one section only, or in several with filters that do not overlap. A
 resource whose categories lie in two sections belongs to both and is shown only to who may see both.
@@ -21,16 +21,20 @@ are in no section of their own: they follow what they belong to.
 * ^valueSet = Canonical(PortalSectionCodes)
 * ^property.code = #filter
 * ^property.uri = "https://fhir-portal.example/ig/CodeSystem/portal-section#filter"
-* ^property.description = "A resource type, or a type and one search of its category or code, that belongs to the section."
+* ^property.description = "A resource type, or a type and one search by category (of a Task: by code), that belongs to the section."
 * ^property.type = #string
 
 * #demographics "Personal details" "Name, date of birth, address, phone numbers and other details about the patient."
 * #demographics ^property[+].code = #filter
 * #demographics ^property[=].valueString = "Patient"
+* #demographics ^property[+].code = #filter
+* #demographics ^property[=].valueString = "Task?code=https://fhir-portal.example/ig/CodeSystem/portal-task|propose-demographics"
 
 * #insurance "Insurance" "Which health plan covers the patient, and what it says it will pay for."
 * #insurance ^property[+].code = #filter
 * #insurance ^property[=].valueString = "Coverage"
+* #insurance ^property[+].code = #filter
+* #insurance ^property[=].valueString = "DocumentReference?category=https://fhir-portal.example/ig/CodeSystem/portal-document|insurance-card"
 * #insurance ^property[+].code = #filter
 * #insurance ^property[=].valueString = "CoverageEligibilityRequest"
 * #insurance ^property[+].code = #filter
@@ -39,6 +43,8 @@ are in no section of their own: they follow what they belong to.
 * #insurance ^property[=].valueString = "EnrollmentRequest"
 * #insurance ^property[+].code = #filter
 * #insurance ^property[=].valueString = "EnrollmentResponse"
+* #insurance ^property[+].code = #filter
+* #insurance ^property[=].valueString = "Task?code=https://fhir-portal.example/ig/CodeSystem/portal-task|propose-insurance"
 
 * #appointments "Appointments" "Visits that are planned, asked for, changed or cancelled."
 * #appointments ^property[+].code = #filter
@@ -54,7 +60,7 @@ are in no section of their own: they follow what they belong to.
 
 * #documents "Documents" "Letters, scans, signed papers and other files, except the notes about a visit."
 * #documents ^property[+].code = #filter
-* #documents ^property[=].valueString = "DocumentReference?category:not=http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category|clinical-note"
+* #documents ^property[=].valueString = "DocumentReference?category:not=http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category|clinical-note,https://fhir-portal.example/ig/CodeSystem/portal-document|insurance-card"
 * #documents ^property[+].code = #filter
 * #documents ^property[=].valueString = "DocumentManifest"
 * #documents ^property[+].code = #filter
@@ -66,7 +72,7 @@ are in no section of their own: they follow what they belong to.
 * #forms ^property[+].code = #filter
 * #forms ^property[=].valueString = "QuestionnaireResponse"
 * #forms ^property[+].code = #filter
-* #forms ^property[=].valueString = "Task?code:not=https://fhir-portal.example/ig/CodeSystem/portal-task|bill-dispute,https://fhir-portal.example/ig/CodeSystem/portal-task|payment-plan"
+* #forms ^property[=].valueString = "Task?code:not=https://fhir-portal.example/ig/CodeSystem/portal-task|bill-dispute,https://fhir-portal.example/ig/CodeSystem/portal-task|payment-plan,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-demographics,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-insurance,https://fhir-portal.example/ig/CodeSystem/portal-task|propose-medications"
 
 * #results "Test results" "Lab tests, X-rays and other scans, examinations, and measurements such as weight and blood pressure."
 * #results ^property[+].code = #filter
@@ -91,6 +97,8 @@ are in no section of their own: they follow what they belong to.
 * #medications ^property[=].valueString = "MedicationDispense"
 * #medications ^property[+].code = #filter
 * #medications ^property[=].valueString = "MedicationAdministration"
+* #medications ^property[+].code = #filter
+* #medications ^property[=].valueString = "Task?code=https://fhir-portal.example/ig/CodeSystem/portal-task|propose-medications"
 
 * #immunizations "Immunizations" "Vaccines that were given, and those that are due."
 * #immunizations ^property[+].code = #filter

@@ -26,11 +26,15 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #appointment-reminder "Reminder of an appointment" "An appointment comes. It does not say which."
 * #appointment-freed "A time became free" "A time is held for somebody who waits for one."
 * #message-new "New message" "There is a message of the practice to read."
+* #document-reviewed "Answer to a document" "The practice has looked at a document that was sent."
 * #bill-answered "Answer about a bill" "There is an answer to what was said about a bill."
 * #bill-due "Reminder of a bill" "A part of a bill is to be paid soon, as was agreed."
 * #refill-answered "Answer to a refill" "There is an answer to a refill that was asked for."
 * #form-asked "Form asked for" "The practice asks for a form to be filled in."
 * #form-reminder "Reminder of a form" "A form is still to be filled in."
+* #proposal-answered "Answer to a proposed change" "There is an answer to a change that was proposed."
+* #coverage-ends "Insurance ends" "An insurance on file ends soon."
+* #security-contact-on-file "Contact on file changed" "How the practice reaches the patient was changed."
 
 CodeSystem: SendOutcome
 Id: send-outcome

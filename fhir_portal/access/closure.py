@@ -1,0 +1,122 @@
+"""Labels close over references: what refers to a labelled resource is as hidden as that is.
+
+By default every reference conveys, wherever it stands in a resource; what does not is declared
+here, so that an element nobody thought of hides too much and never too little. `BOTH_WAYS` says
+where what is named takes on the labels of what names it, too.
+
+The labels of a resource are the least that satisfy this: its own, those of what it refers to, and
+those of what lists it, less what that one has from its other entries in the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fhir_portal.access.owners import DIRECTORY, local_target
+from fhir_portal.fhir.reference import ResourceKey, attachment_like
+
+IDENTITIES: Final = frozenset({"Patient", "RelatedPerson", "Person", "Group"})
+"""Whose record it is, not what it is about; a label there speaks of that person's particulars."""
+CONVEY_NOTHING: Final = DIRECTORY | IDENTITIES
+"""Types whose labels stay with them."""
+TAKE_NOTHING: Final = DIRECTORY | IDENTITIES
+"""Types that are labelled by nothing but their own labels."""
+
+NOT_FROM: Final[Mapping[str, frozenset[str]]] = {
+    # The evidence for a grant is not what the grant is about: the proxy may read the own grant.
+    "Consent": frozenset({"sourceReference"}),
+    # `fhir_portal.access.classify` has its own rule for what guards a Binary.
+    "Binary": frozenset({"securityContext"}),
+}
+"""By type, the members whose references convey no label."""
+
+
+@dataclass(frozen=True, slots=True)
+class BothWays:
+    """What stands at a path takes on labels; ``to`` are the types that do."""
+
+    path: str
+    to: frozenset[str]
+
+
+def _both(path: str, *to: str) -> BothWays:
+    return BothWays(path, frozenset(to))
+
+
+BOTH_WAYS: Final[Mapping[str, tuple[BothWays, ...]]] = {
+    "DiagnosticReport": (
+        _both("result", "Observation"),
+        _both("imagingStudy", "ImagingStudy"),
+        _both("media.link", "Media"),
+    ),
+    "Encounter": (
+        _both("appointment", "Appointment"),
+        _both("diagnosis.condition", "Condition", "Procedure"),
+    ),
+    "Invoice": (_both("lineItem.chargeItemReference", "ChargeItem"),),
+    "Observation": (_both("hasMember", "Observation", "QuestionnaireResponse"),),
+    "Task": (_both("output.valueReference", "QuestionnaireResponse"),),
+}
+"""By type, the paths at which a resource lists others that are as hidden as it is itself."""
+
+LISTED_BY: Final[Mapping[str, frozenset[str]]] = {
+    name: frozenset(
+        lister for lister, rows in BOTH_WAYS.items() if any(name in row.to for row in rows)
+    )
+    for name in {name for rows in BOTH_WAYS.values() for row in rows for name in row.to}
+}
+"""By type, the types that may list it."""
+
+
+def links_at(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, ResourceKey]]:
+    """Yield every local reference and attachment of a resource, contained ones included.
+
+    Each with its path (member names, no numbers), the member that holds it (``reference`` or
+    ``url``), and what it means.
+    """
+    stack: list[tuple[str, str, Any]] = [("", "", tree)]
+    while stack:
+        path, member, node = stack.pop()
+        if member:
+            text = node.get("reference")
+            held = "reference"
+            if text.__class__ is not str and attachment_like(member, node):
+                text, held = node["url"], "url"
+            if text.__class__ is str:
+                key = local_target(text)
+                if key is not None:
+                    yield path, held, key
+        before = f"{path}." if path else ""
+        for name, value in node.items():
+            if value.__class__ is dict:
+                stack.append((before + name, name, value))
+            elif value.__class__ is list:
+                stack += [(before + name, name, item) for item in value if item.__class__ is dict]
+
+
+def conveying(tree: Mapping[str, Any]) -> Iterator[tuple[str, ResourceKey]]:
+    """Yield what a resource takes labels from, each with the path at which it says so."""
+    name = tree["resourceType"]
+    if name in TAKE_NOTHING:
+        return
+    left_out = NOT_FROM.get(name, frozenset())
+    for path, _, key in links_at(tree):
+        if key.type not in CONVEY_NOTHING and path.partition(".")[0] not in left_out:
+            yield path, key
+
+
+def conveyed_by(tree: Mapping[str, Any]) -> frozenset[ResourceKey]:
+    """Return what a resource takes labels from, itself left out."""
+    own = ResourceKey(tree["resourceType"], tree["id"])
+    return frozenset(key for _, key in conveying(tree)) - {own}
+
+
+def listing(tree: Mapping[str, Any]) -> Iterator[tuple[str, ResourceKey]]:
+    """Yield what takes on the labels of a resource that lists it, each with its path."""
+    rows = BOTH_WAYS.get(tree["resourceType"], ())
+    if rows:
+        for path, _, key in links_at(tree):
+            if any(path == row.path and key.type in row.to for row in rows):
+                yield path, key

@@ -1,0 +1,227 @@
+"""Opening a link: the passcode, who it is, and files that may then be fetched for a while.
+
+A try is counted before it is looked at, in a transaction of its own, and taken back where it was
+right: of tries that come at the same moment no more are looked at than the link has left.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from fhir_portal.access.authenticate import Callers
+from fhir_portal.access.context import AuthContext
+from fhir_portal.accounts.credentials import Passwords
+from fhir_portal.fhir.errors import Unauthenticated
+from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
+from fhir_portal.operations.shared_files import Perform
+from fhir_portal.records import RecordStore
+from fhir_portal.smart.sharing import (
+    KEPT,
+    TICKET_SECONDS,
+    TRIES,
+    ShareLink,
+    ShareSecrets,
+    ShareTicket,
+    ShareView,
+    stored_under,
+    typed_passcode,
+)
+from fhir_portal.smart.token import base64url, token_hash
+
+LONGEST_RECIPIENT: Final = 100
+_TICKET_BYTES: Final = 32
+
+
+class NotShared(Exception):
+    """There is no link here that shows anything: unknown, over, or its maker's right is."""
+
+
+class WrongPasscode(Exception):
+    """It was wrong, or missing; ``remaining`` are the tries that the link has left."""
+
+    def __init__(self, remaining: int) -> None:
+        super().__init__(f"{remaining} tries left")
+        self.remaining = remaining
+
+
+class NoName(Exception):
+    """Whoever opens a link says who they are: plain text of 1 to 100 signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A link whose passcode was right, and how to read what it shows, as its maker."""
+
+    link: ShareLink
+    recipient: str
+    perform: Perform
+
+
+class FrontDoor(Protocol):
+    """The part of `fhir_portal.portal.Portal` that is used here."""
+
+    @property
+    def callers(self) -> Callers: ...
+
+    async def perform(self, request: FhirRequest, auth: AuthContext) -> FhirResponse:
+        """Carry out an interaction. Raises `fhir_portal.fhir.errors.FhirError`."""
+        ...
+
+
+class Shares:
+    """The links of a store, for whoever comes with one."""
+
+    def __init__(
+        self,
+        store: RecordStore,
+        portal: FrontDoor,
+        passwords: Passwords,
+        derive: Callable[..., bytes],
+        *,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._store = store
+        self._portal = portal
+        self._passwords = passwords
+        self._secrets = ShareSecrets(derive)
+        self._clock = clock
+        self._random = random
+
+    def file_key(self, link: ShareLink) -> bytes:
+        """The key that the link's files are encrypted with."""
+        return self._secrets.file_key(link.id)
+
+    async def open(self, handle: str, passcode: str, *, recipient: str, way: str) -> Opened:
+        """Open a link by what its address ends in.
+
+        Raises:
+            NoName: before anything is looked at.
+            NotShared, WrongPasscode: a missing passcode is no try.
+            fhir_portal.fhir.errors.Unavailable: too many are looked at; that was no try either.
+        """
+        name = " ".join(recipient.split())
+        if not 1 <= len(name) <= LONGEST_RECIPIENT or not name.isprintable():
+            raise NoName
+        key = stored_under(handle)
+        link = await self._store.get(ShareLink, key) if key is not None else None
+        if link is None or link.state(self._clock()) != "active":
+            raise NotShared
+        auth = await self._right(link, name)
+        typed = typed_passcode(passcode)
+        if not typed:
+            raise WrongPasscode(TRIES - link.failed)
+        counted = await self._count(link.key)
+        try:
+            matches = await self._passwords.verify(counted.passcode_hash, typed)
+        except BaseException:
+            await self._take_back(link.key)
+            raise
+        if not matches:
+            raise WrongPasscode(TRIES - counted.failed)
+        viewed = await self._viewed(link.key, auth, name, way)
+        return Opened(viewed, name, self._as_maker(auth))
+
+    async def ticket(self, opened: Opened, file: str, *, sealed: bool) -> str:
+        """Return what the address of a file of an opened link ends in."""
+        ticket = base64url(self._random(_TICKET_BYTES))
+        record = ShareTicket(
+            key=token_hash(ticket),
+            expires=min(self._clock() + TICKET_SECONDS, opened.link.until),
+            link=opened.link.key,
+            file=file,
+            recipient=opened.recipient,
+            sealed=sealed,
+        )
+        await self._store.transact(lambda transaction: transaction.insert(record))
+        return ticket
+
+    async def redeem(self, ticket: str) -> tuple[Opened, ShareTicket]:
+        """Return what a ticket is for; one for an encrypted file is used up. Raises `NotShared`."""
+        key = stored_under(ticket)
+        if key is None:
+            raise NotShared
+
+        async def use(transaction: Any) -> tuple[ShareTicket, ShareLink]:
+            found = await transaction.get(ShareTicket, key)
+            if found is None or self._clock() >= found.expires:
+                raise NotShared
+            if found.sealed:
+                await transaction.delete(ShareTicket, key)
+            link = await transaction.get(ShareLink, found.link)
+            if link is None or link.state(self._clock()) != "active":
+                raise NotShared
+            return found, link
+
+        found, link = await self._store.transact(use)
+        auth = await self._right(link, found.recipient)
+        return Opened(link, found.recipient, self._as_maker(auth)), found
+
+    async def _right(self, link: ShareLink, recipient: str) -> AuthContext:
+        """What the maker of a link may show now. Raises `NotShared`."""
+        try:
+            return await self._portal.callers.shared(link.token, recipient)
+        except Unauthenticated:
+            raise NotShared from None
+
+    def _as_maker(self, auth: AuthContext) -> Callable[[FhirRequest], Awaitable[FhirResponse]]:
+        return functools.partial(_performed, self._portal, auth)
+
+    async def _count(self, key: str) -> ShareLink:
+        """Count a try. Raises `NotShared` where none is left."""
+
+        async def count(transaction: Any) -> ShareLink:
+            link: ShareLink | None = await transaction.get(ShareLink, key)
+            if link is None or link.state(self._clock()) != "active":
+                raise NotShared
+            after = msgspec.structs.replace(link, failed=link.failed + 1)
+            await transaction.put(after)
+            return after
+
+        return await self._store.transact(count)
+
+    async def _take_back(self, key: str) -> None:
+        async def take_back(transaction: Any) -> None:
+            link = await transaction.get(ShareLink, key)
+            if link is not None:
+                await transaction.put(msgspec.structs.replace(link, failed=max(0, link.failed - 1)))
+
+        await self._store.transact(take_back)
+
+    async def _viewed(self, key: str, auth: AuthContext, name: str, way: str) -> ShareLink:
+        """Note that the passcode was right; the right must still stand."""
+        own_id = base64url(self._random(16))
+
+        async def note(transaction: Any) -> ShareLink:
+            link: ShareLink | None = await transaction.get(ShareLink, key)
+            if link is None:
+                raise NotShared
+            now = self._clock()
+            after = msgspec.structs.replace(
+                link, failed=max(0, link.failed - 1), views=link.views + 1, last=now
+            )
+            await transaction.put(after)
+            if after.state(now) != "active":
+                raise NotShared
+            await self._portal.callers.still(transaction, auth)
+            view = ShareView(
+                key=own_id, expires=link.until + KEPT, link=key, at=now, recipient=name, way=way
+            )
+            await transaction.insert(view)
+            return after
+
+        try:
+            return await self._store.transact(note)
+        except Unauthenticated:
+            raise NotShared from None
+
+
+async def _performed(portal: FrontDoor, auth: AuthContext, request: FhirRequest) -> FhirResponse:
+    """Carry out a request of an opened link: rights may have ended since the one before."""
+    await portal.callers.confirm(auth)
+    return await portal.perform(request, auth)

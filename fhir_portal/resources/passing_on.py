@@ -1,0 +1,208 @@
+"""What a write changes about other resources: owners and sections of derived rows, labels of all.
+
+Labels are the least fixed point of `fhir_portal.access.closure`. One that was added spreads from
+row to row. Where one may have gone, every row that could have had it from here is first taken to
+have none, so that rows which name each other in a circle do not keep it alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from fhir_portal.access.classify import Neighbours, binaries_of, classify
+from fhir_portal.access.closure import BOTH_WAYS, conveyed_by, listing
+from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromTargets
+from fhir_portal.access.visibility import RowFacts, Visibility, VisibilityClass
+from fhir_portal.consent.labels import labels_of
+from fhir_portal.fhir import json
+from fhir_portal.fhir.errors import Unprocessable
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.store import ResourceTransaction, Row
+
+MOST: Final = 10_000
+"""Rows computed anew for one write; beyond this the write is refused, not half done."""
+
+
+class Surroundings(Neighbours):
+    """The rows around a write as they will be: what was computed stands before what is stored."""
+
+    def __init__(self, transaction: ResourceTransaction) -> None:
+        self._transaction = transaction
+        self.computed: dict[ResourceKey, RowFacts] = {}
+
+    def facts(self, row: Row) -> RowFacts:
+        """Return the facts of a row as they will be."""
+        return self.computed.get(row.key, row.facts)
+
+    async def row(self, key: ResourceKey, practice: str) -> Row | None:
+        """Return a living row."""
+        row = await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
+        return None if row is None or row.deleted else row
+
+    async def facts_of(self, key: ResourceKey, practice: str) -> RowFacts | None:
+        if key.type not in OWNERS:
+            return None
+        row = await self.row(key, practice)
+        return None if row is None else self.facts(row)
+
+    async def labels_of(self, keys: Collection[ResourceKey], practice: str) -> frozenset[str]:
+        found = frozenset[str]()
+        for facts in await self._transaction.facts(keys, practice):
+            key = ResourceKey(facts.resource_type, facts.id)
+            found |= self.computed.get(key, facts).visibility_class.labels
+        return found
+
+    async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
+        return [self.facts(row) for row in await self._transaction.referrers(key, practice)]
+
+    async def listed_in(
+        self, key: ResourceKey, practice: str, types: Collection[str]
+    ) -> list[tuple[Mapping[str, Any] | None, frozenset[str]]]:
+        found: list[tuple[Mapping[str, Any] | None, frozenset[str]]] = []
+        for row in await self._transaction.referrers(key, practice, types=types, deleted=True):
+            labels = self.facts(row).visibility_class.labels
+            if labels:
+                found.append((None if row.deleted else json.parse(row.body), labels))
+        return found
+
+    async def dependants(
+        self, key: ResourceKey, practice: str, tree: Mapping[str, Any] | None
+    ) -> set[ResourceKey]:
+        """Return what may take labels from a resource; ``tree`` is what it says."""
+        found = set[ResourceKey]()
+        lists = set() if tree is None else {other for _, other in listing(tree)}
+        for row in await self._transaction.referrers(key, practice):
+            found.add(row.key)
+            if row.key.type in BOTH_WAYS:
+                lists.update(other for _, other in listing(json.parse(row.body)))
+        while lists:  # what lists others may itself be listed
+            one = lists.pop()
+            found.add(one)
+            below = await self.row(one, practice) if one.type in BOTH_WAYS else None
+            if below is not None:
+                lists.update({other for _, other in listing(json.parse(below.body))} - found)
+        if tree is not None:
+            found.update(binaries_of(tree))
+        return found - {key}
+
+    async def derived(self, facts: RowFacts) -> set[ResourceKey]:
+        """Return the rows whose owners and sections follow a resource."""
+        if facts.resource_type in DIRECTORY:
+            return set()  # nobody's record: nothing is derived from it
+        key = ResourceKey(facts.resource_type, facts.id)
+        rows = await self._transaction.referrers(key, facts.practice, types=DERIVED)
+        # A Binary follows what its security context is.
+        return {
+            row.key
+            for row in rows
+            if isinstance(OWNERS[row.key.type], FromTargets) or row.key.type == "Binary"
+        }
+
+
+async def pass_on(
+    transaction: ResourceTransaction,
+    facts: RowFacts,
+    tree: Mapping[str, Any] | None,
+    *,
+    old: Mapping[str, Any],
+    held: frozenset[str],
+    binaries: Iterable[ResourceKey],
+) -> RowFacts:
+    """Compute anew what a write changes about other rows; return the facts of its own row.
+
+    ``tree`` is what was written (``None``: a deletion, after which every label stays), ``old`` what
+    was there, ``held`` the labels of the row before. ``binaries`` are those that its attachments
+    name now or named before.
+
+    Raises:
+        Unprocessable: too much depends on this one.
+    """
+    around = Surroundings(transaction)
+    key, practice = ResourceKey(facts.resource_type, facts.id), facts.practice
+    waiting = set(binaries) | await around.derived(facts)
+    # A label may go with the reason that a derived row had for it, too.
+    losing = [(one, await around.row(one, practice)) for one in waiting]
+    suspects = {row.key: row.facts for _, row in losing if row is not None and _labels(row.facts)}
+    if tree is not None and (held or _labels(facts)) and _takes_otherwise(old, tree):
+        if held:
+            suspects[key] = with_labels(facts, held)
+        else:
+            waiting |= await around.dependants(key, practice, tree)
+    waiting |= await _taken_back(around, suspects)
+    stored: dict[ResourceKey, RowFacts] = {}
+    for _ in range(MOST):
+        if not waiting:
+            break
+        next_key = waiting.pop()
+        row = await around.row(next_key, practice)
+        if row is None:
+            continue
+        here = json.parse(row.body)
+        before, now = around.facts(row), await classify(here, practice, around)
+        stored.setdefault(next_key, row.facts)
+        if now == before:
+            continue
+        around.computed[next_key] = now
+        if now.visibility_class.labels != before.visibility_class.labels:
+            waiting |= await around.dependants(next_key, practice, here)
+        else:
+            waiting |= await around.derived(now)
+            waiting.update(binaries_of(here))
+    else:
+        raise _too_many()
+    for each, now in around.computed.items():
+        if stored[each] != now:
+            await transaction.reclassify(each, now)
+    return around.computed.get(key, facts)
+
+
+def _takes_otherwise(old: Mapping[str, Any], tree: Mapping[str, Any]) -> bool:
+    """Whether a new version may carry other labels than the one before, or give others."""
+    if not old or labels_of(old) != labels_of(tree):
+        return True
+    return conveyed_by(old) != conveyed_by(tree) or set(listing(old)) != set(listing(tree))
+
+
+async def _taken_back(
+    around: Surroundings, suspects: Mapping[ResourceKey, RowFacts]
+) -> set[ResourceKey]:
+    """Take all labels from these rows, and from every row that may have one of theirs from them.
+
+    Returns all of them: what labels they have is to be computed.
+    """
+    found = dict(suspects)
+    waiting = list(suspects)
+    while waiting:
+        each = waiting.pop()
+        held, practice = _labels(found[each]), found[each].practice
+        row = await around.row(each, practice)
+        said = None if row is None else json.parse(row.body)
+        for near in await around.dependants(each, practice, said) - found.keys():
+            row = await around.row(near, practice)
+            if row is None or not _labels(row.facts) & held:
+                continue
+            found[near] = row.facts
+            if len(found) > MOST:
+                raise _too_many()
+            waiting.append(near)
+    for each, facts in found.items():
+        around.computed[each] = with_labels(facts, frozenset())
+    return set(found)
+
+
+def _labels(facts: RowFacts) -> frozenset[str]:
+    return facts.visibility_class.labels
+
+
+def with_labels(facts: RowFacts, labels: frozenset[str]) -> RowFacts:
+    """Return facts with other labels."""
+    held = VisibilityClass(facts.visibility_class.sections, labels)
+    return msgspec.structs.replace(facts, visibility_class=held)
+
+
+def _too_many() -> Unprocessable:
+    message = "too many resources depend on this one to change it in one step"
+    return Unprocessable(message)

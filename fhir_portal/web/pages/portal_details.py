@@ -1,0 +1,266 @@
+"""``/portal/details``: the personal details on file, where each is from, and changes of them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fhir_portal.access.owners import local_target
+from fhir_portal.documents.upload import sniffed
+from fhir_portal.fhir.errors import (
+    Conflict,
+    FhirError,
+    Forbidden,
+    NotFound,
+    PreconditionFailed,
+    TooLarge,
+    Unprocessable,
+)
+from fhir_portal.resources.proposal import FIELDS, value_of
+from fhir_portal.web.form import parse_pairs
+from fhir_portal.web.pages.detail_fields import (
+    CONTACTS,
+    MARITAL,
+    PRONOUNS,
+    WrongField,
+    details_in,
+    details_of,
+    emptied,
+)
+from fhir_portal.web.pages.portal import DETAILS, AtPortal, PatientRoom, portal_page
+from fhir_portal.web.pages.portal_proposals import ProposalList, Proposals
+from fhir_portal.web.pages.proposal_words import FIELDS as LABELS
+from fhir_portal.web.pages.proposal_words import LANGUAGES, words_of
+from fhir_portal.web.pages.refusals import Handler
+from fhir_portal.web.pages.render import attached, redirect
+from fhir_portal.web.upload_form import Uploaded, read_upload
+
+SECTION: Final = "demographics"
+CHANGE: Final = f"{DETAILS}/change"
+PHOTO: Final = f"{DETAILS}/photo"
+_ON_FILE: Final = tuple(one for one in FIELDS["Patient"] if one != "photo")
+_NOTHING: Final = "Nothing was changed."
+_MEANWHILE: Final = "The record was changed meanwhile. This is how it is now: change it again."
+_DONE: Final[Mapping[str, str]] = {
+    "proposed": "Thank you. The practice looks at it, and you are told when there is an answer.",
+    "changed": "Your details are changed.",
+    "cancelled": "It was taken back.",
+    "code-sent": "Another code is on its way.",
+    "proved": "Thank you. The code was right.",
+    "no-code": "Type the code that came.",
+}
+
+
+class DetailPages:
+    """The details of the record that is open."""
+
+    def __init__(self, room: PatientRoom, proposals: ProposalList) -> None:
+        self._room = room
+        self._proposals = proposals
+
+    def routes(self) -> Sequence[tuple[str, str, Handler]]:
+        """Path, method and handler of each page."""
+        return (
+            (DETAILS, "GET", portal_page(self.show)),
+            (CHANGE, "GET", portal_page(self.show_form, back=DETAILS)),
+            (CHANGE, "POST", portal_page(self.change, back=CHANGE)),
+            (PHOTO, "GET", portal_page(self.photo, back=DETAILS)),
+            (PHOTO, "POST", portal_page(self.change_photo, back=DETAILS)),
+        )
+
+    async def show(self, request: Request) -> Response:
+        here = await self._room.at(request)
+        if not here.sees(SECTION):
+            raise Forbidden("the grant does not show this section")
+        given = dict(parse_pairs(request.scope["query_string"]))
+        return await self._page(here, done=_DONE.get(given.get("done", ""), ""))
+
+    async def _page(self, here: AtPortal, *, done: str = "", problem: str = "") -> Response:
+        patient, _ = await self._patient(here)
+        proposals = await self._proposals.of(here, SECTION)
+        return self._room.page(
+            here,
+            "portal_details.html",
+            status=400 if problem else 200,
+            done=done,
+            problem=problem,
+            on_file=[
+                (LABELS[field], words_of(value), self._source(here, patient, field, proposals))
+                for field in _ON_FILE
+                if (value := value_of(patient, field)) is not None
+            ],
+            photo=PHOTO if _photo_of(patient) else "",
+            photo_source=self._source(here, patient, "photo", proposals),
+            proposals=self._proposals.shown(here, SECTION, proposals),
+            change=CHANGE if here.acts(SECTION) else "",
+            photo_action=PHOTO,
+            photo_token=self._room.form_token(here, PHOTO),
+        )
+
+    def _source(
+        self, here: AtPortal, patient: Mapping[str, Any], field: str, proposals: Proposals
+    ) -> str:
+        """Say where a value comes from: who proposed it and when, or the practice."""
+        key = f"Patient/{patient['id']}"
+        task = proposals.source_of(key, field, value_of(patient, field))
+        if task is None:
+            return f"from {here.record.practice_name}"
+        by = str((task.get("requester") or {}).get("reference", ""))
+        who = "you" if by == here.auth.fhir_user else "somebody else of the patient's side"
+        return f"proposed by {who} on {here.moment(task.get('authoredOn'))}"
+
+    # --- changing ------------------------------------------------------------------------------
+
+    async def show_form(self, request: Request) -> Response:
+        here = await self._acting(request)
+        patient, version = await self._patient(here)
+        return self._form(here, details_in(patient), version)
+
+    async def change(self, request: Request) -> Response:
+        """Propose what the form changes."""
+        here, form = await self._room.posted(request, CHANGE)
+        self._require(here)
+        patient, version = await self._patient(here)
+        typed = details_in(patient) | {
+            name: value for name, value in form.items() if name in details_in(patient)
+        }
+        seen = form.get("version", "")[:20]
+        try:
+            tree = details_of(patient, typed)
+            cleared = emptied(patient, typed)
+        except WrongField as error:
+            return self._form(here, typed, seen, problem=str(error), wrong=error.field)
+        if set(tree) == {"resourceType"} and not cleared:
+            return self._form(here, typed, version, problem=_NOTHING)
+        note = " ".join(form.get("note", "").split())[:500]
+        try:
+            found = await self._room.call(
+                here,
+                "propose-update",
+                here.record.patient,
+                ("patient", "resource", tree if len(tree) > 1 else None),
+                *(("clear", "valueCode", one) for one in cleared),
+                ("version", "valueString", seen or version),
+                ("note", "valueString", note or None),
+            )
+        except PreconditionFailed:
+            return self._form(here, details_in(patient), version, problem=_MEANWHILE)
+        except (Unprocessable, Conflict) as error:
+            return self._form(here, typed, seen, problem=_words(error))
+        return redirect(f"{DETAILS}?done={'proposed' if found.values('task') else 'changed'}")
+
+    def _form(
+        self,
+        here: AtPortal,
+        values: Mapping[str, str],
+        version: str,
+        *,
+        problem: str = "",
+        wrong: str = "",
+    ) -> Response:
+        return self._room.page(
+            here,
+            "portal_details_change.html",
+            status=400 if problem else 200,
+            problem=problem,
+            wrong=wrong,
+            given=values,
+            contacts=[(field, label) for field, (_, _, label) in CONTACTS.items()],
+            languages=_with_own(LANGUAGES, values["language"]),
+            marital=_with_own(MARITAL, values["marital"]),
+            pronouns=PRONOUNS,
+            version=version,
+            action=CHANGE,
+            back=DETAILS,
+            form_token=self._room.form_token(here, CHANGE),
+        )
+
+    # --- the photo -----------------------------------------------------------------------------
+
+    async def photo(self, request: Request) -> Response:
+        """The picture on file, for the page."""
+        here = await self._room.at(request)
+        patient, _ = await self._patient(here)
+        key = local_target(str((_photo_of(patient) or {}).get("url", "")))
+        if key is None or key.type != "Binary":
+            raise NotFound
+        found = (await self._room.ask(here, "read", "Binary", key.id)).tree
+        content = base64.b64decode(found.get("data", ""))
+        return attached(content, "photo", str(found.get("contentType", "")))
+
+    async def change_photo(self, request: Request) -> Response:
+        """Propose another picture, or none."""
+        here, form, files = await sent_files(self._room, request, PHOTO)
+        self._require(here)
+        patient, version = await self._patient(here)
+        given: tuple[tuple[str, str, Any], ...]
+        if form.get("do") == "remove":
+            given = (("clear", "valueCode", "photo"), ("version", "valueString", version))
+            if not _photo_of(patient):
+                return await self._page(here, problem="There is no photo.")
+        else:
+            if len(files) != 1:
+                return await self._page(here, problem="Choose one picture.")
+            given = (("photo", "valueAttachment", attachment_of(files[0])),)
+        try:
+            found = await self._room.call(here, "propose-update", here.record.patient, *given)
+        except (Unprocessable, Conflict, TooLarge) as error:
+            return await self._page(here, problem=_words(error))
+        return redirect(f"{DETAILS}?done={'proposed' if found.values('task') else 'changed'}")
+
+    # --- who is there --------------------------------------------------------------------------
+
+    async def _acting(self, request: Request) -> AtPortal:
+        here = await self._room.at(request)
+        self._require(here)
+        return here
+
+    @staticmethod
+    def _require(here: AtPortal) -> None:
+        if not here.acts(SECTION):
+            raise Forbidden("whoever is there may look, and change nothing")
+
+    async def _patient(self, here: AtPortal) -> tuple[Mapping[str, Any], str]:
+        own_id = here.record.patient.partition("/")[2]
+        found = await self._room.ask(here, "read", "Patient", own_id)
+        return found.tree, str(found.version)
+
+
+async def sent_files(
+    room: PatientRoom, request: Request, action: str, about: str = ""
+) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
+    """Read a form with files; it has to be ours, for this record and thing."""
+    await room.at(request)  # nothing of nobody's is read
+    pairs, files = await read_upload(
+        request.receive,
+        request.headers.get("content-type", ""),
+        length=request.headers.get("content-length"),
+    )
+    here, form = await room.sent(request, pairs, action, about)
+    return here, form, files
+
+
+def attachment_of(file: Uploaded) -> dict[str, str]:
+    """Return a file as an Attachment. What it is, its content says; a browser goes by its name."""
+    return {
+        "contentType": sniffed(file.content) or "application/octet-stream",
+        "data": base64.b64encode(file.content).decode(),
+    }
+
+
+def _photo_of(patient: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next(iter(patient.get("photo") or ()), None)
+
+
+def _with_own(known: Mapping[str, str], own: str) -> dict[str, str]:
+    """A choice with what is on file, if it is none of the list."""
+    return dict(known) if not own or own in known else {own: own, **known}
+
+
+def _words(error: FhirError) -> str:
+    words = "; ".join(one.diagnostics for one in error.issues if one.diagnostics) or str(error)
+    return f"{words[:1].upper()}{words[1:]}."
