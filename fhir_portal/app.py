@@ -92,6 +92,7 @@ from fhir_portal.resources.reindex import reindex
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import Settings, load
 from fhir_portal.smart import outbound
+from fhir_portal.smart.brands import BRANDS_PATH
 from fhir_portal.smart.client_keys import ClientKeys
 from fhir_portal.smart.discovery import capability_security
 from fhir_portal.smart.dpop import DpopPolicy, nonces_at
@@ -693,6 +694,7 @@ class Application:
                 date=datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%d"),
                 security=capability_security(issuer),
                 operations=operations_of,
+                brands=issuer.at(BRANDS_PATH),
             )
         )
 

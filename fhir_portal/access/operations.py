@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fhir_portal.accounts.levels import Permission
+from fhir_portal.accounts.policy import Feature
 
 ANY_SECTION: Final = "*"
 
@@ -25,6 +26,7 @@ class OperationRule:
     then needs the grant-writing permission: it gives access to somebody, or ends a grant.
     ``shows`` says that the answer holds resources: staff see them only if their level lets them
     view, too.
+    ``feature`` is what a practice may have switched off for its patients.
     ``section`` is the portal section in which patients, and proxies who see it, may call it;
     ``None``: it is not for them; `ANY_SECTION`: whoever sees any, and
     the letters are for others alone. With ``acts`` a proxy must be allowed to act there.
@@ -40,6 +42,7 @@ class OperationRule:
     shows: bool = False
     section: str | None = None
     acts: bool = True
+    feature: Feature | None = None
     parts: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
     def letters_in(self, sections: frozenset[str] | None) -> tuple[tuple[str, str], ...]:
@@ -110,7 +113,11 @@ _BILLS: Final = {
         acts=False,
     ),
     "pay": OperationRule(
-        "Invoice", (("r", "Invoice"), ("c", "PaymentNotice")), system=False, section="billing"
+        "Invoice",
+        (("r", "Invoice"), ("c", "PaymentNotice")),
+        system=False,
+        section="billing",
+        feature="bill-pay",
     ),
     "payment": OperationRule(
         "Invoice",
@@ -140,6 +147,7 @@ _BILLS: Final = {
         staff="billing",
         system=False,
         section="billing",
+        feature="bill-pay",
     ),
     "cancel-plan": OperationRule(
         "Task", (("r", "Task"), ("u", "Task")), staff="billing", system=False, section="billing"
@@ -204,7 +212,12 @@ _DOCUMENTS: Final = {
 
 _ON_MESSAGES: Final = (("r", "Communication"), ("c", "Communication"))
 _WRITTEN: Final = OperationRule(
-    "Communication", _ON_MESSAGES, staff="messages", system=False, section="messages"
+    "Communication",
+    _ON_MESSAGES,
+    staff="messages",
+    system=False,
+    section="messages",
+    feature="messages",
 )
 _READ: Final = OperationRule(
     "Communication",
@@ -246,6 +259,7 @@ _MESSAGES: Final = {
         (("r", "MedicationRequest"), ("c", "MedicationRequest")),
         system=False,
         section="medications",
+        feature="refills",
     ),
     "refill-status": OperationRule(
         "MedicationRequest",
@@ -272,6 +286,7 @@ _FORMS: Final = {
         shows=True,
         section="forms",
         acts=False,
+        feature="forms",
     ),
     "extract": OperationRule(
         "QuestionnaireResponse",

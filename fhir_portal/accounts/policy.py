@@ -19,12 +19,15 @@ Beginner = Literal["staff", "ehr", "patient"]
 Way = Literal["link", "mail", "username", "portal-id"]
 Booking = Literal["view", "request", "book"]
 """What patients may do about a service: see their appointments, ask for one, book one."""
+Feature = Literal["bill-pay", "messages", "forms", "refills"]
+"""What a practice can switch off for its patients. Booking has a setting of its own."""
 Assurance = Literal["level2", "level3", "level4"]
 """The levels of `fhir_portal.accounts.assurance` that can open anything."""
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 BEGINNERS: Final[tuple[Beginner, ...]] = get_args(Beginner)
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
+FEATURES: Final[tuple[Feature, ...]] = get_args(Feature)
 BOOKINGS: Final[tuple[Booking, ...]] = get_args(Booking)
 DIRECT_CHANGES: Final = (
     *("telecom", "address", "communication", "contact", "pronouns", "gender-identity", "photo"),
@@ -73,9 +76,9 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     units of the currency. ``direct_changes`` are the fields of personal details that people change
     without the practice's looking at it; a new contact has to be proved first.
     ``coverage_reminder_days`` is when before its end people are told that an insurance ends; 0:
-    never.
-    ``plain_mail`` says whether patients may have their record sent by mail that is not encrypted,
-    after a warning.
+    never. ``features`` are what patients are offered beside reading: what is not among them is
+    hidden on the pages and refused by the API. ``plain_mail`` says whether patients may have their
+    record sent by mail that is not encrypted, after a warning.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -113,6 +116,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     share_days: int = 365
     plan_months: int = 0
     plan_least: int = 25
+    features: tuple[Feature, ...] = FEATURES
     direct_changes: tuple[str, ...] = ()
     coverage_reminder_days: int = 30
     plain_mail: bool = True
@@ -121,6 +125,12 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
         """Return what patients may do about something of these services: the least of them."""
         found = [self.booking_services.get(one, self.booking) for one in services]
         return min(found or [self.booking], key=BOOKINGS.index)
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """What patients are offered, as the brands Bundle tells it."""
+        books = "book" in {self.booking, *self.booking_services.values()}
+        return (*self.features, *(("self-booking",) if books else ()))
 
     def lets_begin(self, way: Way) -> bool:
         """Whether somebody may begin an account this way, without a link."""
@@ -295,6 +305,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "reminder-hours": _reminder_hours,
     "reply-hours": _number("reply_hours", 1, 720),
     "private-services": _private_services,
+    "features": _some_of("features", FEATURES),
     "sharing": _switch("sharing"),
     "share-days": _number("share_days", 1, 365),
     "plan-months": _number("plan_months", 0, 36),

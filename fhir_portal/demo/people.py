@@ -44,7 +44,9 @@ LIGHT_THERAPY: Final = Code(_SERVICES, "light-therapy", "Light therapy")
 POLICIES: Final[tuple[Record, ...]] = (
     RecoveryPolicy(key=QUILLFERN.key, security_questions=True),
     PracticePolicy(
-        key=MARROWBROOK.key, booking_services={CHECKUP.code: "book", NURSE_VISIT.code: "book"}
+        key=MARROWBROOK.key,
+        booking_services={CHECKUP.code: "book", NURSE_VISIT.code: "book"},
+        plan_months=6,
     ),
     PracticePolicy(
         key=QUILLFERN.key, booking_services={SKIN_CHECK.code: "book", LIGHT_THERAPY.code: "view"}

@@ -11,7 +11,8 @@ OperationOutcome. Source: FHIR R4 §3.1.0 (status codes) and the issue-type code
     ├── Forbidden               403 forbidden
     ├── NotFound                404 not-found        absent, or hidden from this caller
     │   ├── UnknownType         404 not-supported
-    │   └── UnknownOperation    404 not-supported
+    │   ├── UnknownOperation    404 not-supported
+    │   └── NotOfferedHere      404 not-supported    a practice has switched it off
     ├── MethodNotAllowed        405 not-supported
     ├── NotAcceptable           406 not-supported
     ├── Conflict                409 conflict
@@ -115,6 +116,13 @@ class UnknownOperation(NotFound):
 
     code = "not-supported"
     portal_error = "unknown-operation"
+
+
+class NotOfferedHere(NotFound):
+    """The practice does not offer this to its patients."""
+
+    code = "not-supported"
+    portal_error = "not-offered-by-practice"
 
 
 class MethodNotAllowed(FhirError):

@@ -90,7 +90,7 @@ def _sums(found: Sequence[Balance]) -> list[dict[str, Any]]:
     """One sum for each currency."""
     sums: dict[str, list[int]] = {}
     for one in found:
-        parts = (one.total, one.paid, one.under_way, one.due)
+        parts = (one.total, _settled(one), one.under_way, one.due)
         before = sums.get(one.total.currency, [0] * len(parts))
         added = [sum_ + part.units for sum_, part in zip(before, parts, strict=True)]
         sums[one.total.currency] = added
@@ -101,6 +101,14 @@ def _sums(found: Sequence[Balance]) -> list[dict[str, Any]]:
         }
         for currency, all_of_it in sorted(sums.items())
     ]
+
+
+def _settled(one: Balance) -> Amount:
+    """What was paid of a bill; all of it where the practice says that nothing is open any more.
+
+    How that came about need not be here: it may have been paid at the desk, or waived.
+    """
+    return one.paid if one.is_payable or one.paid.units > one.total.units else one.total
 
 
 def _told(row: Row, one: Balance | NotReckoned) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def _told(row: Row, one: Balance | NotReckoned) -> dict[str, Any]:
         return told | {"problem": str(one)}
     return told | {
         "total": one.total.money,
-        "paid": one.paid.money,
+        "paid": _settled(one).money,
         "under-way": one.under_way.money,
         "due": one.due.money,
     }

@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from fhir_portal.access.context import AuthContext
+from fhir_portal.access.offered import require_offered
+from fhir_portal.access.operations import OPERATIONS as RULES
 from fhir_portal.access.policy import Deny, decide_operation
 from fhir_portal.fhir.errors import Forbidden, MethodNotAllowed, NotSupported, UnknownOperation
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
@@ -237,6 +239,9 @@ async def operate(
     decision = decide_operation(auth, code, server.clock())
     if isinstance(decision, Deny):
         raise Forbidden(decision.reason)
+    feature = RULES[code].feature
+    if feature is not None:
+        await require_offered(server.store, auth, feature)
     if request.is_get:
         arguments = queried(definition, request.query)
     else:

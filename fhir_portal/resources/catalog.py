@@ -52,6 +52,9 @@ def parameters_of(resource_type: str) -> dict[str, SearchParameter]:
     return found
 
 
+FEATURES: Final = "https://fhir-portal.example/ig/StructureDefinition/portal-features"
+
+
 def capability_statement(
     *,
     base: str,
@@ -59,11 +62,13 @@ def capability_statement(
     date: str,
     security: dict[str, Any],
     operations: Callable[[str | None], list[dict[str, Any]]],
+    brands: str = "",
 ) -> Any:
     """Return the CapabilityStatement (FHIR R4 §2.40), printed from the tables.
 
     ``security`` is what the authorization server says of itself (the SMART ``oauth-uris``);
-    ``operations`` gives those of a type, and of the whole server for ``None``.
+    ``operations`` gives those of a type, and of the whole server for ``None``. ``brands`` is where
+    it is told what each practice offers its patients.
     """
     types = served_types()
     references = {
@@ -93,6 +98,7 @@ def capability_statement(
         "format": ["application/fhir+json", "json"],
         "rest": [
             {
+                **({"extension": [{"url": FEATURES, "valueUrl": brands}]} if brands else {}),
                 "mode": "server",
                 "documentation": (
                     "All data is reached with OAuth 2.0 access tokens. Unknown search parameters "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -26,6 +26,7 @@ BRANDS_PATH: Final = "/brands"
 DEVELOPERS_PATH: Final = "/developers"
 _PROFILES: Final = "http://hl7.org/fhir/smart-app-launch/StructureDefinition"
 _STRUCTURES: Final = "http://hl7.org/fhir/StructureDefinition"
+FEATURE: Final = "https://fhir-portal.example/ig/StructureDefinition/portal-feature"
 _TERMINOLOGY: Final = "http://terminology.hl7.org/CodeSystem"
 _URI: Final = "urn:ietf:rfc:3986"
 _FHIR_ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
@@ -83,8 +84,9 @@ class BrandList:
         return self._kept[1]
 
     async def _made_of(self, listing: Listing) -> Brands:
-        practices = [practice for practice, policy in listing.practices if policy.portal]
-        bundle = brands_bundle(self._issuer, practices)
+        there = [(practice, policy) for practice, policy in listing.practices if policy.portal]
+        features = {practice.key: policy.offers for practice, policy in there}
+        bundle = brands_bundle(self._issuer, [practice for practice, _ in there], features)
         content = hashlib.sha256(msgspec.json.encode(bundle)).hexdigest()[:32]
         now = self._clock()
 
@@ -102,18 +104,30 @@ class BrandList:
         return Brands(content, msgspec.json.encode({**bundle, "timestamp": moment}))
 
 
-def brands_bundle(issuer: Issuer, practices: Sequence[Practice]) -> dict[str, Any]:
-    """The Bundle (profile user-access-brands-bundle) without its timestamp."""
+def brands_bundle(
+    issuer: Issuer,
+    practices: Sequence[Practice],
+    features: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """The Bundle (profile user-access-brands-bundle) without its timestamp.
+
+    ``features`` are what each practice, by its key, offers its patients.
+    """
+    offered = features or {}
     listed = sorted(practices, key=lambda practice: practice.key)
     if len(listed) == 1:
         only = listed[0]
         portal = sign_in_link(issuer, only.key)
-        brands = [_primary(issuer, _id_of(only), only.name, _identifier(issuer, listed), portal)]
+        brand = _primary(issuer, _id_of(only), only.name, _identifier(issuer, listed), portal)
+        brands = [_offering(brand, offered.get(only.key, ()))]
     else:
         name = f"Patient portal at {urlsplit(issuer.base).netloc}"
         brands = [
             _primary(issuer, _PORTAL, name, [], sign_in_link(issuer)),
-            *(_affiliate(issuer, practice) for practice in listed),
+            *(
+                _offering(_affiliate(issuer, practice), offered.get(practice.key, ()))
+                for practice in listed
+            ),
         ]
     return {
         "resourceType": "Bundle",
@@ -155,6 +169,14 @@ def _affiliate(issuer: Issuer, practice: Practice) -> dict[str, Any]:
         "telecom": [{"system": "url", "value": own_page}],
         "partOf": {"reference": f"Organization/{_PORTAL}"},
     }
+
+
+def _offering(brand: dict[str, Any], features: Sequence[str]) -> dict[str, Any]:
+    """A brand that says what its patients are offered, beside reading their records."""
+    if not features:
+        return brand
+    said = [{"url": FEATURE, "valueCode": one} for one in features]
+    return {**brand, "extension": [*brand.get("extension", ()), *said]}
 
 
 def _brand(

@@ -133,7 +133,7 @@ async def test_what_a_provider_that_came_back_took_counts_once(house: House) -> 
 async def test_out_of_order_and_late_events_change_nothing_that_is_over(house: House) -> None:
     key = values(await house.pay(amount="50"))["payment"]
     await house.charge(key)
-    paid, opened, ended = (Order(key, one, 5000, "USD") for one in ("paid", "open", "ended"))  # type: ignore[arg-type]
+    paid, opened, ended = (Order(key, one, 5000, "USD") for one in ("paid", "open", "ended"))
     for order in (opened, paid, opened, ended, paid, opened):
         await settle(house.portal.server, order)
     assert (len(await house.notices()), (await house.due())["paid"]["value"]) == (1, 50)

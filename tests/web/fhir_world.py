@@ -288,6 +288,7 @@ def capabilities() -> bytes:
             version="0.1.0",
             date="2030-03-17",
             security=capability_security(Issuer(ORIGIN)),
+            brands=f"{ORIGIN}/brands",
             operations=operations_of,
         )
     )

@@ -12,7 +12,7 @@ import pytest
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.fhir.model import check
-from fhir_portal.smart.brands import brand_metadata, brands_bundle
+from fhir_portal.smart.brands import FEATURE, brand_metadata, brands_bundle
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.web.brands import brands_router
 from tests.smart.world import BASE, World
@@ -62,7 +62,9 @@ async def test_every_practice_is_listed_and_leads_to_the_endpoint(world: World) 
     assert [derm["name"], family["name"]] == [DERM.name, FAMILY.name]
     for affiliate in (derm, family):
         assert affiliate["partOf"] == {"reference": f"Organization/{primary['id']}"}
-        assert "extension" not in affiliate
+        said = affiliate["extension"]
+        assert {one["url"] for one in said} == {FEATURE}
+        assert [one["valueCode"] for one in said] == ["bill-pay", "messages", "forms", "refills"]
     (endpoint,) = of_type(bundle, "Endpoint")
     assert endpoint["address"] == f"{BASE}/fhir"
     assert endpoint["managingOrganization"] == {"reference": f"Organization/{primary['id']}"}
@@ -150,9 +152,9 @@ async def test_a_change_shows_at_once_and_nothing_is_made_again_without_one(
     """A thousand practices cost a request what two do; a commit elsewhere makes nothing anew."""
     made: list[int] = []
 
-    def counted(issuer: Issuer, practices: Sequence[Practice]) -> dict[str, Any]:
+    def counted(issuer: Issuer, practices: Sequence[Practice], features: Any) -> dict[str, Any]:
         made.append(len(practices))
-        return brands_bundle(issuer, practices)
+        return brands_bundle(issuer, practices, features)
 
     monkeypatch.setattr("fhir_portal.smart.brands.brands_bundle", counted)
     await put(world, *(Practice(key=f"p{n:04}", name=f"Practice {n}") for n in range(1000)))

@@ -145,3 +145,11 @@ async def test_public_documents_are_made_once(as_anyone, monkeypatch):
     monkeypatch.setattr(catalog, "capability_statement", None)
     monkeypatch.setattr(fhir_world, "capabilities", None)
     assert (await as_anyone.get("/fhir/metadata")).content == first.content
+
+
+@pytest.mark.requirement("portal", "S2-06")
+async def test_it_says_where_it_is_told_what_each_practice_offers(as_anyone):
+    (rest,) = (await as_anyone.get("/fhir/metadata")).json()["rest"]
+    (extension,) = rest["extension"]
+    assert extension["url"].endswith("/StructureDefinition/portal-features")
+    assert extension["valueUrl"].endswith("/brands")

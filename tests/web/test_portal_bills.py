@@ -94,9 +94,12 @@ def where(browser: Browser) -> str:
 async def test_nothing_here_nothing_due_and_not_known_are_told_apart(till: Till) -> None:
     browser = await till.portal.at(BILLS)
     assert "There is no bill here" in browser.text
-    await till.portal.put(bos_bill(status="balanced"), _cash("bill", 120))
+    await till.portal.put(bos_bill(status="balanced"), _cash("bill", 100))
     await browser.open(BILLS)
     assert "0.00 USD : all bills are paid" in browser.text.replace("USD:", "USD :")
+    await browser.open(BILL)
+    assert "Settled otherwise" in browser.text
+    assert "20.00 USD" in browser.text
     tree = bos_bill("odd")
     del tree["totalGross"]
     await till.portal.put(tree)
@@ -166,9 +169,8 @@ async def test_a_bill_is_itemised_and_leads_to_the_visit(till: Till) -> None:
     assert "/portal/appointments/one/visit" in links(browser)
     await till.portal.put(resource("ChargeItem", "charge", meta=WITHHELD, **charge))
     await browser.open(BILL)
+    assert browser.page.status_code == 404  # a bill is as hidden as what it itemises
     assert "Removal of a mole" not in browser.text
-    assert "A service" in browser.text
-    assert "10 January" not in browser.text
 
 
 async def test_who_only_pays_does_not_read_what_was_done(till: Till) -> None:
@@ -364,3 +366,22 @@ async def test_who_may_only_look_agrees_on_nothing_and_says_nothing(till: Till) 
         assert not forms(browser, f"{BILL}/{name}")
         await post(browser, f"{BILL}/{name}", {"reason": "x", "parts": "2"})
         assert browser.page.status_code == 403
+
+
+@pytest.mark.requirement("portal", "S2-06")
+async def test_what_the_practice_has_switched_off_is_not_there(till: Till) -> None:
+    await till.portal.put(bos_bill())
+    browser = await till.portal.at(BILL)
+    fields = fields_of(forms(browser, f"{BILL}/pay")[0])
+    policy = PracticePolicy(key=SKIN, booking="book", plan_months=6, features=("forms",))
+    await keep(till.portal.world.store, policy)
+    await browser.open(BILL)
+    assert "This bill is not paid through the portal" in browser.text
+    for name in ("pay", "plan"):
+        assert not forms(browser, f"{BILL}/{name}")
+    await post(browser, f"{BILL}/pay", fields)
+    assert browser.page.status_code == 404
+    assert await till.payments() == []
+    await browser.open("/portal")
+    assert "/portal/messages" not in links(browser)
+    assert {"/portal/forms", BILLS} <= set(links(browser))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fhir_portal.access.context import AuthContext
+from fhir_portal.access.offered import require_offered
 from fhir_portal.fhir.errors import Issue, Unprocessable
 from fhir_portal.resources.forms.enabled import quoted
 from fhir_portal.resources.forms.handing_in import require_asked
@@ -38,6 +39,7 @@ async def before_change(
         return
     is_person = auth.context != "system"
     if is_person:
+        await require_offered(transaction, auth, "forms")
         _refuse_turning_back(old, tree)
         await require_asked(transaction, auth, tree)
     canonical = tree.get("questionnaire")

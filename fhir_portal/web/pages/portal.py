@@ -23,6 +23,7 @@ from fhir_portal.access.operations import ANY_SECTION, OPERATIONS, person_letter
 from fhir_portal.access.owners import OWNERS
 from fhir_portal.access.relation import name_of
 from fhir_portal.access.writes import PERSON_WRITES
+from fhir_portal.accounts.policy import FEATURES, policy_of
 from fhir_portal.consent.record import RecordAccess, RecordDirectory, usable
 from fhir_portal.documents.chart import CHART_TYPES, NAMED_TYPES
 from fhir_portal.fhir import json
@@ -72,9 +73,6 @@ SHARING: Final = f"{PORTAL}/sharing"
 RESULTS: Final = f"{PORTAL}/results"
 REPORT: Final = f"{RESULTS}/report"
 TIMELINE: Final = f"{PORTAL}/timeline"
-VISITS: Final = f"{PORTAL}/visits"
-DOCUMENTS: Final = f"{PORTAL}/documents"
-BILLS: Final = f"{PORTAL}/bills"
 HEALTH: Final = f"{PORTAL}/health"
 MEDICINES: Final = f"{PORTAL}/medications"
 IMMUNIZED: Final = f"{PORTAL}/immunizations"
@@ -138,6 +136,7 @@ class AtPortal:
     auth: AuthContext
     record: RecordAccess
     several: bool
+    features: frozenset[str] = frozenset(FEATURES)
 
     def sees(self, section: str) -> bool:
         """Whether the grant shows them a section; their own record has them all."""
@@ -145,6 +144,11 @@ class AtPortal:
         if sections is None:
             return True
         return bool(sections) if section == ANY_SECTION else section in sections
+
+    def has(self, section: str) -> bool:
+        """Whether they see a section, and the practice has not switched its page off."""
+        is_off = section in FEATURES and section not in self.features
+        return self.sees(section) and not is_off
 
     def acts(self, section: str) -> bool:
         """Whether they may act there."""
@@ -301,7 +305,15 @@ class PatientRoom:
     async def _there(self, browser: Browser, session: PortalSession, auth: AuthContext) -> AtPortal:
         assert auth.record is not None  # noqa: S101 - the token is of one record
         records = usable(await self.directory.records_of(browser.visitor.account))
-        return AtPortal(browser, session, auth, auth.record, several=len(records) > 1)
+        policy = await policy_of(self.store, session.practice)
+        return AtPortal(
+            browser,
+            session,
+            auth,
+            auth.record,
+            several=len(records) > 1,
+            features=frozenset(policy.features),
+        )
 
     # --- what they ask -------------------------------------------------------------------------
 
@@ -410,8 +422,8 @@ class PatientRoom:
 
 
 def pages_of(here: AtPortal) -> list[tuple[str, str]]:
-    """Address and name of the pages whose section whoever is there may see."""
-    return [(address, name) for section, address, name in PAGES if here.sees(section)]
+    """Address and name of the pages whose section whoever is there may see, if there are any."""
+    return [(address, name) for section, address, name in PAGES if here.has(section)]
 
 
 def has_page(address: str) -> bool:

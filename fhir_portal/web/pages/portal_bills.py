@@ -32,6 +32,7 @@ from fhir_portal.web.payments import PAYMENT
 SECTION: Final = "billing"
 ONE: Final = f"{BILLS}/one"
 RECEIPT: Final = f"{BILLS}/receipt"
+PAY: Final = "bill-pay"
 _MOST: Final = 100
 _TYPED: Final = re.compile(r"(\d{1,9})(?:[.,](\d{1,4}))?")
 _WORDS: Final = {
@@ -157,7 +158,8 @@ class BillPages:
         except FhirError as error:
             if error.status != 422:  # noqa: PLR2004 - it cannot be reckoned with
                 raise
-        takes = self._room.portal.collaborators.payments is not None
+        provider = self._room.portal.collaborators.payments
+        takes = provider is not None and PAY in here.features
         may_pay = bool(takes and here.acts(SECTION) and stands and stands["left"])
         items = [await self._item(here, one) for one in tree.get("lineItem") or ()]
         tasks = await self._tasks(here, own_id)
@@ -198,7 +200,7 @@ class BillPages:
             words=words,
             plan=_plan(here, plan, due) if plan is not None and runs else None,
             plan_over=_PLAN_OVER.get(plan["status"], "") if plan is not None and not runs else "",
-            choices=_choices(policy, stands) if acts and stands and not runs else [],
+            choices=_choices(policy, stands) if acts and takes and stands and not runs else [],
             acts=acts,
             forms={
                 name: (
@@ -229,9 +231,12 @@ class BillPages:
         """What was paid of a bill and what is left of it."""
         found = await self._room.call(here, "amount-due", f"Invoice/{own_id}")
         due = found.value("due")
+        total, paid = found.value("total"), found.value("paid")
+        rest = _units(total) - _units(paid) if found.value("status") == "balanced" else 0
         return {
-            "total": text_of(found.value("total")),
-            "paid": text_of(found.value("paid")),
+            "settled": str(Amount(rest, total["currency"])) if rest > 0 else "",
+            "total": text_of(total),
+            "paid": text_of(paid),
             "due": text_of(due),
             "due_value": Amount.of(due).text,
             "due_units": _units(due),

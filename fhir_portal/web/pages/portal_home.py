@@ -93,7 +93,7 @@ class StartPage:
             "portal_home.html",
             pages=pages_of(here),
             lines=[*_visits(here, parts), *_to_do(here, parts), *_new(here, parts)],
-            write=f"{MESSAGES}/new" if here.acts("messages") and here.sees("messages") else "",
+            write=f"{MESSAGES}/new" if here.acts("messages") and here.has("messages") else "",
             tour=_tour(here) if wanted else [],
             tour_action=TOUR,
             form_token=self._room.form_token(here, TOUR) if wanted else "",
@@ -164,7 +164,7 @@ class StartPage:
 
 def _tour(here: AtPortal) -> list[tuple[str, str, str]]:
     """Address, name and words of what whoever is there finds in the portal."""
-    shown = {section for section, _, _ in PAGES if here.sees(section)}
+    shown = {section for section, _, _ in PAGES if here.has(section)}
     return [
         (address, name, _TOLD.get(section, ""))
         for section, address, name in PAGES
@@ -202,11 +202,11 @@ def _visits(here: AtPortal, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _to_do(here: AtPortal, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     messages = parts.get("messages")
-    if messages is not None:
+    if messages is not None and here.has("messages"):
         text = _count(messages["unread"], "unread message", more=messages["more"])
         lines.append(_line("Messages", text, MESSAGES))
     forms = parts.get("forms-due")
-    if forms is not None:
+    if forms is not None and here.has("forms"):
         text = _count(forms["count"], "form to fill in", "forms to fill in", more=forms["more"])
         due = here.moment(forms.get("due"))
         lines.append(

@@ -57,6 +57,15 @@ LISTS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
             "portal-id": "By a printed sheet",
         },
     ),
+    "features": (
+        "What patients are offered on the portal",
+        {
+            "bill-pay": "Paying bills",
+            "messages": "Writing to the practice",
+            "forms": "Filling in forms",
+            "refills": "Asking for more of a medicine",
+        },
+    ),
 }
 TOLD: Final[Mapping[str, str]] = {
     "assurance": "Least proof of identity that opens one's own record",

@@ -48,7 +48,7 @@ Description: "What somebody owes, and what makes it: their bills, what was paid 
 * insert Parameter(out, state, 1, 1, code, [["`known`; `none`: the practice has sent no bill, so that nothing is known to be due and nothing is known not to be; `unknown`: a bill cannot be reckoned with, or there are too many."]])
 * insert Parts(out, sum, 0, *, [["One for each currency, where the state is `known`. Nothing due is a sum of 0."]])
 * insert Part(out, total, 1, 1, Money, [["What the bills come to."]])
-* insert Part(out, paid, 1, 1, Money, [["What was paid of them."]])
+* insert Part(out, paid, 1, 1, Money, [["What was paid of them, or is settled: of a bill that is `balanced` all."]])
 * insert Part(out, under-way, 1, 1, Money, [["What is being paid."]])
 * insert Part(out, due, 1, 1, Money, [["What is left to be paid."]])
 * insert Parts(out, insurer, 0, *, [["Each claim that an insurer has not answered yet, as far as the caller sees claims and their answers."]])

@@ -12,6 +12,7 @@ Description: "Why a request or a page was refused, with what to do next. The cod
 * #not-found "Not known" "Check the address. What somebody may not see is answered in the same way."
 * #unknown-type "Not a resource type of this server" "See in `/fhir/metadata` which types are served."
 * #unknown-operation "Not an operation at this address" "See in `/fhir/metadata` which operations each type has."
+* #not-offered-by-practice "The practice does not offer this on the portal" "Ask the practice. What it offers is in `/brands`."
 * #method-not-offered "The method is not offered at this address" "Use one of the methods in the `Allow` header."
 * #format-not-offered "Not a format that can be answered in" "Accept `application/fhir+json`."
 * #conflict "Something else came first, or stands against it" "Read again, decide anew, and send it again if it still holds."

@@ -36,3 +36,41 @@ Description: "Who can have to do with a patient's record in the portal: the pati
 * parameter[=].part[=].max = "1"
 * parameter[=].part[=].documentation = "`none`: nobody has an account as this Person. `enabled`, `disabled`."
 * parameter[=].part[=].type = #code
+
+CodeSystem: PortalFeature
+Id: portal-feature
+Title: "Portal Feature"
+Description: "What a practice offers its patients on the portal, beside reading their records."
+* insert Published
+* ^caseSensitive = true
+* #bill-pay "Paying bills" "Bills are paid on the portal, if the deployment has a payment provider."
+* #messages "Messages" "Patients write to the practice."
+* #forms "Forms" "Patients fill in forms."
+* #refills "Refills" "Patients ask for more of a medicine."
+* #self-booking "Booking" "Patients book appointments of some services themselves."
+
+ValueSet: PortalFeatureCodes
+Id: portal-feature
+Title: "Portal Feature"
+Description: "What a practice offers its patients on the portal."
+* insert Published
+* include codes from system https://fhir-portal.example/ig/CodeSystem/portal-feature
+
+Extension: PortalFeatureExtension
+Id: portal-feature
+Title: "Portal Feature"
+Description: "Something that a practice offers its patients on the portal. In the brands Bundle it is repeated for each; the CapabilityStatement says with `portal-features` where that Bundle is."
+Context: Organization
+* insert Published
+* value[x] only code
+* value[x] 1..1
+* valueCode from PortalFeatureCodes (required)
+
+Extension: PortalFeatures
+Id: portal-features
+Title: "Portal Features"
+Description: "Where it is told what each practice of this server offers its patients: one server has many practices, and what they offer changes from day to day."
+Context: CapabilityStatement.rest
+* insert Published
+* value[x] only url
+* value[x] 1..1
