@@ -52,7 +52,7 @@ def test_examples_are_kept_out_of_what_the_server_loads() -> None:
 def test_the_codes_other_rooms_rely_on_are_published() -> None:
     assert codes("consent-category") == {"proxy-grant"}
     assert codes("portal-tag") == {"directory", WITHHELD, *FOR_STAFF.values()}
-    assert codes("portal-task") == {"portal-invite", "refill-request", *SHOWN_TO}
+    assert codes("portal-task") == {"portal-invite", "refill-request", "transmission", *SHOWN_TO}
     assert codes("staff-task-reason") == {reason for _, reason in WORDS}
     assert codes("send-outcome") == set(get_args(Outcome))
     assert codes("invitation-status") == set(get_args(State))
