@@ -54,7 +54,7 @@ def test_the_codes_other_rooms_rely_on_are_published() -> None:
     assert codes("consent-category") == {"proxy-grant"}
     assert codes("portal-tag") == {"directory", WITHHELD, *FOR_STAFF.values()}
     assert codes("portal-task") == {
-        *("portal-invite", "refill-request", "bill-dispute", "payment-plan"),
+        *("portal-invite", "refill-request", "bill-dispute", "payment-plan", "transmission"),
         *(REVIEW_DOCUMENT, *PROPOSED, *SHOWN_TO),
     }
     assert codes("staff-task-reason") == {reason for _, reason in WORDS}
