@@ -273,6 +273,14 @@ _FORMS: Final = {
         section="forms",
         acts=False,
     ),
+    "next-question": OperationRule(
+        "Questionnaire",
+        (("r", "Questionnaire"), ("r", "QuestionnaireResponse")),
+        staff="forms",
+        shows=True,
+        section="forms",
+        acts=False,
+    ),
     "extract": OperationRule(
         "QuestionnaireResponse",
         (("r", "QuestionnaireResponse"), ("c", "Task")),
