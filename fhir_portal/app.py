@@ -68,6 +68,7 @@ from fhir_portal.operations.form_request import form_jobs
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import received, sent
 from fhir_portal.operations.inviting import invitation_secrets
+from fhir_portal.operations.label_jobs import label_jobs
 from fhir_portal.operations.message_jobs import message_jobs
 from fhir_portal.operations.open_share import Shares
 from fhir_portal.operations.payment_plan import plan_jobs
@@ -76,6 +77,13 @@ from fhir_portal.operations.refill_jobs import refill_jobs
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
+from fhir_portal.operations.transmission import Transmissions
+from fhir_portal.operations.transmit import LINK_PREFIX as TRANSMIT_LINK
+from fhir_portal.operations.transmit_delivery import (
+    TransmitDelivery,
+    endpoint_secret,
+    link_maker,
+)
 from fhir_portal.portal import Portal, fault
 from fhir_portal.records import drop_expired
 from fhir_portal.resources.appointment import reserve_stored
@@ -128,6 +136,8 @@ _log = structlog.get_logger(__name__)
 HOUSEKEEPING_SECONDS = 60.0
 DELIVERY_SECONDS = 5.0
 JOB_SECONDS = 10.0
+TRANSMIT_SECONDS = 30.0
+"""For a record to be handed over to an endpoint: less than the lease of its message."""
 MINUTE = 60.0
 HOUR = 60 * MINUTE
 ANSWER_SECONDS = 5.0
@@ -263,6 +273,7 @@ class Application:
             payments=self._payments(),
             scan=self._scan(),
             passwords=passwords,
+            direct=settings.direct_host is not None,
         )
         if settings.dpop_nonce:
             self.portal.callers.nonces = functools.partial(nonces_at, self.keys)
@@ -313,8 +324,34 @@ class Application:
         self.jobs.update(form_jobs(self.portal.server))
         self.jobs.update(refill_jobs(self.portal.server))
         self.jobs.update(proposal_jobs(self.portal.server))
-        deliveries = self._deliveries(Composer(store, MadeBy(self.makers), settings.base_url))
-        deliveries["webhook"] = RevocationEvents(asking(), self.authorization.signing_keys, issuer)
+        self.jobs.update(label_jobs(self.portal.server))
+        compose = Composer(store, MadeBy(self.makers), settings.base_url)
+        mail, deliveries = self._deliveries(compose)
+        shares = Shares(
+            store,
+            self.portal,
+            passwords,
+            self.keys.derive,
+            clock=clock,
+            random=secrets.token_bytes,
+        )
+        self.makers[TRANSMIT_LINK] = link_maker(self.keys.derive, shares, settings.base_url, clock)
+        self._transmissions = Transmissions(self.portal.server)
+        transmitting = TransmitDelivery(
+            store,
+            self._transmissions,
+            shares,
+            compose,
+            mail=mail,
+            direct=self._direct(compose),
+            outbound=asking(seconds=TRANSMIT_SECONDS),
+            secret_of=endpoint_secret(self.keys.derive),
+            clock=clock,
+        )
+        deliveries["mail"] = transmitting.mails(mail)
+        deliveries["webhook"] = transmitting.webhooks(
+            RevocationEvents(asking(), self.authorization.signing_keys, issuer)
+        )
         self._delivery = by_channel(deliveries)
         self._recipients = AccountRecipients(clock, frozenset(deliveries))
         self._undelivered = Undelivered(QueuedMatters())
@@ -439,18 +476,7 @@ class Application:
                     brands,
                     developers,
                     told,
-                    shared_router(
-                        Shares(
-                            store,
-                            self.portal,
-                            passwords,
-                            self.keys.derive,
-                            clock=clock,
-                            random=secrets.token_bytes,
-                        ),
-                        throttle=Throttle(store, clock),
-                        base=settings.base_url,
-                    ),
+                    shared_router(shares, throttle=Throttle(store, clock), base=settings.base_url),
                     payments_router(
                         self.portal.server, secret=self._payments_secret(), clock=clock
                     ),
@@ -487,13 +513,31 @@ class Application:
             return HttpScan(self.settings.malware_scan_url, self._http)
         return None
 
-    def _deliveries(self, compose: Compose) -> dict[Channel, Delivery]:
-        """What sends mail and SMS; where nothing is set up to, they are left in a folder.
+    def _direct(self, compose: Compose) -> MailDelivery | None:
+        """What takes mail to Direct addresses, if a relay is set up: it encrypts and signs."""
+        settings = self.settings
+        if settings.direct_host is None or settings.direct_from is None:
+            return None
+        server = MailServer(
+            host=settings.direct_host,
+            port=settings.direct_port,
+            security=settings.direct_tls,
+            sender=settings.direct_from,
+            username=settings.direct_username,
+            password=_revealed(settings.direct_password),
+        )
+        return MailDelivery(server, compose)
+
+    def _deliveries(
+        self, compose: Compose
+    ) -> tuple[MailDelivery | FolderDelivery, dict[Channel, Delivery]]:
+        """What sends mail, and that with what sends SMS; without, they are left in a folder.
 
         With mail set up and no SMS, nothing is said by SMS: nobody would look for it there.
         """
         settings = self.settings
         folder = FolderDelivery(settings.outbox_folder, compose)
+        mail: MailDelivery | FolderDelivery = folder
         deliveries: dict[Channel, Delivery] = {"mail": folder}
         if settings.smtp_host is not None and settings.smtp_from is not None:
             server = MailServer(
@@ -505,14 +549,14 @@ class Application:
                 username=settings.smtp_username,
                 password=_revealed(settings.smtp_password),
             )
-            deliveries["mail"] = MailDelivery(server, compose)
+            deliveries["mail"] = mail = MailDelivery(server, compose)
         else:
             deliveries["sms"] = folder
         secret = _revealed(settings.sms_secret)
         if settings.sms_url is not None and secret is not None:
             gateway = SmsGateway(settings.sms_url, secret)
             deliveries["sms"] = SmsDelivery(gateway, self._http, compose, self.clock)
-        return deliveries
+        return mail, deliveries
 
     async def close(self) -> None:
         """Close the store."""
@@ -587,13 +631,19 @@ class Application:
                 given_up=self._given_up,
                 arrived=self._arrived,
                 addressed=self._sends.addressed,
-                dropped=self._sends.superseded,
+                dropped=self._dropped,
             )
         return arrived
 
     async def _arrived(self, transaction: ResourceTransaction, message: OutboxMessage) -> None:
+        if await self._transmissions.completed(transaction, message):
+            return
         await sent(transaction, self.portal.server, message)
         await self._sends.completed(transaction, message)
+
+    async def _dropped(self, transaction: ResourceTransaction, message: OutboxMessage) -> None:
+        if not await self._transmissions.cancelled(transaction, message):
+            await self._sends.superseded(transaction, message)
 
     async def _given_up(
         self,
@@ -603,6 +653,8 @@ class Application:
         bounced: bool,  # noqa: FBT001 - the signature of `GivenUp`
         now: float,
     ) -> None:
+        if await self._transmissions.failed(transaction, message, why):
+            return  # it is told to who sent it, and no matter for the staff
         await self._undelivered(transaction, message, why, bounced, now)
         await self._sends.given_up(transaction, message, bounced=bounced)
 
@@ -629,7 +681,7 @@ class Application:
             arrived=self._arrived,
             priorities=[priority],
             addressed=self._sends.addressed,
-            dropped=self._sends.superseded,
+            dropped=self._dropped,
         )
 
     def _capabilities(self) -> bytes:

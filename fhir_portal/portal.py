@@ -83,6 +83,7 @@ class Portal:
         payments: PaymentProvider | None = None,
         scan: MalwareScan | None = None,
         passwords: Passwords | None = None,
+        direct: bool = False,
     ) -> Portal:
         """Put a portal together. ``base`` is the FHIR base.
 
@@ -111,6 +112,7 @@ class Portal:
             payments=payments,
             scan=scan,
             passwords=passwords,
+            direct=direct,
         )
         return cls(server, callers, collaborators)
 

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     smtp_from: str | None = None
     smtp_reply_to: str | None = None
     smtp_bounce_secret: SecretStr | None = None
+    direct_host: str | None = None
+    direct_port: int = Field(587, ge=1, le=65535)
+    direct_tls: Literal["starttls", "tls", "none"] = "starttls"
+    direct_username: str | None = None
+    direct_password: SecretStr | None = None
+    direct_from: str | None = None
     sms_url: str | None = None
     sms_secret: SecretStr | None = None
     malware_scan_command: tuple[str, ...] = ()
@@ -162,7 +168,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
         return uri
 
-    @field_validator("smtp_from", "smtp_reply_to")
+    @field_validator("smtp_from", "smtp_reply_to", "direct_from")
     @classmethod
     def _is_mail_address(cls, address: str | None) -> str | None:
         if address is None:
@@ -217,6 +223,13 @@ class Settings(BaseSettings):
                 raise ValueError("smtp_host needs smtp_from")
             if self.smtp_tls == "none" and not _is_loopback(self.smtp_host):
                 raise ValueError("smtp_tls must not be none, unless smtp_host is on loopback")
+        if self.direct_host is not None:
+            if self.direct_from is None:
+                raise ValueError("direct_host needs direct_from")
+            if self.direct_tls == "none" and not _is_loopback(self.direct_host):
+                raise ValueError("direct_tls must not be none, unless direct_host is on loopback")
+        if (self.direct_username is None) != (self.direct_password is None):
+            raise ValueError("direct_username and direct_password go together")
         if (self.smtp_username is None) != (self.smtp_password is None):
             raise ValueError("smtp_username and smtp_password go together")
         if (self.sms_url is None) != (self.sms_secret is None):

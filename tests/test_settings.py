@@ -239,6 +239,15 @@ def test_mail_needs_a_sender_and_encryption_that_leaves_this_machine() -> None:
     assert_refused("go together", smtp_password=SecretStr("secret"), **given)
 
 
+def test_direct_needs_a_sender_and_encryption_that_leaves_this_machine() -> None:
+    assert_refused("direct_host needs direct_from", direct_host="hisp.example")
+    given = {"direct_host": "hisp.example", "direct_from": "portal@direct.hill.example"}
+    assert load(**given).direct_port == 587
+    assert_refused("direct_tls", direct_tls="none", **given)
+    assert load(**given | {"direct_host": "127.0.0.1"}, direct_tls="none").direct_from
+    assert_refused("go together", direct_username="portal", **given)
+
+
 @pytest.mark.parametrize(
     "address",
     ["portal", "Portal <portal@hill.example>", "a@hill.example, b@hill.example", "a@b\r\nBcc: x"],
@@ -246,6 +255,7 @@ def test_mail_needs_a_sender_and_encryption_that_leaves_this_machine() -> None:
 def test_a_sender_is_an_address_alone(address: str) -> None:
     assert_refused("smtp_from", "must be a mail address", smtp_from=address)
     assert_refused("smtp_reply_to", "must be a mail address", smtp_reply_to=address)
+    assert_refused("direct_from", "must be a mail address", direct_from=address)
 
 
 def test_a_gateway_has_an_address_and_a_secret() -> None:

@@ -30,7 +30,7 @@ from fhir_portal.access.owners import (
     references_at,
 )
 from fhir_portal.access.visibility import NO_SECTION, UNCLASSIFIED, RowFacts, VisibilityClass
-from fhir_portal.consent.labels import UNKNOWN, is_listed_in_directory, labels_of
+from fhir_portal.consent.labels import UNKNOWN, is_listed_in_directory
 from fhir_portal.consent.sections import sections_of
 from fhir_portal.fhir.reference import ResourceKey, attachments_in
 
@@ -40,6 +40,10 @@ class Neighbours(Protocol):
 
     async def facts_of(self, key: ResourceKey, practice: str) -> RowFacts | None:
         """Return the facts of a current row, or ``None`` when there is none."""
+        ...
+
+    async def own_labels(self, tree: Mapping[str, Any], practice: str) -> frozenset[str]:
+        """Return the labels of a resource by itself: carried, by rule, by its release."""
         ...
 
     async def labels_of(self, keys: Collection[ResourceKey], practice: str) -> frozenset[str]:
@@ -64,7 +68,7 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
     """Compute the facts of a resource (with its id set) as it would be stored."""
     name, own_id = tree["resourceType"], tree["id"]
     rule = OWNERS.get(name)
-    labels = labels_of(tree)
+    labels = await neighbours.own_labels(tree, practice)
     owners = own_patients(tree)
     sections = _own_sections(tree)
     if name in DERIVED:
@@ -139,7 +143,7 @@ async def _from_lists(
             continue
         # Not what its other entries have: one labelled result hides the report, not the rest.
         others = {key for path, key in conveying(lister) if path not in places} - {own}
-        labels |= labels_of(lister)
+        labels |= await neighbours.own_labels(lister, practice)
         if others:
             labels |= await neighbours.labels_of(others, practice)
         above = ResourceKey(lister["resourceType"], lister["id"])

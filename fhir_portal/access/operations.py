@@ -355,6 +355,28 @@ _SHARING: Final = {
     "end-share": OperationRule(
         "Patient", (*_SHARED, ("c", "DocumentReference")), system=False, section="documents"
     ),
+    "transmit": OperationRule(
+        "DocumentReference",
+        (*_SHARED, ("c", "DocumentReference")),
+        system=False,
+        section="documents",
+    ),
+    "transmit-options": OperationRule(
+        "Patient", _SHARED, system=False, section="documents", acts=False
+    ),
+    "transmissions": OperationRule(
+        "Patient", _SHARED, system=False, section="documents", acts=False
+    ),
+}
+
+_BY_HAND: Final = OperationRule(
+    "Patient", (("r", "Patient"), ("u", "Patient")), staff="documents", system=False
+)
+_LABELS: Final = {
+    "labels": OperationRule("Patient", (("r", "Patient"),), staff="view"),
+    "label": _BY_HAND,
+    "release": _BY_HAND,
+    "hold-back": _BY_HAND,
 }
 
 OPERATIONS: Final[Mapping[str, OperationRule]] = {
@@ -425,6 +447,7 @@ OPERATIONS: Final[Mapping[str, OperationRule]] = {
     **_FORMS,
     **_PROPOSALS,
     **_SHARING,
+    **_LABELS,
 }
 
 

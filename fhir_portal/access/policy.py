@@ -205,6 +205,8 @@ def _of_record(
             ids, sections = frozenset({(record.grant or "/").partition("/")[2]}), None
         elif resource_type == "AuditEvent":
             sections = None  # bounded to the own lines where the log is read
+    if record.is_settling and resource_type not in _SHOWN_MEANWHILE:
+        sections = frozenset()
     return Visibility.of_record(
         resource_type,
         practice=auth.practice,
@@ -342,6 +344,9 @@ _ANY_SECTION: Final = frozenset(section_displays()) | {NO_SECTION}
 _MAX_GRANULAR: Final = 100
 """Granular scopes on one type; a token with more of them sees nothing of it."""
 
+
+_SHOWN_MEANWHILE: Final = frozenset({"Patient", "RelatedPerson", "Consent"})
+"""Who somebody is and what they were granted: shown while labels are computed anew, too."""
 
 _SERVED = frozenset(served_types())
 

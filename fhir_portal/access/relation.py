@@ -7,6 +7,7 @@ guarded API, so that nobody needs rights to find out which rights they have.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from fhir_portal.access.owners import local_target
@@ -19,6 +20,7 @@ from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import StaffMember, staff_key
 from fhir_portal.consent.grant import Grant, is_current
+from fhir_portal.consent.label_rules import Relabelling
 from fhir_portal.consent.record import RecordAccess, StaffAccess, way_to
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir import json
@@ -204,6 +206,8 @@ class Relations:
             person = await self._resource(practice_key, ResourceKey.parse(key))
             if person is None or person.get("active") is False:
                 continue
+            relabelling = await self._reader.get(Relabelling, practice_key)
+            is_settling = relabelling is not None and relabelling.hides
             seen: set[ResourceKey] = set()
             for link in person.get("link") or ():
                 target = local_target((link.get("target") or {}).get("reference") or "")
@@ -212,7 +216,7 @@ class Relations:
                 seen.add(target)
                 record = await self._record(practice, target)
                 if record is not None:
-                    yield record
+                    yield replace(record, is_settling=True) if is_settling else record
 
     async def _record(self, practice: Practice, target: ResourceKey) -> RecordAccess | None:
         if target.type == "Patient":

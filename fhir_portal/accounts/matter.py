@@ -19,9 +19,16 @@ import msgspec
 
 from fhir_portal.records import Record, RecordTransaction
 
-About = Literal["recovery-help", "activation-help", "undelivered-message", "payment-mismatch"]
+About = Literal[
+    "recovery-help",
+    "activation-help",
+    "undelivered-message",
+    "payment-mismatch",
+    "overlapping-appointments",
+]
 """Codes of the CodeSystem ``portal-task``: somebody could not get back into their account, or could
-not make one, or a message did not arrive, or a payment provider and the bills disagree."""
+not make one, a message did not arrive, a payment provider and the bills disagree, or appointments
+overlap."""
 
 DAY: Final = 86_400.0
 KEPT_SECONDS: Final = 30 * DAY

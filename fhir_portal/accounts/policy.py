@@ -74,6 +74,8 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     without the practice's looking at it; a new contact has to be proved first.
     ``coverage_reminder_days`` is when before its end people are told that an insurance ends; 0:
     never.
+    ``plain_mail`` says whether patients may have their record sent by mail that is not encrypted,
+    after a warning.
     """
 
     kind: ClassVar[str] = "practice-policy"
@@ -113,6 +115,7 @@ class PracticePolicy(Record, frozen=True, kw_only=True):
     plan_least: int = 25
     direct_changes: tuple[str, ...] = ()
     coverage_reminder_days: int = 30
+    plain_mail: bool = True
 
     def booking_of(self, services: Iterable[str]) -> Booking:
         """Return what patients may do about something of these services: the least of them."""
@@ -298,5 +301,6 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "plan-least": _number("plan_least", 1, 10_000),
     "direct-changes": _some_of("direct_changes", DIRECT_CHANGES),
     "coverage-reminder-days": _number("coverage_reminder_days", 0, 120),
+    "plain-mail": _switch("plain_mail"),
 }
 """What can be set, and how the text of an operator is read."""

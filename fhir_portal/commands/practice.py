@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -26,7 +27,16 @@ from fhir_portal.accounts.portal_switch import concerned
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.practice_contact import PracticeContact
 from fhir_portal.accounts.security_questions import RecoveryPolicy
-from fhir_portal.commands.store import Refused, known_practices, print_found, run_in_store
+from fhir_portal.commands.store import (
+    Refused,
+    known_practices,
+    portal_over,
+    print_found,
+    run_in_store,
+)
+from fhir_portal.consent.label_rules import InvalidRules, label_rules_of, read_rules
+from fhir_portal.operations.label_jobs import relabel_practice, set_rules
+from fhir_portal.operations.transmit_delivery import endpoint_secret
 from fhir_portal.records import DuplicateRecord, RecordTransaction
 from fhir_portal.resources.practice_directory import (
     NotInDirectory,
@@ -34,6 +44,9 @@ from fhir_portal.resources.practice_directory import (
     publish_contact,
 )
 from fhir_portal.resources.store import PortalStore, ResourceTransaction
+from fhir_portal.settings import load
+from fhir_portal.smart.keys import derive
+from fhir_portal.smart.outbound import AddressRefused, check_address
 
 practice_commands = typer.Typer(
     name="practice",
@@ -228,6 +241,35 @@ def messages(
     typer.echo(json.dumps(run_in_store(work), indent=2, ensure_ascii=False))
 
 
+@practice_commands.command("labels")
+def labels(
+    key: Key,
+    *,
+    set_from: Annotated[
+        Path | None, typer.Option("--set-from", help="A file of JSON that says all of it anew.")
+    ] = None,
+) -> None:
+    """Show or set what is labelled by rule, and when results are released.
+
+    What is stored is labelled before this ends; meanwhile patients and those who act for them see
+    nothing of the practice's records.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [key])
+        if set_from is not None:
+            try:
+                wanted = read_rules(key, json.loads(set_from.read_bytes()))
+            except (InvalidRules, OSError, ValueError) as error:
+                raise Refused(str(error)) from None
+            await store.transact(functools.partial(set_rules, wanted=wanted, now=time.time()))
+            await relabel_practice(portal_over(store).server, key)
+        shown: dict[str, Any] = msgspec.to_builtins(await label_rules_of(store, key))
+        return {name: shown[name] for name in ("labels", "release")}
+
+    typer.echo(json.dumps(run_in_store(work), indent=2, ensure_ascii=False))
+
+
 @practice_commands.command("portal")
 def portal(
     key: Key,
@@ -292,6 +334,30 @@ def publish(key: Key, *, dry_run: DryRun = False, as_json: AsJson = False) -> No
         return
     for line in _public_lines(found):
         typer.echo(line)
+
+
+@practice_commands.command("endpoint-secret")
+def endpoint_secret_of(
+    key: Key,
+    address: Annotated[str, typer.Argument(help="The address of the Endpoint, as it is stored.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Print the secret by which an endpoint knows that what is posted to it is from here.
+
+    It is for the address and the practice alone, and not stored: it is made of the server's secret.
+    """
+
+    async def work(store: PortalStore) -> dict[str, Any]:
+        await known_practices(store, [key])
+        try:
+            check_address(address)
+        except AddressRefused as error:
+            raise Refused(str(error)) from None
+        secret = endpoint_secret(functools.partial(derive, load().secret_key()))
+        return {"practice": key, "address": address, "secret": secret(key, address)}
+
+    print_found(run_in_store(work), as_json=as_json)
 
 
 def _switch(on: bool) -> str:  # noqa: FBT001 - what is said of it

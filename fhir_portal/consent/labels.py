@@ -17,6 +17,7 @@ WITHHELD: Final = "withheld"
 """Held back by the practice: from the patient and from every proxy."""
 UNKNOWN: Final = "-unknown"
 FOR_STAFF: Final[Mapping[str, str]] = {
+    "appointments": "staff-appointments",
     "invite": "staff-invite",
     "recover": "staff-recover",
     "billing": "staff-billing",

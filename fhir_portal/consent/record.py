@@ -20,6 +20,7 @@ class RecordAccess:
     portal-section codes that may be read, ``None`` meaning all of them (own record). ``act`` are
     the sections in which the grant also lets the proxy act. ``until`` is the end of the grant in
     seconds since 1970 UTC. ``zone`` is the practice's time zone (IANA), by which days begin.
+    While it ``is_settling`` its labels are being computed anew, and nothing of it is shown.
     """
 
     patient: str
@@ -34,6 +35,7 @@ class RecordAccess:
     act: frozenset[str]
     until: float | None
     zone: str = "UTC"
+    is_settling: bool = False
 
     @property
     def is_own(self) -> bool:

@@ -30,6 +30,7 @@ from fhir_portal.operations.message_thread import (
     category_of_thread,
 )
 from fhir_portal.resources.forms.request import FORM_TASK
+from fhir_portal.resources.proposal import SYSTEM as PROPOSED
 
 _PROFILE: Final = f"{IG}/StructureDefinition/proxy-grant"
 _DIRECTORY: Final = {"tag": [{"system": PORTAL_TAG, "code": "directory"}]}
@@ -730,6 +731,44 @@ class Chart:
             input=[
                 {"type": asked, "valueCanonical": canonical},
                 {"type": asked, "valueReference": reference(questionnaire)},
+            ],
+        )
+
+    def proposed_number(self, own_id: str, patient: str, number: str) -> str:
+        """Another telephone that a patient asks the practice to write down."""
+        (there,) = [
+            one for one in self.resources if f"{one['resourceType']}/{one['id']}" == patient
+        ]
+        old = [dict(one) for one in there.get("telecom", ())]
+        new = [{**one, "value": number} if one.get("system") == "phone" else one for one in old]
+        kind = concept(Code(PROPOSED, "propose-demographics", "Proposed personal details"))
+        proposal = concept(Code(FORM_TASK, "proposal", "Proposal"))
+        before = concept(Code(FORM_TASK, "before", "Before"))
+        structures = f"{IG}/StructureDefinition"
+        base = {"reference": f"{patient}/_history/1"}
+        return self.add(
+            "Task",
+            own_id,
+            contained=[
+                {"resourceType": "Patient", "id": "p1", "telecom": new},
+                {"resourceType": "Patient", "id": "b1", "telecom": old},
+            ],
+            status="requested",
+            intent="proposal",
+            code=kind,
+            for_=reference(patient),
+            authoredOn=self.at(-1, 19),
+            requester=reference(patient),
+            input=[
+                {
+                    "extension": [
+                        {"url": f"{structures}/proposal-base", "valueReference": base},
+                        {"url": f"{structures}/proposal-field", "valueString": "telecom"},
+                    ],
+                    "type": proposal,
+                    "valueReference": {"reference": "#p1"},
+                },
+                {"type": before, "valueReference": {"reference": "#b1"}},
             ],
         )
 

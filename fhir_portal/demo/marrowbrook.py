@@ -221,6 +221,7 @@ def _mara(chart: Chart) -> None:
         canonical = f"{IG}/Questionnaire/{name}"
         chart.form_due(f"mara-{name}", mara, f"Questionnaire/{name}", canonical, title, 14)
     chart.coverage("mara", mara, HEALTH_PLAN, -800)
+    chart.proposed_number("mara-number", mara, "+1 555 555 0164")
     chart.document(
         "mara-letter",
         mara,

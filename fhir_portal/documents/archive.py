@@ -64,7 +64,7 @@ class Archive:
 
     def __init__(self, moment: float) -> None:
         self._out = _Out()
-        self._zip = ZipFile(self._out, "w", ZIP_DEFLATED)  # type: ignore[arg-type]  # it writes
+        self._zip = ZipFile(self._out, "w", ZIP_DEFLATED)
         self._at = time.gmtime(max(int(moment), _EARLIEST))[:6]
         self._file: IO[bytes] | None = None
         self._name = ""
@@ -119,11 +119,14 @@ class _Out:
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes) -> int:
         self._parts.append(bytes(data))
         return len(data)
 
     def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
     def taken(self) -> bytes:

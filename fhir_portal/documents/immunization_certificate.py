@@ -97,7 +97,8 @@ def certificate_of(
 
 
 def _dose(tree: Json) -> Dose:
-    source = {True: "Recorded when given", False: "Reported"}.get(tree.get("primarySource"), "")
+    primary = tree.get("primarySource")
+    source = "" if primary is None else "Recorded when given" if primary else "Reported"
     origin = words_of(tree.get("reportOrigin"))
     lot = (tree.get("lotNumber"), (tree.get("manufacturer") or {}).get("display"))
     return Dose(

@@ -441,8 +441,9 @@ class ResourceChanges(Resources):
         facts = new.row.facts
         own_id = row_id(facts.practice, new.row.key)
         (stored,) = await self._changes.find(RESOURCE, {"_id": own_id}, hint="_id_", ids=[own_id])
-        kept = {name: stored[name] for name in _KEPT if name in stored}
-        current = {**kept, **_judged(facts), "iv": INDEX_VERSION}
+        current: Document = {name: stored[name] for name in _KEPT if name in stored}
+        current |= _judged(facts)
+        current["iv"] = INDEX_VERSION
         if not new.row.deleted:
             current |= entries.fields(new.entries)
         if new.edges:

@@ -6,13 +6,15 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from fhir_portal.notify.attachment import Attachment
 from fhir_portal.notify.composition import Compose
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.notify.words import Letter
 
 _ENDING: Final = ".json"
 
@@ -29,7 +31,12 @@ class FolderDelivery:
 
     async def __call__(self, message: OutboxMessage) -> None:
         """Write the file, whole or not at all; that of nobody's message does not stay."""
-        letter = await self._compose(message)
+        await self.send(message, await self._compose(message), ())
+
+    async def send(
+        self, message: OutboxMessage, letter: Letter, attachments: Sequence[Attachment]
+    ) -> None:
+        """The same of a letter with files, which are named and not kept."""
         await asyncio.to_thread(  # what waits for a disk holds up nobody else
             self._write,
             message.key,
@@ -43,6 +50,10 @@ class FolderDelivery:
                 "text": letter.text if message.channel == "mail" else letter.sms,
                 "link": letter.link,
                 "code": letter.code,
+                "attachments": [
+                    {"name": one.name, "media": one.media, "bytes": len(one.content)}
+                    for one in attachments
+                ],
             },
             is_for_nobody=message.is_for_nobody,
         )

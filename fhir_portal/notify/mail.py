@@ -12,6 +12,7 @@ import contextlib
 import email.policy
 import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.headerregistry import Address
@@ -23,6 +24,7 @@ import aiosmtplib
 from email_validator import validate_email
 
 from fhir_portal.accounts.contacts import mail_address
+from fhir_portal.notify.attachment import Attachment
 from fhir_portal.notify.composition import Compose
 from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage, mail_id_of
 from fhir_portal.notify.recipients import address_of
@@ -69,9 +71,17 @@ class MailDelivery:
         Raises `Bounced` where the address is refused for good, `UndeliverableMessage` where the
         message is; whatever else goes wrong may pass, and is tried again.
         """
-        letter = await self.compose(message)  # first: what is over needs no address
+        await self.send(message, await self.compose(message), ())
+
+    async def send(
+        self, message: OutboxMessage, letter: Letter, attachments: Sequence[Attachment]
+    ) -> None:
+        """Send a letter with files. Raises what a delivery raises."""
         address = address_of(message)
         mail = mail_of(message, letter, address, self.server)
+        for one in attachments:
+            first, second = one.types
+            mail.add_attachment(one.content, maintype=first, subtype=second, filename=one.name)
         if message.is_for_nobody:
             return
         async with asyncio.timeout(self.seconds):

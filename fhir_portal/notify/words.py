@@ -562,6 +562,35 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: the terms of the patient portal changed. "
             "You will see them at your next sign-in.",
         ),
+        "share-link": Words(
+            subject="Somebody shared part of a health record with you - {practice}",
+            body=(
+                "Hello,\n\nsomebody who uses our patient portal shares part of a health record "
+                "with you. Open it here:\n\n{link}\n\nYou are asked for a passcode, which they "
+                "tell you themselves. If you do not know who it could be, delete this message: "
+                "without the passcode nobody sees anything."
+            ),
+            sms="{practice}: part of a health record is shared with you: {link} "
+            "Ask whoever sent it for the passcode.",
+            needs="link",
+        ),
+        "record-attached": Words(
+            subject="Part of a health record is attached - {practice}",
+            body=(
+                "Hello,\n\nsomebody who uses our patient portal asked us to send you what is "
+                "attached: part of a health record. It is not encrypted, which they know and "
+                "chose. If it is not for you, delete it and call us."
+            ),
+            sms="{practice}: part of a health record was sent to you by mail.",
+        ),
+        "record-direct": Words(
+            subject="Part of a health record is attached - {practice}",
+            body=(
+                "Hello,\n\nsomebody who uses our patient portal asked us to send you what is "
+                "attached: part of a health record. If it is not for you, delete it and call us."
+            ),
+            sms="{practice}: part of a health record was sent to you by Direct.",
+        ),
         "test": Words(
             subject="A test message - {practice}",
             body=(

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.matter import KEPT_SECONDS, StaffMatter, matter_key
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
+from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.operations import visit_thread
 from fhir_portal.operations.appointments import END_HOLD, end_hold_in, tell_who_sees
 from fhir_portal.operations.waitlist import offer_freed
@@ -57,8 +59,26 @@ def appointment_jobs(server: Server) -> Mapping[str, Work]:
 
     async def renew_times(held: Lease[Job]) -> None:
         """Take the time of appointments to come anew; done twice it is done once."""
-        because = ResourceKey.parse(held.work.arguments["because"])
-        await renew(server.store, held.work.practice, now=server.clock(), because=because)
+        job, now = held.work, server.clock()
+        because = ResourceKey.parse(job.arguments["because"])
+        if not await renew(server.store, job.practice, now=now, because=because):
+            return
+
+        async def tell(transaction: ResourceTransaction) -> None:
+            """Have staff see to it: nobody is moved by a server."""
+            matter = StaffMatter(
+                key=matter_key(job.practice, "overlapping-appointments", str(because)),
+                practice=job.practice,
+                about="overlapping-appointments",
+                reason="calendar-changed",
+                since=now,
+                latest=now,
+                detail=str(because),
+                expires=now + KEPT_SECONDS,
+            )
+            await QueuedMatters().note(transaction, matter)
+
+        await server.store.transact(tell)
 
     async def end_conversation(held: Lease[Job]) -> None:
         """Close the conversation of somebody who was here, after the visit."""

@@ -36,6 +36,7 @@ class Collaborators:
     server's secret for a purpose; ``random`` gives that many unpredictable bytes; ``lifetimes`` are
     those of tokens; ``payments`` takes payments, where a provider is set up. ``scan`` looks at the
     files that people send; ``None`` where nothing is set up. ``passwords`` hashes what is typed.
+    ``direct`` says whether something is set up that takes mail to Direct addresses.
     """
 
     base: str
@@ -45,6 +46,7 @@ class Collaborators:
     payments: PaymentProvider | None = None
     scan: MalwareScan | None = None
     passwords: Passwords | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)

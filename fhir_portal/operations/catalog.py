@@ -42,6 +42,7 @@ from fhir_portal.operations.hold import hold
 from fhir_portal.operations.immunization_certificate import immunization_certificate
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
+from fhir_portal.operations.labels import hold_back, label, labels, release
 from fhir_portal.operations.mark_read import mark_read
 from fhir_portal.operations.match import match
 from fhir_portal.operations.merge import merge
@@ -83,6 +84,7 @@ from fhir_portal.operations.summary import RENDERED, summary
 from fhir_portal.operations.task_done import task_done
 from fhir_portal.operations.thread import thread
 from fhir_portal.operations.threads import threads
+from fhir_portal.operations.transmit import transmissions, transmit, transmit_options
 from fhir_portal.operations.undo_merge import undo_merge
 from fhir_portal.operations.upload import upload
 from fhir_portal.resources.server import Server
@@ -168,6 +170,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "share-link": share_link,
     "share-links": share_links,
     "end-share": end_share_link,
+    "labels": labels,
+    "label": label,
+    "release": release,
+    "hold-back": hold_back,
+    "transmit": transmit,
+    "transmit-options": transmit_options,
+    "transmissions": transmissions,
 }
 
 NATIVE: Final[Mapping[str, Mapping[str, str]]] = {

@@ -23,7 +23,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.messaging import MessageTopic, Messaging, answer_by
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import IG
-from fhir_portal.consent.labels import labels_of
+from fhir_portal.consent.labels import PORTAL_TAG, WITHHELD
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Conflict, Forbidden, NotFound, Unprocessable
@@ -345,9 +345,9 @@ async def write_message(
 async def labels_around(
     reader: ResourceReader, call: Call, row: Row, message: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the ``meta`` of what is made of a message: its labels, and those it has of others.
+    """Return the ``meta`` of what is made of a message: its labels, and those of its thread.
 
-    Raises `NotFound` where what the message is part of hides it and cannot be read.
+    Others that it has follow by reference (`fhir_portal.access.closure`).
     """
     found: dict[str, list[Any]] = {}
     waiting, seen = [message], {str(row.key)}
@@ -364,11 +364,7 @@ async def labels_around(
                 there = await reader.read(key, _everything(call))
                 if there is not None and not there.deleted:
                     waiting.append(json.parse(there.body))
-    meta = {name: value for name, value in found.items() if value}
-    if not row.facts.visibility_class.labels <= labels_of({"meta": meta}):
-        words = f"{row.key} is not known"
-        raise NotFound(words)
-    return meta
+    return {name: value for name, value in found.items() if value}
 
 
 async def once(call: Call, work: Callable[[ResourceTransaction], Awaitable[T]]) -> T:
@@ -466,11 +462,18 @@ def sent_at(tree: Mapping[str, Any]) -> int:
 
 
 async def record_provenance(
-    transaction: ResourceTransaction, call: Call, targets: Sequence[str], activity: str
+    transaction: ResourceTransaction,
+    call: Call,
+    targets: Sequence[str],
+    activity: str,
+    *,
+    reason: str | None = None,
+    for_staff: bool = False,
 ) -> None:
     """Store who did it: in their own name, and for whom they act.
 
-    It is seen with what it is about, and by nobody else. Source: FHIR R4 §6.3.
+    It is seen with what it is about, and by nobody else; ``for_staff`` by staff alone. Source: FHIR
+    R4 §6.3.
     """
     agent: dict[str, Any] = {
         "type": {"coding": [{"system": _AGENT, "code": "author"}]},
@@ -482,8 +485,10 @@ async def record_provenance(
         agent["onBehalfOf"] = {"display": call.auth.staff.practice_name}
     tree = {
         "resourceType": "Provenance",
+        **({"meta": {"tag": [{"system": PORTAL_TAG, "code": WITHHELD}]}} if for_staff else {}),
         "target": [{"reference": one} for one in targets],
         "recorded": instant(int(call.server.clock() * _MICROSECONDS)),
+        **({"reason": [{"text": reason}]} if reason else {}),
         "activity": {"coding": [{"system": _OPERATION, "code": activity}]},
         "agent": [agent],
     }

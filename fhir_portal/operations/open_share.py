@@ -110,7 +110,7 @@ class Shares:
             raise NoName
         key = stored_under(handle)
         link = await self._store.get(ShareLink, key) if key is not None else None
-        if link is None or link.state(self._clock()) != "active":
+        if link is None or link.is_for_delivery or link.state(self._clock()) != "active":
             raise NotShared
         auth = await self._right(link, name)
         typed = typed_passcode(passcode)
@@ -126,6 +126,14 @@ class Shares:
             raise WrongPasscode(TRIES - counted.failed)
         viewed = await self._viewed(link.key, auth, name, way)
         return Opened(viewed, name, self._as_maker(auth))
+
+    async def delivering(self, key: str, recipient: str) -> Opened:
+        """Open a link for what the server itself sends, by its key. Raises `NotShared`."""
+        link = await self._store.get(ShareLink, key)
+        if link is None or link.state(self._clock()) != "active":
+            raise NotShared
+        auth = await self._right(link, recipient)
+        return Opened(link, recipient, self._as_maker(auth))
 
     async def ticket(self, opened: Opened, file: str, *, sealed: bool) -> str:
         """Return what the address of a file of an opened link ends in."""

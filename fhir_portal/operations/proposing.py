@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from fhir_portal.access.owners import local_target
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Invalid, PreconditionFailed, Unprocessable
@@ -20,7 +21,7 @@ from fhir_portal.operations.definition import Arguments
 from fhir_portal.operations.message_thread import agent_of
 from fhir_portal.resources.forms.extract import finished
 from fhir_portal.resources.interactions.read import unknown
-from fhir_portal.resources.permission import checked, permitted
+from fhir_portal.resources.permission import checked, permitted, permitted_or_none
 from fhir_portal.resources.proposal import (
     FIELDS,
     IN_EXTENSIONS,
@@ -159,7 +160,7 @@ async def not_taken(
     tree: dict[str, Any] = {
         "resourceType": "MedicationStatement",
         "status": "not-taken",
-        **_medicine(medicine),
+        **await _medicine(transaction, call, medicine),
         **({"effectivePeriod": {"start": since}} if since else {}),
         "derivedFrom": [{"reference": str(row.key)}],
         **({"note": [{"text": note}]} if note else {}),
@@ -368,12 +369,23 @@ def label_of(extension: Mapping[str, Any]) -> str:
     return next((str(one.get("valueString")) for one in parts if one.get("url") == "label"), "")
 
 
-def _medicine(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what medicine it is; one that is contained by what it is called."""
+async def _medicine(
+    transaction: ResourceTransaction, call: Call, tree: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what medicine it is, with its name; one that is contained by what it is called."""
     referred = tree.get("medicationReference") or {}
     text = str(referred.get("reference", ""))
     if not text.startswith("#"):
-        return {name: value for name, value in tree.items() if name.startswith("medication")}
+        own = {name: value for name, value in tree.items() if name.startswith("medication")}
+        key = local_target(text)
+        visible = permitted_or_none(call.server, call.auth, "r", "Medication")
+        if key is None or key.type != "Medication" or "display" in referred or visible is None:
+            return own
+        row = await transaction.read(key, visible)
+        concept = {} if row is None or row.deleted else json.parse(row.body).get("code") or {}
+        codings = concept.get("coding") or [{}]
+        name = concept.get("text") or codings[0].get("display")
+        return {"medicationReference": {**referred, "display": name}} if name else own
     codes = [one.get("code") for one in tree.get("contained") or () if f"#{one.get('id')}" == text]
     code = next(iter(codes), None)
     return {"medicationCodeableConcept": code or {"text": referred.get("display") or "a medicine"}}

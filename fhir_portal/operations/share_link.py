@@ -84,7 +84,7 @@ async def share_link(call: Call) -> FhirResponse:
 
     async def work(transaction: ResourceTransaction) -> tuple[ShareLink, list[Row]]:
         await call.server.still(transaction, call.auth)
-        return await keep_link(call, transaction, wanted, made)
+        return await keep_link(call, transaction, wanted, made, of=key_of(call.request).id)
 
     link, rows = await call.server.store.transact(work)
     secrets = ShareSecrets(call.collaborators.derive)
@@ -148,7 +148,7 @@ async def end_share_link(call: Call) -> FhirResponse:
 def wanted_of(call: Call) -> Wanted:
     """Read what a link is to show. Raises `Unprocessable`, by the parameter."""
     label = call.arguments.one("label")
-    start, end = _day(call, "start"), _day(call, "end")
+    start, end = chosen_day(call, "start"), chosen_day(call, "end")
     if start and end and period_of(start)[0] > period_of(end)[1]:
         message = "the time ends before it starts"
         raise Unprocessable(message, expression=parameter("end"))
@@ -162,7 +162,7 @@ def wanted_of(call: Call) -> Wanted:
         raise Unprocessable(message, expression=parameter("summary"))
     return Wanted(
         label="" if label is None else plain_text(label, "label", LONGEST_LABEL),
-        sections=_sections(call),
+        sections=chosen_sections(call),
         start=start,
         end=end,
         summary=summary,
@@ -170,8 +170,11 @@ def wanted_of(call: Call) -> Wanted:
     )
 
 
-def _sections(call: Call) -> tuple[str, ...]:
-    """The sections that were chosen; without a choice those that the caller sees."""
+def chosen_sections(call: Call) -> tuple[str, ...]:
+    """Return the sections that were chosen; without a choice those that the caller sees.
+
+    Raises `Unprocessable`.
+    """
     record = call.auth.record
     seen = record.sections if record is not None else frozenset[str]()
     known = [one for one in section_displays() if seen is None or one in seen]
@@ -183,7 +186,8 @@ def _sections(call: Call) -> tuple[str, ...]:
     return tuple(given or known)
 
 
-def _day(call: Call, name: str) -> str | None:
+def chosen_day(call: Call, name: str) -> str | None:
+    """Read a day. Raises `Unprocessable`."""
     given = call.arguments.one(name)
     if given is None:
         return None
@@ -236,7 +240,9 @@ class Prepared:
     passcode: str
 
 
-async def prepared(call: Call, wanted: Wanted, until: float) -> Prepared:
+async def prepared(
+    call: Call, wanted: Wanted, until: float, *, is_for_delivery: bool = False
+) -> Prepared:
     """Make a link, before the transaction: hashing takes a while, and is done in turn."""
     record, account = call.auth.record, call.auth.account
     passwords = call.collaborators.passwords
@@ -270,12 +276,13 @@ async def prepared(call: Call, wanted: Wanted, until: float) -> Prepared:
         passcode_hash=await passwords.hash_unchecked(typed_passcode(passcode)),
         made=now,
         until=until,
+        is_for_delivery=is_for_delivery,
     )
     return Prepared(link, passcode)
 
 
 async def keep_link(
-    call: Call, transaction: ResourceTransaction, wanted: Wanted, made: Prepared
+    call: Call, transaction: ResourceTransaction, wanted: Wanted, made: Prepared, *, of: str
 ) -> tuple[ShareLink, list[Row]]:
     """Store a link, if all that it is to show may be shared; return it and what was looked at.
 
@@ -283,8 +290,7 @@ async def keep_link(
         NotFound: the record, or a document; hidden and absent alike.
         Conflict: too many were made. Unprocessable: a document is outside of what was chosen.
     """
-    key, now = key_of(call.request), call.server.clock()
-    row = await subject_row(call, key.id)
+    now, row = call.server.clock(), await subject_row(call, of)
     visible = permitted(call.server, call.auth, "r", "DocumentReference")
     documents = [await _shareable(transaction, visible, one, wanted) for one in wanted.documents]
     mine = [

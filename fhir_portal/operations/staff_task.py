@@ -68,6 +68,10 @@ WORDS: Final[Mapping[tuple[About, str], str]] = {
     "ended: so much of the bill is kept back meanwhile",
     ("payment-mismatch", "provider-gone"): "A payment was begun at a provider that is not set up "
     "any more: look in its books whether it was paid, and enter it",
+    (
+        "overlapping-appointments",
+        "calendar-changed",
+    ): "Appointments overlap since the calendar changed",
 }
 STRANGERS_AN_HOUR: Final = 60
 """Tasks of people who named no invitation and no one record: beyond that none is made. Versions

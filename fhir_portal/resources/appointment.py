@@ -60,12 +60,13 @@ _REFERRED_TO_BY: Final = {
     "Schedule": (("Slot", "schedule"),),
     "Slot": (("Appointment", "slot"),),
 }
+_BUSY: Final = frozenset({"busy", "busy-unavailable", "busy-tentative"})
 _MOST_ACTORS: Final = 20
 _MICROSECONDS: Final = 1_000_000
 _MOST_REQUESTS: Final = 10
 _WAITING: Final = "pending"
 _log = structlog.get_logger(__name__)
-_ALL: Final = "by-real-times"
+_ALL: Final = "by-real-times-and-slots"
 
 
 async def before_change(
@@ -86,6 +87,8 @@ async def before_change(
         Conflict: somebody else has some of the time. Unprocessable: it is no time.
     """
     tree = new or old
+    if tree.get("resourceType") == "Slot":
+        await _slot_changes(transaction, practice, tree["id"], new, now=now)
     if tree.get("resourceType") != "Appointment":
         return
     held = await reservation.time_of(transaction, practice, tree["id"])
@@ -105,17 +108,69 @@ async def before_change(
         end=span.end,
         until=until,
         expires=held.expires if held is not None else None,
+        slots=_slots_of(new),
     )
     if wanted == held:
         return
     twice = may_take_twice and (await policy_of(transaction, practice)).book_twice
     try:
-        await reservation.take(transaction, wanted, now=now, twice=twice)
+        # An EHR keeps the calendar: its Slots are busy because of what it books.
+        await reservation.take(transaction, wanted, now=now, twice=twice, over_slots=may_take_twice)
     except TimeTaken:
         message = "the time is taken: a participant has another appointment then"
         raise Conflict(message, expression="Appointment.start") from None
     if held is not None and (held.actors, held.span) != (wanted.actors, wanted.span):
         await _freed(transaction, held, now=now)
+
+
+async def _slot_changes(
+    transaction: ResourceTransaction,
+    practice: str,
+    own_id: str,
+    new: Mapping[str, Any] | None,
+    *,
+    now: float,
+) -> None:
+    """Take time for a Slot that says that it is busy, and give it back; it is in nobody's way.
+
+    Whoever is booked then stays booked. Raises `Unprocessable`: it is longer than can be taken.
+    """
+    key = f"Slot/{own_id}"
+    held = await reservation.time_of(transaction, practice, key)
+    wanted = None if new is None else await _of_busy(transaction, practice, new, now=now)
+    if wanted is None:
+        if held is not None:
+            await reservation.release(transaction, practice, key)
+            await _freed(transaction, held, now=now)
+        return
+    try:
+        wanted.span.check()
+    except UnfitTime as error:
+        raise Unprocessable(str(error), expression="Slot.end") from None
+    if held is not None and (held.actors, held.span) == (wanted.actors, wanted.span):
+        return
+    await reservation.take(transaction, wanted, now=now, twice=True)
+    if held is not None:
+        await _freed(transaction, held, now=now)
+
+
+async def _of_busy(
+    reader: ResourceReader, practice: str, slot: Mapping[str, Any], *, now: float
+) -> TakenTime | None:
+    """Return what a Slot takes: nothing unless it is busy and to come, and somebody's."""
+    span = span_of(slot) if slot.get("status") in _BUSY else None
+    schedule = local_target((slot.get("schedule") or {}).get("reference") or "")
+    if span is None or span.is_over(now) or schedule is None or schedule.type != "Schedule":
+        return None
+    of = await actors_of_schedule(reader, practice, await _tree(reader, practice, schedule))
+    key = f"{practice}/Slot/{slot['id']}"
+    actors = tuple(sorted(of))
+    return TakenTime(key=key, actors=actors, start=span.start, end=span.end) if actors else None
+
+
+def _slots_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    keys = (local_target(one.get("reference") or "") for one in tree.get("slot") or ())
+    return tuple(sorted({str(key) for key in keys if key is not None and key.type == "Slot"}))
 
 
 async def _freed(transaction: ResourceTransaction, held: TakenTime, *, now: float) -> None:
@@ -226,9 +281,43 @@ async def renew(
         if page.next is None:
             break
         after = page.next
+    if because is None or because.type != "Slot":
+        await _renew_slots(store, practice, now=now)
     if twice:
         _log.warning("appointments overlap", practice=practice, number=twice)
     return twice
+
+
+async def _renew_slots(store: ResourceStore, practice: str, *, now: float) -> None:
+    """The same for Slots that say that they are busy."""
+    asked = [
+        ("status", ",".join(sorted(_BUSY))),
+        ("start", f"ge{instant((int(now) - LONGEST_DAYS * 86_400) * 1_000_000)}"),
+        ("_count", "200"),
+    ]
+    request, after = parse_search("Slot", asked, base=""), None
+    while True:
+        page = await store.search(
+            request, Visibility.of_server("Slot", practice=practice), after=after
+        )
+        for row in page.rows:
+            wanted = await _of_busy(store, practice, json.parse(row.body), now=now)
+            held = await reservation.time_of(store, practice, str(row.key))
+            places = [None if one is None else (one.actors, one.span) for one in (wanted, held)]
+            if places[0] != places[1]:
+                await store.transact(functools.partial(_renew_slot, row, now=now))
+        if page.next is None:
+            return
+        after = page.next
+
+
+async def _renew_slot(row: Row, transaction: ResourceTransaction, *, now: float) -> None:
+    practice = row.facts.practice
+    current = await transaction.read(row.key, Visibility.of_server("Slot", practice=practice))
+    tree = None if current is None or current.deleted else json.parse(current.body)
+    span = None if tree is None else span_of(tree)
+    if span is None or span.fits:  # one that is longer was stored before there was an end to it
+        await _slot_changes(transaction, practice, row.facts.id, tree, now=now)
 
 
 async def _renew(row: Row, transaction: ResourceTransaction, *, now: float) -> bool:
@@ -258,12 +347,13 @@ async def _renewed(
         actors = await actors_of(reader, facts.practice, tree)
     except Unprocessable:
         return held, None  # it is stored already, with more people than anybody may book now
+    slots = _slots_of(tree)
     if held is not None:
-        return held, msgspec.structs.replace(held, actors=actors)
+        return held, msgspec.structs.replace(held, actors=actors, slots=slots)
     if not actors:
         return None, None
     key = f"{facts.practice}/{facts.id}"
-    return None, TakenTime(key=key, actors=actors, start=span.start, end=span.end)
+    return None, TakenTime(key=key, actors=actors, start=span.start, end=span.end, slots=slots)
 
 
 async def before_request(

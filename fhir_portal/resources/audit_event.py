@@ -62,7 +62,10 @@ _VIEWS: Final = frozenset(
     {"read", "vread", "search-type", "history-instance"}
     | {"$summary", "$render", "$thread", "$threads", "$attachment", "$portal-dashboard"}
 )
-_DOWNLOADS: Final = frozenset({"$ccd", "$docref", "$everything", "$export"})
+_DOWNLOADS: Final = frozenset(
+    {"$ccd", "$docref", "$everything", "$export", "$export-self"}
+    | {"$immunization-certificate", "$receipt"}
+)
 _TRANSMITS: Final = frozenset({"$transmit"})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -16,14 +17,19 @@ from fhir_portal.access.classify import Neighbours, binaries_of, classify
 from fhir_portal.access.closure import BOTH_WAYS, conveyed_by, listing
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromTargets
 from fhir_portal.access.visibility import RowFacts, Visibility, VisibilityClass
-from fhir_portal.consent.labels import labels_of
+from fhir_portal.consent.label_rules import LabelRules, label_rules_of, own_labels
+from fhir_portal.consent.labels import WITHHELD
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.release import is_held
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 MOST: Final = 10_000
 """Rows computed anew for one write; beyond this the write is refused, not half done."""
+
+
+_RULES: WeakKeyDictionary[ResourceTransaction, dict[str, LabelRules]] = WeakKeyDictionary()
 
 
 class Surroundings(Neighbours):
@@ -32,6 +38,21 @@ class Surroundings(Neighbours):
     def __init__(self, transaction: ResourceTransaction) -> None:
         self._transaction = transaction
         self.computed: dict[ResourceKey, RowFacts] = {}
+
+    async def rules(self, practice: str) -> LabelRules:
+        """Return the rules of a practice, read once in a transaction."""
+        known = _RULES.setdefault(self._transaction, {})
+        if practice not in known:
+            known[practice] = await label_rules_of(self._transaction, practice)
+        return known[practice]
+
+    async def own_labels(self, tree: Mapping[str, Any], practice: str) -> frozenset[str]:
+        rules = await self.rules(practice)
+        labels = own_labels(tree, rules)
+        key = ResourceKey(tree["resourceType"], tree["id"])
+        if await is_held(self._transaction, rules, key):
+            labels |= {WITHHELD}
+        return labels
 
     def facts(self, row: Row) -> RowFacts:
         """Return the facts of a row as they will be."""
@@ -88,6 +109,10 @@ class Surroundings(Neighbours):
             found.update(binaries_of(tree))
         return found - {key}
 
+    async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
+        """Store what was computed of a row."""
+        await self._transaction.reclassify(key, facts)
+
     async def derived(self, facts: RowFacts) -> set[ResourceKey]:
         """Return the rows whose owners and sections follow a resource."""
         if facts.resource_type in DIRECTORY:
@@ -103,51 +128,74 @@ class Surroundings(Neighbours):
 
 
 async def pass_on(
-    transaction: ResourceTransaction,
+    around: Surroundings,
     facts: RowFacts,
     tree: Mapping[str, Any] | None,
     *,
     old: Mapping[str, Any],
     held: frozenset[str],
     binaries: Iterable[ResourceKey],
+    is_released: bool = False,
 ) -> RowFacts:
     """Compute anew what a write changes about other rows; return the facts of its own row.
 
     ``tree`` is what was written (``None``: a deletion, after which every label stays), ``old`` what
     was there, ``held`` the labels of the row before. ``binaries`` are those that its attachments
-    name now or named before.
+    name now or named before; ``is_released`` says that its release has changed.
 
     Raises:
         Unprocessable: too much depends on this one.
     """
-    around = Surroundings(transaction)
     key, practice = ResourceKey(facts.resource_type, facts.id), facts.practice
     waiting = set(binaries) | await around.derived(facts)
     # A label may go with the reason that a derived row had for it, too.
-    losing = [(one, await around.row(one, practice)) for one in waiting]
-    suspects = {row.key: row.facts for _, row in losing if row is not None and _labels(row.facts)}
-    if tree is not None and (held or _labels(facts)) and _takes_otherwise(old, tree):
-        if held:
-            suspects[key] = with_labels(facts, held)
-        else:
-            waiting |= await around.dependants(key, practice, tree)
+    losing = [await around.row(one, practice) for one in waiting]
+    suspects = {row.key: row.facts for row in losing if row is not None and _labels(row.facts)}
+    if tree is not None and (held or _labels(facts)):
+        rules = await around.rules(practice)
+        if is_released or _takes_otherwise(old, tree, rules):
+            if held:
+                suspects[key] = with_labels(facts, held)
+            else:
+                waiting |= await around.dependants(key, practice, tree)
     waiting |= await _taken_back(around, suspects)
+    await _settle(around, practice, waiting)
+    return around.computed.get(key, facts)
+
+
+async def relabel(
+    transaction: ResourceTransaction, practice: str, keys: Collection[ResourceKey]
+) -> None:
+    """Compute anew rows whose own labels changed though they were not written, and what follows.
+
+    Raises:
+        Unprocessable: too much depends on them.
+    """
+    around = Surroundings(transaction)
+    rows = [row for row in [await around.row(key, practice) for key in keys] if row is not None]
+    suspects = {row.key: row.facts for row in rows if _labels(row.facts)}
+    waiting = {row.key for row in rows} | await _taken_back(around, suspects)
+    await _settle(around, practice, waiting)
+
+
+async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]) -> None:
+    """Compute rows, and what follows from any that changes, until nothing does; store them."""
     stored: dict[ResourceKey, RowFacts] = {}
     for _ in range(MOST):
         if not waiting:
             break
-        next_key = waiting.pop()
-        row = await around.row(next_key, practice)
+        key = waiting.pop()
+        row = await around.row(key, practice)
         if row is None:
             continue
         here = json.parse(row.body)
         before, now = around.facts(row), await classify(here, practice, around)
-        stored.setdefault(next_key, row.facts)
+        stored.setdefault(key, row.facts)
         if now == before:
             continue
-        around.computed[next_key] = now
-        if now.visibility_class.labels != before.visibility_class.labels:
-            waiting |= await around.dependants(next_key, practice, here)
+        around.computed[key] = now
+        if _labels(now) != _labels(before):
+            waiting |= await around.dependants(key, practice, here)
         else:
             waiting |= await around.derived(now)
             waiting.update(binaries_of(here))
@@ -155,13 +203,12 @@ async def pass_on(
         raise _too_many()
     for each, now in around.computed.items():
         if stored[each] != now:
-            await transaction.reclassify(each, now)
-    return around.computed.get(key, facts)
+            await around.reclassify(each, now)
 
 
-def _takes_otherwise(old: Mapping[str, Any], tree: Mapping[str, Any]) -> bool:
+def _takes_otherwise(old: Mapping[str, Any], tree: Mapping[str, Any], rules: LabelRules) -> bool:
     """Whether a new version may carry other labels than the one before, or give others."""
-    if not old or labels_of(old) != labels_of(tree):
+    if not old or own_labels(old, rules) != own_labels(tree, rules):
         return True
     return conveyed_by(old) != conveyed_by(tree) or set(listing(old)) != set(listing(tree))
 

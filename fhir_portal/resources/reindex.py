@@ -49,12 +49,11 @@ async def _reindexed(
             await transaction.reindex(NewVersion(row, IndexEntries(), edges))
             continue
         tree = json.parse(row.body)
-        facts = await classify(tree, practice, Surroundings(transaction))
+        around = Surroundings(transaction)
+        facts = await classify(tree, practice, around)
         now = Row(facts, row.version, row.updated, row.method, row.body)
         await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree)))
-        await pass_on(
-            transaction, facts, tree, old={}, held=frozenset(), binaries=binaries_of(tree)
-        )
+        await pass_on(around, facts, tree, old={}, held=frozenset(), binaries=binaries_of(tree))
 
 
 async def _edges_it_left(transaction: ResourceTransaction, row: Row) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ _CELLS_OF_A_DAY: Final = 86_400 // CELL_SECONDS
 _KEPT_SECONDS: Final = 86_400.0
 _MICROSECONDS: Final = 1_000_000
 _CELL_US: Final = CELL_SECONDS * _MICROSECONDS
+_SLOT: Final = "Slot/"
 _LONGEST_US: Final = LONGEST_DAYS * 86_400 * _MICROSECONDS
 
 
@@ -82,7 +83,7 @@ class Span:
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """An Appointment that has some of a cell: its id, its whole time, and when its hold ends.
+    """What has some of a cell: an Appointment's id, its whole time, and when its hold ends.
 
     Times are in microseconds since 1970 UTC, ``until`` is in seconds, ``None`` for what is booked.
     """
@@ -122,6 +123,8 @@ class TakenTime(Record, frozen=True, kw_only=True):
 
     ``actors`` are ``Type/<id>``; ``start`` and ``end`` are in microseconds since 1970 UTC.
     ``lifted`` says that its cells are put away while a transaction Bundle moves things about.
+    ``slots`` are the ``Slot/<id>`` that an Appointment is in: they say that they are busy because
+    of it, and are not in its way. A Slot that is busy takes time itself, under ``Slot/<id>``.
     """
 
     kind: ClassVar[str] = "taken-span"
@@ -131,6 +134,7 @@ class TakenTime(Record, frozen=True, kw_only=True):
     end: int
     until: float | None = None
     lifted: bool = False
+    slots: tuple[str, ...] = ()
 
     @property
     def practice(self) -> str:
@@ -139,7 +143,7 @@ class TakenTime(Record, frozen=True, kw_only=True):
 
     @property
     def appointment(self) -> str:
-        """The id of the Appointment."""
+        """The id of the Appointment, or ``Slot/<id>``."""
         return self.key.partition("/")[2]
 
     @property
@@ -153,12 +157,17 @@ class TimeTaken(Exception):
 
 
 async def take(
-    transaction: RecordTransaction, wanted: TakenTime, *, now: float, twice: bool = False
+    transaction: RecordTransaction,
+    wanted: TakenTime,
+    *,
+    now: float,
+    twice: bool = False,
+    over_slots: bool = False,
 ) -> bool:
-    """Take time for an Appointment, in place of what it had; true if somebody else has some of it.
+    """Take time for an Appointment, in place of what it had; true if another one has some of it.
 
-    ``twice`` takes also what somebody else has. Raises `TimeTaken`; then nothing may be kept of
-    the transaction.
+    ``twice`` takes also what somebody else has, ``over_slots`` what is said to be busy by nothing
+    but a Slot. Raises `TimeTaken`; then nothing may be kept of the transaction.
     """
     await release(transaction, wanted.practice, wanted.appointment)
     span, is_shared = wanted.span, False
@@ -169,10 +178,15 @@ async def take(
             found = await transaction.get(TakenCell, key)
             there = found.holders if found is not None else ()
             others = tuple(one for one in there if one.is_there(now))
-            if any(one.span.meets(span) for one in others):
-                if not twice:
-                    raise TimeTaken
+            met = [one for one in others if one.span.meets(span)]
+            busy = [one for one in met if is_slot(one.appointment)]
+            in_the_way = (
+                [] if over_slots else [o for o in busy if o.appointment not in wanted.slots]
+            )
+            if len(met) > len(busy):
                 is_shared = True
+            if not twice and (in_the_way or len(met) > len(busy)):
+                raise TimeTaken
             new = TakenCell(
                 key=key,
                 cell=cell,
@@ -185,6 +199,11 @@ async def take(
     expires = wanted.end / _MICROSECONDS + 2 * _KEPT_SECONDS
     await transaction.put(msgspec.structs.replace(wanted, lifted=False, expires=expires))
     return is_shared
+
+
+def is_slot(holder: str) -> bool:
+    """Whether what takes time is a Slot that says it is busy, and no Appointment."""
+    return holder.startswith(_SLOT)
 
 
 async def release(transaction: RecordTransaction, practice: str, appointment: str) -> None:

@@ -25,6 +25,7 @@ SHOWN_TO: Final[Mapping[About, Permission]] = {
     "activation-help": "invite",
     "undelivered-message": "invite",
     "payment-mismatch": "billing",
+    "overlapping-appointments": "appointments",
 }
 """The permission of an access level that shows a Task and lets its holder complete it."""
 REVIEW_DOCUMENT: Final = "review-document"

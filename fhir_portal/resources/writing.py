@@ -37,7 +37,7 @@ from fhir_portal.fhir.reference import (
     links_in,
     references_in,
 )
-from fhir_portal.resources import appointment, communication, consent, task
+from fhir_portal.resources import appointment, communication, consent, release, task
 from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.files import require_no_files
 from fhir_portal.resources.forms import answering, handing_in
@@ -220,7 +220,7 @@ async def delete_in(
     )
     await transaction.write(NewVersion(row, IndexEntries(), kept_edges(old)))
     await pass_on(
-        transaction,
+        Surroundings(transaction),
         row.facts,
         None,
         old=old,
@@ -315,7 +315,11 @@ async def store_extracted(
     if tree["resourceType"] == "Task":
         task.put_tag(old or {}, tree)
         entries = extract("Task", tree)
-    facts = await classify(tree, auth.practice, Surroundings(transaction))
+    around = Surroundings(transaction)
+    is_released = await release.before_write(
+        transaction, await around.rules(auth.practice), old or {}, tree, now=server.clock()
+    )
+    facts = await classify(tree, auth.practice, around)
     updated = await transaction.next_instant(_milliseconds(server))
 
     def holds(criteria: tuple[Criterion, ...]) -> bool:
@@ -333,8 +337,8 @@ async def store_extracted(
     await consent.before_change(
         transaction, auth, auth.practice, old or {}, tree, now=server.clock()
     )
-    if facts.resource_type == "Appointment":
-        if auth.patient is not None:
+    if facts.resource_type in {"Appointment", "Slot"}:
+        if auth.patient is not None and facts.resource_type == "Appointment":
             await appointment.before_request(transaction, auth.practice, tree, patient=auth.patient)
         await appointment.before_change(
             transaction, auth.practice, old or {}, tree, now=server.clock(),
@@ -355,11 +359,12 @@ async def store_extracted(
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
     now = await pass_on(
-        transaction,
+        around,
         facts,
         tree,
         old=old or {},
         held=held,
+        is_released=is_released,
         binaries=[*binaries_of(old or {}), *touched],
     )
     if now != facts:

@@ -160,10 +160,16 @@ class Outbound:
             raise BadAnswer("the answer is not application/json")
         return answer
 
-    async def post(self, url: str, content: bytes, content_type: str) -> Answer:
+    async def post(
+        self,
+        url: str,
+        content: bytes,
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """Hand something over. Raises `AddressRefused`, `NoAnswer`, `NoTurn` or `BadAnswer`."""
-        headers = {"Content-Type": content_type, "Accept": "application/json"}
-        return await self._ask("POST", url, headers, content)
+        sent = {"Content-Type": content_type, "Accept": "application/json", **(headers or {})}
+        return await self._ask("POST", url, sent, content)
 
     async def _ask(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes

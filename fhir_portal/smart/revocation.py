@@ -115,8 +115,7 @@ async def revoke_where(
         await _take_from_codes(transaction, field, value, practice)
     if field == "client_id":
         await _delete_access_tokens(transaction, "client_id", value)
-    else:
-        await end_shares(transaction, field, value, now=now, because=because, practice=practice)
+    await end_shares(transaction, field, value, now=now, because=because, practice=practice)
     return ended
 
 

@@ -43,11 +43,13 @@ class ShareLink(Record, frozen=True, kw_only=True):
 
     ``patient`` and ``fhir_user`` are ``Type/<id>``; ``token`` is the key of the `AccessToken` by
     which it is read, ``family`` that of the authorization of the app that made it. ``start`` and
-    ``end`` are FHIR dates. ``failed`` counts wrong passcodes, and those being looked at.
+    ``end`` are FHIR dates. ``failed`` counts wrong passcodes, and those being looked at. With
+    ``is_for_delivery`` it is no link for anybody, but the right by which the server reads what it
+    is to send.
     """
 
     kind: ClassVar[str] = "share-link"
-    indexed: ClassVar[tuple[str, ...]] = ("account", "patient", "grant", "family")
+    indexed: ClassVar[tuple[str, ...]] = ("account", "patient", "grant", "family", "client_id")
 
     id: str
     practice: str
@@ -72,6 +74,7 @@ class ShareLink(Record, frozen=True, kw_only=True):
     last: float | None = None
     ended: float | None = None
     because: str = ""
+    is_for_delivery: bool = False
 
     def state(self, now: float) -> State:
         """How it stands; only an ``active`` one shows anything."""
@@ -164,7 +167,7 @@ def token_of(link: ShareLink, scope: str) -> AccessToken:
 async def links_of(reader: RecordReader, practice: str, patient: str) -> list[ShareLink]:
     """Return the links that show a record, ended ones too; the latest first."""
     found = await reader.find(ShareLink, "patient", patient, limit=_ALL)
-    here = [one for one in found if one.practice == practice]
+    here = [one for one in found if one.practice == practice and not one.is_for_delivery]
     return sorted(here, key=lambda one: (one.made, one.id), reverse=True)[:MOST_LISTED]
 
 
@@ -197,7 +200,7 @@ async def end_share(
 
 async def end_shares(
     transaction: RecordTransaction,
-    field: Literal["account", "patient", "grant", "family"],
+    field: Literal["account", "patient", "grant", "family", "client_id"],
     value: str,
     *,
     now: float,
@@ -205,7 +208,7 @@ async def end_shares(
     practice: str | None = None,
     patient: str | None = None,
 ) -> int:
-    """End the links of an account, a record, a grant or an app's authorization; return how many.
+    """End the links of an account, a record, a grant, an app or its authorization; return how many.
 
     ``practice`` and ``patient`` (``Patient/<id>``) narrow that.
     """

@@ -135,12 +135,12 @@ async def test_include_does_not_leave_the_record(as_ehr: Caller, as_ada: Caller)
         an_observation(
             "mine",
             of="ada",
-            derivedFrom=[
-                reference(f"Observation/{one}") for one in ("lab-bo", "kept-ada", "lab-ada")
-            ],
+            derivedFrom=[reference(f"Observation/{one}") for one in ("lab-bo", "lab-ada")],
             performer="Patient/bo",
-        )
+        ),
+        an_observation("shadow", of="ada", derivedFrom=[reference("Observation/kept-ada")]),
     )
+    assert (await as_ada.get("Observation/shadow")).status == 404
     found = await as_ada.everything(
         "Observation?_id=mine&_include=Observation:derived-from&_include=Observation:performer"
         "&_include=Observation:subject"

@@ -71,6 +71,14 @@ def at_desk(path: str) -> Way:
     return go
 
 
+def first_at_desk(path: str, link: str) -> Way:
+    def go(browser: Browser, demo: Demo) -> None:
+        at_desk(path)(browser, demo)
+        browser.follow(f'main a[href^="{link}"]')
+
+    return go
+
+
 PAGES: dict[str, tuple[Way, str]] = {
     "records": (at_records, "Whose record?"),
     "home": (at("/portal"), "Mara"),
@@ -86,6 +94,7 @@ PAGES: dict[str, tuple[Way, str]] = {
     "change-details": (at("/portal/details/change"), "Change your details"),
     "insurance": (at("/portal/insurance"), "Insurance"),
     "new-insurance": (at("/portal/insurance/new"), "Add an insurance"),
+    "not-taken": (at("/portal/proposals/medicines"), "Medicines that are not taken"),
     "form": (first("/portal/forms", "/portal/forms/fill-in/"), ""),
     "export": (at("/portal/export"), "Take your record with you"),
     "documents": (at("/portal/documents"), "Documents"),
@@ -97,10 +106,22 @@ PAGES: dict[str, tuple[Way, str]] = {
     "desk-documents": (at_desk("/staff/documents"), "Documents"),
     "sharing": (at("/portal/sharing"), "Sharing"),
     "share": (at("/portal/sharing/new"), "Share part of the record"),
+    "send": (at("/portal/sharing/send"), "Send to somebody"),
     "shared": (at("/shared/nothing"), "Somebody shared"),
+    "tour": (at("/portal?tour=again"), "Mara"),
+    "results": (at("/portal/results"), "Results"),
+    "report": (first("/portal/results", "/portal/results/report/"), ""),
+    "tests": (at("/portal/results/tests"), "Tests and measurements"),
+    "test": (first("/portal/results/tests", "/portal/results/test/"), ""),
+    "medicines": (at("/portal/medications"), "Medicines"),
+    "refill": (first("/portal/medications", "/portal/medications/refill/"), ""),
+    "health": (at("/portal/health"), "Health problems"),
+    "vaccines": (at("/portal/immunizations"), "Vaccines"),
+    "timeline": (at("/portal/timeline"), "Visits, results"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
     "desk-changes": (at_desk("/staff/proposals"), "Changes that patients ask for"),
+    "desk-change": (first_at_desk("/staff/proposals", "/staff/proposals/"), "Changes for"),
 }
 
 

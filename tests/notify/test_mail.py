@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fhir_portal.notify.attachment import Attachment
 from fhir_portal.notify.mail import MailDelivery, MailServer, mail_of, message_id
 from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage
 from fhir_portal.notify.words import Letter, Letterhead, built_in, render
@@ -82,6 +83,33 @@ async def test_mail_arrives_with_its_headers_and_its_words(receiver: Receiver) -
     }
     assert "1234 5678" in taken.text
     assert "Please do not reply" in taken.text
+
+
+async def test_files_go_with_a_mail_whatever_somebody_said_that_they_are(
+    receiver: Receiver,
+) -> None:
+    """No media type begins a header or is taken for a mail of its own."""
+    files = [
+        Attachment("summary.pdf", "application/pdf", b"%PDF-1"),
+        Attachment("a.txt", "text/plain; charset=utf-8", "é".encode()),
+        Attachment("b", "text/html\r\nBcc: all@evil.example", b"b"),
+        Attachment("c", "message/rfc822", b"Subject: x\r\n\r\ny"),
+        Attachment("d", "", b"d"),
+    ]
+    mail = delivery(receiver.port)
+    await mail.send(a_message(), await composed(a_message()), files)
+    (taken,) = receiver.taken
+    assert taken.recipients == ["ada@people.example"]
+    parts = list(taken.mail.iter_attachments())
+    assert [one.get_content_type() for one in parts] == [
+        "application/pdf",
+        "text/plain",
+        *["application/octet-stream"] * 3,
+    ]
+    assert [one.get_filename() for one in parts] == ["summary.pdf", "a.txt", "b", "c", "d"]
+    assert parts[0].get_payload(decode=True) == b"%PDF-1"
+    assert parts[3].get_payload(decode=True) == b"Subject: x\r\n\r\ny"
+    assert "Bcc" not in taken.mail
 
 
 async def test_a_repetition_is_the_same_mail(receiver: Receiver) -> None:

@@ -76,5 +76,9 @@ EXAMPLES: dict[str, list[Json]] = {
     ],
     "review-document": [{"name": "decision", "valueCode": "accept"}],
     "end-grant": [{"name": "reason", "valueString": "asked for by the patient"}],
+    "transmit": [
+        {"name": "channel", "valueCode": "link"},
+        {"name": "to", "valueString": "dr@clinic.example"},
+    ],
     "end-share": [{"name": "id", "valueString": "link"}],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from fhir_portal.notify.jobs import Job, work_off
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.notify.words import BUILT_IN, Letterhead, render
 from fhir_portal.operations.appointment_jobs import appointment_jobs
+from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal
 from fhir_portal.resources.appointment import RENEW
 from fhir_portal.resources.reservation import TakenCell
@@ -23,14 +25,17 @@ from tests.builders import (
     Clock,
     Json,
     a_grant,
+    a_practice,
     an_appointment,
     assert_outcome,
     concept,
     keep,
+    oneself,
     reference,
     resource,
 )
 from tests.operations.booking import DAY, PHYSICAL, a_schedule, a_slot, at
+from tests.staff import a_member_of_staff
 
 HOUR = 3600.0
 
@@ -202,9 +207,34 @@ async def test_what_is_under_way_is_taken_anew_too(
     assert_outcome(await ehr.put(late), 409, "conflict")
 
 
+async def seen_to(portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller) -> list[Json]:
+    """The Tasks of staff."""
+    await work_off(store, staff_task_jobs(portal.server), worker="one", clock=clock)
+    return (await ehr.get("Task?code=overlapping-appointments")).entries
+
+
+async def test_the_task_is_for_those_of_the_staff_who_see_to_appointments(
+    portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
+) -> None:
+    await keep(store, a_practice())
+    await ehr.store(with_(LARK), with_("PractitionerRole/role", "second", of="bo"), role(LARK))
+    await jobs(portal, clock, store)
+    (task,) = await seen_to(portal, clock, store, ehr)
+    member = a_member_of_staff()
+    assert member.staff is not None
+    for permissions, status in ((("view", "appointments"), 200), (("view", "invite"), 404)):
+        staff = dataclasses.replace(member.staff, permissions=frozenset(permissions))
+        by = Caller(portal, member).who(staff=staff)
+        assert (await by.get(f"Task/{task['id']}")).status == status
+        done = await by.ask("POST", f"Task/{task['id']}/$task-done")
+        assert done.status == status
+    assert (await Caller(portal, oneself()).get(f"Task/{task['id']}")).status == 404
+
+
 async def test_time_that_turns_out_to_be_somebodys_already_is_kept_by_both_and_told_of(
     portal: Portal, clock: Clock, store: EmbeddedStore, ehr: Caller
 ) -> None:
+    await keep(store, a_practice())
     await ehr.store(with_(LARK), with_("PractitionerRole/role", "second", of="bo"), role(LARK))
     with capture_logs() as lines:
         assert await jobs(portal, clock, store) == 1
@@ -212,6 +242,12 @@ async def test_time_that_turns_out_to_be_somebodys_already_is_kept_by_both_and_t
     assert [(one["log_level"], one["practice"], one["number"]) for one in told] == [
         ("warning", DERM, 1)
     ]
+    (task,) = await seen_to(portal, clock, store, ehr)
+    assert task["description"] == (
+        "Appointments overlap since the calendar changed (PractitionerRole/role)."
+    )
+    assert [one["code"] for one in task["meta"]["tag"]] == ["staff-appointments"]
+    assert "for" not in task
     await ehr.store(with_(LARK) | {"status": "cancelled"})
     assert (await ehr.put(with_(LARK, "third", of="kit"))).status == 409
     await ehr.store(with_("PractitionerRole/role", "second", of="bo") | {"status": "cancelled"})

@@ -10,6 +10,7 @@ import pytest
 from fhir_portal.access.context import AuthContext
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.portal import Portal
+from fhir_portal.resources.reservation import TakenTime
 from fhir_portal.smart.scope import ScopeSet
 from tests.access.conftest import family
 from tests.builders import (
@@ -216,3 +217,26 @@ async def test_who_has_it_already_is_told_so_and_the_access_is_logged(
     told = [one["resource"]["subtype"] for one in events.json["entry"]]
     codes = [code["code"] for subtype in told for code in subtype]
     assert codes.count("portal-dashboard") == 3
+
+
+async def test_a_hold_that_is_over_is_no_appointment_to_come(
+    world: EmbeddedStore, portal: Portal, ehr: Caller, clock: Clock
+) -> None:
+    """Before the job has come that ends it."""
+    await ehr.store(appointment("held", "2030-04-01", status="pending"))
+
+    async def until(transaction: Any) -> None:
+        taken = TakenTime(
+            key="dermatology/held",
+            actors=("Practitioner/lark",),
+            start=1_900_000_000_000_000,
+            end=1_900_000_600_000_000,
+            until=clock.now + 60,
+        )
+        await transaction.put(taken)
+
+    await world.transact(until)
+    by = caller(portal, oneself("kit"), *TYPES)
+    assert (await shown(by))["next-appointment"]["appointment"] == reference("Appointment/held")
+    clock.advance(60)
+    assert (await shown(by))["next-appointment"]["appointment"] == reference("Appointment/next")

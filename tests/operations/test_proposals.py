@@ -440,6 +440,31 @@ async def test_a_medicine_that_is_not_taken_is_reported(ada: Caller, front: Call
     assert said["meta"]["tag"][0]["code"] == "patient-reported"
 
 
+async def test_a_medicine_that_is_referred_to_is_said_with_its_name(
+    ada: Caller, ehr: Caller
+) -> None:
+    named = {"code": {"text": "cetirizine"}}
+    named_by = reference("Medication/cetirizine")
+    inside_ = {"resourceType": "Medication", "id": "m", "code": {"text": "an ointment"}}
+    referring: Json = {"medicationCodeableConcept": None}
+    await ehr.store(
+        {"resourceType": "Medication", "id": "cetirizine", **named},
+        a_prescription("pills", **referring, medicationReference=named_by),
+        a_prescription(
+            "tube", **referring, contained=[inside_], medicationReference=reference("#m")
+        ),
+    )
+    task = await task_of(
+        ada,
+        await proposed(
+            ada, not_taken("MedicationRequest/pills"), not_taken("MedicationRequest/tube")
+        ),
+    )
+    pills = reference("Medication/cetirizine") | {"display": "cetirizine"}
+    assert inside(task, "p1")["medicationReference"] == pills
+    assert inside(task, "p2")["medicationCodeableConcept"] == {"text": "an ointment"}
+
+
 async def test_what_is_said_of_a_labelled_medicine_is_no_less_hidden(
     front: Caller, ehr: Caller, portal: Portal
 ) -> None:

@@ -125,10 +125,11 @@ async def test_several_insurances_are_added_changed_and_ended(ada: Caller, front
         "value": "G-7",
     }
     spouse: Json = {"subscriber": {"display": "Rowan Quill"}, "subscriberId": "R-1"}
+    second: Json = spouse | {"order": 2, "class": [group]}
     task = await accepted(
         ada,
         front,
-        new(order=2, **{"class": [group]}, **spouse),
+        new(**second),
         change("Coverage/plan", 1, subscriberId="M-2", order=1, period={"start": "2029-01-01"}),
         ends("Coverage/plan", "2031-01-31"),
     )

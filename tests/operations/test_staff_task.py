@@ -40,6 +40,7 @@ REASONS: dict[About, str] = {
     "activation-help": "near-miss",
     "undelivered-message": "bounced",
     "payment-mismatch": "other-amount",
+    "overlapping-appointments": "calendar-changed",
 }
 
 

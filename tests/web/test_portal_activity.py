@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from fhir_portal.access.log import AccessRow
+from fhir_portal.accounts.account import Account
 from fhir_portal.resources import audit_event
 from fhir_portal.resources.audit_event import ACTIVITY, activity_of
-from tests.builders import Caller, a_binary, a_document, a_grant, an_ehr, concept, oneself
+from fhir_portal.smart.portal_pages import CLIENT
+from fhir_portal.web.pages.portal_health import CERTIFICATE
+from tests.builders import (
+    Caller,
+    a_binary,
+    a_client,
+    a_document,
+    a_grant,
+    an_ehr,
+    concept,
+    keep,
+    oneself,
+)
+from tests.operations.sharing import a_link, documents, signed_in
 from tests.staff import a_member_of_staff
 from tests.web.portal_world import ADA, SKIN, PortalWorld
-from tests.web.signing_in import fields_of, forms, post
+from tests.web.signing_in import fields_of, forms, post, submit
 from tests.web.staff_world import links
 
 PAGE = "/portal/activity"
@@ -48,6 +63,34 @@ async def test_what_was_viewed_and_downloaded_is_told_apart(portal: PortalWorld)
     assert "Nothing in these days." in browser.text
     for nothing in ("delete", "view,download"):
         assert (await browser.open(f"{PAGE}?did={nothing}")).status_code == 404
+
+
+@pytest.mark.requirement("portal", "S0-43")
+async def test_the_whole_record_that_was_taken_along_is_a_download(portal: PortalWorld) -> None:
+    browser = await portal.at("/portal/export")
+    assert (await submit(browser, "/portal/export")).status_code == 200
+    await browser.open(f"{CERTIFICATE}/pdf")
+    assert browser.page.status_code == 200
+    await browser.open(f"{PAGE}?did=download")
+    assert "You downloaded the record as one file" in browser.text
+    assert "You downloaded a certificate of vaccinations" in browser.text
+
+
+@pytest.mark.requirement("portal", "S0-43")
+async def test_what_was_seen_by_a_link_is_told_of_who_opened_it(portal: PortalWorld) -> None:
+    store = portal.world.store
+    await keep(store, a_client(CLIENT))
+    account = next(one for one in await store.every(Account) if one.username == "bo")
+    auth = replace(oneself("bo", SKIN, scope="patient/*.cruds"), account=account.key, client=CLIENT)
+    bo = await signed_in(portal.world.portal, auth, "bo", family="")
+    link = await a_link(bo, "bo", *documents("letter"))
+    async with portal.world.http() as http:
+        said = {"recipient": "Dr. Abel", "passcode": link.passcode, "embeddedLengthMax": 100_000}
+        opened = await http.post(link.payload["url"], json=said)
+        assert opened.status_code == 200
+    browser = await portal.at(PAGE)
+    assert "Dr. Abel, by a link of yours, downloaded What a specialist found" in browser.text
+    assert "You downloaded What a specialist found" not in browser.text
 
 
 async def test_earlier_days_have_pages_of_their_own(portal: PortalWorld) -> None:
@@ -160,6 +203,10 @@ async def test_audit_events_are_found_by_what_was_done(portal: PortalWorld) -> N
         ("$summary", "Patient/x", 200, "", "view"),
         ("$summary", "Patient/x", 200, "download", "download"),
         ("$ccd", "Patient/x", 200, "", "download"),
+        ("$export-self", "Patient/x", 200, "", "download"),
+        ("$export-self", "Patient/x", 404, "", ""),
+        ("$immunization-certificate", "Patient/x", 200, "", "download"),
+        ("$receipt", "PaymentNotice/x", 200, "", "download"),
         ("$transmit", "Patient/x", 200, "", "transmit"),
         ("$send", "Communication", 200, "", ""),
         ("create", "Communication/x", 201, "", ""),

@@ -22,6 +22,7 @@ from tests.builders import (
     oneself,
     reference,
 )
+from tests.operations.messages import a_prescription
 from tests.operations.proposing import (
     HOME,
     MAIL,
@@ -352,3 +353,32 @@ async def test_a_revoked_grant_closes_the_pages(portal: PortalWorld) -> None:
     assert browser.page.status_code == 403
     proxy = Caller(portal.world.portal, a_proxy(practice=SKIN, sections=["demographics"]))
     assert (await proxy.get("Task")).entries == []
+
+
+@pytest.mark.requirement("portal", "S2-11")
+async def test_a_medicine_is_said_not_to_be_taken(portal: PortalWorld) -> None:
+    medicines = "/portal/proposals/medicines"
+    await portal.put(
+        a_prescription("cream"),
+        a_prescription("old", status="stopped"),
+        a_prescription("kits", of="kit"),
+    )
+    browser = await portal.at(medicines, ADA, "ada")
+    assert "a cream" in browser.page.text
+    (form,) = forms(browser, medicines)
+    data = fields_of(form)
+    for other in ("MedicationRequest/kits", "Patient/ada", ""):
+        await post(browser, medicines, {**data, "medicine": other})
+        assert browser.page.status_code == 404, other
+    await post(browser, medicines, {**data, "why": "It burns"})
+    assert "Thank you" in browser.page.text
+    assert "You have said that it is not taken" in browser.page.text
+    assert forms(browser, medicines) == []
+    await post(browser, medicines, data)
+    assert "waits for an answer already" in problem(browser)
+    (task,) = await tasks(portal)
+    await call(ehr(portal), f"Task/{task['id']}", "review-proposal", decision("p1", "accept"))
+    (said,) = (await ada(portal).get("MedicationStatement")).entries
+    assert (said["status"], said["note"]) == ("not-taken", [{"text": "It burns"}])
+    child = await portal.at(medicines, ADA, "kit")
+    assert child.page.status_code == 403

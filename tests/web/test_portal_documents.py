@@ -13,6 +13,8 @@ from fhir_portal.access.log import AccessRow
 from fhir_portal.consent.labels import PORTAL_TAG
 from fhir_portal.documents.ccda.document import as_ccd
 from fhir_portal.smart.portal_pages import CLIENT, IDLE_SECONDS
+from fhir_portal.web import downloads
+from fhir_portal.web.downloads import LONG
 from fhir_portal.web.pages.portal_documents import NEW, ONE, SUMMARY
 from tests.builders import Caller, Json, a_binary, a_document, a_grant, concept, oneself, reference
 from tests.charts import a_chart
@@ -254,6 +256,31 @@ async def test_a_link_is_worth_nothing_elsewhere_and_nothing_later(portal: Porta
     assert (await mother.open(f"{ONE}/of-kit/file/1")).status_code == 200
     await portal.put(a_grant("grant", of="kit", to="mother", status="inactive"))
     assert (await mother.http.get(f"{ONE}/of-kit/file/1")).status_code != 200
+
+
+@pytest.mark.parametrize("path", ["file", "read"])
+async def test_a_long_file_ends_with_access(
+    portal: PortalWorld, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    media = "image/png" if path == "read" else "application/dicom"
+    scan = a_binary("scan", content=base64.b64encode(bytes(4 * LONG)).decode())
+    content = {"contentType": media, "url": "Binary/scan", "title": "scan"}
+    letter = a_letter("scan", of="kit", content=[{"attachment": content}])
+    await portal.put(scan | {"contentType": media}, letter)
+    mother = await portal.at(DOCUMENTS, ADA, "kit")
+    address = f"{ONE}/scan/{path}/1"
+    whole = await mother.http.get(address)
+    assert len(whole.content) == 4 * LONG
+    assert "sandbox" in whole.headers["content-security-policy"]
+
+    async def ends(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:LONG]
+        await portal.put(a_grant("grant", of="kit", to="mother", status="inactive"))
+        yield body[LONG:]
+
+    monkeypatch.setattr(downloads, "in_pieces", ends)
+    with pytest.raises(AssertionError, match="^$"):  # the answer has no end
+        await mother.http.get(address)
 
 
 async def test_who_acts_for_somebody_sees_what_the_grant_shows(portal: PortalWorld) -> None:

@@ -112,8 +112,8 @@ def drawn(svg: Any) -> list[str]:
 async def test_reports_show_their_values_the_latest_first(portal: PortalWorld) -> None:
     browser = await portal.at(RESULTS, BO)
     assert "1 new report since" in browser.text
-    headings = browser.document.xpath("//main//h2/text()")
-    assert [one.endswith("(new)") for one in headings] == [True, False]
+    headings = browser.document.xpath("//main//h2")
+    assert [one.text_content().endswith("(new)") for one in headings] == [True, False]
     assert "Drink less salt water." in browser.text
     rows = table(browser)
     assert rows[0] == ["Sodium", "150 mmol/L", "135 mmol/L to 145 mmol/L", "Higher than usual"]

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from fhir_portal.accounts.policy import PracticePolicy
-from tests.builders import a_document, a_grant, keep
+from fhir_portal.notify.outbox import OutboxMessage
+from tests.builders import DIRECTORY, a_document, a_grant, keep, resource
 from tests.charts import an_allergy, an_immunization
 from tests.smart.world import Browser
 from tests.web.portal_world import ADA, BO, SKIN, PortalWorld
@@ -41,7 +42,7 @@ async def portal() -> AsyncIterator[PortalWorld]:
 
 async def send(browser: Browser, address: str, **fields: Any) -> None:
     """Send the form of a page as a browser does; a list is a field that comes more than once."""
-    (form,) = forms(browser, address)
+    (form,) = [one for one in forms(browser, address) if one.get("method") == "post"]
     data: dict[str, Any] = dict(fields_of(form))
     for one in form.xpath(".//input[@checked]"):
         data.setdefault(one.get("name"), []).append(one.get("value"))
@@ -186,3 +187,94 @@ async def test_where_the_practice_does_not_share_there_is_no_button(portal: Port
     browser = await portal.at(SHARING, ADA, "ada")
     assert NEW not in links(browser)
     assert "does not share records by link" in browser.page.text
+
+
+# --- sending -------------------------------------------------------------------------------------
+
+
+SEND = f"{SHARING}/send"
+
+
+@pytest.mark.requirement("portal", "S0-44", "S0-45")
+async def test_a_document_is_sent_by_a_link_and_the_passcode_is_shown_once(
+    portal: PortalWorld,
+) -> None:
+    browser = await portal.at(SEND, ADA, "ada")
+    assert "Letter to the surgeon" in browser.page.text
+    await send(browser, SEND, what="letter", to="desk@clinic.example")
+    passcode = browser.document.xpath("//code[@class='key']")[0].text_content()
+    here = browser.page.url.path
+    await browser.open(here)
+    assert browser.page.status_code == 404
+    assert passcode not in browser.page.text
+    await browser.open(SHARING)
+    assert "desk@clinic.example" in browser.page.text
+    assert "Waits to be sent. A document, a link by mail" in browser.page.text
+    (message,) = await portal.world.store.every(OutboxMessage)
+    assert (message.template, message.to) == ("share-link", "mail:desk@clinic.example")
+
+
+async def test_plain_mail_is_sent_to_who_ticked_the_warning(portal: PortalWorld) -> None:
+    browser = await portal.at(SEND, ADA, "ada")
+    await send(browser, SEND, to="desk@clinic.example", channel="email")
+    assert browser.page.status_code == 400
+    assert "accept the warning" in problem(browser)
+    assert await portal.world.store.every(OutboxMessage) == []
+    await send(browser, SEND, to="desk@clinic.example", channel="email", accepted="yes")
+    assert "It is being sent" in browser.page.text
+    (message,) = await portal.world.store.every(OutboxMessage)
+    assert message.template == "record-attached"
+
+
+async def test_somebody_is_found_in_the_list(portal: PortalWorld) -> None:
+    mail = [{"system": "email", "value": "hill@clinic.example"}]
+    await portal.put(
+        resource("Organization", "hill", name="Hill Clinic", meta=DIRECTORY, telecom=mail),
+        resource("Organization", "vale", name="Vale Clinic", meta=DIRECTORY, telecom=mail),
+    )
+    browser = await portal.at(SEND, ADA, "ada")
+    await browser.open(f"{SEND}?name=hil")
+    assert browser.document.xpath("//select[@id='recipient']/option/@value") == [
+        "",
+        "Organization/hill",
+    ]
+    await send(browser, SEND, recipient="Organization/hill")
+    (message,) = await portal.world.store.every(OutboxMessage)
+    assert message.to == "mail:hill@clinic.example"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "say where it goes"),
+        ({"to": "nobody"}, "no mail address"),
+        ({"to": "a@b.example\r\nBcc: c@d.example"}, ""),
+        ({"to": "a@b.example", "channel": "pigeon"}, "channel is one of"),
+        ({"to": "a@b.example", "channel": "direct"}, "nothing is set up"),
+    ],
+)
+async def test_what_cannot_be_sent_is_told_on_the_form(
+    portal: PortalWorld, fields: dict[str, Any], words: str
+) -> None:
+    browser = await portal.at(SEND, ADA, "ada")
+    await send(browser, SEND, **fields)
+    assert browser.page.status_code == 400
+    assert words in problem(browser).lower()
+    assert await portal.world.store.every(OutboxMessage) == []
+
+
+async def test_a_form_that_is_sent_twice_sends_once(portal: PortalWorld) -> None:
+    browser = await portal.at(SEND, ADA, "ada")
+    (form,) = [one for one in forms(browser, SEND) if one.get("method") == "post"]
+    data = {**fields_of(form), "what": "summary", "channel": "link", "to": "a@b.example"}
+    for _ in range(2):
+        await post(browser, SEND, data)
+    assert len(await portal.world.store.every(OutboxMessage)) == 1
+
+
+async def test_a_proxy_without_act_sends_nothing(portal: PortalWorld) -> None:
+    await portal.put(a_grant("grant", of="kit", to="mother", sections=["documents"]))
+    browser = await portal.at(SHARING, ADA, "kit")
+    assert SEND not in links(browser)
+    await browser.open(SEND)
+    assert browser.page.url.path == SHARING

@@ -41,6 +41,7 @@ from fhir_portal.fhir.errors import (
 from fhir_portal.fhir.interaction import Activity, FhirRequest, FhirResponse
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore, RecordTransaction
+from fhir_portal.resources.task import SHOWN_TO
 from fhir_portal.smart.page_session import StaffSession
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.staff_pages import (
@@ -445,7 +446,7 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((INBOX, "Inbox"))
     if here.calls("portal-accounts"):
         found.append((ACCOUNTS, "Accounts"))
-    if here.may("view") and (here.may("recover") or here.may("invite")):
+    if here.may("view") and any(map(here.may, set(SHOWN_TO.values()))):
         found.append((MATTERS, "To see to"))
     if here.may("view") and here.may("forms"):
         found.append((FORMS, "Forms"))

@@ -70,6 +70,11 @@ DETAILS: Final = f"{PORTAL}/details"
 INSURANCE: Final = f"{PORTAL}/insurance"
 SHARING: Final = f"{PORTAL}/sharing"
 RESULTS: Final = f"{PORTAL}/results"
+REPORT: Final = f"{RESULTS}/report"
+TIMELINE: Final = f"{PORTAL}/timeline"
+VISITS: Final = f"{PORTAL}/visits"
+DOCUMENTS: Final = f"{PORTAL}/documents"
+BILLS: Final = f"{PORTAL}/bills"
 HEALTH: Final = f"{PORTAL}/health"
 MEDICINES: Final = f"{PORTAL}/medications"
 IMMUNIZED: Final = f"{PORTAL}/immunizations"
@@ -407,6 +412,11 @@ class PatientRoom:
 def pages_of(here: AtPortal) -> list[tuple[str, str]]:
     """Address and name of the pages whose section whoever is there may see."""
     return [(address, name) for section, address, name in PAGES if here.sees(section)]
+
+
+def has_page(address: str) -> bool:
+    """Whether an address is that of a section's page."""
+    return any(address == one for _, one, _ in PAGES)
 
 
 def answer_of(response: FhirResponse) -> Answer:

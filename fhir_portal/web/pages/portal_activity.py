@@ -20,6 +20,7 @@ from fhir_portal.access.owners import DIRECTORY
 from fhir_portal.documents.titles import title_of
 from fhir_portal.fhir.errors import Forbidden, NotFound, Unavailable
 from fhir_portal.resources.audit_event import ACTIVITY as SYSTEM
+from fhir_portal.resources.audit_event import SHARE_LINK
 from fhir_portal.smart.client import Client
 from fhir_portal.smart.portal_pages import CLIENT
 from fhir_portal.web.pages.desk import Answer
@@ -45,6 +46,9 @@ _MADE: Final[Mapping[str, str]] = {
     "docref": "documents of the record",
     "everything": "the whole record",
     "export": "the whole record",
+    "export-self": "the record as one file",
+    "immunization-certificate": "a certificate of vaccinations",
+    "receipt": "a receipt",
     "transmit": "a summary of the record",
 }
 """What operations make of a record, in words."""
@@ -198,14 +202,17 @@ def _line(
     activity = next(iter(_codes(event, SYSTEM)), "")
     agent = _agent(event)
     app = apps[_app(event)]
+    who = here.called({"reference": agent}, names) if agent else app
+    recipient = _recipient(event)
     what = [titles.get(one) or type_words(one.partition("/")[0]) for one in _things(event)]
     asked = [_query_of(one).partition("?")[0] for one in event.get("entity") or ()]
     what = what or [type_words(one) for one in asked if one]
     made = next((_MADE[one] for one in _codes(event, "OperationDefinition") if one in _MADE), "")
     return {
         "when": here.moment(event.get("recorded")),
-        "who": here.called({"reference": agent}, names) if agent else app,
-        "by": app if agent else "",
+        "who": recipient or who,
+        "link": who if recipient else "",
+        "by": app if agent and not recipient else "",
         "did": _DID.get(activity, ""),
         "what": made or ", ".join(dict.fromkeys(what)) or "parts of the record",
         "download": activity == "download",
@@ -217,7 +224,7 @@ def _told_once(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = dict[tuple[Any, ...], dict[str, Any]]()
     for line in lines:
         day = str(line["when"]).rpartition(", ")[0]
-        key = (day, line["who"], line["by"], line["did"], line["what"])
+        key = (day, line["who"], line["link"], line["by"], line["did"], line["what"])
         told = found.setdefault(key, {**line, "times": 0})
         told["times"] += 1
     return list(found.values())
@@ -265,6 +272,18 @@ def _agent(event: Mapping[str, Any]) -> str:
             str(one["who"]["reference"])
             for one in event.get("agent") or ()
             if "reference" in (one.get("who") or {})
+        ),
+        "",
+    )
+
+
+def _recipient(event: Mapping[str, Any]) -> str:
+    """What somebody called themselves who used a link that the agent made, or ``""``."""
+    return next(
+        (
+            str(one.get("name") or "")
+            for one in event.get("agent") or ()
+            if (one.get("type") or {}).get("text") == SHARE_LINK
         ),
         "",
     )

@@ -32,7 +32,7 @@ from fhir_portal.web.pages.detail_fields import (
     emptied,
 )
 from fhir_portal.web.pages.portal import DETAILS, AtPortal, PatientRoom, portal_page
-from fhir_portal.web.pages.portal_proposals import ProposalList, Proposals
+from fhir_portal.web.pages.portal_proposals import MEDICINES, ProposalList, Proposals
 from fhir_portal.web.pages.proposal_words import FIELDS as LABELS
 from fhir_portal.web.pages.proposal_words import LANGUAGES, words_of
 from fhir_portal.web.pages.refusals import Handler
@@ -97,6 +97,7 @@ class DetailPages:
             photo_source=self._source(here, patient, "photo", proposals),
             proposals=self._proposals.shown(here, SECTION, proposals),
             change=CHANGE if here.acts(SECTION) else "",
+            not_taken=MEDICINES if here.sees("medications") else "",
             photo_action=PHOTO,
             photo_token=self._room.form_token(here, PHOTO),
         )

@@ -19,6 +19,7 @@ from fhir_portal.documents.titles import is_supplied, title_of, type_token
 from fhir_portal.documents.wording import days, words_of
 from fhir_portal.fhir.errors import Forbidden, NotFound
 from fhir_portal.fhir.interaction import Activity, FhirRequest
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.pages.desk import Answer, parameters
 from fhir_portal.web.pages.document_files import (
     LONGEST_TEXT,
@@ -238,12 +239,12 @@ class PortalDocumentPages:
         if file.shown_as == "cda":
             target = f"DocumentReference/{tree['id']}"
             _, content = await self._made(here, target, "render", b"", "view")
-            return printed(content)
+            return self._given(here, printed(content))
         media, content = await content_of(file, self._binaries(here, "view"))
         if file.shown_as == "picture" and media in SHOWN:
-            return attached(content, file.saved_as, media)
+            return self._given(here, attached(content, file.saved_as, media))
         if file.shown_as != "text" or len(content) > LONGEST_TEXT:
-            return download(content, file.saved_as, media)
+            return self._given(here, download(content, file.saved_as, media))
         return self._room.page(
             here,
             "portal_document_text.html",
@@ -261,7 +262,7 @@ class PortalDocumentPages:
         if not file.key:  # the DocumentReference holds it: that is what is taken
             await self._room.ask(here, "read", "DocumentReference", tree["id"], activity="download")
         media, content = await content_of(file, self._binaries(here, "download"))
-        return download(content, file.saved_as, media)
+        return self._given(here, download(content, file.saved_as, media))
 
     # --- the record to keep --------------------------------------------------------------------
 
@@ -276,7 +277,8 @@ class PortalDocumentPages:
         body = parameters(("format", "valueCode", form or None))
         activity: Activity = "view" if shown else "download"
         media, content = await self._made(here, here.record.patient, operation, body, activity)
-        return printed(content) if shown else download(content, saved_as, media)
+        answer = printed(content) if shown else download(content, saved_as, media)
+        return self._given(here, answer)
 
     async def _made(
         self, here: AtPortal, target: str, operation: str, body: bytes, activity: Activity
@@ -290,6 +292,10 @@ class PortalDocumentPages:
         return found.binary or ("application/fhir+json", found.body)
 
     # --- what all of them ask ------------------------------------------------------------------
+
+    def _given(self, here: AtPortal, answer: Response) -> Response:
+        """A long file ends with the access of whoever takes it."""
+        return while_allowed(self._room.downloads, here.auth, answer)
 
     async def _document(self, here: AtPortal, request: Request) -> Mapping[str, Any]:
         own_id = request.path_params["document"]

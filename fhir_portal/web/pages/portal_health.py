@@ -237,6 +237,7 @@ class HealthPages:
             operation="immunization-certificate",
             query=(("format", form),),
             is_get=True,
+            activity="view" if form == "html" else "download",
         )
         answer = await self._room.perform(here, asked)
         assert answer.binary is not None  # noqa: S101 - the operation always gives one

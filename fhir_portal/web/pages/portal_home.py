@@ -22,16 +22,21 @@ from fhir_portal.smart.connection import Connections
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import (
     APPOINTMENTS,
+    BILLS,
     FORMS,
     HOME,
     MESSAGES,
     PAGES,
     RESULTS,
+    TIMELINE,
+    VISITS,
     AtPortal,
     PatientRoom,
+    has_page,
     pages_of,
     portal_page,
 )
+from fhir_portal.web.pages.portal_timeline import SECTIONS
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 
@@ -92,6 +97,7 @@ class StartPage:
             tour=_tour(here) if wanted else [],
             tour_action=TOUR,
             form_token=self._room.form_token(here, TOUR) if wanted else "",
+            timeline=TIMELINE if any(here.sees(one) for one in SECTIONS) else "",
             access=await self._access(here),
         )
 
@@ -138,7 +144,7 @@ class StartPage:
             for one in found.entries
             if one["resourceType"] == "RelatedPerson"
         }
-        people = []
+        people: list[Mapping[str, Any]] = []
         for tree in found.entries:
             if tree["resourceType"] != "Consent":
                 continue
@@ -154,11 +160,6 @@ class StartPage:
                 }
             )
         return people
-
-
-def address_of(section: str) -> str:
-    """The page of a section, if it has one."""
-    return next((address for name, address, _ in PAGES if name == section), "")
 
 
 def _tour(here: AtPortal) -> list[tuple[str, str, str]]:
@@ -192,9 +193,9 @@ def _visits(here: AtPortal, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
     last = parts.get("last-visit")
     if last is not None:
         when = here.moment(last.get("start")) or "It does not say when"
-        lines.append(_line("The last visit", when, address_of("visits")))
+        lines.append(_line("The last visit", when, _page_at(VISITS)))
     elif here.sees("visits"):
-        lines.append(_line("The last visit", "No visit yet", address_of("visits")))
+        lines.append(_line("The last visit", "No visit yet", _page_at(VISITS)))
     return lines
 
 
@@ -232,7 +233,7 @@ def _balance(balance: Mapping[str, Any]) -> dict[str, Any]:
         f"Being paid: {', '.join(waiting)}" if waiting else "",
         f"{_count(unsure, 'bill')} not in the sum: ask the practice" if unsure else "",
     ]
-    return _line("Bills", text, address_of("billing"), *details)
+    return _line("Bills", text, _page_at(BILLS), *details)
 
 
 def _sums(given: Any) -> list[tuple[str, int]]:
@@ -253,6 +254,10 @@ def _new(here: AtPortal, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     text = _count(results["count"], "new report", more=results["more"])
     return [_line("Results", text, RESULTS, f"Since {here.moment(results['since'][:10])}")]
+
+
+def _page_at(address: str) -> str:
+    return address if has_page(address) else ""
 
 
 def _line(title: str, text: str, address: str, *details: str) -> dict[str, Any]:

@@ -40,10 +40,15 @@ from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
 
 PROPOSALS: Final = f"{HOME}/proposals"
+MEDICINES: Final = f"{PROPOSALS}/medicines"
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _MOST: Final = 50
 _SHOWN: Final = 10
-_BACK: Final[Mapping[str, str]] = {"demographics": DETAILS, "insurance": INSURANCE}
+_BACK: Final[Mapping[str, str]] = {
+    "demographics": DETAILS,
+    "insurance": INSURANCE,
+    "medications": MEDICINES,
+}
 _CODES: Final = {section: code for code, section in SECTIONS.items()}
 
 

@@ -17,8 +17,9 @@ from fhir_portal.documents.chart import categories, ordered, when
 from fhir_portal.documents.wording import Json, clean, words_of
 from fhir_portal.fhir.errors import NotFound
 from fhir_portal.operations.portal_dashboard import MOST, new_since
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
-from fhir_portal.web.pages.portal import RESULTS, AtPortal, PatientRoom, portal_page
+from fhir_portal.web.pages.portal import REPORT, RESULTS, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import attached
 from fhir_portal.web.pages.trend import trends_of
@@ -58,7 +59,7 @@ _INTERPRETATIONS: Final[Mapping[str, str]] = {
     "POS": "Positive",
     "NEG": "Negative",
     "DET": "Found",
-    "ND": "Not found",
+    "ND": "Not found",  # codespell:ignore nd
     "IND": "Neither positive nor negative",
     "R": "Resistant",
     "S": "Susceptible",
@@ -91,6 +92,7 @@ class ResultPages:
         """Path, method and handler of each page."""
         return (
             (RESULTS, "GET", portal_page(self.show)),
+            (f"{REPORT}/{{id}}", "GET", portal_page(self.show_report, back=RESULTS)),
             (TESTS, "GET", portal_page(self.show_tests, back=RESULTS)),
             (f"{TEST}/{{id}}", "GET", portal_page(self.show_test, back=TESTS)),
             (f"{FILE}/{{id}}/{{number}}", "GET", portal_page(self.file, back=RESULTS)),
@@ -139,6 +141,25 @@ class ResultPages:
             first=RESULTS,
         )
 
+    async def show_report(self, request: Request) -> Response:
+        """One report with its values."""
+        here = await self._room.at(request)
+        own_id = request.path_params["id"]
+        query = (("_id", own_id), ("_include", "DiagnosticReport:result"))
+        found = await self._room.ask(here, "search-type", "DiagnosticReport", query=query)
+        tree = next((one for one in found.entries if one["id"] == own_id), None)
+        if tree is None:
+            message = f"DiagnosticReport/{own_id} is not known"
+            raise NotFound(message)
+        values = {f"{one['resourceType']}/{one['id']}": one for one in found.entries}
+        values |= await self._members(here, values)
+        return self._room.page(
+            here,
+            "portal_report.html",
+            one=self._report(here, tree, values, is_new=False),
+            back=RESULTS,
+        )
+
     async def _members(self, here: AtPortal, values: Mapping[str, Json]) -> dict[str, Json]:
         """The values that panels consist of, and which no report names by itself."""
         wanted = {
@@ -177,7 +198,7 @@ class ResultPages:
         ]
         taken_back = tree.get("status") in _VALUELESS
         return {
-            "id": tree["id"],
+            "address": f"{REPORT}/{tree['id']}",
             "title": words_of(tree.get("code")) or "Report",
             "when": here.moment(when(tree)),
             "is_new": is_new,
@@ -198,7 +219,8 @@ class ResultPages:
         """A file that stands in a report itself."""
         here = await self._room.at(request)
         own_id, number = request.path_params["id"], request.path_params["number"]
-        tree = (await self._room.ask(here, "read", "DiagnosticReport", own_id)).tree
+        asked = self._room.ask(here, "read", "DiagnosticReport", own_id, activity="download")
+        tree = (await asked).tree
         forms = tree.get("presentedForm") or ()
         nth = int(number) if number.isascii() and number.isdigit() and len(number) < 4 else -1  # noqa: PLR2004
         one = forms[nth] if 0 <= nth < len(forms) else {}
@@ -211,7 +233,8 @@ class ResultPages:
             content = b""
         media = str(one.get("contentType") or "application/octet-stream")
         kind = {"application/pdf": "pdf", "image/png": "png", "image/jpeg": "jpg"}.get(media, "bin")
-        return attached(content, f"report-{nth + 1}.{kind}", media)
+        answer = attached(content, f"report-{nth + 1}.{kind}", media)
+        return while_allowed(self._room.downloads, here.auth, answer)
 
     # --- tests ---------------------------------------------------------------------------------
 

@@ -28,9 +28,12 @@ from fhir_portal.web.pages.portal_health import HealthPages
 from fhir_portal.web.pages.portal_home import StartPage
 from fhir_portal.web.pages.portal_insurance import InsurancePages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
+from fhir_portal.web.pages.portal_not_taken import NotTakenPages
 from fhir_portal.web.pages.portal_proposals import ProposalList
 from fhir_portal.web.pages.portal_results import ResultPages
+from fhir_portal.web.pages.portal_sending import SendingPages
 from fhir_portal.web.pages.portal_sharing import SharingPages
+from fhir_portal.web.pages.portal_timeline import TimelinePages
 from fhir_portal.web.pages.portal_upload import PortalUploadPages
 from fhir_portal.web.pages.portal_visits import VisitPages
 from fhir_portal.web.pages.shown_once import ShownOnce
@@ -76,7 +79,8 @@ def portal_router(
         *(ResultPages(room), HealthPages(room), BillPages(room), ExportPages(room)),
         *(PortalDocumentPages(room), PortalUploadPages(room), VisitPages(room)),
         *(proposals, DetailPages(room, proposals), InsurancePages(room, proposals)),
-        *(ActivityPages(room), SharingPages(room, once)),
+        *(NotTakenPages(room, proposals), ActivityPages(room), SharingPages(room, once)),
+        *(SendingPages(room, once), TimelinePages(room)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

@@ -28,6 +28,7 @@ SECTION: Final = "documents"
 NEW: Final = f"{SHARING}/new"
 MADE: Final = f"{SHARING}/made"
 END: Final = f"{SHARING}/end"
+SENT: Final = f"{SHARING}/sent"
 _MOST_SHOWN: Final = 50
 _MICROSECONDS: Final = 1_000_000
 _LASTS: Final = ((1, "1 day"), (7, "1 week"), (30, "30 days"), (90, "90 days"), (365, "1 year"))
@@ -37,7 +38,23 @@ _STATES: Final[Mapping[str, str]] = {
     "locked": "Locked: the passcode was wrong too often",
     "ended": "Ended",
 }
-_DONE: Final[Mapping[str, str]] = {"ended": "The link was ended. It shows nothing any more."}
+_DONE: Final[Mapping[str, str]] = {
+    "ended": "The link was ended. It shows nothing any more.",
+    "sending": "It is being sent. Look below for how it goes.",
+}
+_SENDING: Final[Mapping[str, str]] = {
+    "requested": "Waits to be sent",
+    "in-progress": "Is being sent",
+    "completed": "Sent",
+    "failed": "Did not arrive",
+    "cancelled": "Not sent",
+}
+_BY: Final[Mapping[str, str]] = {
+    "link": "a link by mail",
+    "email": "plain mail",
+    "direct": "Direct",
+    "endpoint": "system to system",
+}
 _GONE: Final = (
     "Link and passcode are shown once, and were shown already. If you did not keep them, end the "
     "link and make another one."
@@ -67,16 +84,31 @@ class SharingPages:
         given = dict(parse_pairs(request.scope["query_string"]))
         found = (await self._room.call(here, "share-links", _patient(here))).tree
         views: dict[str, list[str]] = {}
-        for one in _parts(found, "view"):
+        for one in parts_of(found, "view"):
             how = "in an app" if one["way"] == "app" else "in a browser"
             views.setdefault(one["link"], []).append(
                 f"{here.moment(one['at'])}: {one['recipient']}, {how}"
             )
-        lines = [self._line(here, one, views) for one in _parts(found, "link")]
+        lines = [self._line(here, one, views) for one in parts_of(found, "link")]
         policy = await policy_of(self._room.store, here.session.practice)
+        sent = (await self._room.call(here, "transmissions", _patient(here))).tree
         return self._room.page(
             here,
             "portal_sharing.html",
+            sent=[
+                {
+                    "to": one["to"],
+                    "state": _SENDING[one["status"]],
+                    "reason": one.get("reason", ""),
+                    "by": _BY[one["channel"]],
+                    "what": "the summary"
+                    if one["what"]["reference"] == _patient(here)
+                    else "a document",
+                    "when": here.moment(one["at"]),
+                }
+                for one in parts_of(sent, "transmission")
+            ],
+            send=f"{SHARING}/send",
             done=_DONE.get(given.get("done", ""), ""),
             new=NEW if here.acts(SECTION) and policy.sharing else "",
             off=not policy.sharing,
@@ -128,8 +160,8 @@ class SharingPages:
         except (Forbidden, Conflict):
             raise
         except FhirError as error:
-            return await self._new(here, pairs, problem=_sentence(error))
-        made = {one["name"]: _value(one) for one in answer.tree["parameter"]}
+            return await self._new(here, pairs, problem=sentence(error))
+        made = {one["name"]: value_of(one) for one in answer.tree["parameter"]}
         kept = [made[name] for name in ("link", "passcode", "expires")]
         return redirect(f"{MADE}/{await self._once.keep(here.browser, kept)}")
 
@@ -172,7 +204,7 @@ class SharingPages:
             ],
             documents=[
                 (own_id, title, when, own_id in ticked)
-                for own_id, title, when in await self._documents(here)
+                for own_id, title, when in await documents_of(self._room, here)
             ],
             most=MOST_DOCUMENTS,
             summary=not pairs or form.get("summary") == "yes",
@@ -183,15 +215,6 @@ class SharingPages:
             today=datetime.fromtimestamp(self._room.clock(), UTC).date().isoformat(),
             form_token=self._room.form_token(here, NEW),
         )
-
-    async def _documents(self, here: AtPortal) -> list[tuple[str, str, str]]:
-        """Id, title and day of the documents that may be chosen, the latest first."""
-        query = (("_sort", "-date"), ("_count", str(_MOST_SHOWN)))
-        try:
-            found = await self._room.ask(here, "search-type", "DocumentReference", query=query)
-        except Forbidden:
-            return []
-        return [(one["id"], title_of(one), here.moment(one.get("date"))) for one in found.entries]
 
     async def show_made(self, request: Request) -> Response:
         """Link, passcode and QR code, once."""
@@ -221,32 +244,44 @@ class SharingPages:
         return redirect(f"{SHARING}?done=ended")
 
 
+async def documents_of(room: PatientRoom, here: AtPortal) -> list[tuple[str, str, str]]:
+    """Return id, title and day of the documents that may be chosen, the latest first."""
+    query = (("_sort", "-date"), ("_count", str(_MOST_SHOWN)))
+    try:
+        found = await room.ask(here, "search-type", "DocumentReference", query=query)
+    except Forbidden:
+        return []
+    return [(one["id"], title_of(one), here.moment(one.get("date"))) for one in found.entries]
+
+
 def _patient(here: AtPortal) -> str:
     return here.session.patient
 
 
-def _parts(tree: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The parts of each parameter of a name; those that repeat as a list."""
+def parts_of(tree: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the parts of each parameter of a name; those that repeat as a list."""
     return [_read(one.get("part", ())) for one in tree.get("parameter", ()) if one["name"] == name]
 
 
-_REPEATED: Final = frozenset({"section", "document"})
+_REPEATED: Final = frozenset({"section", "document", "reached-by"})
 
 
 def _read(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in parts:
         if part["name"] in _REPEATED:
-            found.setdefault(part["name"], []).append(_value(part))
+            found.setdefault(part["name"], []).append(value_of(part))
         else:
-            found[part["name"]] = _value(part)
+            found[part["name"]] = value_of(part)
     return found
 
 
-def _value(one: Mapping[str, Any]) -> Any:
+def value_of(one: Mapping[str, Any]) -> Any:
+    """Return the value of a parameter."""
     return next(value for name, value in one.items() if name.startswith("value"))
 
 
-def _sentence(error: FhirError) -> str:
+def sentence(error: FhirError) -> str:
+    """Return the words of a refusal, for the form that it is about."""
     words = "; ".join(one.diagnostics for one in error.issues if one.diagnostics) or str(error)
     return f"{words[:1].upper()}{words[1:]}."

@@ -20,6 +20,7 @@ from fhir_portal.documents.wording import amount, words_of
 from fhir_portal.fhir.errors import Forbidden, NotFound
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.resources.communication import is_message, is_taken_back, is_thread
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.pages.desk import Answer, parameters
 from fhir_portal.web.pages.portal import (
     APPOINTMENTS,
@@ -169,7 +170,8 @@ class VisitPages:
         )
         found = await self._room.perform(here, asked)
         media, content = found.binary or ("application/xml", found.body)
-        return download(content, f"visit-{start}.xml", media)
+        answer = download(content, f"visit-{start}.xml", media)
+        return while_allowed(self._room.downloads, here.auth, answer)
 
     async def note(self, request: Request) -> Response:
         """Show a Composition of a visit: what its sections say, as text."""

@@ -84,8 +84,13 @@ def words_of(value: Any) -> str:
     """Return a value of a resource as words, the same for all of its kind."""
     if isinstance(value, list):
         return "; ".join(filter(None, map(words_of, value)))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not isinstance(value, Mapping):
         return "" if value is None else str(value)
+    if "language" in value:
+        preferred = " (preferred)" if value.get("preferred") is True else ""
+        return f"{words_of(value['language'])}{preferred}"
     if "data" in value or "contentType" in value:
         return "a picture or file"
     if "family" in value or "given" in value:

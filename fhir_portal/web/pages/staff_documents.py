@@ -16,6 +16,7 @@ from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, NotFound, Unp
 from fhir_portal.fhir.interaction import Activity
 from fhir_portal.operations.upload import KINDS, kinds
 from fhir_portal.resources.task import CODE, OPEN, REVIEW_DOCUMENT
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.pages.desk import DOCUMENTS, FIND, Answer, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.document_files import (
     LONGEST_TEXT,
@@ -157,9 +158,9 @@ class StaffDocumentPages:
         file = file_at(tree, _number(request))
         media, content = await content_of(file, self._binaries(here, "view"))
         if file.shown_as == "picture" and media in SHOWN:
-            return attached(content, file.saved_as, media)
+            return self._given(here, attached(content, file.saved_as, media))
         if file.shown_as != "text" or len(content) > LONGEST_TEXT:
-            return download(content, file.saved_as, media)
+            return self._given(here, download(content, file.saved_as, media))
         return self._desk.page(
             here,
             "staff_document_text.html",
@@ -173,7 +174,11 @@ class StaffDocumentPages:
         here = await self._at(request)
         file = file_at(await self._document(here, request), _number(request))
         media, content = await content_of(file, self._binaries(here, "download"))
-        return download(content, file.saved_as, media)
+        return self._given(here, download(content, file.saved_as, media))
+
+    def _given(self, here: AtDesk, answer: Response) -> Response:
+        """A long file ends with the access of whoever takes it."""
+        return while_allowed(self._desk.downloads, here.auth, answer)
 
     def _binaries(self, here: AtDesk, activity: Activity) -> Read:
         async def read(own_id: str) -> Answer:

@@ -61,6 +61,7 @@ class MatterPages:
             locked_out=matters["recovery-help"],
             not_in=matters["activation-help"],
             faults=matters["undelivered-message"],
+            overlaps=matters["overlapping-appointments"],
             action=MATTERS,
             form_token=self._desk.form_token(here, MATTERS),
             done="Done." if "done" in request.query_params else "",
@@ -167,5 +168,5 @@ class _Names:
 
 
 def _require(here: AtDesk) -> None:
-    if not (here.may("view") and (here.may("recover") or here.may("invite"))):
+    if not (here.may("view") and any(map(here.may, set(SHOWN_TO.values())))):
         raise Forbidden(f"the level '{here.staff.level}' does not let its holders see this")

@@ -86,6 +86,7 @@ TOLD: Final[Mapping[str, str]] = {
     "book-twice": "The EHR may book time that is taken",
     "sharing": "Patients share their record by a link",
     "share-days": "Days that such a link lasts at most",
+    "plain-mail": "Patients have their record sent by mail that is not encrypted",
 }
 """What an operator decides, and staff only read."""
 _DONE: Final[Mapping[str, str]] = {"saved": "The settings were changed. They count from now on."}

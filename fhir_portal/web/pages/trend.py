@@ -23,6 +23,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 348, 16, 168
 _LEAST: Final = 2
 """Values below which there is nothing to compare."""
 _MARGIN: Final = 0.1
+_HALF_A_LETTER: Final = 4
 _LARGEST: Final = 1e15
 """Beyond it a number is shown, and not drawn."""
 
@@ -76,6 +77,8 @@ class Trend:
     lowest: str
     first: str
     last: str
+    marks: Sequence[tuple[float, str]]
+    """Heights on the scale, and the numbers that stand there."""
     top: float = _TOP
     bottom: float = _BOTTOM
     left: float = _LEFT
@@ -191,6 +194,10 @@ def _drawn(name: str, unit: str, measures: Sequence[Measure]) -> Trend:
         lowest=least.text,
         first=measures[0].day,
         last=measures[-1].day,
+        marks=[
+            (up(one.number) + _HALF_A_LETTER, f"{one.number:.4g}")
+            for one in ((most, least) if most.number > least.number else (most,))
+        ],
     )
 
 

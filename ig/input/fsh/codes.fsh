@@ -18,6 +18,7 @@ Description: "Tags in `meta.tag` that change who sees a resource. The server's r
 * #staff-billing "For staff who work on bills" "Seen by those of the practice's staff whose access level has `billing`, and by its systems; by neither the patient nor anyone acting for the patient."
 * #staff-recover "For staff who recover" "Seen by those of the practice's staff whose access level has `recover`, and by its systems; by neither the patient nor anyone acting for the patient."
 * #staff-documents "For staff who take in documents" "Seen by those of the practice's staff whose access level has `documents`, and by its systems; by neither the patient nor anyone acting for the patient."
+* #staff-appointments "For staff who see to appointments" "Seen by those of the practice's staff whose access level has `appointments`, and by its systems; by neither the patient nor anyone acting for the patient."
 
 CodeSystem: ProxyRole
 Id: proxy-role

@@ -64,3 +64,66 @@ Description: "Ends a link at once, wherever it was opened."
 * insert Parameter(in, id, 1, 1, string, [["The link, as `$share-links` calls it."]])
 * insert Parameter(out, id, 1, 1, string, [["The link."]])
 * insert Parameter(out, ended, 1, 1, instant, [["When it ended."]])
+
+Instance: transmit
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Send a record to somebody outside"
+Description: "Sends the summary of a record (on a Patient), or a document of it, to somebody outside. It goes out a moment later, with what the sender may see then; a Task follows it. By default what is sent is a link, whose passcode the sender tells; plain mail is sent only to who has accepted the warning."
+* insert Operation(transmit)
+* name = "Transmit"
+* affectsState = true
+* resource[0] = #Patient
+* resource[+] = #DocumentReference
+* system = false
+* type = false
+* instance = true
+* insert Parameter(in, channel, 1, 1, code, [["`link`: a mail with a link. `email`: a plain mail with files. `direct`: a Direct message with files. `endpoint`: the FHIR endpoint of an Organization."]])
+* insert Parameter(in, to, 0, 1, string, [["The mail address or Direct address it goes to."]])
+* insert Parameter(in, recipient, 0, 1, Reference, [["In place of an address: a Practitioner, PractitionerRole or Organization of the practice's directory, as `$transmit-options` lists them."]])
+* insert Parameter(in, warning, 0, 1, code, [["With `email`: the version of the warning that the sender has read and accepted."]])
+* insert Parameter(in, section, 0, *, code, [["Of a summary: portal sections of which something is sent; all that the caller sees where none is given."]])
+* insert Parameter(in, start, 0, 1, date, [["Of a summary: the first day of the time of care."]])
+* insert Parameter(in, end, 0, 1, date, [["Of a summary: its last day."]])
+* insert Parameter(in, expires, 0, 1, dateTime, [["With `link`: until when the link works."]])
+* insert Parameter(in, idempotency-key, 0, 1, string, [["What the caller calls this sending by, so that sending it twice sends once: 8 to 64 of A-Z a-z 0-9 . _ -."]])
+* insert Parameter(out, task, 1, 1, Reference, [["The Task that follows it."]])
+* insert Parameter(out, status, 1, 1, code, [["`requested`, `in-progress`, `completed`, `failed` or `cancelled`."]])
+* insert Parameter(out, passcode, 0, 1, string, [["With `link`: the passcode, told once. It is not in the mail."]])
+
+Instance: transmit-options
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "How and to whom a record can be sent"
+Description: "The channels that are set up, the warning before plain mail, and those of the practice's directory who can be reached."
+* insert Operation(transmit-options)
+* name = "TransmitOptions"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parameter(in, name, 0, 1, string, [["The beginning of a name."]])
+* insert Parameter(out, channel, 1, *, code, [["Each channel that can be used."]])
+* insert Parameter(out, warning, 1, 1, string, [["What to read before plain mail is sent."]])
+* insert Parameter(out, warning-version, 1, 1, code, [["Which warning that is."]])
+* insert Parts(out, recipient, 0, *, [["Somebody of the directory who can be reached by one of them."]])
+* insert Part(out, who, 1, 1, Reference, [["A Practitioner or an Organization, with the name."]])
+* insert Part(out, reached-by, 1, *, code, [["The channels by which."]])
+
+Instance: transmissions
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "What was sent to somebody outside"
+Description: "What was sent of a record by `$transmit`, and how it went: all of it to the person whose record it is, to others what they sent."
+* insert Operation(transmissions)
+* name = "Transmissions"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parts(out, transmission, 0, *, [["Each sending, the latest first."]])
+* insert Part(out, task, 1, 1, Reference, [["Its Task."]])
+* insert Part(out, status, 1, 1, code, [["As `$transmit` says it."]])
+* insert Part(out, channel, 1, 1, code, [["How it went."]])
+* insert Part(out, to, 1, 1, string, [["The address, or the name in the directory."]])
+* insert Part(out, what, 1, 1, Reference, [["The Patient, for the summary, or the DocumentReference."]])
+* insert Part(out, by, 1, 1, Reference, [["Who sent it."]])
+* insert Part(out, at, 1, 1, instant, [["When it was asked for."]])
+* insert Part(out, changed, 1, 1, instant, [["When its status changed last."]])
+* insert Part(out, reason, 0, 1, string, [["Why it was not sent."]])

@@ -22,6 +22,7 @@ Description: "Why staff have something to see to (`Task.reasonCode` of a `staff-
 * #paid-after-end "Paid after its end" "A payment provider took money for a payment that had ended."
 * #no-answer "No answer" "A payment provider has not said for a day how a payment ended."
 * #provider-gone "Provider gone" "A payment was begun at a provider that is not set up any more."
+* #calendar-changed "The calendar changed" "A Schedule, a Slot, a role or a Location says now that somebody else's time is taken."
 * #no-contact "No contact" "The account has no contact that is proved and takes messages."
 
 ValueSet: StaffTaskCode
@@ -33,6 +34,7 @@ Description: "What a Task for staff is about."
 * $portal-task#activation-help
 * $portal-task#undelivered-message
 * $portal-task#payment-mismatch
+* $portal-task#overlapping-appointments
 
 ValueSet: StaffTaskReasonCodes
 Id: staff-task-reason
@@ -47,7 +49,8 @@ Id: staff-task
 Title: "Staff Task"
 Description: """
 Something for a practice's staff to see to: somebody could not get into their account or make one,
-a message did not arrive, or a payment provider and the bills disagree. The portal makes it; staff complete it on their pages or by
+a message did not arrive, a payment provider and the bills disagree, or appointments turned out to
+overlap. The portal makes it; staff complete it on their pages or by
 `$task-done`, a system of the practice by an update. It holds no address, no name, no account and
 nothing that anybody typed. Its tag says which permission of an access level shows it.
 """

@@ -79,6 +79,7 @@ class Walk:
             self.recoveries,
             self.apps,
             self.staff_and_operations,
+            self.taking_along,
             self.fhir_answers,
             self.wrong_inputs,
             self.what_came_back,
@@ -590,6 +591,23 @@ class Walk:
         self._registered()
         self._launched()
         self._refused()
+
+    def taking_along(self) -> None:
+        """The record as one file, at the portal and at the API; and for nobody else."""
+        visitor = self.signed_in("mara", "/portal/record")
+        visitor.fill("/portal/record", record=f"{PRACTICE}/Patient/mara")
+        visitor.open("/portal/export").at("Take your record with you").fill("/portal/export")
+        assert visitor.page.headers["content-type"] == "application/zip", visitor.page.headers
+        visitor.open("/portal/export")
+        (form,) = (one for one in visitor.document.forms if one.action == "/portal/export")
+        visitor.send(form, form_token=self.world.mint.fresh("form token"))
+        assert visitor.page.status_code == 403
+        self.visitor().open("/portal/export")
+        path = "Patient/mara/$export-self"
+        assert self.api.get(f"/fhir/{path}").status_code == 401
+        assert self.ehr("GET", path).status_code == 403
+        asked = f"{path}?name={self.world.mint.name()}"
+        assert self.ehr("GET", asked, typed=True).status_code in {400, 403}
 
     def _person_ends_apps(self) -> None:
         visitor = self.signed_in("mara", "/account/apps")

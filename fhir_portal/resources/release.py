@@ -1,0 +1,139 @@
+"""When results are released: at once, some hours after they were issued, or when staff say so.
+
+What waits carries the label ``withheld`` in its class, as if the practice had tagged it, so that no
+query and no total tells of it. A job takes the label away at the moment that was said; where it is
+late, the result is hidden longer. What an EHR tags ``withheld`` itself stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+
+from fhir_portal.consent.label_rules import RELEASABLE, LabelRules, ReleaseRule
+from fhir_portal.fhir.datetime import period_of
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify import jobs
+from fhir_portal.records import Record, RecordReader, RecordTransaction
+
+RELEASE_JOB: Final = "release"
+HOUR: Final = 3600.0
+OLD_SECONDS: Final = 30 * 24 * HOUR
+"""What was issued longer ago than this when it comes is history: no rule holds it back."""
+_MICROSECONDS: Final = 1_000_000
+_ISSUED: Final = ("issued", "date", "started", "effectiveDateTime")
+
+State = Literal["waits", "held", "released"]
+
+
+class Release(Record, frozen=True, kw_only=True):
+    """What was decided about the release of one resource: the ``key`` is ``practice/Type/id``.
+
+    It ``waits`` by a ``rule`` until ``due`` (``None``: until staff release it), ``held`` by staff
+    whatever the rules say, or ``released``. ``by`` is who of the staff said so, ``at`` when.
+    ``withheld`` is the practice while it is not released.
+    """
+
+    kind: ClassVar[str] = "release"
+    indexed: ClassVar[tuple[str, ...]] = ("withheld",)
+
+    practice: str
+    what: str
+    state: State
+    at: float
+    rule: str = ""
+    reason: str = ""
+    words: str = ""
+    due: float | None = None
+    by: str = ""
+    withheld: str | None = None
+
+
+def release_key(practice: str, key: ResourceKey) -> str:
+    """The key of a `Release`."""
+    return f"{practice}/{key}"
+
+
+async def is_held(reader: RecordReader, rules: LabelRules, key: ResourceKey) -> bool:
+    """Whether a resource is not released yet."""
+    if key.type not in RELEASABLE or not (rules.release or rules.holds):
+        return False
+    found = await reader.get(Release, release_key(rules.key, key))
+    return found is not None and found.withheld is not None
+
+
+async def before_write(
+    transaction: RecordTransaction,
+    rules: LabelRules,
+    old: Mapping[str, Any],
+    tree: Mapping[str, Any],
+    *,
+    now: float,
+) -> bool:
+    """Decide about the release of what is being written; return whether that changes anything.
+
+    It is decided when a resource comes, and when it is issued anew. What staff held stays held.
+    """
+    key = ResourceKey(tree["resourceType"], tree["id"])
+    if key.type not in RELEASABLE or not (rules.release or rules.holds):
+        return False
+    found = await transaction.get(Release, release_key(rules.key, key))
+    if found is not None and found.state == "held":
+        return False
+    waits = found is not None and found.state == "waits"
+    if old and not waits and _issued(old) == _issued(tree):
+        return False
+    rule = rules.release_of(tree)
+    issued = _issued(tree)
+    issued = now if issued is None else min(issued, now)
+    if rule is None or _is_over(rule, issued, now):
+        if found is None or not waits:
+            return False
+        await transaction.put(
+            msgspec.structs.replace(found, state="released", at=now, withheld=None)
+        )
+        return True
+    if found is not None and waits and found.rule == rule.name and _issued(old) is None:
+        return False  # it has no time of its own: the first one stands
+    due = None if rule.hours is None else issued + rule.hours * HOUR
+    await transaction.put(
+        Release(
+            key=release_key(rules.key, key),
+            practice=rules.key,
+            what=str(key),
+            state="waits",
+            at=now,
+            rule=rule.name,
+            reason=rule.reason,
+            due=due,
+            withheld=rules.key,
+        )
+    )
+    if due is not None:
+        await jobs.enqueue(
+            transaction,
+            key=f"release/{rules.key}/{key}/{due:.0f}",
+            practice=rules.key,
+            name=RELEASE_JOB,
+            now=now,
+            arguments={"what": str(key)},
+            due=due,
+        )
+    return True
+
+
+def _is_over(rule: ReleaseRule, issued: float, now: float) -> bool:
+    if rule.hours is None:
+        return issued < now - OLD_SECONDS
+    return issued + rule.hours * HOUR <= now
+
+
+def _issued(tree: Mapping[str, Any]) -> float | None:
+    """Return when a result was issued, in seconds since 1970 UTC, or ``None``."""
+    for name in _ISSUED:
+        value = tree.get(name)
+        if isinstance(value, str):
+            return period_of(value)[0] / _MICROSECONDS
+    return None
