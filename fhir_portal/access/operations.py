@@ -288,6 +288,14 @@ _FORMS: Final = {
         acts=False,
         feature="forms",
     ),
+    "next-question": OperationRule(
+        "Questionnaire",
+        (("r", "Questionnaire"), ("r", "QuestionnaireResponse")),
+        staff="forms",
+        shows=True,
+        section="forms",
+        acts=False,
+    ),
     "extract": OperationRule(
         "QuestionnaireResponse",
         (("r", "QuestionnaireResponse"), ("c", "Task")),

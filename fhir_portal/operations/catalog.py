@@ -51,6 +51,7 @@ from fhir_portal.operations.merge import merge
 from fhir_portal.operations.message_drafts import discard_draft, drafts, save_draft
 from fhir_portal.operations.message_events import message_events
 from fhir_portal.operations.message_options import message_options
+from fhir_portal.operations.next_question import next_question
 from fhir_portal.operations.pay import pay
 from fhir_portal.operations.payment_plan import cancel_plan, payment_plan
 from fhir_portal.operations.payment_state import payment_state
@@ -158,6 +159,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "request-form": request_form,
     "cancel-form": cancel_form,
     "populate": populate,
+    "next-question": next_question,
     "extract": extract,
     "review-form": review_form,
     "export-self": export_self,

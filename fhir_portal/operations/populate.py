@@ -43,11 +43,11 @@ async def populate(call: Call) -> FhirResponse:
         Unprocessable: the form cannot be filled in here.
     """
     row = await call.target(call.server.reader)
-    patient = _subject(call)
+    patient = subject_of(call, call.arguments.one("subject"), place=parameter("subject"))
     form = await form_of(call.server.reader, call.auth.practice, row)
     if form.faults:
         raise Unprocessable(issues=not_filled_in_here(form))
-    looking = await _Looking.at(call, form, patient)
+    looking = await Looking.at(call, form, patient)
     variables = await looking.variables()
     before = None
     if call.arguments.one("carry-forward") is not False:
@@ -73,13 +73,14 @@ async def populate(call: Call) -> FhirResponse:
     return type(answer)(answer.status, answer.body, records=tuple(dict.fromkeys(touched)))
 
 
-def _subject(call: Call) -> ResourceKey:
+def subject_of(
+    call: Call, subject: Any, *, place: str = "QuestionnaireResponse.subject"
+) -> ResourceKey:
     """Return the Patient; for who is bound to one record, any other is not known."""
-    text = str((call.arguments.one("subject") or {}).get("reference", ""))
-    key = local_target(text)
+    key = local_target(str((subject or {}).get("reference", "")))
     if key is None or key.type != "Patient":
         message = "the subject is a Patient"
-        raise Unprocessable(message, expression=parameter("subject"))
+        raise Unprocessable(message, expression=place)
     bound = call.auth.patient or call.auth.staff_patient
     if bound is not None and bound != key.id:
         raise unknown(key)
@@ -87,7 +88,7 @@ def _subject(call: Call) -> ResourceKey:
 
 
 @dataclass(frozen=True, slots=True)
-class _Looking:
+class Looking:
     """What is looked at for one record; labelled resources too if the answers will be labelled.
 
     Otherwise what is confidential would come to stand in answers that whoever acts for the patient
@@ -100,7 +101,7 @@ class _Looking:
     labelled: bool
 
     @classmethod
-    async def at(cls, call: Call, form: Questionnaire, patient: ResourceKey) -> _Looking:
+    async def at(cls, call: Call, form: Questionnaire, patient: ResourceKey) -> Looking:
         requests = await known_requests(call.server.reader, call.auth, patient.id, form.canonical)
         labelled = any(row.facts.visibility_class.labels for row in requests)
         return cls(call, form, patient, labelled)

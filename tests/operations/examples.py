@@ -45,6 +45,17 @@ EXAMPLES: dict[str, list[Json]] = {
     "request-form": [{"name": "questionnaire", "valueCanonical": "https://forms.example/x"}],
     "cancel-form": [{"name": "reason", "valueString": "no longer needed"}],
     "populate": [{"name": "subject", "valueReference": {"reference": "Patient/ada"}}],
+    "next-question": [
+        {
+            "name": "questionnaire-response",
+            "resource": {
+                "resourceType": "QuestionnaireResponse",
+                "questionnaire": "https://forms.example/x",
+                "status": "in-progress",
+                "subject": {"reference": "Patient/ada"},
+            },
+        }
+    ],
     "review-form": [{"name": "others", "valueCode": "refuse"}],
     "propose-update": [{"name": "clear", "valueCode": "telecom"}],
     "prove-contact": [{"name": "contact", "valueString": "ada@mail.example"}],

@@ -58,7 +58,7 @@ def mother(front: Caller) -> Caller:
 
 
 def slept(by: str = "Patient/kit", **more: Any) -> Json:
-    own = {"subject": reference("Patient/kit"), "source": reference(by)}
+    own: Json = {"subject": reference("Patient/kit"), "source": reference(by)}
     return response("sleep", HOURS, **own, **more)
 
 

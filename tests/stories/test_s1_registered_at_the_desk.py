@@ -26,8 +26,8 @@ from tests.stories.record import Followers
 from tests.stories.story import Story
 from tests.web.signing_in import submit
 
-MAIL, PHONE = "ines@mail.example", "+13125550161"
-INES = chart.a_patient("ines", "Ines", "Moor", "1961-09-30", MAIL, PHONE)
+MAIL, PHONE = "vera@mail.example", "+13125550161"
+VERA = chart.a_patient("vera", "Vera", "Moor", "1961-09-30", MAIL, PHONE)
 NARROW = (
     "launch/patient patient/Patient.rs patient/Observation.rs?category="
     "http://terminology.hl7.org/CodeSystem/observation-category|laboratory"
@@ -56,7 +56,7 @@ HISTORY = (
 async def registered(house: House, desk: Fhir) -> Browser:
     """The desk hands the code over; it is typed in, and no mail address is given."""
     told = await desk.call(
-        "Patient/ines/$portal-invite",
+        "Patient/vera/$portal-invite",
         given("kind", valueCode="self"),
         given("channel", valueCode="desk"),
         status=201,
@@ -80,13 +80,13 @@ async def registered(house: House, desk: Fhir) -> Browser:
         browser,
         "/activate/account",
         nth=0,
-        username="ines.moor",
+        username="vera.moor",
         password=GOOD,
         repeated=GOOD,
         how="password",
     )
     assert len(browser.document.xpath('//ol[@class="codes"]/li')) == 10
-    house.recorder.done("ines", "activated an account")
+    house.recorder.done("vera", "activated an account")
     return browser
 
 
@@ -99,7 +99,7 @@ async def test_registered_at_the_desk(house: House, story: Story, tmp_path: Path
     ehr = await house.ehr(SKIN)
     followers = Followers(await house.ehr(SKIN, "system/*.rs"), tmp_path)
     await ehr.transaction(*entries(chart.directory("desk")))
-    await ehr.transaction(*entries([INES, *chart.chart_of("ines")]))
+    await ehr.transaction(*entries([VERA, *chart.chart_of("vera")]))
     desk = await house.staff("desk", SKIN, "view", "invite", "forms", "messages")
 
     with story.step("S0-59", "S1-05", "S1-10", "S1-13", "S1-14", "S1-18", "S1-24"):
@@ -108,21 +108,21 @@ async def test_registered_at_the_desk(house: House, story: Story, tmp_path: Path
         narrow = await house.patient(browser, scope=NARROW)
         assert await narrow.search("Observation?category=laboratory")
         assert (await narrow.ask("GET", "Condition")).status_code == 403
-        (other,) = chart.chart_of("ines")[1:2]
+        (other,) = chart.chart_of("vera")[1:2]
         assert (await narrow.ask("GET", f"Condition/{other['id']}")).status_code == 403
-    ines = await house.patient(browser)
+    vera = await house.patient(browser)
     with story.step("S0-32", "S0-39", "S1-02", "S1-36"):
-        first = await ines.call("Patient/ines/$portal-dashboard")
+        first = await vera.call("Patient/vera/$portal-dashboard")
         assert first["balance"]["bills"] == 1
-        assert first["last-visit"]["encounter"]["reference"] == "Encounter/ines-visit"
+        assert first["last-visit"]["encounter"]["reference"] == "Encounter/vera-visit"
         assert first["new-results"]["count"] == 1
     with story.step("S1-31"):
-        (note,) = await ines.search("DocumentReference?encounter=Encounter/ines-visit")
-        assert note["id"] == "ines-note"
+        (note,) = await vera.search("DocumentReference?encounter=Encounter/vera-visit")
+        assert note["id"] == "vera-note"
 
     with story.step("S1-30"):
         await desk.call(
-            "Patient/ines/$request-form",
+            "Patient/vera/$request-form",
             given("questionnaire", valueCanonical=f"{IG}/Questionnaire/medical-history"),
             status=201,
         )
@@ -136,11 +136,11 @@ async def test_registered_at_the_desk(house: House, story: Story, tmp_path: Path
                     }
                 ],
                 "when": at(0),
-                "who": reference("Patient/ines"),
+                "who": reference("Patient/vera"),
             },
         }
         answers = await filled_in(
-            ines, "ines", "medical-history", {}, *HISTORY, extension=[signature]
+            vera, "vera", "medical-history", {}, *HISTORY, extension=[signature]
         )
         await followers.look()
         review = await ehr.one(f"Task?code=review-answers&focus=QuestionnaireResponse/{answers}")
@@ -148,39 +148,39 @@ async def test_registered_at_the_desk(house: House, story: Story, tmp_path: Path
             f"Task/{review['id']}/$review-form", given("others", valueCode="accept")
         )
         (accepted,) = listed(told["accepted"])
-        made = await ines.get(accepted["reference"])
+        made = await vera.get(accepted["reference"])
         assert made["meta"]["tag"][0]["code"] == "patient-reported"
-        said = await ines.search(f"Provenance?target={accepted['reference']}")
-        assert any("Patient/ines" in str(one["agent"]) for one in said)
+        said = await vera.search(f"Provenance?target={accepted['reference']}")
+        assert any("Patient/vera" in str(one["agent"]) for one in said)
 
     with story.step("S2-02"):
-        visit = await books(ines, "ines")
+        visit = await books(vera, "vera")
         await followers.look()
         assert (await ehr.get(f"Appointment/{visit}"))["status"] == "booked"
     with story.step("S1-03", "S1-32"):
-        thread = await starts_conversation(ines, "Is there a ramp?")
+        thread = await starts_conversation(vera, "Is there a ramp?")
         (message,) = await ehr.search(f"Communication?part-of=Communication/{thread}")
         await ehr.transaction(*as_reply(message, "Yes, at the side.", house.after(1)))
-        told = await ines.call(f"Communication/{thread}/$thread")
+        told = await vera.call(f"Communication/{thread}/$thread")
         assert said_in(told) == ["Is there a ramp?", "Yes, at the side."]
 
     with story.step("S0-38", "S1-28"):
-        order = await ines.call(
-            "Invoice/ines-bill/$pay", given("idempotency-key", valueString="ines-pays-1")
+        order = await vera.call(
+            "Invoice/vera-bill/$pay", given("idempotency-key", valueString="vera-pays-1")
         )
         await paid(house, order)
-        (bill,) = await ines.search("Invoice")
+        (bill,) = await vera.search("Invoice")
         assert bill["status"] == "balanced"
         feed = await followers.look()
         kinds = {one.partition("/")[0] for one in feed.at(house.recorder.actions[-1].second)}
         assert {"PaymentNotice", "PaymentReconciliation", "Invoice"} <= kinds
-        first = await ines.call("Patient/ines/$portal-dashboard")
+        first = await vera.call("Patient/vera/$portal-dashboard")
         assert first["balance"]["bills"] == 0
 
     with story.step("S1-37"):
         house.clock.advance(3 * DAY - HOUR / 2 - (house.clock() - house.began))
-        ines = await house.patient(browser, username="ines.moor", password=GOOD)
-        told = await ines.call(f"Appointment/{visit}/$check-in")
+        vera = await house.patient(browser, username="vera.moor", password=GOOD)
+        told = await vera.call(f"Appointment/{visit}/$check-in")
         assert told["ahead"] == 0
         ehr = await house.ehr(SKIN)
         followers.ehr_again(await house.ehr(SKIN, "system/*.rs"))
@@ -190,7 +190,7 @@ async def test_registered_at_the_desk(house: House, story: Story, tmp_path: Path
         await ehr.transaction(
             ("PUT", f"Appointment/{visit}", here | {"status": "checked-in"}),
         )
-        assert (await ines.get(f"Appointment/{visit}"))["status"] == "checked-in"
+        assert (await vera.get(f"Appointment/{visit}"))["status"] == "checked-in"
 
     await followers.compare(house.recorder.actions)
     story.end()

@@ -237,8 +237,10 @@ async def test_two_parents(house: House, story: Story, tmp_path: Path) -> None:
         answers = await filled_in(mira, "lio", "insurance", INSURED)
         stored = await mira.get(f"QuestionnaireResponse/{answers}")
         assert stored["source"]["reference"].startswith("RelatedPerson/")
-        said = await ehr.search(f"Provenance?target=QuestionnaireResponse/{answers}")
-        assert any(one["agent"][0].get("onBehalfOf") == reference("Patient/lio") for one in said)
+        provenances = await ehr.search(f"Provenance?target=QuestionnaireResponse/{answers}")
+        assert any(
+            one["agent"][0].get("onBehalfOf") == reference("Patient/lio") for one in provenances
+        )
         await followers.look()
         review = await ehr.one(f"Task?code=review-answers&focus=QuestionnaireResponse/{answers}")
         await ehr.call(f"Task/{review['id']}/$review-form", given("others", valueCode="accept"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fhir_portal.accounts.practice import Practice
-from tests.builders import Json, reference
+from tests.builders import Json, a_document, reference
 from tests.stories import chart
 from tests.stories.answers import entries, filled_in
 from tests.stories.chart import IG
@@ -18,7 +18,7 @@ from tests.web.signing_in import submit
 
 MAIL, PHONE = "emil@mail.example", "+13125550199"
 EMIL = chart.a_patient("emil", "Emil", "Stark", "1936-04-01", MAIL, PHONE)
-DEED: Json = chart.b.a_document("emil-deed", of="emil")
+DEED: Json = a_document("emil-deed", of="emil")
 
 
 def representative(*sections: str) -> list[Json]:
@@ -120,8 +120,8 @@ async def test_a_representative(house: House, story: Story, tmp_path: Path) -> N
 
     person = await ehr.one("Person?link=RelatedPerson/" + told["related-person"]["reference"][14:])
     with story.step("S4-19", "S4-22"):
-        found = await desk.call("Person/$portal-accounts", given("status", valueCode="enabled"))
-        assert person["id"] in str(found)
+        open_now = await desk.call("Person/$portal-accounts", given("status", valueCode="enabled"))
+        assert person["id"] in str(open_now)
     with story.step("S4-20"):
         why = given("reason", valueCode="suspected-misuse")
         await desk.call(f"Person/{person['id']}/$account-disable", why)

@@ -151,10 +151,11 @@ async def _row(
     asked = parse_search(resource_type, query, base="")
     visible = Visibility.of_practice(resource_type, practice=practice, labels=None)
     page = await reader.search(asked, visible)
-    return max(page.rows, key=_rank, default=None)
+    return max(page.rows, key=rank, default=None)
 
 
-def _rank(row: Row) -> tuple[bool, bool, int, str]:
+def rank(row: Row) -> tuple[bool, bool, int, str]:
+    """Which of several with one canonical is meant: the practice's own, active, the latest."""
     is_active = b'"status":"active"' in row.body
     return row.facts.practice != SHARED, is_active, row.updated, row.facts.id
 

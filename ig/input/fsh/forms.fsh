@@ -79,6 +79,18 @@ Description: "Returns answers to begin with (SDC `$populate`): what the form its
 * insert Parameter(in, carry-forward, 0, 1, boolean, [["Whether the answers that were handed in last time are carried forward. Without it, they are."]])
 * insert Parameter(out, response, 1, 1, QuestionnaireResponse, [["The answers, `in-progress`, with whoever asked as `source`."]])
 
+Instance: next-question
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Ask the next question"
+Description: "Asks a form one question at a time (SDC `$next-question`): takes the answers so far, and returns them with a contained Questionnaire of what was asked and the next question that its conditions lead to; at the end they are the answers to the whole form, to be handed in. Nothing is stored."
+* insert Operation(next-question)
+* name = "NextQuestion"
+* affectsState = false
+* insert OnType(Questionnaire)
+* insert Parameter(in, questionnaire-response, 1, 1, QuestionnaireResponse, [["The answers so far; its `questionnaire` is the canonical of the form to begin with, later the contained one with `derivedFrom`."]])
+* insert Parameter(out, return, 1, 1, QuestionnaireResponse, [["The same with the next question, `in-progress`; `completed` and of the form itself when there is none."]])
+
 Instance: extract
 InstanceOf: OperationDefinition
 Usage: #definition
