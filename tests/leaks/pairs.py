@@ -163,7 +163,7 @@ class Copy:
         }
         sent: list[dict[str, Any]] = []
 
-        given = [{"type": "http.request", "body": content}]
+        given: list[dict[str, Any]] = [{"type": "http.request", "body": content}]
 
         async def receive() -> dict[str, Any]:
             if not given:
