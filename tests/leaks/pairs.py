@@ -163,12 +163,12 @@ class Copy:
         }
         sent: list[dict[str, Any]] = []
 
-        given: list[dict[str, Any]] = [{"type": "http.request", "body": content}]
+        waiting: list[dict[str, Any]] = [{"type": "http.request", "body": content}]
 
         async def receive() -> dict[str, Any]:
-            if not given:
+            if not waiting:
                 await asyncio.Event().wait()  # nobody hangs up
-            return given.pop()
+            return waiting.pop()
 
         async def send(message: Any) -> None:
             sent.append(message)
