@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from fhir_portal.app import Application
 from fhir_portal.logs import configure
 from fhir_portal.settings import InvalidSettings, Settings, hand_down, load
-from fhir_portal.web.downloads import CUT
+from fhir_portal.web.downloads import CUT, DROP
 from fhir_portal.web.events import PATH
 from fhir_portal.web.fhir import PREFIX
 
@@ -54,7 +54,7 @@ class PoliteProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {CUT: self._cut}  # type: ignore[typeddict-item]  # our own
+        self.scope["extensions"] = {CUT: {DROP: self._cut}}
 
     def _cut(self) -> None:
         """Drop the connection, and what waits to be sent in it: a reset, not an end."""

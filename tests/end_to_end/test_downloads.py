@@ -43,3 +43,4 @@ async def test_a_download_ends_with_access_at_the_other_process(
     print(measured)
     assert measured.wrong == []
     assert len(measured.seconds) == 2
+    assert "ASGI" not in (world.demo.folder / "server.log").read_text("utf-8")

@@ -163,8 +163,12 @@ class Copy:
         }
         sent: list[dict[str, Any]] = []
 
+        waiting: list[dict[str, Any]] = [{"type": "http.request", "body": content}]
+
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": content}
+            if not waiting:
+                await asyncio.Event().wait()  # nobody hangs up
+            return waiting.pop()
 
         async def send(message: Any) -> None:
             sent.append(message)

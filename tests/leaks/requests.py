@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
+from zipfile import ZipFile
 
 from fhir_portal.documents.chart import CHART_TYPES, is_told
 from tests import builders as b
@@ -477,7 +479,12 @@ def foreign_link(name: str, link: str) -> Ask:
 
 # ---------------------------------------------------------------- documents made on demand
 
-DOCUMENTS = ("Patient/{}/$ccd", "Patient/{}/$summary", "DocumentReference/$docref?patient={}")
+DOCUMENTS = (
+    "Patient/{}/$ccd",
+    "Patient/{}/$summary",
+    "DocumentReference/$docref?patient={}",
+    "Patient/{}/$export-self",
+)
 _HELD = re.compile(rb'(?:extension="|"reference":"|<tr id=")([A-Z][A-Za-z]+)/([A-Za-z0-9.-]+)')
 _WHOLE = ("Condition", "Immunization", "Encounter")
 """Types of which a C-CDA holds all that its reader finds."""
@@ -491,6 +498,8 @@ def document(path: str, patient: str) -> Ask:
         view = now.view
         if answer.status != 200:
             return "" if answer.status in {403, 404} else f"status {answer.status}"
+        if path.endswith("$export-self"):
+            return archived(view, patient, answer.body)
         held = {f"{a.decode()}/{c.decode()}" for a, c in _HELD.findall(answer.body)}
         if path.startswith("Patient/{}/$summary"):
             held = {
@@ -517,6 +526,26 @@ def document(path: str, patient: str) -> Ask:
 
     headers = (("accept", "*/*"),)
     return Ask("document", "GET", f"/{path.format(patient)}", judge, headers=headers)
+
+
+def archived(view: View, patient: str, content: bytes) -> str:
+    """An archive holds what its reader finds of each type of the record, and nothing else."""
+    held: dict[str, set[str]] = {}
+    with ZipFile(io.BytesIO(content)) as archive:
+        for name in archive.namelist():
+            if name.startswith("data/"):
+                for tree in map(json.loads, archive.read(name).splitlines()):
+                    key = f"{tree['resourceType']}/{tree['id']}"
+                    held.setdefault(tree["resourceType"], set()).add(key)
+    own = b.reference(f"Patient/{patient}")
+    for name in _WHOLE:
+        found = view.found(name) if view.allows("s", name) else ()
+        expected = {key for key, tree in found if own in (tree.get("subject"), tree.get("patient"))}
+        wrong = differs(name, expected, held.get(name, set()))
+        if wrong:
+            return wrong
+    owned = {key for name, keys in held.items() if name in CHART_TYPES for key in keys}
+    return differs("hidden", set(), {key for key in owned if not view.sees(key, "s")})
 
 
 # ---------------------------------------------------------------- a person's writes

@@ -15,6 +15,8 @@ from zipfile import BadZipFile, ZipFile
 import pytest
 from lxml import etree
 
+from fhir_portal.access.owners import DIRECTORY as DIRECTORY_TYPES
+from fhir_portal.access.owners import OWNERS
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.operations import exporting
 from fhir_portal.portal import Portal
@@ -98,8 +100,8 @@ def ada(portal: Portal) -> Caller:
 async def searched(by: Caller) -> set[str]:
     """What the caller finds of the record by searching each type."""
     found: set[str] = set()
-    for name in (*exporting.OWNERS,):
-        if name in exporting.DIRECTORY or name in {"AuditEvent", "Binary"}:
+    for name in (*OWNERS,):
+        if name in DIRECTORY_TYPES or name in {"AuditEvent", "Binary"}:
             continue
         if (await by.get(f"{name}?_count=1")).status == 200:
             found |= set(await by.everything(f"{name}?_count=50"))
@@ -119,7 +121,7 @@ async def test_it_holds_exactly_what_searches_find(ada: Caller, ehr: Caller, aun
         of_record = {
             key
             for key in found.keys
-            if key.partition("/")[0] not in exporting.DIRECTORY | {"AuditEvent"}
+            if key.partition("/")[0] not in DIRECTORY_TYPES | {"AuditEvent"}
         }
         assert of_record == wanted
         assert wanted

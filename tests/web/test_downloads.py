@@ -17,7 +17,7 @@ import pytest
 
 from fhir_portal.accounts.account import Account
 from fhir_portal.smart.token import AccessToken, token_hash
-from fhir_portal.web.downloads import AT_ONCE, CUT, LONG, PIECE, Downloads
+from fhir_portal.web.downloads import AT_ONCE, CUT, DROP, LONG, PIECE, Downloads
 from fhir_portal.web.fhir import FhirApi
 from tests.web.fhir_world import (
     ANNA,
@@ -70,7 +70,7 @@ async def world(tmp_path: Path) -> AsyncIterator[FhirWorld]:
         "content": [{"attachment": {"contentType": "application/dicom", "url": "Binary/scan"}}],
     }
     for tree in (file, document, observation("pulse")):
-        await found.perform(ehr, "update", tree["resourceType"], tree["id"], body=tree)
+        await found.perform(ehr, "update", str(tree["resourceType"]), str(tree["id"]), body=tree)
     yield found
     found.close()
 
@@ -125,7 +125,7 @@ async def asking(
         "raw_path": path.encode(),
         "query_string": b"",
         "headers": [(b"authorization", f"Bearer {token}".encode())],
-        "extensions": {CUT: reader.drop},
+        "extensions": {CUT: {DROP: reader.drop}},
     }
     task = asyncio.create_task(world.api(scope, reader.receive, reader.send))
 
