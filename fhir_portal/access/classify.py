@@ -16,6 +16,7 @@ from fhir_portal.access.closure import (
     LISTED_BY,
     conveyed_by,
     conveying,
+    conveys,
     links_at,
     listing,
 )
@@ -213,11 +214,12 @@ def kept_edges(tree: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
-    for _, member, key in links_at(tree):
-        if (key.type in DIRECTORY) if member == "reference" else (key.type == "Binary"):
+    name = tree["resourceType"]
+    for path, member, key in links_at(tree):  # one walk: it is done for every write
+        shown = (key.type in DIRECTORY) if member == "reference" else (key.type == "Binary")
+        if shown or conveys(name, path, key):
             yield str(key)
-    yield from (str(key) for _, key in conveying(tree))
-    rule = OWNERS.get(tree["resourceType"])
+    rule = OWNERS.get(name)
     paths = rule.paths if isinstance(rule, FromTargets) else ()
     if tree["resourceType"] == "Binary":
         paths = ("securityContext",)

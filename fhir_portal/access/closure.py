@@ -96,14 +96,18 @@ def links_at(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, ResourceKey]]:
                 stack += [(before + name, name, item) for item in value if item.__class__ is dict]
 
 
+def conveys(name: str, path: str, key: ResourceKey) -> bool:
+    """Whether a resource of a type takes labels from what it refers to at a path."""
+    if name in TAKE_NOTHING or key.type in CONVEY_NOTHING:
+        return False
+    return name not in NOT_FROM or path.partition(".")[0] not in NOT_FROM[name]
+
+
 def conveying(tree: Mapping[str, Any]) -> Iterator[tuple[str, ResourceKey]]:
     """Yield what a resource takes labels from, each with the path at which it says so."""
     name = tree["resourceType"]
-    if name in TAKE_NOTHING:
-        return
-    left_out = NOT_FROM.get(name, frozenset())
     for path, _, key in links_at(tree):
-        if key.type not in CONVEY_NOTHING and path.partition(".")[0] not in left_out:
+        if conveys(name, path, key):
             yield path, key
 
 

@@ -421,13 +421,15 @@ def _confidential_visit(chart: Chart, silas: str) -> None:
     chart.prescription(
         name, silas, _FLUOXETINE, "One capsule in the morning", days, DOCTOR, encounter=visit
     )
-    chart.answered(
+    chart.measured(
         name,
         silas,
-        _MOOD_SCORE,
-        codes.SURVEY,
+        codes.VITALS[4],
         days,
-        {"valueInteger": 14, "encounter": reference(visit)},
+        codes.VITAL_SIGNS,
+        encounter=visit,
+        performer=DOCTOR,
+        value=66.1,
     )
     chart.bill_for_visit(name, silas, days, "Office visit", 110, visit)
     chart.add(

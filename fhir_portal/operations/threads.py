@@ -9,7 +9,7 @@ from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import name_of
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.messaging import be_present
-from fhir_portal.consent.labels import PROXY_LABELS, labels_of
+from fhir_portal.consent.labels import PROXY_LABELS
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Forbidden, Unprocessable
@@ -104,7 +104,7 @@ async def _told(call: Call, thread: Thread) -> dict[str, Any]:
         "answer-by": due,
         "last": instant(thread.last * 1000),
         "overdue": due is not None and _due_at(due) < call.server.clock() * _MICROSECONDS,
-        "confidential": not labels_of(thread.tree) <= PROXY_LABELS,
+        "confidential": not thread.row.facts.visibility_class.labels <= PROXY_LABELS,
     }
     if call.auth.staff is not None:
         part["patient"] = await named_patient(call, thread.patient)

@@ -38,6 +38,8 @@ class Surroundings(Neighbours):
     def __init__(self, transaction: ResourceTransaction) -> None:
         self._transaction = transaction
         self.computed: dict[ResourceKey, RowFacts] = {}
+        self._alone: set[ResourceKey] = set()
+        """What nothing that is derived points at, as was seen just now."""
 
     async def rules(self, practice: str) -> LabelRules:
         """Return the rules of a practice, read once in a transaction."""
@@ -83,9 +85,15 @@ class Surroundings(Neighbours):
         self, key: ResourceKey, practice: str, types: Collection[str]
     ) -> list[tuple[Mapping[str, Any] | None, frozenset[str]]]:
         found: list[tuple[Mapping[str, Any] | None, frozenset[str]]] = []
-        for row in await self._transaction.referrers(key, practice, types=types, deleted=True):
+        # One look for what lists it and for what is derived from it: mostly there is neither.
+        rows = await self._transaction.referrers(
+            key, practice, types=DERIVED.union(types), deleted=True
+        )
+        if not rows:
+            self._alone.add(key)
+        for row in rows:
             labels = self.facts(row).visibility_class.labels
-            if labels:
+            if labels and row.key.type in types:
                 found.append((None if row.deleted else json.parse(row.body), labels))
         return found
 
@@ -115,9 +123,9 @@ class Surroundings(Neighbours):
 
     async def derived(self, facts: RowFacts) -> set[ResourceKey]:
         """Return the rows whose owners and sections follow a resource."""
-        if facts.resource_type in DIRECTORY:
-            return set()  # nobody's record: nothing is derived from it
         key = ResourceKey(facts.resource_type, facts.id)
+        if facts.resource_type in DIRECTORY or key in self._alone:
+            return set()  # of nobody's record nothing is derived
         rows = await self._transaction.referrers(key, facts.practice, types=DERIVED)
         # A Binary follows what its security context is.
         return {

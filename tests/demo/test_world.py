@@ -313,6 +313,7 @@ async def test_a_patient_sees_the_whole_record_but_what_the_practice_holds_back(
     assert await seen_by(oneself) == expected
 
 
+@pytest.mark.requirement("portal", "S0-34", "S2-09")
 async def test_the_confidential_visit_is_the_teenagers_own(built: Built) -> None:
     shadows = [tree for tree in charts() if is_labelled(tree)]
     confidential = {key_of(tree) for tree in shadows}

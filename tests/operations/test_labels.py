@@ -174,12 +174,13 @@ async def test_what_is_not_of_the_record_is_not_known(
 
 
 def _given(code: str) -> dict[str, Any]:
-    return {
+    given: dict[str, dict[str, Any]] = {
         "labels": {},
         "label": {"add": R, "reason": "x"},
         "release": {"reason": "x"},
         "hold-back": {"reason": "x", "exception": "privacy"},
-    }[code]
+    }
+    return given[code]
 
 
 @pytest.mark.parametrize("code", ["labels", "label", "release", "hold-back"])
@@ -244,9 +245,8 @@ async def test_what_is_for_other_staff_is_as_absent(ehr: Caller, staff: Caller) 
     assert (await called(staff, "labels", "Task/invited")).status == 404
 
 
-async def test_a_writer_cannot_tell_a_labelled_target_from_none(
-    portal: Any, ehr: Caller, staff: Caller
-) -> None:
+@pytest.mark.usefixtures("staff")
+async def test_a_writer_cannot_tell_a_labelled_target_from_none(portal: Any, ehr: Caller) -> None:
     """A proxy who refers to what a label hides is answered as if it were not there."""
     await ehr.store(an_encounter("hidden", meta=RESTRICTED))
     proxy = Caller(
@@ -259,4 +259,3 @@ async def test_a_writer_cannot_tell_a_labelled_target_from_none(
         answers.append(await proxy.post(tree))
     assert {one.status for one in answers} == {422}
     assert answers[0].body == answers[1].body
-    assert staff
