@@ -73,7 +73,7 @@ PAGES: Final = (
     ("forms", FORMS, "Forms"),
     ("results", RESULTS, "Results"),
     ("medications", MEDICINES, "Medicines"),
-    ("health-summary", HEALTH, "Health problems and allergies"),
+    ("health-summary", HEALTH, "Problems and allergies"),
     ("immunizations", IMMUNIZED, "Vaccines"),
 )
 """Section, address and name of what the portal has beside its start page."""
