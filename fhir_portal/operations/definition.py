@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fhir_portal.fhir import json
@@ -39,11 +39,11 @@ class Parameter:
     most: int | None
     type: str | None
     parts: tuple[Parameter, ...]
+    member: str = field(init=False)
+    """Where the value stands in ``Parameters.parameter``."""
 
-    @property
-    def member(self) -> str:
-        """Where the value stands in ``Parameters.parameter``."""
-        return _member(self.type)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "member", _member(self.type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,6 @@ class Arguments:
         return next(iter(self.all(name)), None)
 
 
-@functools.cache
 def _member(name: str | None) -> str:
     """Where a value of a type stands in ``Parameters.parameter``."""
     if name is None:

@@ -449,10 +449,10 @@ def unread_of(messages: Sequence[Mapping[str, Any]], agent: str, upto: int) -> i
     return sum(
         1
         for one in messages
-        if is_message(one)
-        and stands_in(one)
-        and sent_at(one) > upto
+        if stands_in(one)
         and (one.get("sender") or {}).get("reference") != agent
+        and is_message(one)
+        and sent_at(one) > upto
     )
 
 

@@ -9,9 +9,10 @@ is shown of them, without looking for faults that the write gate has looked for.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from fhir_portal.access.policy import Ask, Deny, decide, decide_operation
 from fhir_portal.accounts.policy import policy_of
@@ -53,16 +54,41 @@ _OPEN_FORMS: Final = (("code", REQUESTS), ("status", ",".join(OPEN)), ("_count",
 Part = Mapping[str, Any]
 
 
+class _Visit(TypedDict, total=False):
+    """What is looked at of an Encounter."""
+
+    period: dict[str, Any]
+
+
+class _Asked(TypedDict, total=False):
+    """What is looked at of a Task for a form."""
+
+    restriction: dict[str, Any]
+
+
+class _Said(TypedDict, total=False):
+    """What is looked at of a Communication: who said it when and where, and not what."""
+
+    status: str
+    category: list[dict[str, Any]]
+    partOf: list[dict[str, Any]]
+    subject: dict[str, Any]
+    sent: str
+    sender: dict[str, Any]
+
+
+_visit: Final = json.stored_as(_Visit)
+_asked: Final = json.stored_as(_Asked)
+_said: Final = json.stored_as(_Said)
+
+
 @dataclass(slots=True)
 class _Looking:
     """The searches of one call, and every resource that an answer shows something of."""
 
     call: Call
+    now: float
     rows: list[Row] = field(default_factory=list)
-
-    @property
-    def now(self) -> float:
-        return self.call.server.clock()
 
     async def search(self, resource_type: str, *asked: tuple[str, str]) -> Page | None:
         """Search as the caller would; ``None`` where they see nothing of the type."""
@@ -78,7 +104,7 @@ class _Looking:
             request = self._of_patient(request)
         page = await server.store.search(request, visible)
         rows = checked(page.rows, visible)
-        if auth.patient is None:  # a person's access is in the log of the record of their token
+        if auth.record is None:  # a person's access is in the log of the record of their token
             self.rows += rows
         return page
 
@@ -94,7 +120,12 @@ def _day(now: float, before: int) -> str:
 
     From a whole day on, so that an answer is the same until something in it changes.
     """
-    return instant(int((now // _DAY - before) * _DAY) * _MICROSECONDS)
+    return _beginning(int(now // _DAY) - before)
+
+
+@functools.lru_cache(8)
+def _beginning(day: int) -> str:
+    return instant(day * _DAY * _MICROSECONDS)
 
 
 def new_since(now: float) -> str:
@@ -105,7 +136,7 @@ def new_since(now: float) -> str:
 async def portal_dashboard(call: Call) -> FhirResponse:
     """Return next and last visit, what is due, and what is new, as far as the caller may see it."""
     row = await call.target(call.server.store)
-    looking = _Looking(call, [row])
+    looking = _Looking(call, call.server.clock(), [row])
     values = {
         "next-appointment": await _next_appointment(looking),
         "last-visit": await _last_visit(looking),
@@ -152,7 +183,7 @@ async def _last_visit(looking: _Looking) -> Part | None:
     page = await looking.search("Encounter", *_LATEST_VISIT)
     if page is None or not page.rows:
         return None
-    period = json.stored(page.rows[0].body).get("period") or {}
+    period = _visit(page.rows[0].body).get("period") or {}
     return {
         "encounter": {"reference": str(page.rows[0].key)},
         "start": period.get("start"),
@@ -194,7 +225,7 @@ async def _messages(looking: _Looking) -> Part | None:
         return None
     threads, of_thread = set[str](), dict[str, list[Mapping[str, Any]]]()
     for row in page.rows:
-        tree = json.stored(row.body)
+        tree: Mapping[str, Any] = _said(row.body)
         if is_thread(tree):
             threads.add(row.key.id)
             continue
@@ -229,7 +260,7 @@ async def _forms_due(looking: _Looking) -> Part | None:
     if page is None:
         return None
     ends = [
-        (json.stored(row.body).get("restriction") or {}).get("period", {}).get("end")
+        (_asked(row.body).get("restriction") or {}).get("period", {}).get("end")
         for row in page.rows
     ]
     first = min((str(one) for one in ends if one), default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.builders import (
     Json,
     a_practice,
     a_proxy,
+    a_task,
     an_appointment,
     an_encounter,
     an_invoice,
@@ -240,3 +242,56 @@ async def test_a_hold_that_is_over_is_no_appointment_to_come(
     assert (await shown(by))["next-appointment"]["appointment"] == reference("Appointment/held")
     clock.advance(60)
     assert (await shown(by))["next-appointment"]["appointment"] == reference("Appointment/next")
+
+
+async def test_what_nobody_had_stored_before_counts_at_once(
+    world: EmbeddedStore, portal: Portal, ehr: Caller
+) -> None:
+    """The searches are kept as the store compiled them: never longer than nothing is committed."""
+    assert world is not None
+    by = caller(portal, oneself("kit"), *TYPES, "Task")
+    for _ in range(2):
+        assert (await shown(by))["forms-due"]["count"] == 0
+    system = "https://fhir-portal.example/ig/CodeSystem/form-task"
+    task = a_task(
+        "asked", of="kit", status="requested", code=concept(system, "complete-questionnaire")
+    )
+    await ehr.store(task | {"meta": {"tag": [{"system": "urn:new", "code": "class"}]}})
+    assert (await shown(by))["forms-due"]["count"] == 1
+    await ehr.store(task | {"status": "completed"})
+    assert (await shown(by))["forms-due"]["count"] == 0
+
+
+async def test_an_appointment_that_has_begun_is_the_next_one_until_it_is_over(
+    world: EmbeddedStore, portal: Portal, ehr: Caller, clock: Clock
+) -> None:
+    assert world is not None
+    now = datetime.fromtimestamp(clock(), UTC)
+    begun, ends = (now + timedelta(minutes=one) for one in (-5, 10))
+    await ehr.store(
+        an_appointment("begun", of=["kit"], start=begun.isoformat(), end=ends.isoformat())
+    )
+    by = caller(portal, oneself("kit"), *TYPES)
+    assert (await shown(by))["next-appointment"]["appointment"] == reference("Appointment/begun")
+    clock.advance(16 * 60)
+    assert (await shown(by))["next-appointment"]["appointment"] == reference("Appointment/next")
+
+
+async def test_whether_one_can_say_that_one_is_here_is_told_by_right_and_time(
+    world: EmbeddedStore, portal: Portal, ehr: Caller, clock: Clock
+) -> None:
+    assert world is not None
+    start = datetime.fromtimestamp(clock(), UTC) + timedelta(minutes=30)
+    await ehr.store(
+        an_appointment("soon", of=["kit"], start=start.isoformat(), end=start.isoformat())
+    )
+
+    async def can(auth: AuthContext, scope: str) -> bool:
+        by = Caller(portal, replace(auth, scopes=ScopeSet.parse(scope)))
+        return bool((await shown(by))["next-appointment"]["check-in"])
+
+    acting = a_proxy(sections=["appointments"], act=["appointments"])
+    assert await can(oneself("kit"), "patient/Appointment.crus")
+    assert not await can(oneself("kit"), "patient/Appointment.rs")
+    assert await can(acting, "patient/Appointment.crus")
+    assert not await can(a_proxy(sections=["appointments"]), "patient/Appointment.crus")

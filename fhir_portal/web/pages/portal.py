@@ -82,7 +82,7 @@ PAGES: Final = (
     ("messages", MESSAGES, "Messages"),
     ("results", RESULTS, "Results"),
     ("medications", MEDICINES, "Medicines"),
-    ("health-summary", HEALTH, "Health problems and allergies"),
+    ("health-summary", HEALTH, "Problems and allergies"),
     ("immunizations", IMMUNIZED, "Vaccines"),
     ("visits", VISITS, "Visits"),
     ("documents", DOCUMENTS, "Documents"),
