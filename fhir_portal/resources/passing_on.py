@@ -55,8 +55,11 @@ class Surroundings(Neighbours):
             found |= self.computed.get(key, facts).visibility_class.labels
         return found
 
-    async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
-        return [self.facts(row) for row in await self._transaction.referrers(key, practice)]
+    async def facts_of_referrers(
+        self, key: ResourceKey, practice: str
+    ) -> list[tuple[RowFacts, bool]]:
+        rows = await self._transaction.referrers(key, practice)
+        return [(self.facts(row), not _was_an_error(row)) for row in rows]
 
     async def listed_in(
         self, key: ResourceKey, practice: str, types: Collection[str]
@@ -157,6 +160,13 @@ async def pass_on(
         if stored[each] != now:
             await transaction.reclassify(each, now)
     return around.computed.get(key, facts)
+
+
+def _was_an_error(row: Row) -> bool:
+    """Whether a resource was never of the record that it names."""
+    return b"entered-in-error" in row.body and (
+        json.parse(row.body).get("status") == "entered-in-error"
+    )
 
 
 def _takes_otherwise(old: Mapping[str, Any], tree: Mapping[str, Any]) -> bool:
