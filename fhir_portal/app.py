@@ -448,6 +448,7 @@ class Application:
                         ),
                         throttle=Throttle(store, clock),
                         base=settings.base_url,
+                        downloads=downloads,
                     ),
                     payments_router(
                         self.portal.server, secret=self._payments_secret(), clock=clock
