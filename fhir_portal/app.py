@@ -477,7 +477,12 @@ class Application:
                     brands,
                     developers,
                     told,
-                    shared_router(shares, throttle=Throttle(store, clock), base=settings.base_url),
+                    shared_router(
+                        shares,
+                        throttle=Throttle(store, clock),
+                        base=settings.base_url,
+                        downloads=downloads,
+                    ),
                     payments_router(
                         self.portal.server, secret=self._payments_secret(), clock=clock
                     ),

@@ -60,8 +60,13 @@ class Neighbours(Protocol):
         """
         ...
 
-    async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
-        """Return the facts of the current rows that point at ``key``."""
+    async def facts_of_referrers(
+        self, key: ResourceKey, practice: str
+    ) -> list[tuple[RowFacts, bool]]:
+        """Return the facts of the current rows that point at ``key``, each with whether it stands.
+
+        What was entered in error does not: what it names is not of its record.
+        """
         ...
 
 
@@ -74,6 +79,7 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
     sections = _own_sections(tree)
     if name in DERIVED:
         found: list[RowFacts] = []
+        standing: list[RowFacts] | None = None
         if isinstance(rule, FromTargets):
             for path in rule.paths:
                 for key in filter(None, map(local_target, references_at(tree, path))):
@@ -84,14 +90,18 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
                         found.append(facts)
         elif isinstance(rule, FromReferrers):
             key = ResourceKey(name, own_id)
-            found = [
-                facts
-                for facts in await neighbours.facts_of_referrers(key, practice)
+            referrers = [
+                (facts, stands)
+                for facts, stands in await neighbours.facts_of_referrers(key, practice)
                 # What takes its own owner from here would keep this row alive by itself.
                 if facts.owners and facts.resource_type not in DERIVED
             ]
-        owners = tuple(sorted({owner for facts in found for owner in facts.owners}))
-        sections = frozenset(s for facts in found for s in _passed_on(facts))
+            found = [facts for facts, _ in referrers]
+            # The file of an error may be about somebody else: then it is nobody's, for staff alone.
+            standing = [facts for facts, stands in referrers if stands]
+        giving = found if standing is None else standing
+        owners = tuple(sorted({owner for facts in giving for owner in facts.owners}))
+        sections = frozenset(s for facts in giving or found for s in _passed_on(facts))
         if not sections or any(not facts.owners and not facts.directory for facts in found):
             sections |= {UNCLASSIFIED}
         labels |= frozenset(label for facts in found for label in facts.visibility_class.labels)

@@ -16,12 +16,11 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations import visit_thread
 from fhir_portal.operations.appointments import of_practice, patient_in, store_next
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.invitation_task import CODE as INVITATION
 from fhir_portal.records import Record
 from fhir_portal.resources.forms.request import REVIEW, has_code
 from fhir_portal.resources.reservation import time_of
 from fhir_portal.resources.store import ResourceTransaction, Row
-from fhir_portal.resources.task import is_document_review
+from fhir_portal.resources.task import CODE as PORTAL_TASK
 from fhir_portal.search.request import parse_search
 
 OPEN_TASKS: Final = "requested,received,accepted,ready,in-progress"
@@ -208,8 +207,7 @@ async def _forms_due(call: Call, tree: Mapping[str, Any]) -> int:
 def is_to_do(task: Mapping[str, Any]) -> bool:
     """Whether a Task is something for the patient to do.
 
-    An invitation is another matter, and so is what staff have to decide about.
+    An invitation is another matter, and so is what the practice has to decide about or answer.
     """
     codings = (task.get("code") or {}).get("coding") or ()
-    is_invitation = any((one.get("system"), one.get("code")) == INVITATION for one in codings)
-    return not (is_invitation or has_code(task, REVIEW) or is_document_review(task))
+    return not (has_code(task, REVIEW) or any(one.get("system") == PORTAL_TASK for one in codings))

@@ -55,10 +55,11 @@ class NoName(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A link whose passcode was right, and how to read what it shows, as its maker."""
+    """A link whose passcode was right, and how to read what it shows, as its maker (``auth``)."""
 
     link: ShareLink
     recipient: str
+    auth: AuthContext
     perform: Perform
 
 
@@ -125,7 +126,7 @@ class Shares:
         if not matches:
             raise WrongPasscode(TRIES - counted.failed)
         viewed = await self._viewed(link.key, auth, name, way)
-        return Opened(viewed, name, self._as_maker(auth))
+        return Opened(viewed, name, auth, self._as_maker(auth))
 
     async def delivering(self, key: str, recipient: str) -> Opened:
         """Open a link for what the server itself sends, by its key. Raises `NotShared`."""
@@ -133,7 +134,7 @@ class Shares:
         if link is None or link.state(self._clock()) != "active":
             raise NotShared
         auth = await self._right(link, recipient)
-        return Opened(link, recipient, self._as_maker(auth))
+        return Opened(link, recipient, auth, self._as_maker(auth))
 
     async def ticket(self, opened: Opened, file: str, *, sealed: bool) -> str:
         """Return what the address of a file of an opened link ends in."""
@@ -168,7 +169,7 @@ class Shares:
 
         found, link = await self._store.transact(use)
         auth = await self._right(link, found.recipient)
-        return Opened(link, found.recipient, self._as_maker(auth)), found
+        return Opened(link, found.recipient, auth, self._as_maker(auth)), found
 
     async def _right(self, link: ShareLink, recipient: str) -> AuthContext:
         """What the maker of a link may show now. Raises `NotShared`."""

@@ -78,8 +78,11 @@ class Surroundings(Neighbours):
             found |= self.computed.get(key, facts).visibility_class.labels
         return found
 
-    async def facts_of_referrers(self, key: ResourceKey, practice: str) -> list[RowFacts]:
-        return [self.facts(row) for row in await self._transaction.referrers(key, practice)]
+    async def facts_of_referrers(
+        self, key: ResourceKey, practice: str
+    ) -> list[tuple[RowFacts, bool]]:
+        rows = await self._transaction.referrers(key, practice)
+        return [(self.facts(row), not _was_an_error(row)) for row in rows]
 
     async def listed_in(
         self, key: ResourceKey, practice: str, types: Collection[str]
@@ -212,6 +215,13 @@ async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]
     for each, now in around.computed.items():
         if stored[each] != now:
             await around.reclassify(each, now)
+
+
+def _was_an_error(row: Row) -> bool:
+    """Whether a resource was never of the record that it names."""
+    return b"entered-in-error" in row.body and (
+        json.parse(row.body).get("status") == "entered-in-error"
+    )
 
 
 def _takes_otherwise(old: Mapping[str, Any], tree: Mapping[str, Any], rules: LabelRules) -> bool:

@@ -26,6 +26,7 @@ from fhir_portal.operations.shared_files import content_of, health_file, health_
 from fhir_portal.smart.errors import InvalidRequest, TooLarge
 from fhir_portal.smart.health_link import FILE_TYPE, JOSE, sealed
 from fhir_portal.web.cors import OPEN, is_preflight, preflight
+from fhir_portal.web.downloads import Downloads, while_allowed
 from fhir_portal.web.form import once_each, parse_form, read_body
 from fhir_portal.web.pages.browser import address_of
 from fhir_portal.web.pages.render import attached, download, page, printed
@@ -63,10 +64,11 @@ class ManifestRequest(msgspec.Struct, frozen=True, rename="camel"):
 class SharedPages:
     """The pages and endpoints over the links."""
 
-    def __init__(self, shares: Shares, throttle: Throttle, base: str) -> None:
+    def __init__(self, shares: Shares, throttle: Throttle, base: str, downloads: Downloads) -> None:
         self._shares = shares
         self._throttle = throttle
         self._base = base
+        self._downloads = downloads
 
     def router(self) -> APIRouter:
         """Return the addresses as routes for FastAPI."""
@@ -189,11 +191,12 @@ class SharedPages:
             return page("problem.html", status=error.status, message=_CHANGED, back="/help")
         if given is None:
             return _over()
-        return _shown(ticket.file, *given)
+        return while_allowed(self._downloads, opened.auth, _shown(ticket.file, *given))
 
     def _sealed(self, opened: Opened, content: bytes) -> Response:
         jwe = sealed(content, self._shares.file_key(opened.link))
-        return Response(jwe, headers=_HEADERS, media_type=JOSE)
+        answer = Response(jwe, headers=_HEADERS, media_type=JOSE)
+        return while_allowed(self._downloads, opened.auth, answer)
 
     async def _limit(self, request: Request) -> None:
         await self._throttle.limit(TRIES, f"shared {network_of(address_of(request))}")
@@ -226,6 +229,8 @@ def _preflight(request: Request, method: str) -> Response:
     return Response(status_code=204, headers=headers)
 
 
-def shared_router(shares: Shares, *, throttle: Throttle, base: str) -> APIRouter:
+def shared_router(
+    shares: Shares, *, throttle: Throttle, base: str, downloads: Downloads
+) -> APIRouter:
     """The addresses as routes for FastAPI. ``base`` is the address of the site."""
-    return SharedPages(shares, throttle, base).router()
+    return SharedPages(shares, throttle, base, downloads).router()

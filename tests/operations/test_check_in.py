@@ -13,6 +13,7 @@ from fhir_portal.notify import jobs
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.invitation_task import CODE as INVITATION
 from fhir_portal.portal import Portal
+from fhir_portal.resources.task import CODE as PORTAL_TASK
 from tests.builders import (
     DERM,
     RESTRICTED,
@@ -41,6 +42,10 @@ async def practice(accounts: EmbeddedStore, ehr: Caller) -> None:
         a_task("form", of="ada"),
         a_task("done", of="ada", status="completed"),
         a_task("invitation", of="ada", code=concept(*INVITATION)),
+        *(
+            a_task(f"asked-{code}", of="ada", code=concept(PORTAL_TASK, code))
+            for code in ("refill-request", "bill-dispute", "propose-demographics")
+        ),
     )
 
 

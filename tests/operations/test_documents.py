@@ -17,7 +17,18 @@ from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.upload import A_DAY
 from fhir_portal.portal import Portal
 from fhir_portal.smart.scope import ScopeSet
-from tests.builders import START, Caller, Clock, Json, a_document, a_grant, a_proxy, an_ehr, oneself
+from tests.builders import (
+    START,
+    Caller,
+    Clock,
+    Json,
+    a_binary,
+    a_document,
+    a_grant,
+    a_proxy,
+    an_ehr,
+    oneself,
+)
 from tests.documents.pictures import SECRET, a_pdf, a_picture
 from tests.operations.documents import PHOTO, bytes_of, decided, uploaded
 from tests.operations.messages import a_file, out
@@ -328,6 +339,42 @@ async def test_what_is_refused_says_why_to_who_sent_it(
     told = await letters(accounts)
     assert {one.template for one in told} == {"document-reviewed"}
     assert sorted(one.to.partition(":")[0] for one in told) == ["account", "record"]
+
+
+@pytest.mark.requirement("portal", "S0-46")
+async def test_the_content_of_what_was_refused_is_for_the_practice_alone(
+    mother: Caller, kit: Caller, clerk: Caller, ehr: Caller
+) -> None:
+    """It may be about somebody else: that is why it was refused."""
+    name = await sent(mother)
+    attachment = (await mother.get(name)).json["content"][0]["attachment"]
+    addresses = [attachment["url"], attachment["extension"][0]["valueAttachment"]["url"]]
+    for address in addresses:
+        assert (await mother.get(address)).status == 200
+    await decided(clerk, name, "refuse", reason="It is about somebody else.")
+    for address in (*addresses, f"{addresses[0]}/_history/1"):
+        for caller in (mother, kit):
+            hidden = await caller.get(address)
+            absent = await caller.get("Binary/nothing" + address.partition("Binary/")[2][1:])
+            assert hidden.status == absent.status == 404
+        for caller in (clerk, ehr):
+            assert (await caller.get(address)).status == 200, (address, caller.auth.fhir_user)
+    assert (await mother.get(name)).json["docStatus"] == "entered-in-error"
+    document = (await ehr.get(name)).json
+    await ehr.store(document | {"status": "current", "docStatus": "final"})
+    for address in addresses:  # it was a mistake
+        assert (await kit.get(address)).status == 200
+
+
+async def test_what_an_ehr_entered_in_error_gives_out_no_file(ada: Caller, ehr: Caller) -> None:
+    await ehr.store(a_binary("scan"), a_document("letter", of="ada", binary="scan"))
+    assert (await ada.get("Binary/scan")).status == 200
+    letter = (await ehr.get("DocumentReference/letter")).json
+    await ehr.store(letter | {"status": "entered-in-error"})
+    assert (await ada.get("DocumentReference/letter")).status == 200
+    assert (await ada.get("Binary/scan")).status == 404
+    await ehr.store(a_document("other", of="ada", binary="scan"))
+    assert (await ada.get("Binary/scan")).status == 200
 
 
 async def test_who_may_not_see_a_document_any_more_is_not_told(

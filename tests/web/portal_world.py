@@ -11,6 +11,7 @@ from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.operations.open_share import Shares
+from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.pages.portal_rooms import portal_router
 from fhir_portal.web.shared import shared_router
 from tests.builders import (
@@ -62,7 +63,10 @@ class PortalWorld:
             random=world.random,
         )
         throttle = Throttle(world.store, world.clock)
-        world.app.include_router(shared_router(shares, throttle=throttle, base=world.base))
+        downloads = Downloads(world.portal)
+        world.app.include_router(
+            shared_router(shares, throttle=throttle, base=world.base, downloads=downloads)
+        )
         found = cls(world)
         await keep(
             world.store,

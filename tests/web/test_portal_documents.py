@@ -258,6 +258,19 @@ async def test_a_link_is_worth_nothing_elsewhere_and_nothing_later(portal: Porta
     assert (await mother.http.get(f"{ONE}/of-kit/file/1")).status_code != 200
 
 
+async def test_what_was_an_error_gives_out_no_file(portal: PortalWorld) -> None:
+    browser = await portal.at(DOCUMENTS)
+    await portal.put(
+        a_letter("first", status="entered-in-error"),
+        a_document("inline", of="bo", status="entered-in-error"),
+    )
+    for own_id in ("first", "inline"):
+        await browser.open(f"{ONE}/{own_id}")
+        assert browser.page.status_code == 200
+        for path in ("file/1", "read/1"):
+            assert (await browser.open(f"{ONE}/{own_id}/{path}")).status_code == 404
+
+
 @pytest.mark.parametrize("path", ["file", "read"])
 async def test_a_long_file_ends_with_access(
     portal: PortalWorld, monkeypatch: pytest.MonkeyPatch, path: str
@@ -279,7 +292,7 @@ async def test_a_long_file_ends_with_access(
         yield body[LONG:]
 
     monkeypatch.setattr(downloads, "in_pieces", ends)
-    with pytest.raises(AssertionError, match="^$"):  # the answer has no end
+    with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
         await mother.http.get(address)
 
 

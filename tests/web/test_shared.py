@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,6 +15,8 @@ import pytest
 
 from fhir_portal.smart.portal_pages import CLIENT
 from fhir_portal.smart.sharing import DAY, TICKET_SECONDS, TRIES, ShareLink, end_share
+from fhir_portal.web import downloads
+from fhir_portal.web.downloads import LONG
 from fhir_portal.web.pages.portal import portal_page_scope
 from tests.builders import (
     Caller,
@@ -267,6 +270,29 @@ async def test_a_file_whose_right_ended_meanwhile_is_not_given(
     await world.world.store.transact(work)
     for path in (*paths, "/shared/files/x", f"/shared/files/{'A' * 43}"):
         assert (await http.get(path)).status_code == 404
+
+
+async def test_a_long_file_ends_with_the_link(
+    http: httpx.AsyncClient, world: PortalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = base64.b64encode(bytes(2 * LONG)).decode()
+    await world.put(a_binary("scan", content=content), a_document("scan", binary="scan"))
+    made = await a_link(await caller_of(world), "ada", *documents("scan"))
+
+    async def ends(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:LONG]
+        await world.world.store.transact(work)
+        yield body[LONG:]
+
+    async def work(transaction: Any) -> None:
+        stored = await transaction.get(ShareLink, made.key)
+        await end_share(transaction, stored, now=world.world.clock(), because="x")
+
+    found = (await manifest(http, made, embeddedLengthMax=0)).json()["files"]
+    path = urlsplit(found[-1]["location"]).path
+    monkeypatch.setattr(downloads, "in_pieces", ends)
+    with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
+        await http.get(path)
 
 
 # --- for people ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.pages.desk import Answer, parameters
 from fhir_portal.web.pages.document_files import (
     LONGEST_TEXT,
+    File,
     Read,
     content_of,
     file_at,
@@ -235,7 +236,7 @@ class PortalDocumentPages:
         """Show a file: text as text, a picture, a C-CDA as the page made of it."""
         here = await self._room.at(request)
         tree = await self._document(here, request)
-        file = file_at(tree, _number(request))
+        file = self._file(tree, request)
         if file.shown_as == "cda":
             target = f"DocumentReference/{tree['id']}"
             _, content = await self._made(here, target, "render", b"", "view")
@@ -258,7 +259,7 @@ class PortalDocumentPages:
         """Give a file to save, in the type that it has."""
         here = await self._room.at(request)
         tree = await self._document(here, request)
-        file = file_at(tree, _number(request))
+        file = self._file(tree, request)
         if not file.key:  # the DocumentReference holds it: that is what is taken
             await self._room.ask(here, "read", "DocumentReference", tree["id"], activity="download")
         media, content = await content_of(file, self._binaries(here, "download"))
@@ -303,6 +304,13 @@ class PortalDocumentPages:
             raise NotFound("there is nothing at this address")
         found = await self._room.ask(here, "read", "DocumentReference", own_id, activity="view")
         return found.tree
+
+    @staticmethod
+    def _file(tree: Mapping[str, Any], request: Request) -> File:
+        """Return one file; what was not taken, or taken back, gives out none. `NotFound`."""
+        if tree.get("status") == "entered-in-error":
+            raise NotFound("there is no such file")
+        return file_at(tree, _number(request))
 
     def _binaries(self, here: AtPortal, activity: Activity) -> Read:
         async def read(own_id: str) -> Answer:
