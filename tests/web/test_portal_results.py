@@ -346,9 +346,8 @@ async def test_what_is_kept_from_a_proxy_leaves_the_pages_as_they_are(
 ) -> None:
     await portal.put(
         sodium("kits", -2, 140, of="kit"),
-        a_report("k", at(-2 * DAY), of="kit", result=[reference("Observation/kits"),
-                                                     reference("Observation/secret")]),
-    )  # fmt: skip
+        a_report("k", at(-2 * DAY), of="kit", result=[reference("Observation/kits")]),
+    )
     browser = await as_mother(portal, "results")
     seen = []
     for path in (RESULTS, TESTS, f"{TEST}/kits"):
