@@ -158,12 +158,23 @@ async def _pending(call: Call, patient: str) -> list[_Pending]:
         return []
     asked = [("patient", f"Patient/{patient}"), ("status", "active"), ("use", "claim")]
     claims, _ = await _found(call, "Claim", asked)
-    asked = [("patient", f"Patient/{patient}"), ("status", "active"), ("outcome:not", "queued")]
-    answers, _ = await _found(call, "ClaimResponse", asked)
-    answered = {
-        str(local_target(str((json.parse(row.body).get("request") or {}).get("reference") or "")))
-        for row in answers
-    }
+    answered = set[str]()
+    left, more = [str(row.key) for row in claims], True
+    while (
+        left and more
+    ):  # a claim may have many answers: those that are known are asked for no more
+        asked = [
+            ("patient", f"Patient/{patient}"), ("status", "active"), ("outcome:not", "queued"),
+            ("request", ",".join(left)),
+        ]  # fmt: skip
+        answers, more = await _found(call, "ClaimResponse", asked)
+        answered |= {
+            str(local_target(str((json.parse(row.body).get("request") or {}).get("reference"))))
+            for row in answers
+        }
+        known = len(left)
+        left = [name for name in left if name not in answered]
+        more = more and len(left) < known
     return [_of(row) for row in claims if str(row.key) not in answered]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fhir_portal.access.classify import binaries_of
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
@@ -111,6 +112,17 @@ def named(task: Mapping[str, Any], member: str, resource_type: str) -> ResourceK
         message = f"this Task names no {resource_type} in its {member}"
         raise Unprocessable(message)
     return key
+
+
+def require_own_files(given: Mapping[str, Any], *known: Mapping[str, Any]) -> None:
+    """Refuse what leads to another file than these do: it would take it from whose it is.
+
+    Raises `Unprocessable`.
+    """
+    there = {key for tree in known for key in binaries_of(tree)}
+    if not there.issuperset(binaries_of(given)):
+        message = "what is accepted has no other file than what was proposed, or is on file"
+        raise Unprocessable(message, expression=parameter("decision"))
 
 
 def require_valid(tree: dict[str, Any]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fhir_portal.access.context import AuthContext
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.fhir import json
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.changed_contacts import tell_removed
@@ -15,6 +17,15 @@ from fhir_portal.resources.forms.request import concept
 from fhir_portal.resources.proposal import FIELD, value_of, with_value
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import update_in
+
+
+def direct_fields(policy: PracticePolicy, auth: AuthContext) -> tuple[str, ...]:
+    """Return the fields that the practice lets a caller change.
+
+    A proxy's word on how the patient is reached is for staff, whoever proved the contact: to a
+    contact on file the practice sends the patient's own invitation.
+    """
+    return tuple(one for one in policy.direct_changes if auth.is_self or one != "telecom")
 
 
 async def change_patient(

@@ -18,9 +18,9 @@ from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
-from fhir_portal.notify.recipients import RECORD
 from fhir_portal.operations.authorship import organization_of
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.form_request import to_whom
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
 from fhir_portal.records import Record
@@ -123,7 +123,7 @@ async def answer_dispute(call: Call) -> FhirResponse:
         await call.server.still(transaction, call.auth)
         row = await call.target(transaction)
         tree = json.parse(row.body)
-        if not is_about(tree, DISPUTE) or "reference" not in tree.get("for", {}):
+        if not is_about(tree, DISPUTE) or len(row.facts.owners) != 1:
             message = "this Task is no word against anybody's bill"
             raise Unprocessable(message)
         before = status_of(tree)
@@ -149,15 +149,25 @@ async def answer_dispute(call: Call) -> FhirResponse:
             if_none_match=None,
         )
         await record_provenance(transaction, call, [str(row.key)], "UPDATE")
-        await outbox.enqueue(
+        said_by = str((tree.get("requester") or {}).get("reference", ""))
+        told = await to_whom(
             transaction,
-            key=f"dispute.{row.key.id}.{written.row.version}",
-            practice=call.auth.practice,
-            channel="mail",
-            to=f"{RECORD}{call.auth.practice}/{tree['for']['reference']}",
-            template="bill-answered",
-            now=call.server.clock(),
+            call.server,
+            call.auth.practice,
+            written.row,
+            "billing",
+            named=(f"Patient/{row.facts.owners[0]}", said_by),
         )
+        for to, name in told:
+            await outbox.enqueue(
+                transaction,
+                key=f"dispute.{row.key.id}.{written.row.version}.{name}",
+                practice=call.auth.practice,
+                channel="mail",
+                to=to,
+                template="bill-answered",
+                now=call.server.clock(),
+            )
         return written.row
 
     row = await call.server.store.transact(work)
@@ -191,7 +201,7 @@ def task_of(
     call: Call, row: Row, bill: Mapping[str, Any], code: str, status: str
 ) -> dict[str, Any]:
     """Return a Task about a bill, as hidden as that is. Raises `Unprocessable`: it is nobody's."""
-    if "reference" not in bill.get("subject", {}):
+    if len(row.facts.owners) != 1:
         message = "this bill does not say whose it is"
         raise Unprocessable(message, expression="Invoice.subject")
     labels = labelling(bill)

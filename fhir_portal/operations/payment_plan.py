@@ -34,9 +34,10 @@ from fhir_portal.operations.call import Call, acting_for
 from fhir_portal.operations.dispute import is_about, is_held, task_in, task_of
 from fhir_portal.operations.form_request import to_whom
 from fhir_portal.operations.inviting import parameter
-from fhir_portal.operations.message_thread import once, record_provenance
+from fhir_portal.operations.message_thread import agent_of, once, record_provenance
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.records import Record
+from fhir_portal.resources.communication import count_written
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in, update_in
@@ -102,6 +103,10 @@ async def payment_plan(call: Call) -> FhirResponse:
             raise Conflict(message)
         parts = _parts(policy, balance.due, number, begins)
         tree = task_of(call, row, json.parse(row.body), PLAN, RUNNING) | _written(parts)
+        await count_written(
+            transaction, practice.key, agent_of(call), row.facts.owners[0],
+            now=call.server.clock(), what="payment plans",
+        )  # fmt: skip
         written = await create_in(
             transaction,
             call.server,
@@ -275,6 +280,8 @@ async def _remind(transaction: ResourceTransaction, server: Server, job: Job) ->
     tree = json.parse(row.body) if row is not None and not row.deleted else {}
     if row is None or tree.get("status") != RUNNING or not is_about(tree, PLAN):
         return
+    if len(row.facts.owners) != 1:
+        return  # an EHR made it nobody's
     invoice = next(filter(None, map(local_target, references_at(tree, "focus"))), None)
     if invoice is None or invoice.type != "Invoice":
         return

@@ -24,7 +24,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.attachments import count_files, picture_of, store_content
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.changed_contacts import as_point, count_codes, new_contacts, send_code
-from fhir_portal.operations.direct_change import accepted_outputs, change_patient
+from fhir_portal.operations.direct_change import accepted_outputs, change_patient, direct_fields
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, plain_text, record_provenance
 from fhir_portal.operations.on_file import OnFile
@@ -87,12 +87,12 @@ async def propose_update(call: Call) -> FhirResponse:
         if not any(made.values()):
             message = "all of this is on file already"
             raise Unprocessable(message, expression="Parameters")
-        policy = await policy_of(transaction, call.auth.practice)
+        direct = direct_fields(await policy_of(transaction, call.auth.practice), call.auth)
         asked, changed = list[_Asked](), list[str]()
         for section in sections:
             _require_new(waiting, made[section])
             if section == "demographics":
-                asked += _asked_of_details(made[section], policy.direct_changes, contacts)
+                asked += _asked_of_details(made[section], direct, contacts)
             elif made[section]:
                 asked.append(_Asked(section, made[section]))
         tasks = list[Row]()

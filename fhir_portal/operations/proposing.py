@@ -294,21 +294,22 @@ def _require_plain(value: Any, there: Any, place: str, patient: str, *, in_exten
     """Refuse what leads elsewhere, or says what nobody shows. What is on file may stay."""
     known = {json.dumps(one) for one in _objects(there)}
     own = f"Patient/{patient}"
-    stack = [value]
+    stack: list[tuple[Any, bool]] = [(value, in_extension)]
     while stack:
-        node = stack.pop()
+        node, is_extension = stack.pop()
         if isinstance(node, list):
-            stack += node
+            stack += [(one, is_extension) for one in node]
         if not isinstance(node, Mapping) or json.dumps(dict(node)) in known:
             continue
         for name, inner in node.items():
             is_own = name == "reference" and inner == own
-            is_part = in_extension and name in {"url", "extension"}
+            # Of an extension alone: the url of an Attachment in one leads to a file.
+            is_part = is_extension and name in {"url", "extension"}
             leads = name in _LEADS or name == "extension" or name.startswith("_")
             if leads and not is_own and not is_part:
                 message = f"{name[:40]} is not part of a proposal: say it in words"
                 raise Unprocessable(message, expression=place)
-            stack.append(inner)
+            stack.append((inner, is_extension and name == "extension"))
 
 
 def _objects(value: Any) -> Iterable[dict[str, Any]]:

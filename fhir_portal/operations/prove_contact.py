@@ -24,7 +24,7 @@ from fhir_portal.operations.changed_contacts import (
     of_point,
     send_code,
 )
-from fhir_portal.operations.direct_change import accepted_outputs, change_patient
+from fhir_portal.operations.direct_change import accepted_outputs, change_patient, direct_fields
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import record_provenance
 from fhir_portal.operations.on_file import OnFile
@@ -98,8 +98,8 @@ async def _noted(
     waiting = [one for one in values_of(task, "contact-to-prove") if one not in proved]
     proposals = proposed_in(task)
     fields = [field for one in proposals for field in one.fields]
-    policy = await policy_of(transaction, call.auth.practice)
-    if not waiting and fields == ["telecom"] and "telecom" in policy.direct_changes:
+    direct = direct_fields(await policy_of(transaction, call.auth.practice), call.auth)
+    if not waiting and fields == ["telecom"] and "telecom" in direct:
         (one,) = proposals
         visible = Visibility.of_server("Patient", practice=call.auth.practice)
         patient = None if one.base is None else await transaction.read(one.base, visible)

@@ -55,6 +55,9 @@ async def receipt(call: Call) -> FhirResponse:
         message = "this payment was taken back: there is no receipt of it"
         raise Unprocessable(message, expression="PaymentNotice.status")
     bill = await _bill(call, tree)
+    if len(row.facts.owners) != 1:
+        message = "this payment is of no single patient's bill"
+        raise Unprocessable(message, expression="PaymentNotice.request")
     told = await _told(call, row, tree, json.parse(bill.body))
     media, render = RENDERED[form]
     content = await asyncio.to_thread(render, told)

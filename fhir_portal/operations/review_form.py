@@ -12,7 +12,14 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.deciding import ACTIONS, Deciding, named, others_of, require_valid
+from fhir_portal.operations.deciding import (
+    ACTIONS,
+    Deciding,
+    named,
+    others_of,
+    require_own_files,
+    require_valid,
+)
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.portal_invite import words
 from fhir_portal.resources.forms.extract import DEMOGRAPHICS, finished, merged
@@ -139,6 +146,7 @@ class _Review(Deciding):
         if made.get("resourceType") != proposed["resourceType"]:
             message = "what is accepted is of the same type as what was proposed"
             raise Unprocessable(message, expression=parameter("decision"))
+        require_own_files(made, proposed)
         # Whatever stands in the Task, or in its place: it is about this patient and no other.
         tree = finished(made, answers)
         if tree is None:
@@ -155,6 +163,7 @@ class _Review(Deciding):
             if decision.resource.get("resourceType") != "Patient":
                 message = "what is accepted is of the same type as what was proposed"
                 raise Unprocessable(message, expression=parameter("decision"))
+            require_own_files(decision.resource, proposed)
             kept = ("resourceType", *DEMOGRAPHICS)
             proposed = {n: v for n, v in decision.resource.items() if n in kept}
         names = [one for one in DEMOGRAPHICS if one in proposed]

@@ -14,7 +14,13 @@ from fhir_portal.fhir.errors import Conflict, PreconditionFailed, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.changed_contacts import tell_removed
-from fhir_portal.operations.deciding import ACTIONS, Deciding, others_of, require_valid
+from fhir_portal.operations.deciding import (
+    ACTIONS,
+    Deciding,
+    others_of,
+    require_own_files,
+    require_valid,
+)
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.portal_invite import words
 from fhir_portal.resources.forms.extract import finished
@@ -156,6 +162,7 @@ class _Review(Deciding):
         if made.get("resourceType") != kind:
             message = "what is accepted is of the same type as what was proposed"
             raise Unprocessable(message, expression=parameter("decision"))
+        require_own_files(made, one.tree)
         # Whatever stands in the Task, or in its place: it is about this patient and no other.
         said = {"subject": {"reference": str(self.patient)}}
         if "requester" in self.task:
@@ -191,6 +198,7 @@ class _Review(Deciding):
             if given.get("resourceType") != one.base.type:
                 message = "what is accepted is of the same type as what was proposed"
                 raise Unprocessable(message, expression=parameter("decision"))
+            require_own_files(given, one.tree, before)
             with_value(tree, field, value_of(given, field))
         stored = await self._stored(tree, row)
         if one.base.type == "Patient":

@@ -141,6 +141,24 @@ async def test_a_claim_waits_until_its_insurer_has_answered(house: House) -> Non
     assert "insurer" not in values(await narrow.ask("GET", URL))
 
 
+async def test_a_claim_of_long_ago_that_was_answered_waits_no_more(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many answers there are."""
+    monkeypatch.setattr("fhir_portal.operations.balance._MOST", 3)
+    await house.ehr.store(a_claim("a"), a_claim("b"), a_claim("c"))
+    for number, claim in enumerate(("a", "a", "a", "a", "b")):
+        await house.ehr.store(
+            resource(
+                "ClaimResponse", f"answer-{number}",
+                status="active", type={"text": "professional"}, use="claim", outcome="complete",
+                patient=reference("Patient/ada"), created="2030-02-05",
+                insurer={"display": "the insurer"}, request=reference(f"Claim/{claim}"),
+            )
+        )  # fmt: skip
+    assert (await balance(house))["insurer"]["claim"] == reference("Claim/c")
+
+
 # ---------------------------------------------------------------- who may
 
 

@@ -34,6 +34,7 @@ from tests.operations.proposing import (
     call,
     decision,
     details,
+    inside,
     outcomes,
     proposed,
     reviewed,
@@ -268,3 +269,37 @@ async def test_what_was_taken_back_is_proved_no_more(
     await call(ada, f"Task/{task['id']}", "cancel-proposal")
     assert (await proved(ada, task, "+13125550143", code)).status == 409
     assert (await proved(ada, task, "+13125550143", None)).status == 409
+
+
+async def test_how_a_patient_is_reached_no_proxy_changes_without_staff(
+    portal: Portal, practice: EmbeddedStore, ehr: Caller
+) -> None:
+    """Or the patient's own invitation would go to whoever acts in one section."""
+    await lets(practice, "telecom", "address")
+    await keep(
+        practice,
+        Contact(
+            key="hers",
+            account="mother",
+            medium="mail",
+            value="mother@mail.example",
+            added=START,
+            verified=START,
+        ),
+    )
+    proxy = a_proxy(sections=["demographics"], act=["demographics"])
+    mother = Caller(portal, replace(proxy, account="mother"))
+    hers = {"system": "email", "value": "mother@mail.example"}
+    for telecom_of in ([hers], [NEW]):
+        made = await proposed(
+            mother, details(telecom=telecom_of, address=[HOME]), version(3), of="kit"
+        )
+        assert made.status == 200, made.body
+        (task,) = (await mother.get("Task?status=requested")).entries
+        assert "telecom" in inside(task, "p1")
+        for contact in to_prove(made):
+            code = await code_to(portal, practice, contact)
+            assert (await proved(mother, task, contact, code)).status == 200
+        assert (await ehr.get("Patient/kit")).json["telecom"] == [OLD]
+        assert (await call(mother, f"Task/{task['id']}", "cancel-proposal")).status == 200
+    assert (await ehr.get("Patient/kit")).json["address"] == [HOME], "that may be changed"

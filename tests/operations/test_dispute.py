@@ -9,10 +9,23 @@ from typing import Any
 import pytest
 
 from fhir_portal.access.context import AuthContext
+from fhir_portal.accounts.account import AccountPerson
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.smart.scope import ScopeSet
 from tests.access.conftest import family
-from tests.builders import RESTRICTED, WITHHELD, Answer, Caller, Json, a_proxy, an_invoice, oneself
+from tests.builders import (
+    DERM,
+    RESTRICTED,
+    WITHHELD,
+    Answer,
+    Caller,
+    Json,
+    a_grant,
+    a_proxy,
+    an_invoice,
+    keep,
+    oneself,
+)
 from tests.operations.holding import parameters, values
 from tests.operations.test_pay import House, house, mother, portal, provider, refusal
 from tests.staff import a_member_of_staff
@@ -135,6 +148,26 @@ async def test_who_acts_in_billing_says_it_and_who_sees_forms_alone_sees_nothing
         found = await other.ask("GET", "Task?_summary=count")
         assert found.status == 403 or found.json["total"] == 0
         assert (await say(house, bill="kits", by=other.auth)).status == 403
+
+
+@pytest.mark.parametrize("acts", [True, False])
+async def test_the_proxy_who_said_it_is_told_of_the_answer_while_they_may_act(
+    house: House, *, acts: bool
+) -> None:
+    await keep(house.store, AccountPerson(key=f"{DERM}/Person/ada", account="ada"))
+    await house.ehr.store(
+        a_grant("grant", of="kit", to="mother", sections=["billing"], act=["billing"])
+    )
+    assert (await say(house, bill="kits", by=mother())).status == 200
+    one = await task(house, mother())
+    if not acts:
+        await house.ehr.store(a_grant("grant", of="kit", to="mother", sections=["billing"]))
+    body = parameters(status_Code="upheld", reason_String="It is right.")
+    answer = await desk(house, "billing").ask("POST", f"Task/{one['id']}/$answer-dispute", body)
+    assert answer.status == 200, answer.body
+    sent = {one.to for one in await house.store.every(OutboxMessage)}
+    patient = f"record:{DERM}/Patient/kit"
+    assert sent == ({patient, "account:ada"} if acts else {patient})
 
 
 async def test_nobody_else_says_it(house: House) -> None:

@@ -14,6 +14,7 @@ from fhir_portal.billing.payment import Payment
 from fhir_portal.notify import jobs
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.payment_plan import parts_of, plan_jobs
+from fhir_portal.resources.communication import AN_HOUR
 from tests.access.conftest import family
 from tests.builders import DERM, Answer, Json, a_payment, a_proxy, an_invoice, keep, oneself
 from tests.operations.holding import parameters, values
@@ -162,6 +163,17 @@ async def test_it_can_be_ended_and_made_anew(house: House) -> None:
 
 
 # ---------------------------------------------------------------- who may
+
+
+async def test_none_is_made_and_ended_without_end(house: House) -> None:
+    """Each is a Task, and reminders."""
+    for _ in range(AN_HOUR):
+        made = values(await agree(house))["task"]["reference"]
+        ended = await house.caller(oneself("ada"), SCOPE).ask("POST", f"{made}/$cancel-plan")
+        assert ended.status == 200
+    assert (await agree(house)).status == 429
+    house.clock.advance(3600)
+    assert (await agree(house)).status == 200
 
 
 async def test_nobody_else_agrees_or_ends(house: House) -> None:

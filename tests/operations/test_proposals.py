@@ -342,6 +342,25 @@ WRONG: dict[str, tuple[list[Json], int]] = {
         ],
         422,
     ),
+    "a file in the pronouns": (
+        [
+            details(
+                extension=[
+                    {
+                        "url": PRONOUNS,
+                        "extension": [
+                            {
+                                "url": "value",
+                                "valueAttachment": {"contentType": "a/b", "url": "Binary/x"},
+                            }
+                        ],
+                    }
+                ]
+            ),
+            version(2),
+        ],
+        422,
+    ),
     "a photo by its address": (
         [details(photo=[{"contentType": "image/png", "url": "Binary/x"}]), version(2)],
         422,

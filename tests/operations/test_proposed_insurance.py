@@ -25,6 +25,8 @@ from tests.builders import (
     Caller,
     Clock,
     Json,
+    a_binary,
+    a_document,
     a_grant,
     a_patient,
     a_proxy,
@@ -443,3 +445,24 @@ async def test_a_practice_may_want_nobody_to_be_told(
     await keep(practice, PracticePolicy(key=DERM, coverage_reminder_days=0))
     await ehr.store(a_coverage("plan", period={"end": in_days(5)}))
     assert await told(portal, practice) == []
+
+
+async def test_staff_accept_no_file_of_another_record(
+    portal: Portal, ada: Caller, ehr: Caller
+) -> None:
+    """The file would be of two records then, and its own patient would lose it."""
+    await ehr.store(a_binary("kits"), a_document("kits", of="kit", binary="kits"))
+    kit, front = Caller(portal, oneself("kit")), staff(portal, "forms")
+    photo = {"name": "photo", "valueAttachment": attached(a_picture())}
+    task = await task_of(ada, await proposed(ada, photo))
+    leads = [{"contentType": "image/png", "url": "Binary/kits"}]
+    other = {"resourceType": "Patient", "photo": leads}
+    answer = await reviewed(front, task, decision("p1", "accept", "photo", resource=other))
+    assert (answer.status, "no other file" in str(answer.json)) == (422, True)
+    assert (await kit.get("Binary/kits")).status == 200
+    own = {"resourceType": "Patient", "photo": inside(task, "p1")["photo"]}
+    assert (await reviewed(front, task, decision("p1", "accept", resource=own))).status == 200
+    task = await task_of(ada, await proposed(ada, new(front=a_picture())))
+    tree = a_coverage(extension=[{"url": "https://x.example", "valueAttachment": leads[0]}])
+    answer = await reviewed(front, task, decision("p1", "accept", resource=tree))
+    assert (answer.status, "no other file" in str(answer.json)) == (422, True)

@@ -12,8 +12,10 @@ from tests.access.conftest import family
 from tests.builders import (
     RESTRICTED,
     Answer,
+    a_payment,
     a_proxy,
     a_related_person,
+    an_invoice,
     oneself,
     reference,
     resource,
@@ -91,6 +93,16 @@ async def test_a_payment_at_the_desk_has_one_and_one_that_was_taken_back_none(ho
     )  # fmt: skip
     status, words = refusal(await house.ada.ask("GET", "PaymentNotice/cash/$receipt"))
     assert (status, "taken back" in words) == (422, True)
+
+
+async def test_a_payment_of_a_bill_that_is_no_patients_has_none(house: House) -> None:
+    await house.ehr.store(
+        resource("Group", "family", type="person", actual=True),
+        an_invoice("theirs", subject=reference("Group/family")),
+        a_payment("theirs", request=reference("Invoice/theirs")),
+    )
+    status, words = refusal(await house.ehr.ask("GET", "PaymentNotice/theirs/$receipt"))
+    assert (status, "no single patient" in words) == (422, True)
 
 
 async def test_what_is_written_in_a_record_stays_text(house: House) -> None:
