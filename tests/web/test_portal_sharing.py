@@ -115,6 +115,7 @@ async def test_what_was_unticked_is_not_shown(portal: PortalWorld) -> None:
         ({"start": "2029-02-02", "end": "2029-02-01"}, "The time ends before it starts"),
         ({"start": "soon"}, "date"),
         ({"label": "x" * 81}, "label is plain text"),
+        ({"section": []}, "Choose of which parts"),
         ({"section": ["nonsense"]}, "no section that you may share"),
         ({"document": ["letter"], "section": ["results"]}, "none of the sections"),
     ],

@@ -55,6 +55,7 @@ _BY: Final[Mapping[str, str]] = {
     "direct": "Direct",
     "endpoint": "system to system",
 }
+_NO_SECTION: Final = "Choose of which parts of the record: at least one."
 _GONE: Final = (
     "Link and passcode are shown once, and were shown already. If you did not keep them, end the "
     "link and make another one."
@@ -154,6 +155,9 @@ class SharingPages:
         """Make a link, and lead on to the page that shows it once."""
         pairs = await posted(request)
         here, form = await self._room.sent(request, pairs, NEW)
+        if not any(name == "section" for name, _ in pairs):
+            # The operation would take that for all of them: here each was unticked.
+            return await self._new(here, pairs, problem=_NO_SECTION)
         try:
             answer = await self._room.call(here, "share-link", _patient(here),
                                            *self._given(form, pairs))  # fmt: skip
