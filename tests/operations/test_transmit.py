@@ -399,7 +399,10 @@ async def test_what_was_withheld_meanwhile_is_not_sent(
         assert found.link.documents == ("DocumentReference/letter",)
         return
     assert sending.mail.got == []
-    assert (await task_of(ada, answer))["status"] == "cancelled"
+    assert [one["status"] for one in await listed(ada)] == ["cancelled"]
+    assert (await task_of(ehr, answer))["status"] == "cancelled"
+    task = await ada.get(told(answer)["task"]["reference"])
+    assert task.status == 404  # it is as hidden as the document that it is about
 
 
 @pytest.mark.parametrize("way", ["link", "email"])
