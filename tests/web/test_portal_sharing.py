@@ -132,6 +132,17 @@ async def test_what_cannot_be_is_told_on_the_form(
     assert "No link works now" in browser.page.text
 
 
+@pytest.mark.parametrize(("record", "told"), [("ada", True), ("kit", False)])
+@pytest.mark.parametrize("page", [NEW, f"{SHARING}/send"])
+async def test_that_what_is_sensitive_is_shared_too_is_said(
+    portal: PortalWorld, page: str, record: str, *, told: bool
+) -> None:
+    """To whose own it is: a proxy sees nothing of it, and is told of none."""
+    browser = await portal.at(page, ADA, record)
+    assert browser.page.status_code == 200
+    assert ("also what is sensitive" in browser.page.text) is told
+
+
 async def test_a_proxy_shares_the_sections_of_the_grant(portal: PortalWorld) -> None:
     browser = await portal.at(NEW, ADA, "kit")
     codes = browser.document.xpath("//input[@name='section']/@value")

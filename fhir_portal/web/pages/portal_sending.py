@@ -14,6 +14,7 @@ from fhir_portal.web.form import Pairs, parse_pairs
 from fhir_portal.web.pages.browser import posted
 from fhir_portal.web.pages.portal import SHARING, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.portal_sharing import (
+    NEW,
     SECTION,
     SENT,
     documents_of,
@@ -121,6 +122,8 @@ class SendingPages:
             back=SHARING,
             key=form.get("key") or self._room.new_key(),
             documents=await documents_of(self._room, here),
+            own=here.auth.is_self,
+            narrower=NEW,
             what=form.get("what", SUMMARY),
             ways=[(way, *WAYS[way], way == chosen) for way in offered if way in WAYS],
             warning=next((value_of(o) for o in told if o["name"] == "warning"), ""),

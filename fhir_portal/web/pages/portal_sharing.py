@@ -211,6 +211,7 @@ class SharingPages:
                 for own_id, title, when in await documents_of(self._room, here)
             ],
             most=MOST_DOCUMENTS,
+            own=here.auth.is_self,
             summary=not pairs or form.get("summary") == "yes",
             lasts=[one for one in _LASTS if one[0] <= policy.share_days],
             days=form.get("days", str(min(USUAL_DAYS, policy.share_days))),
