@@ -259,6 +259,16 @@ async def test_a_practice_can_switch_plain_mail_off(ada: Caller, store: Embedded
     await nothing_is_kept(store, ada)
 
 
+async def test_plain_mail_that_waits_when_it_is_switched_off_is_not_sent(
+    ada: Caller, sending: Sending, store: EmbeddedStore
+) -> None:
+    answer = await send(ada, "email", ACCEPTED)
+    await keep(store, PracticePolicy(key=DERM, plain_mail=False))
+    await sending.deliver()
+    assert sending.mail.got == []
+    assert (await task_of(ada, answer))["status"] == "cancelled"
+
+
 # --- Direct and endpoints ------------------------------------------------------------------------
 
 

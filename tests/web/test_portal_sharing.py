@@ -207,6 +207,17 @@ async def test_where_the_practice_does_not_share_there_is_no_button(portal: Port
 SEND = f"{SHARING}/send"
 
 
+async def test_who_sends_twice_is_told_that_the_passcode_was_shown(portal: PortalWorld) -> None:
+    """A second press of the button leads away from the page that shows it."""
+    browser = await portal.at(f"{SHARING}/send", ADA, "ada")
+    (form,) = [one for one in forms(browser, f"{SHARING}/send") if one.get("method") == "post"]
+    given = {**fields_of(form), "channel": "link", "what": "letter", "to": "dr@clinic.example"}
+    await post(browser, f"{SHARING}/send", given)
+    await post(browser, f"{SHARING}/send", given)
+    assert "sent already" in browser.page.text
+    assert browser.page.text.count("dr@clinic.example") == 1
+
+
 @pytest.mark.requirement("portal", "S0-44", "S0-45")
 async def test_a_document_is_sent_by_a_link_and_the_passcode_is_shown_once(
     portal: PortalWorld,

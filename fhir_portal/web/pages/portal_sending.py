@@ -80,7 +80,8 @@ class SendingPages:
             return await self._form(here, pairs, problem=sentence(error))
         made = {one["name"]: value_of(one) for one in answer.tree["parameter"]}
         if "passcode" not in made:
-            return redirect(f"{SHARING}?done=sending")
+            done = "again" if form.get("channel") == "link" else "sending"
+            return redirect(f"{SHARING}?done={done}")
         return redirect(f"{SENT}/{await self._once.keep(here.browser, made['passcode'])}")
 
     @staticmethod

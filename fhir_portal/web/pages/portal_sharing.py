@@ -40,6 +40,7 @@ _STATES: Final[Mapping[str, str]] = {
 }
 _DONE: Final[Mapping[str, str]] = {
     "ended": "The link was ended. It shows nothing any more.",
+    "again": "This was sent already. If you did not see the passcode, end the link and send anew.",
     "sending": "It is being sent. Look below for how it goes.",
 }
 _SENDING: Final[Mapping[str, str]] = {
