@@ -47,6 +47,7 @@ NOBODY: Final = "nobody:"
 It keeps those who ask for it from learning whether there is anybody.
 """
 _SOON: Final = 1.0
+_SILENT: Final = "its address has not answered for a day"
 LONGEST_KEY: Final = 150
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 
@@ -253,8 +254,12 @@ async def claim(
     now: float,
     lease_seconds: float = LEASE_SECONDS,
     priority: Priority = "urgent",
+    given_up: GivenUp | None = None,
 ) -> Lease[OutboxMessage] | None:
-    """Take the message of a queue that is due longest and whose address is not left alone."""
+    """Take the message of a queue that is due longest and whose address is not left alone.
+
+    ``given_up`` is told of those that have waited too long for theirs.
+    """
 
     async def put_off(
         transaction: RecordTransaction, message: OutboxMessage
@@ -267,9 +272,9 @@ async def claim(
             await transaction.put(msgspec.structs.replace(pause, until=now + lease_seconds))
             return None
         if now >= message.created + PUT_OFF_SECONDS:
-            return msgspec.structs.replace(
-                message, due=None, state="failed", fault="its address has not answered for a day"
-            )
+            if given_up is not None:
+                await given_up(transaction, message, _SILENT, False, now)  # noqa: FBT003
+            return msgspec.structs.replace(message, due=None, state="failed", fault=_SILENT)
         # Also what a lost worker had: nobody may say any more how that went.
         return msgspec.structs.replace(
             message, due=pause.until, state="waiting", fence=message.fence + 1
@@ -344,7 +349,11 @@ async def deliver_channel(
 
     async def one_after_the_other(priority: Priority) -> int:
         count = 0
-        while (held := await claim(store, channel, worker, clock(), priority=priority)) is not None:
+        while (
+            held := await claim(
+                store, channel, worker, clock(), priority=priority, given_up=given_up
+            )
+        ) is not None:
             if recipients is not None and recipients.are_meant_by(held.work.to):
                 await _address(store, held, recipients, given_up, addressed, dropped, clock())
             else:

@@ -553,6 +553,18 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
             sms="{practice}: somebody's access to your record has ended. Not expected? Call us.",
             told=True,
         ),
+        "record-shared-by-proxy": Words(
+            subject="Part of your record was shared - {practice}",
+            body=(
+                "Hello,\n\nSomebody who may use your record has shared part of it with somebody "
+                "else, by a link or by sending it.\n\nTo see what was shared, and with whom, "
+                "sign in at {portal} and open Sharing. You can end a link there. If you did not "
+                "expect this, call the practice."
+            ),
+            sms="{practice}: somebody who may use your record shared part of it. Sign in to the "
+            "portal and open Sharing.",
+            told=True,
+        ),
         "terms-changed": Words(
             subject="The terms of use have changed - {practice}",
             body=(

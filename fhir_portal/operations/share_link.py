@@ -22,6 +22,8 @@ from fhir_portal.fhir.datetime import instant, is_date, period_of
 from fhir_portal.fhir.errors import Conflict, Forbidden, NotSupported, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify import outbox
+from fhir_portal.notify.recipients import RECORD
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import subject_row
 from fhir_portal.operations.inviting import parameter
@@ -30,6 +32,7 @@ from fhir_portal.operations.shared_files import is_within
 from fhir_portal.resources.interactions.read import key_of, unknown
 from fhir_portal.resources.permission import checked, permitted
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
+from fhir_portal.smart.connection import is_adult
 from fhir_portal.smart.health_link import health_link
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.sharing import (
@@ -56,6 +59,7 @@ MOST_A_DAY: Final = 20
 MOST_DOCUMENTS: Final = 20
 LONGEST_LABEL: Final = 80
 BY_OWNER: Final = "ended-by-person"
+BY_PROXY: Final = "record-shared-by-proxy"
 _MOST_REFERENCE: Final = 80
 _MICROSECONDS: Final = 1_000_000
 
@@ -303,10 +307,27 @@ async def keep_link(
         raise Conflict(message)
     link = await _under_app(call, transaction, made.link)
     await transaction.insert(link)
+    await _tell_person(call, transaction, link)
     scopes = [one.limited_to("rs") for one in call.auth.scopes.resource]
     scope = ScopeSet(resource=tuple(one for one in scopes if one is not None))
     await transaction.insert(token_of(link, str(scope)))
     return link, [*([row] if row is not None else []), *documents]
+
+
+async def _tell_person(call: Call, transaction: ResourceTransaction, link: ShareLink) -> None:
+    """Tell an adult that somebody who acts for them shared their record, as of an app they add."""
+    record, now = call.auth.record, call.server.clock()
+    if record is None or not record.is_proxy or not is_adult(record.birth_date, now=now):
+        return
+    await outbox.enqueue(
+        transaction,
+        key=f"{BY_PROXY}.{link.id}",
+        practice=link.practice,
+        channel="mail",
+        to=f"{RECORD}{link.practice}/{link.patient}",
+        template=BY_PROXY,
+        now=now,
+    )
 
 
 async def _under_app(call: Call, transaction: ResourceTransaction, link: ShareLink) -> ShareLink:

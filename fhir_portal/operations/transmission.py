@@ -88,7 +88,9 @@ class Transmissions:
         self, transaction: ResourceTransaction, message: OutboxMessage, why: str
     ) -> bool:
         """Note that it never arrived, and why; false where the message is none of these."""
-        return await self._ended(transaction, message, "failed", why)
+        # The name of a fault in a program says nothing to whoever sent it.
+        told = "whoever should take it did not answer" if why.isidentifier() else why
+        return await self._ended(transaction, message, "failed", told)
 
     async def cancelled(self, transaction: ResourceTransaction, message: OutboxMessage) -> bool:
         """Note that it was not sent, for the sender may not send it any more."""

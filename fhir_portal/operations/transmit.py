@@ -17,7 +17,7 @@ from fhir_portal.accounts.contacts import InvalidContact, mail_address
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
-from fhir_portal.fhir.errors import Invalid, NotFound, NotSupported, Unprocessable
+from fhir_portal.fhir.errors import Conflict, Invalid, NotFound, NotSupported, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.notify import outbox
 from fhir_portal.operations.authorship import restricted
@@ -90,6 +90,7 @@ async def transmit(call: Call) -> FhirResponse:
         NotSupported: the practice, or this server, has no such channel.
         Unprocessable: no address, or one that is none; the warning was not accepted.
         NotFound: the record or the document is absent, or hidden; the same words.
+        Conflict: the key is that of a sending to somebody else, or by another channel.
     """
     policy = await policy_of_practice(call)
     way = _way(call, policy)
@@ -107,6 +108,9 @@ async def transmit(call: Call) -> FhirResponse:
             pass  # a proxy who does not see who it is may send what else they see
         before = await transaction.get(Transmission, key)
         if before is not None:
+            if (before.way, before.to) != (way, address.shown):
+                message = "this key was used for another sending: choose a new one for each"
+                raise Conflict(message)
             return before, False, []
         link, rows = await keep_link(call, transaction, wanted, made, of=of)
         task = await _task(call, transaction, way, address, rows, is_document=is_document)

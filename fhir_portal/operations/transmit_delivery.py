@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir.errors import FhirError, Unavailable
 from fhir_portal.notify.attachment import Attachment, Post
 from fhir_portal.notify.composition import Compose
@@ -117,6 +118,8 @@ class TransmitDelivery:
     async def by_mail(self, message: OutboxMessage) -> None:
         """Send files by plain mail."""
         opened = await self._begun(message)
+        if not (await policy_of(self._store, message.practice)).plain_mail:
+            raise Superseded("the practice sends no plain mail any more")
         files = await self._files(opened, _OF_MAIL)
         await self._mail.send(message, await self._compose(message), files)
 

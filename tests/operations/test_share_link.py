@@ -14,6 +14,7 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import FhirError
+from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.open_share import NoName, NotShared, WrongPasscode
 from fhir_portal.operations.shared_files import content_of, health_file, health_files, listed
 from fhir_portal.portal import Portal
@@ -512,6 +513,28 @@ async def test_a_proxy_is_told_of_own_links_alone(portal: Portal, mother: Caller
     assert not await is_over(portal, link)
     assert (await ask(own, "end-share", "kit", given)).status == 200
     assert await is_over(portal, link)
+
+
+@pytest.mark.parametrize(("born", "told"), [("1960-02-01", 1), (None, 1), ("2028-01-01", 0)])
+async def test_an_adult_is_told_that_somebody_shares_their_record(
+    portal: Portal, ehr: Caller, store: EmbeddedStore, mother: Caller, born: str | None, told: int
+) -> None:
+    """As they are of an app: by a message that says nothing else, once. A child is not."""
+    del mother
+    await ehr.store(a_patient("kit", **({} if born is None else {"birthDate": born})))
+    caller = await as_mother(portal, name="again")
+    await a_link(caller, "kit")
+    found = await store.every(OutboxMessage)
+    assert [(one.to, one.template, one.values, one.link_for) for one in found] == [
+        (f"record:{caller.auth.practice}/Patient/kit", "record-shared-by-proxy", {}, None)
+    ] * told
+
+
+async def test_of_what_they_share_themselves_nobody_is_told(
+    portal: Portal, store: EmbeddedStore
+) -> None:
+    await a_link(await as_ada(portal))
+    assert await store.every(OutboxMessage) == []
 
 
 # --- its end -------------------------------------------------------------------------------------

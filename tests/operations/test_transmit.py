@@ -259,6 +259,16 @@ async def test_a_practice_can_switch_plain_mail_off(ada: Caller, store: Embedded
     await nothing_is_kept(store, ada)
 
 
+async def test_plain_mail_that_waits_when_it_is_switched_off_is_not_sent(
+    ada: Caller, sending: Sending, store: EmbeddedStore
+) -> None:
+    answer = await send(ada, "email", ACCEPTED)
+    await keep(store, PracticePolicy(key=DERM, plain_mail=False))
+    await sending.deliver()
+    assert sending.mail.got == []
+    assert (await task_of(ada, answer))["status"] == "cancelled"
+
+
 # --- Direct and endpoints ------------------------------------------------------------------------
 
 
@@ -366,7 +376,25 @@ async def test_what_does_not_arrive_is_tried_again_and_then_given_up(
         clock.advance(DAY / 5)
     task = await task_of(ada, again)
     assert task["status"] == "failed"
+    assert task["statusReason"]["text"] == "whoever should take it did not answer"
     assert DAY / 5 * ATTEMPTS < DELIVERED_WITHIN
+
+
+async def test_all_that_waits_for_an_endpoint_that_is_down_fails_in_the_end(
+    ada: Caller, sending: Sending, directory: None, clock: Clock
+) -> None:
+    """Planted fault: what was never tried itself, for its address was left alone, is in progress
+    for ever."""
+    del directory
+    sending.hosts.serve("clinic.example", as_it_is(status=503))
+    clinic = to_directory("Organization/clinic")
+    answers = [await send(ada, "endpoint", clinic, to=None) for _ in range(12)]
+    for _ in range(60):
+        await sending.deliver()
+        clock.advance(DAY / 24)
+    assert {(await task_of(ada, one))["status"] for one in answers} == {"failed"}
+    assert {one["status"] for one in await listed(ada)} == {"failed"}
+    assert "its address has not answered for a day" in {one["reason"] for one in await listed(ada)}
 
 
 async def test_a_mail_that_comes_back_has_failed(ada: Caller, sending: Sending) -> None:
@@ -399,7 +427,10 @@ async def test_what_was_withheld_meanwhile_is_not_sent(
         assert found.link.documents == ("DocumentReference/letter",)
         return
     assert sending.mail.got == []
-    assert (await task_of(ada, answer))["status"] == "cancelled"
+    assert [one["status"] for one in await listed(ada)] == ["cancelled"]
+    assert (await task_of(ehr, answer))["status"] == "cancelled"
+    task = await ada.get(told(answer)["task"]["reference"])
+    assert task.status == 404  # it is as hidden as the document that it is about
 
 
 @pytest.mark.parametrize("way", ["link", "email"])
@@ -598,6 +629,9 @@ async def test_sent_twice_under_one_key_it_is_sent_once(
     assert told(first)["task"] == told(second)["task"]
     assert "passcode" not in told(second)
     assert await sending.deliver() == 1
+    assert len(await store.every(ShareLink)) == 1
+    assert_outcome(await send(ada, "link", key, to="other@clinic.example"), 409, "conflict")
+    assert_outcome(await send(ada, "email", key, ACCEPTED), 409, "conflict")
     assert len(await store.every(ShareLink)) == 1
     other = await send(ada, "link", key, what="Patient/ada")
     assert told(other)["task"] != told(first)["task"]

@@ -115,6 +115,7 @@ async def test_what_was_unticked_is_not_shown(portal: PortalWorld) -> None:
         ({"start": "2029-02-02", "end": "2029-02-01"}, "The time ends before it starts"),
         ({"start": "soon"}, "date"),
         ({"label": "x" * 81}, "label is plain text"),
+        ({"section": []}, "Choose of which parts"),
         ({"section": ["nonsense"]}, "no section that you may share"),
         ({"document": ["letter"], "section": ["results"]}, "none of the sections"),
     ],
@@ -129,6 +130,17 @@ async def test_what_cannot_be_is_told_on_the_form(
     assert words.lower() in problem(browser).lower()
     await browser.open(SHARING)
     assert "No link works now" in browser.page.text
+
+
+@pytest.mark.parametrize(("record", "told"), [("ada", True), ("kit", False)])
+@pytest.mark.parametrize("page", [NEW, f"{SHARING}/send"])
+async def test_that_what_is_sensitive_is_shared_too_is_said(
+    portal: PortalWorld, page: str, record: str, *, told: bool
+) -> None:
+    """To whose own it is: a proxy sees nothing of it, and is told of none."""
+    browser = await portal.at(page, ADA, record)
+    assert browser.page.status_code == 200
+    assert ("also what is sensitive" in browser.page.text) is told
 
 
 async def test_a_proxy_shares_the_sections_of_the_grant(portal: PortalWorld) -> None:
@@ -193,6 +205,17 @@ async def test_where_the_practice_does_not_share_there_is_no_button(portal: Port
 
 
 SEND = f"{SHARING}/send"
+
+
+async def test_who_sends_twice_is_told_that_the_passcode_was_shown(portal: PortalWorld) -> None:
+    """A second press of the button leads away from the page that shows it."""
+    browser = await portal.at(f"{SHARING}/send", ADA, "ada")
+    (form,) = [one for one in forms(browser, f"{SHARING}/send") if one.get("method") == "post"]
+    given = {**fields_of(form), "channel": "link", "what": "letter", "to": "dr@clinic.example"}
+    await post(browser, f"{SHARING}/send", given)
+    await post(browser, f"{SHARING}/send", given)
+    assert "sent already" in browser.page.text
+    assert browser.page.text.count("dr@clinic.example") == 1
 
 
 @pytest.mark.requirement("portal", "S0-44", "S0-45")

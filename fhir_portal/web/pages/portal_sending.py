@@ -14,6 +14,7 @@ from fhir_portal.web.form import Pairs, parse_pairs
 from fhir_portal.web.pages.browser import posted
 from fhir_portal.web.pages.portal import SHARING, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.portal_sharing import (
+    NEW,
     SECTION,
     SENT,
     documents_of,
@@ -79,7 +80,8 @@ class SendingPages:
             return await self._form(here, pairs, problem=sentence(error))
         made = {one["name"]: value_of(one) for one in answer.tree["parameter"]}
         if "passcode" not in made:
-            return redirect(f"{SHARING}?done=sending")
+            done = "again" if form.get("channel") == "link" else "sending"
+            return redirect(f"{SHARING}?done={done}")
         return redirect(f"{SENT}/{await self._once.keep(here.browser, made['passcode'])}")
 
     @staticmethod
@@ -121,6 +123,8 @@ class SendingPages:
             back=SHARING,
             key=form.get("key") or self._room.new_key(),
             documents=await documents_of(self._room, here),
+            own=here.auth.is_self,
+            narrower=NEW,
             what=form.get("what", SUMMARY),
             ways=[(way, *WAYS[way], way == chosen) for way in offered if way in WAYS],
             warning=next((value_of(o) for o in told if o["name"] == "warning"), ""),

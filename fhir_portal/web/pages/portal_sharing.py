@@ -40,6 +40,7 @@ _STATES: Final[Mapping[str, str]] = {
 }
 _DONE: Final[Mapping[str, str]] = {
     "ended": "The link was ended. It shows nothing any more.",
+    "again": "This was sent already. If you did not see the passcode, end the link and send anew.",
     "sending": "It is being sent. Look below for how it goes.",
 }
 _SENDING: Final[Mapping[str, str]] = {
@@ -55,6 +56,7 @@ _BY: Final[Mapping[str, str]] = {
     "direct": "Direct",
     "endpoint": "system to system",
 }
+_NO_SECTION: Final = "Choose of which parts of the record: at least one."
 _GONE: Final = (
     "Link and passcode are shown once, and were shown already. If you did not keep them, end the "
     "link and make another one."
@@ -154,6 +156,9 @@ class SharingPages:
         """Make a link, and lead on to the page that shows it once."""
         pairs = await posted(request)
         here, form = await self._room.sent(request, pairs, NEW)
+        if not any(name == "section" for name, _ in pairs):
+            # The operation would take that for all of them: here each was unticked.
+            return await self._new(here, pairs, problem=_NO_SECTION)
         try:
             answer = await self._room.call(here, "share-link", _patient(here),
                                            *self._given(form, pairs))  # fmt: skip
@@ -207,6 +212,7 @@ class SharingPages:
                 for own_id, title, when in await documents_of(self._room, here)
             ],
             most=MOST_DOCUMENTS,
+            own=here.auth.is_self,
             summary=not pairs or form.get("summary") == "yes",
             lasts=[one for one in _LASTS if one[0] <= policy.share_days],
             days=form.get("days", str(min(USUAL_DAYS, policy.share_days))),

@@ -16,6 +16,7 @@ Description: "What a message was that a practice sent through the portal (`Commu
 * #account-created "Account made" "An account was made for a record."
 * #record-added "Record added" "A record was added to an account."
 * #proxy-ended "A grant ended" "The practice ended that somebody acts for the patient."
+* #record-shared-by-proxy "Shared by somebody else" "Somebody who acts for the patient shared part of the record."
 * #security-acting-ended "Acting ended" "The practice ended that the recipient acts for somebody."
 * #security-disabled-at-practice "Access switched off" "The practice closed its records for an account."
 * #security-enabled-at-practice "Access switched on" "The practice opened its records for an account again."
