@@ -97,6 +97,45 @@ async def before_write(
         return True
     if found is not None and waits and found.rule == rule.name and _issued(old) is None:
         return False  # it has no time of its own: the first one stands
+    await _put_waiting(transaction, rules, key, rule, issued=issued, now=now)
+    return True
+
+
+async def after_rules(
+    transaction: RecordTransaction,
+    rules: LabelRules,
+    found: Release,
+    tree: Mapping[str, Any] | None,
+    *,
+    now: float,
+) -> bool:
+    """Decide anew about what waits by a rule that is no more; return whether it is released.
+
+    It waits on where another rule says so: one that was only named otherwise shows nothing.
+    ``tree`` is what it says now, ``None`` after a deletion.
+    """
+    rule = None if tree is None else rules.release_of(tree)
+    issued = None if tree is None else _issued(tree)
+    issued = found.at if issued is None else min(issued, found.at)
+    if rule is None or (rule.hours is not None and issued + rule.hours * HOUR <= now):
+        await transaction.put(
+            msgspec.structs.replace(found, state="released", at=now, withheld=None)
+        )
+        return True
+    key = ResourceKey.parse(found.what)
+    await _put_waiting(transaction, rules, key, rule, issued=issued, now=now)
+    return False
+
+
+async def _put_waiting(
+    transaction: RecordTransaction,
+    rules: LabelRules,
+    key: ResourceKey,
+    rule: ReleaseRule,
+    *,
+    issued: float,
+    now: float,
+) -> None:
     due = None if rule.hours is None else issued + rule.hours * HOUR
     await transaction.put(
         Release(
@@ -121,7 +160,6 @@ async def before_write(
             arguments={"what": str(key)},
             due=due,
         )
-    return True
 
 
 def _is_over(rule: ReleaseRule, issued: float, now: float) -> bool:

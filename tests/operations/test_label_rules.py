@@ -18,6 +18,7 @@ from fhir_portal.consent.label_rules import (
 )
 from fhir_portal.notify import jobs
 from fhir_portal.operations.label_jobs import label_jobs, relabel_practice, set_rules
+from fhir_portal.resources import passing_on
 from fhir_portal.resources.release import HOUR, Release
 from tests.access.test_closure import labels
 from tests.builders import (
@@ -120,6 +121,32 @@ async def test_rules_set_twice_before_the_job_are_carried_out_as_they_stand(
     await set_to(store, {"labels": RULES["labels"][2:]})
     assert await relabel_practice(portal.server, DERM) == 2
     assert await labels(store, *KEYS) == [set(), set(), set(), set(), {"withheld"}]
+
+
+async def test_a_rule_is_carried_out_however_much_depends_on_what_it_labels(
+    store: Any, ehr: Caller, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal would tell nobody, and the practice's patients would see nothing any more."""
+    portal = a_portal(store, clock)
+    await ehr.store(a_patient("ada"))
+    keys: list[str] = []
+    for visit, results in (("a", 3), ("b", 3), ("c", 12)):
+        await ehr.store(an_encounter(visit))
+        for number in range(results):
+            there = an_observation(
+                f"{visit}-{number}", encounter=reference(f"Encounter/{visit}"),
+                category="laboratory", issued=iso(START),
+            )  # fmt: skip
+            await ehr.store(there)
+            keys.append(f"Observation/{visit}-{number}")
+    monkeypatch.setattr(passing_on, "MOST", 6)
+    await set_to(store, {"labels": [{"name": "visits", "label": "R", "types": ["Encounter"]}]})
+    assert await worked_off(portal, clock) == 1
+    assert await store.get(Relabelling, DERM) is None
+    assert await labels(store, *keys) == [{"R"}] * 18
+    await set_to(store, {})
+    assert await worked_off(portal, clock) == 1
+    assert await labels(store, *keys) == [set()] * 18
 
 
 async def test_nothing_of_a_record_is_shown_until_a_new_rule_is_carried_out(
@@ -290,6 +317,35 @@ async def test_what_waits_for_staff_stays_and_goes_with_its_rule(
     await set_to(store, {"release": WAITS["release"][:1]}, now=clock())
     await worked_off(portal, clock)
     assert await labels(store, "DiagnosticReport/report") == [set()]
+
+
+async def test_a_rule_that_has_another_name_now_shows_nothing(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    portal = a_portal(store, clock)
+    await set_to(store, WAITS)
+    issued = iso(clock())
+    await ehr.store(a_patient("ada"), a_result(issued), a_report(issued=issued))
+    clock.advance(40 * 24 * HOUR)  # the job has not run: the result waits, though its time came
+    renamed = [{**rule, "name": f"{rule['name']}-now"} for rule in WAITS["release"]]
+    await set_to(store, {"release": renamed}, now=clock())
+    await relabel_practice(portal.server, DERM)
+    release = await store.get(Release, f"{DERM}/DiagnosticReport/report")
+    assert (release.state, release.rule) == ("waits", "reports-now")
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
+    assert (await store.get(Release, f"{DERM}/Observation/lab")).state == "released"
+    again = iso(clock())
+    await ehr.store(a_result(again))
+    longer = [{**rule, "name": "other"} for rule in WAITS["release"]][:1]
+    await set_to(store, {"release": [{**longer[0], "hours": 72}]}, now=clock())
+    await relabel_practice(portal.server, DERM)
+    assert await labels(store, "Observation/lab") == [{"withheld"}]
+    clock.advance(71 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [{"withheld"}]
+    clock.advance(2 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [set()]
 
 
 async def test_history_and_what_was_issued_long_ago_is_not_held_back(
