@@ -88,7 +88,8 @@ async def before_write(
     rule = rules.release_of(tree)
     issued = _issued(tree)
     issued = now if issued is None else min(issued, now)
-    if rule is None or _is_over(rule, issued, now):
+    stays = waits and rule is not None and rule.hours is None  # it came when it was new
+    if rule is None or (not stays and _is_over(rule, issued, now)):
         if found is None or not waits:
             return False
         await transaction.put(

@@ -319,6 +319,21 @@ async def test_what_waits_for_staff_stays_and_goes_with_its_rule(
     assert await labels(store, "DiagnosticReport/report") == [set()]
 
 
+async def test_what_waits_for_staff_is_not_released_by_a_late_amendment(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    """What was issued long ago is history when it comes, not when it has waited for long."""
+    issued = iso(clock())
+    await set_to(store, WAITS)
+    await ehr.store(a_patient("ada"), a_report(issued=issued))
+    clock.advance(31 * 24 * HOUR)
+    await ehr.store(a_report(issued=issued, conclusion="no change"))
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
+    await ehr.delete("DiagnosticReport/report")
+    await ehr.store(a_report(issued=issued))
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
+
+
 async def test_a_rule_that_has_another_name_now_shows_nothing(
     store: Any, ehr: Caller, clock: Clock
 ) -> None:
