@@ -155,9 +155,7 @@ class Visibility:
         indexed. And what an earlier version, or one that was deleted, refers to may have been
         labelled since: who may see nothing that is labelled does not see it.
         """
-        return (
-            self.any_of is not None or self.referrers is not None or self.labels == frozenset()
-        )
+        return self.any_of is not None or self.referrers is not None or self.labels == frozenset()
 
     def permits_class(self, visibility_class: VisibilityClass) -> bool:
         """Whether sections and labels allow rows of this class."""

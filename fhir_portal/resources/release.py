@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from fhir_portal.consent.label_rules import RELEASABLE, LabelRules, ReleaseRule
+from fhir_portal.consent.labels import is_supplied
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
@@ -82,6 +83,8 @@ async def before_write(
     found = await transaction.get(Release, release_key(rules.key, key))
     if found is not None and found.state == "held":
         return False
+    if is_supplied(tree):
+        return False  # it is no result, and who sent it knows it
     waits = found is not None and found.state == "waits"
     if old and not waits and _issued(old) == _issued(tree):
         return False
