@@ -96,7 +96,7 @@ async def relabel_practice(server: Server, practice: str) -> int:
             while keys := list(islice(found, AT_ONCE)):
                 concerned += len(keys)
                 await _relabelled(server, practice, keys)
-    await _release_without_rule(server, rules)
+    await _release_without_rule(server, practice)
 
     async def done(transaction: RecordTransaction) -> None:
         now = await transaction.get(Relabelling, practice)
@@ -158,11 +158,12 @@ async def _pages(server: Server, practice: str, name: str) -> AsyncIterator[Iter
             return
 
 
-async def _release_without_rule(server: Server, rules: LabelRules) -> None:
+async def _release_without_rule(server: Server, practice: str) -> None:
     """Release what waits by a rule that is no more, unless another says that it waits."""
-    names = {rule.name for rule in rules.release}
 
     async def work(transaction: ResourceTransaction) -> int:
+        rules = await label_rules_of(transaction, practice)  # they may have been set since
+        names = {rule.name for rule in rules.release}
         waiting = await transaction.find(Release, "withheld", rules.key)
         over = [one for one in waiting if one.state == "waits" and one.rule not in names]
         released: list[ResourceKey] = []

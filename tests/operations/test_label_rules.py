@@ -17,6 +17,7 @@ from fhir_portal.consent.label_rules import (
     read_rules,
 )
 from fhir_portal.notify import jobs
+from fhir_portal.operations import label_jobs as label_jobs_module
 from fhir_portal.operations.label_jobs import label_jobs, relabel_practice, set_rules
 from fhir_portal.resources import passing_on
 from fhir_portal.resources.release import HOUR, Release
@@ -361,6 +362,27 @@ async def test_a_rule_that_has_another_name_now_shows_nothing(
     clock.advance(2 * HOUR)
     await worked_off(portal, clock)
     assert await labels(store, "Observation/lab") == [set()]
+
+
+async def test_a_rule_set_while_the_job_before_runs_is_kept(
+    store: Any, ehr: Caller, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds back is not released by the job that began without it."""
+    portal = a_portal(store, clock)
+    await ehr.store(a_patient("ada"))
+    await set_to(store, RULES)
+    pages = vars(label_jobs_module)["_pages"]
+
+    async def meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr(label_jobs_module, "_pages", pages)
+        await set_to(store, WAITS)
+        await ehr.store(a_report(issued=iso(clock())))
+        async for page in pages(*args):
+            yield page
+
+    monkeypatch.setattr(label_jobs_module, "_pages", meanwhile)
+    await relabel_practice(portal.server, DERM)
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
 
 
 async def test_history_and_what_was_issued_long_ago_is_not_held_back(
