@@ -24,7 +24,11 @@ HOUR: Final = 3600.0
 OLD_SECONDS: Final = 30 * 24 * HOUR
 """What was issued longer ago than this when it comes is history: no rule holds it back."""
 _MICROSECONDS: Final = 1_000_000
-_ISSUED: Final = ("issued", "date", "started", "effectiveDateTime")
+_ISSUED: Final = ("issued", "date", "started")
+"""Not when a sample was taken: its result may be weeks younger."""
+_UNDER_WAY: Final = frozenset(
+    {"registered", "partial", "preliminary", "preparation", "in-progress"}
+)
 
 State = Literal["waits", "held", "released"]
 
@@ -75,7 +79,8 @@ async def before_write(
 ) -> bool:
     """Decide about the release of what is being written; return whether that changes anything.
 
-    It is decided when a resource comes, and when it is issued anew. What staff held stays held.
+    It is decided when a resource comes, when it is issued anew, and when it is no more under way.
+    What staff held stays held.
     """
     key = ResourceKey(tree["resourceType"], tree["id"])
     if key.type not in RELEASABLE or not (rules.release or rules.holds):
@@ -86,7 +91,8 @@ async def before_write(
     if is_supplied(tree):
         return False  # it is no result, and who sent it knows it
     waits = found is not None and found.state == "waits"
-    if old and not waits and _issued(old) == _issued(tree):
+    is_new = not old or _issued(old) != _issued(tree) or _is_done(tree) > _is_done(old)
+    if not is_new and not waits:
         return False
     rule = rules.release_of(tree)
     issued = _issued(tree)
@@ -99,7 +105,7 @@ async def before_write(
             msgspec.structs.replace(found, state="released", at=now, withheld=None)
         )
         return True
-    if found is not None and waits and found.rule == rule.name and _issued(old) is None:
+    if not is_new and found is not None and found.rule == rule.name and _issued(tree) is None:
         return False  # it has no time of its own: the first one stands
     await _put_waiting(transaction, rules, key, rule, issued=issued, now=now)
     return True
@@ -164,6 +170,10 @@ async def _put_waiting(
             arguments={"what": str(key)},
             due=due,
         )
+
+
+def _is_done(tree: Mapping[str, Any]) -> bool:
+    return tree.get("status") not in _UNDER_WAY
 
 
 def _is_over(rule: ReleaseRule, issued: float, now: float) -> bool:

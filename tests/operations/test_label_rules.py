@@ -396,6 +396,43 @@ async def test_history_and_what_was_issued_long_ago_is_not_held_back(
     assert await labels(store, "DiagnosticReport/report") == [set()]
 
 
+async def test_when_a_sample_was_taken_is_not_when_its_result_was_issued(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    await set_to(store, WAITS)
+    late = a_result() | {"effectiveDateTime": "2029-12"}
+    del late["issued"]
+    await ehr.store(a_patient("ada"), late)
+    release = await store.get(Release, f"{DERM}/Observation/lab")
+    assert release.due == pytest.approx(clock() + 48 * HOUR)
+
+
+async def test_a_result_that_was_shown_under_way_waits_when_it_is_done(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    """It does not say when it was issued, and is there since the order was taken."""
+    portal = a_portal(store, clock)
+    await set_to(store, WAITS)
+    awaited = a_result(status="registered")
+    del awaited["issued"]
+    await ehr.store(a_patient("ada"), awaited)
+    clock.advance(47 * HOUR)
+    await ehr.store(awaited | {"note": [{"text": "taken"}]})
+    clock.advance(2 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [set()]
+    done = awaited | {"status": "final"}
+    await ehr.store(done)
+    assert await labels(store, "Observation/lab") == [{"withheld"}]
+    clock.advance(47 * HOUR)
+    await ehr.store(done | {"note": [{"text": "looked at"}]})
+    clock.advance(2 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [set()]
+    await ehr.store(done | {"status": "amended"})
+    assert await labels(store, "Observation/lab") == [set()]
+
+
 async def test_a_time_to_come_does_not_hold_longer(store: Any, ehr: Caller, clock: Clock) -> None:
     await set_to(store, WAITS)
     await ehr.store(a_patient("ada"), a_result(iso(clock() + 1000 * HOUR)))
