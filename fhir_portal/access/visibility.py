@@ -147,6 +147,16 @@ class Visibility:
         """The same without what all practices share."""
         return replace(self, practices=self.practices[:1])
 
+    @property
+    def only_current(self) -> bool:
+        """Whether earlier versions cannot be judged, and are not shown.
+
+        Granular criteria and being referred to are judged on the current row, which alone is
+        indexed. And what an earlier version, or one that was deleted, refers to may have been
+        labelled since: who may see nothing that is labelled does not see it.
+        """
+        return self.any_of is not None or self.referrers is not None or self.labels == frozenset()
+
     def permits_class(self, visibility_class: VisibilityClass) -> bool:
         """Whether sections and labels allow rows of this class."""
         return (self.sections is None or visibility_class.sections <= self.sections) and (

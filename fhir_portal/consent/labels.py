@@ -13,6 +13,10 @@ CONFIDENTIALITY: Final = "http://terminology.hl7.org/CodeSystem/v3-Confidentiali
 ACT_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 PORTAL_TAG: Final = "https://fhir-portal.example/ig/CodeSystem/portal-tag"
 
+ORIGIN: Final = "https://fhir-portal.example/ig/CodeSystem/information-origin"
+SUPPLIED: Final = "patient-supplied"
+"""The tag and the category of what somebody of the patient's side brought."""
+
 WITHHELD: Final = "withheld"
 """Held back by the practice: from the patient and from every proxy."""
 UNKNOWN: Final = "-unknown"
@@ -79,6 +83,12 @@ def is_listed_in_directory(tree: Mapping[str, Any]) -> bool:
     """Whether the practice tagged a resource as part of its directory."""
     tags = (tree.get("meta") or {}).get("tag") or ()
     return any(tag.get("system") == PORTAL_TAG and tag.get("code") == "directory" for tag in tags)
+
+
+def is_supplied(tree: Mapping[str, Any]) -> bool:
+    """Whether somebody of the patient's side brought it."""
+    tags = (tree.get("meta") or {}).get("tag") or ()
+    return any((one.get("system"), one.get("code")) == (ORIGIN, SUPPLIED) for one in tags)
 
 
 def _labels(meta: Mapping[str, Any]) -> Iterator[str]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fhir_portal.consent.grant import IG
+from fhir_portal.consent.labels import is_supplied
 from fhir_portal.documents.wording import clean, words_of
 
 LOINC: Final = "http://loinc.org"
-ORIGIN: Final = f"{IG}/CodeSystem/information-origin"
-SUPPLIED: Final = "patient-supplied"
-"""The tag and the category of what somebody of the patient's side brought."""
 UNTITLED: Final = "Document"
 
 TITLES: Final[Mapping[str, str]] = {
@@ -75,12 +72,6 @@ def type_token(tree: Mapping[str, Any]) -> str:
         if coding.get("code"):
             return f"{coding.get('system', '')}|{coding['code']}"
     return ""
-
-
-def is_supplied(tree: Mapping[str, Any]) -> bool:
-    """Whether somebody of the patient's side brought it."""
-    tags = (tree.get("meta") or {}).get("tag") or ()
-    return any((one.get("system"), one.get("code")) == (ORIGIN, SUPPLIED) for one in tags)
 
 
 VISITS: Final[Mapping[str, str]] = {

@@ -406,8 +406,7 @@ class ResourceChanges(Resources):
 def _then(interned: Interned, visible: Visibility) -> Where:
     """What the version itself must satisfy, besides what the current row must.
 
-    Granular criteria and being referred to are judged on the current row, whose index they use; so
-    under them the current version is the only one.
+    Where earlier versions cannot be judged the current version is the only one.
     """
     parameters: list[Any] = list(visible.practices)
     sql = f" AND v.practice IN ({_marks(visible.practices)})"
@@ -418,7 +417,7 @@ def _then(interned: Interned, visible: Visibility) -> Where:
         among = one_of("v.class", interned.permitted(visible))
         sql += among.sql
         parameters += among.parameters
-    if visible.any_of is not None or visible.referrers is not None:
+    if visible.only_current:
         sql += " AND v.vid = r.vid"
     return Where(sql, tuple(parameters))
 

@@ -108,14 +108,6 @@ def then(visible: Visibility, types: Sequence[str]) -> Document:
     return found
 
 
-def only_current(visible: Visibility) -> bool:
-    """Whether earlier versions cannot be judged.
-
-    Granular criteria and being referred to are judged on the current row, which alone is indexed.
-    """
-    return visible.any_of is not None or visible.referrers is not None
-
-
 async def allowed(
     reading: Reading,
     visible: Visibility,

@@ -36,7 +36,6 @@ from fhir_portal.mongo.query import (
     compile_search,
     every,
     one_of,
-    only_current,
     row_id,
     then,
 )
@@ -79,7 +78,7 @@ class Resources:
         row = await self.read(key, visible)
         if row is None or row.version == version:
             return row
-        if row.version < version or only_current(visible):
+        if row.version < version or visible.only_current:
             return None
         own_id = version_id(row.facts.practice, key, version)
         found = await self._reading.find(
@@ -163,7 +162,7 @@ class Resources:
         if not current:
             return HistoryPage((), 0, None)
         practice, newest = current[0]["p"], current[0]["v"]
-        oldest = newest if only_current(visible) else 0
+        oldest = newest if visible.only_current else 0
         bound = then(visible, [key.type])
 
         def up_to(version: int) -> Document:
@@ -265,7 +264,7 @@ class Resources:
         found: list[Document] = []
         for one in versions:
             number = newest.get(row_id(one["p"], ResourceKey(one["t"], one["i"])))
-            if number == one["v"] or (number is not None and not only_current(visible)):
+            if number == one["v"] or (number is not None and not visible.only_current):
                 found.append(one)
         return found
 

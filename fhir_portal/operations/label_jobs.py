@@ -7,7 +7,7 @@ once. Rules that were taken away show what they hid when the job is through.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -18,13 +18,14 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.label_rules import LabelRules, Relabelling, label_rules_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.definitions import served_types
+from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.passing_on import relabel
-from fhir_portal.resources.release import RELEASE_JOB, Release, release_key
+from fhir_portal.resources.release import RELEASE_JOB, Release, after_rules, release_key
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.search.request import SearchRequest
@@ -94,8 +95,8 @@ async def relabel_practice(server: Server, practice: str) -> int:
             found = iter([row.key for row in page if _differs(row, rules, former)])
             while keys := list(islice(found, AT_ONCE)):
                 concerned += len(keys)
-                await server.store.transact(partial(relabel, practice=practice, keys=keys))
-    await _release_without_rule(server, rules)
+                await _relabelled(server, practice, keys)
+    await _release_without_rule(server, practice)
 
     async def done(transaction: RecordTransaction) -> None:
         now = await transaction.get(Relabelling, practice)
@@ -104,6 +105,20 @@ async def relabel_practice(server: Server, practice: str) -> int:
 
     await server.store.transact(done)
     return concerned
+
+
+async def _relabelled(server: Server, practice: str, keys: Sequence[ResourceKey]) -> None:
+    """Label rows in as many transactions as it takes; of one alone however much depends on it.
+
+    To refuse it would tell nobody, and leave the practice's patients without their records.
+    """
+    alone = len(keys) == 1
+    try:
+        await server.store.transact(partial(relabel, practice=practice, keys=keys, unbounded=alone))
+    except Unprocessable:
+        half = len(keys) // 2
+        await _relabelled(server, practice, keys[:half])
+        await _relabelled(server, practice, keys[half:])
 
 
 async def release_due(
@@ -115,7 +130,7 @@ async def release_due(
     if found is None or found.state != "waits" or found.due is None or found.due > now:
         return
     await transaction.put(msgspec.structs.replace(found, state="released", at=now, withheld=None))
-    await relabel(transaction, practice, [ResourceKey.parse(what)])
+    await relabel(transaction, practice, [ResourceKey.parse(what)], unbounded=True)
 
 
 def _types(rules: LabelRules, former: LabelRules) -> list[str]:
@@ -143,21 +158,24 @@ async def _pages(server: Server, practice: str, name: str) -> AsyncIterator[Iter
             return
 
 
-async def _release_without_rule(server: Server, rules: LabelRules) -> None:
-    """Release what waits by a rule that is no more."""
-    names = {rule.name for rule in rules.release}
+async def _release_without_rule(server: Server, practice: str) -> None:
+    """Release what waits by a rule that is no more, unless another says that it waits."""
 
     async def work(transaction: ResourceTransaction) -> int:
+        rules = await label_rules_of(transaction, practice)  # they may have been set since
+        names = {rule.name for rule in rules.release}
         waiting = await transaction.find(Release, "withheld", rules.key)
         over = [one for one in waiting if one.state == "waits" and one.rule not in names]
+        released: list[ResourceKey] = []
         for one in over[:AT_ONCE]:
-            now = server.clock()
-            await transaction.put(
-                msgspec.structs.replace(one, state="released", at=now, withheld=None)
-            )
-        keys = [ResourceKey.parse(one.what) for one in over[:AT_ONCE]]
-        await relabel(transaction, rules.key, keys)
-        return len(keys)
+            key = ResourceKey.parse(one.what)
+            visible = Visibility.of_server(key.type, practice=rules.key)
+            row = await transaction.read(key, visible)
+            tree = None if row is None or row.deleted else json.parse(row.body)
+            if await after_rules(transaction, rules, one, tree, now=server.clock()):
+                released.append(key)
+        await relabel(transaction, rules.key, released, unbounded=True)
+        return len(over[:AT_ONCE])
 
     while await server.store.transact(work):
         pass

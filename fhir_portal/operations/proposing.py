@@ -347,6 +347,9 @@ async def _require_seen(
     old = None
     if text.isascii() and text.isdecimal() and len(text) < 10 and 0 < int(text) < row.version:  # noqa: PLR2004
         old = await transaction.vread(row.key, int(text), visible)
+        if old is None and visible.only_current:  # it may have been there: they are to look again
+            message = "the record was changed meanwhile: look at it again"
+            raise PreconditionFailed(message, expression=place)
     if old is None or old.deleted:
         message = "there is no such version"
         raise Unprocessable(message, expression=place)

@@ -8,8 +8,7 @@ from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import Relations
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account
-from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS
-from fhir_portal.documents.titles import is_supplied
+from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, is_supplied
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, Unprocessable

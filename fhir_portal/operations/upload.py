@@ -14,8 +14,7 @@ import msgspec
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.grant import IG
-from fhir_portal.consent.labels import FOR_STAFF, PORTAL_TAG
-from fhir_portal.documents.titles import ORIGIN, SUPPLIED
+from fhir_portal.consent.labels import FOR_STAFF, ORIGIN, PORTAL_TAG, SUPPLIED
 from fhir_portal.documents.upload import Taken
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant, period_of

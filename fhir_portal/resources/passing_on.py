@@ -35,8 +35,9 @@ _RULES: WeakKeyDictionary[ResourceTransaction, dict[str, LabelRules]] = WeakKeyD
 class Surroundings(Neighbours):
     """The rows around a write as they will be: what was computed stands before what is stored."""
 
-    def __init__(self, transaction: ResourceTransaction) -> None:
+    def __init__(self, transaction: ResourceTransaction, *, unbounded: bool = False) -> None:
         self._transaction = transaction
+        self._most = None if unbounded else MOST
         self.computed: dict[ResourceKey, RowFacts] = {}
         self._alone: set[ResourceKey] = set()
         """What nothing that is derived points at, as was seen just now."""
@@ -55,6 +56,12 @@ class Surroundings(Neighbours):
         if await is_held(self._transaction, rules, key):
             labels |= {WITHHELD}
         return labels
+
+    def bound(self, number: int) -> None:
+        """Refuse to compute so many rows. Raises `Unprocessable`."""
+        if self._most is not None and number > self._most:
+            message = "too many resources depend on this one to change it in one step"
+            raise Unprocessable(message)
 
     def facts(self, row: Row) -> RowFacts:
         """Return the facts of a row as they will be."""
@@ -175,14 +182,20 @@ async def pass_on(
 
 
 async def relabel(
-    transaction: ResourceTransaction, practice: str, keys: Collection[ResourceKey]
+    transaction: ResourceTransaction,
+    practice: str,
+    keys: Collection[ResourceKey],
+    *,
+    unbounded: bool = False,
 ) -> None:
     """Compute anew rows whose own labels changed though they were not written, and what follows.
+
+    ``unbounded`` is for work that nobody waits for and that must be done.
 
     Raises:
         Unprocessable: too much depends on them.
     """
-    around = Surroundings(transaction)
+    around = Surroundings(transaction, unbounded=unbounded)
     rows = [row for row in [await around.row(key, practice) for key in keys] if row is not None]
     suspects = {row.key: row.facts for row in rows if _labels(row.facts)}
     waiting = {row.key for row in rows} | await _taken_back(around, suspects)
@@ -192,9 +205,10 @@ async def relabel(
 async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]) -> None:
     """Compute rows, and what follows from any that changes, until nothing does; store them."""
     stored: dict[ResourceKey, RowFacts] = {}
-    for _ in range(MOST):
-        if not waiting:
-            break
+    computed = 0
+    while waiting:
+        computed += 1
+        around.bound(computed)
         key = waiting.pop()
         row = await around.row(key, practice)
         if row is None:
@@ -210,8 +224,6 @@ async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]
         else:
             waiting |= await around.derived(now)
             waiting.update(binaries_of(here))
-    else:
-        raise _too_many()
     for each, now in around.computed.items():
         if stored[each] != now:
             await around.reclassify(each, now)
@@ -250,8 +262,7 @@ async def _taken_back(
             if row is None or not _labels(row.facts) & held:
                 continue
             found[near] = row.facts
-            if len(found) > MOST:
-                raise _too_many()
+            around.bound(len(found))
             waiting.append(near)
     for each, facts in found.items():
         around.computed[each] = with_labels(facts, frozenset())
@@ -266,8 +277,3 @@ def with_labels(facts: RowFacts, labels: frozenset[str]) -> RowFacts:
     """Return facts with other labels."""
     held = VisibilityClass(facts.visibility_class.sections, labels)
     return msgspec.structs.replace(facts, visibility_class=held)
-
-
-def _too_many() -> Unprocessable:
-    message = "too many resources depend on this one to change it in one step"
-    return Unprocessable(message)

@@ -49,7 +49,7 @@ async def _reindexed(
             await transaction.reindex(NewVersion(row, IndexEntries(), edges))
             continue
         tree = json.parse(row.body)
-        around = Surroundings(transaction)
+        around = Surroundings(transaction, unbounded=True)  # a server must come to serve
         facts = await classify(tree, practice, around)
         now = Row(facts, row.version, row.updated, row.method, row.body)
         await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree)))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from fhir_portal.consent.label_rules import RELEASABLE, LabelRules, ReleaseRule
+from fhir_portal.consent.labels import is_supplied
 from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
@@ -23,7 +24,11 @@ HOUR: Final = 3600.0
 OLD_SECONDS: Final = 30 * 24 * HOUR
 """What was issued longer ago than this when it comes is history: no rule holds it back."""
 _MICROSECONDS: Final = 1_000_000
-_ISSUED: Final = ("issued", "date", "started", "effectiveDateTime")
+_ISSUED: Final = ("issued", "date", "started")
+"""Not when a sample was taken: its result may be weeks younger."""
+_UNDER_WAY: Final = frozenset(
+    {"registered", "partial", "preliminary", "preparation", "in-progress"}
+)
 
 State = Literal["waits", "held", "released"]
 
@@ -74,7 +79,8 @@ async def before_write(
 ) -> bool:
     """Decide about the release of what is being written; return whether that changes anything.
 
-    It is decided when a resource comes, and when it is issued anew. What staff held stays held.
+    It is decided when a resource comes, when it is issued anew, and when it is no more under way.
+    What staff held stays held.
     """
     key = ResourceKey(tree["resourceType"], tree["id"])
     if key.type not in RELEASABLE or not (rules.release or rules.holds):
@@ -82,21 +88,64 @@ async def before_write(
     found = await transaction.get(Release, release_key(rules.key, key))
     if found is not None and found.state == "held":
         return False
+    if is_supplied(tree):
+        return False  # it is no result, and who sent it knows it
     waits = found is not None and found.state == "waits"
-    if old and not waits and _issued(old) == _issued(tree):
+    is_new = not old or _issued(old) != _issued(tree) or _is_done(tree) > _is_done(old)
+    if not is_new and not waits:
         return False
     rule = rules.release_of(tree)
     issued = _issued(tree)
     issued = now if issued is None else min(issued, now)
-    if rule is None or _is_over(rule, issued, now):
+    stays = waits and rule is not None and rule.hours is None  # it came when it was new
+    if rule is None or (not stays and _is_over(rule, issued, now)):
         if found is None or not waits:
             return False
         await transaction.put(
             msgspec.structs.replace(found, state="released", at=now, withheld=None)
         )
         return True
-    if found is not None and waits and found.rule == rule.name and _issued(old) is None:
+    if not is_new and found is not None and found.rule == rule.name and _issued(tree) is None:
         return False  # it has no time of its own: the first one stands
+    await _put_waiting(transaction, rules, key, rule, issued=issued, now=now)
+    return True
+
+
+async def after_rules(
+    transaction: RecordTransaction,
+    rules: LabelRules,
+    found: Release,
+    tree: Mapping[str, Any] | None,
+    *,
+    now: float,
+) -> bool:
+    """Decide anew about what waits by a rule that is no more; return whether it is released.
+
+    It waits on where another rule says so: one that was only named otherwise shows nothing.
+    ``tree`` is what it says now, ``None`` after a deletion.
+    """
+    rule = None if tree is None else rules.release_of(tree)
+    issued = None if tree is None else _issued(tree)
+    issued = found.at if issued is None else min(issued, found.at)
+    if rule is None or (rule.hours is not None and issued + rule.hours * HOUR <= now):
+        await transaction.put(
+            msgspec.structs.replace(found, state="released", at=now, withheld=None)
+        )
+        return True
+    key = ResourceKey.parse(found.what)
+    await _put_waiting(transaction, rules, key, rule, issued=issued, now=now)
+    return False
+
+
+async def _put_waiting(
+    transaction: RecordTransaction,
+    rules: LabelRules,
+    key: ResourceKey,
+    rule: ReleaseRule,
+    *,
+    issued: float,
+    now: float,
+) -> None:
     due = None if rule.hours is None else issued + rule.hours * HOUR
     await transaction.put(
         Release(
@@ -121,7 +170,10 @@ async def before_write(
             arguments={"what": str(key)},
             due=due,
         )
-    return True
+
+
+def _is_done(tree: Mapping[str, Any]) -> bool:
+    return tree.get("status") not in _UNDER_WAY
 
 
 def _is_over(rule: ReleaseRule, issued: float, now: float) -> bool:

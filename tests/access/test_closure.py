@@ -26,6 +26,7 @@ from tests.builders import (
     a_patient,
     a_practitioner,
     a_provenance,
+    a_proxy,
     a_related_person,
     a_task,
     an_appointment,
@@ -446,3 +447,23 @@ async def test_identities_and_the_directory_convey_nothing(store: Any, ehr: Call
         an_observation("o", performer="Practitioner/lark"),
     )
     assert await labels(store, "Observation/o") == [set()]
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+async def test_what_named_a_visit_is_not_told_by_its_history(
+    portal: Any, ehr: Caller, how: str
+) -> None:
+    """It was labelled when nothing that is in force referred to it any more."""
+    said = an_observation("s", encounter=VISIT)
+    await ehr.store(a_patient("ada"), an_encounter("visit"), an_encounter("other"), said)
+    if how == "moved":
+        await ehr.store(an_observation("s", encounter=reference("Encounter/other")))
+    else:
+        await ehr.delete("Observation/s")
+    await ehr.store(an_encounter("visit", meta=RESTRICTED))
+    proxy = Caller(portal, a_proxy("ada", "friend", sections=["results", "visits"]))
+    assert (await proxy.get("Observation/s")).status == (200 if how == "moved" else 410)
+    assert (await proxy.get("Observation/s/_history/1")).status == 404
+    for path in ("Observation/s/_history", "_history"):
+        assert b"Encounter/visit" not in (await proxy.get(path)).body
+    assert (await ehr.get("Observation/s/_history/1")).status == 200

@@ -18,7 +18,7 @@ import pytest
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.app import Application
-from fhir_portal.documents.titles import ORIGIN, SUPPLIED
+from fhir_portal.consent.labels import ORIGIN, SUPPLIED
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.settings import load
 from tests.builders import an_ehr

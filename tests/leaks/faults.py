@@ -24,6 +24,7 @@ from fhir_portal.access.visibility import (
     Visibility,
     VisibilityClass,
 )
+from fhir_portal.consent import label_rules
 from fhir_portal.consent.labels import SELF_LABELS
 from fhir_portal.embedded import query, resources
 from fhir_portal.embedded.log import EmbeddedLog
@@ -519,7 +520,7 @@ def unclassified(ground: Ground) -> None:
 
 @planted("labels are not read from meta", on_write=True)
 def labels(ground: Ground) -> None:
-    ground.enter_context(patch.object(classify, "labels_of", lambda _: frozenset()))
+    ground.enter_context(patch.object(label_rules, "labels_of", lambda _: frozenset()))
 
 
 @planted("a resource takes no labels from what it refers to", on_write=True)

@@ -359,7 +359,8 @@ class View:
         name, _, own_id = key.partition("/")
         versions = self.versions_of(key) or []
         by_mention = name in STAFF_ENTRIES and not self.reader.is_staff
-        if by_mention or self._only_by_category(letter, name):
+        by_grant = self.reader.grant is not None  # what it named may be labelled by now
+        if by_mention or by_grant or self._only_by_category(letter, name):
             return [versions[-1].number]  # what lets it be seen is known of the current one only
         return [v.number for v in reversed(versions) if self._facts(name, own_id, v.facts)]
 

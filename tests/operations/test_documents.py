@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from fhir_portal.consent.labels import PORTAL_TAG
+from fhir_portal.consent.labels import ORIGIN, PORTAL_TAG, SUPPLIED
 from fhir_portal.documents.malware_scan import Infected, ScanUnavailable
-from fhir_portal.documents.titles import ORIGIN, SUPPLIED
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.upload import A_DAY
@@ -32,6 +31,7 @@ from tests.builders import (
 from tests.documents.pictures import SECRET, a_pdf, a_picture
 from tests.operations.documents import PHOTO, bytes_of, decided, uploaded
 from tests.operations.messages import a_file, out
+from tests.operations.test_label_rules import set_to
 from tests.staff import a_member_of_staff
 
 DOCUMENTS = ("documents",)
@@ -130,6 +130,17 @@ async def test_a_document_sent_twice_is_there_once(ada: Caller, ehr: Caller) -> 
     assert elsewhere.status == 409
     assert len((await ehr.get("DocumentReference")).entries) == 1
     assert len(await tasks(ehr)) == 1
+
+
+async def test_what_a_patient_sends_waits_for_no_release(
+    practice: EmbeddedStore, ada: Caller
+) -> None:
+    """A rule that holds back the practice's documents is none about what the patient sent."""
+    rule = {"name": "notes", "type": "DocumentReference", "reason": "preventing-harm", "hours": 72}
+    await set_to(practice, {"release": [rule]})
+    document = await sent(ada, identifier="urn:uuid:d1")
+    assert (await ada.get(document)).status == 200
+    assert await sent(ada, identifier="urn:uuid:d1") == document
 
 
 async def test_sent_at_the_same_moment_it_is_there_once(ada: Caller, ehr: Caller) -> None:

@@ -17,7 +17,9 @@ from fhir_portal.consent.label_rules import (
     read_rules,
 )
 from fhir_portal.notify import jobs
+from fhir_portal.operations import label_jobs as label_jobs_module
 from fhir_portal.operations.label_jobs import label_jobs, relabel_practice, set_rules
+from fhir_portal.resources import passing_on
 from fhir_portal.resources.release import HOUR, Release
 from tests.access.test_closure import labels
 from tests.builders import (
@@ -120,6 +122,32 @@ async def test_rules_set_twice_before_the_job_are_carried_out_as_they_stand(
     await set_to(store, {"labels": RULES["labels"][2:]})
     assert await relabel_practice(portal.server, DERM) == 2
     assert await labels(store, *KEYS) == [set(), set(), set(), set(), {"withheld"}]
+
+
+async def test_a_rule_is_carried_out_however_much_depends_on_what_it_labels(
+    store: Any, ehr: Caller, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal would tell nobody, and the practice's patients would see nothing any more."""
+    portal = a_portal(store, clock)
+    await ehr.store(a_patient("ada"))
+    keys: list[str] = []
+    for visit, results in (("a", 3), ("b", 3), ("c", 12)):
+        await ehr.store(an_encounter(visit))
+        for number in range(results):
+            there = an_observation(
+                f"{visit}-{number}", encounter=reference(f"Encounter/{visit}"),
+                category="laboratory", issued=iso(START),
+            )  # fmt: skip
+            await ehr.store(there)
+            keys.append(f"Observation/{visit}-{number}")
+    monkeypatch.setattr(passing_on, "MOST", 6)
+    await set_to(store, {"labels": [{"name": "visits", "label": "R", "types": ["Encounter"]}]})
+    assert await worked_off(portal, clock) == 1
+    assert await store.get(Relabelling, DERM) is None
+    assert await labels(store, *keys) == [{"R"}] * 18
+    await set_to(store, {})
+    assert await worked_off(portal, clock) == 1
+    assert await labels(store, *keys) == [set()] * 18
 
 
 async def test_nothing_of_a_record_is_shown_until_a_new_rule_is_carried_out(
@@ -292,6 +320,71 @@ async def test_what_waits_for_staff_stays_and_goes_with_its_rule(
     assert await labels(store, "DiagnosticReport/report") == [set()]
 
 
+async def test_what_waits_for_staff_is_not_released_by_a_late_amendment(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    """What was issued long ago is history when it comes, not when it has waited for long."""
+    issued = iso(clock())
+    await set_to(store, WAITS)
+    await ehr.store(a_patient("ada"), a_report(issued=issued))
+    clock.advance(31 * 24 * HOUR)
+    await ehr.store(a_report(issued=issued, conclusion="no change"))
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
+    await ehr.delete("DiagnosticReport/report")
+    await ehr.store(a_report(issued=issued))
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
+
+
+async def test_a_rule_that_has_another_name_now_shows_nothing(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    portal = a_portal(store, clock)
+    await set_to(store, WAITS)
+    issued = iso(clock())
+    await ehr.store(a_patient("ada"), a_result(issued), a_report(issued=issued))
+    clock.advance(40 * 24 * HOUR)  # the job has not run: the result waits, though its time came
+    renamed = [{**rule, "name": f"{rule['name']}-now"} for rule in WAITS["release"]]
+    await set_to(store, {"release": renamed}, now=clock())
+    await relabel_practice(portal.server, DERM)
+    release = await store.get(Release, f"{DERM}/DiagnosticReport/report")
+    assert (release.state, release.rule) == ("waits", "reports-now")
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
+    assert (await store.get(Release, f"{DERM}/Observation/lab")).state == "released"
+    again = iso(clock())
+    await ehr.store(a_result(again))
+    longer = [{**rule, "name": "other"} for rule in WAITS["release"]][:1]
+    await set_to(store, {"release": [{**longer[0], "hours": 72}]}, now=clock())
+    await relabel_practice(portal.server, DERM)
+    assert await labels(store, "Observation/lab") == [{"withheld"}]
+    clock.advance(71 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [{"withheld"}]
+    clock.advance(2 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [set()]
+
+
+async def test_a_rule_set_while_the_job_before_runs_is_kept(
+    store: Any, ehr: Caller, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds back is not released by the job that began without it."""
+    portal = a_portal(store, clock)
+    await ehr.store(a_patient("ada"))
+    await set_to(store, RULES)
+    pages = vars(label_jobs_module)["_pages"]
+
+    async def meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr(label_jobs_module, "_pages", pages)
+        await set_to(store, WAITS)
+        await ehr.store(a_report(issued=iso(clock())))
+        async for page in pages(*args):
+            yield page
+
+    monkeypatch.setattr(label_jobs_module, "_pages", meanwhile)
+    await relabel_practice(portal.server, DERM)
+    assert await labels(store, "DiagnosticReport/report") == [{"withheld"}]
+
+
 async def test_history_and_what_was_issued_long_ago_is_not_held_back(
     store: Any, ehr: Caller, clock: Clock
 ) -> None:
@@ -301,6 +394,43 @@ async def test_history_and_what_was_issued_long_ago_is_not_held_back(
     assert await labels(store, "Observation/lab") == [set()], "it was shown before the rule"
     await ehr.store(a_report(issued=iso(clock() - 31 * 24 * HOUR)))
     assert await labels(store, "DiagnosticReport/report") == [set()]
+
+
+async def test_when_a_sample_was_taken_is_not_when_its_result_was_issued(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    await set_to(store, WAITS)
+    late = a_result() | {"effectiveDateTime": "2029-12"}
+    del late["issued"]
+    await ehr.store(a_patient("ada"), late)
+    release = await store.get(Release, f"{DERM}/Observation/lab")
+    assert release.due == pytest.approx(clock() + 48 * HOUR)
+
+
+async def test_a_result_that_was_shown_under_way_waits_when_it_is_done(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    """It does not say when it was issued, and is there since the order was taken."""
+    portal = a_portal(store, clock)
+    await set_to(store, WAITS)
+    awaited = a_result(status="registered")
+    del awaited["issued"]
+    await ehr.store(a_patient("ada"), awaited)
+    clock.advance(47 * HOUR)
+    await ehr.store(awaited | {"note": [{"text": "taken"}]})
+    clock.advance(2 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [set()]
+    done = awaited | {"status": "final"}
+    await ehr.store(done)
+    assert await labels(store, "Observation/lab") == [{"withheld"}]
+    clock.advance(47 * HOUR)
+    await ehr.store(done | {"note": [{"text": "looked at"}]})
+    clock.advance(2 * HOUR)
+    await worked_off(portal, clock)
+    assert await labels(store, "Observation/lab") == [set()]
+    await ehr.store(done | {"status": "amended"})
+    assert await labels(store, "Observation/lab") == [set()]
 
 
 async def test_a_time_to_come_does_not_hold_longer(store: Any, ehr: Caller, clock: Clock) -> None:

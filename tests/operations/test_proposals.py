@@ -236,6 +236,15 @@ async def test_what_was_changed_since_it_was_looked_at_is_not_proposed(
     assert (await proposed(ada, details(gender="female"), version(2))).status == 200
 
 
+async def test_a_proxy_who_looked_at_an_earlier_version_is_to_look_again(portal: Portal) -> None:
+    """Earlier versions are not shown to them; that there was one is no secret."""
+    acting = a_mother(portal, "demographics")
+    answer = await proposed(acting, details(telecom=[NEW]), version(2), of="kit")
+    assert answer.status == 412
+    never = await proposed(acting, details(telecom=[NEW]), version(9), of="kit")
+    assert never.status == 422
+
+
 async def test_an_ehr_sees_proposals_and_answers_them_by_a_transaction(
     practice: EmbeddedStore, ada: Caller, ehr: Caller, front: Caller
 ) -> None:

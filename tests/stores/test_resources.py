@@ -255,6 +255,17 @@ async def test_an_earlier_version_is_not_shown_where_only_the_current_one_can_be
     assert (await store.vread(A, 2, vitals)).version == 2
 
 
+async def test_who_may_see_nothing_labelled_sees_no_earlier_version(store: Any) -> None:
+    """What it refers to may be labelled by now, and that is known of the current one alone."""
+    proxy = of_record(labels=())
+    await write(store, a_row(SETTLED), a_row(SETTLED, version=2, updated=2_000))
+    assert await store.vread(A, 1, proxy) is None
+    assert (await store.vread(A, 2, proxy)).version == 2
+    page = await store.history(A, proxy, count=10, after=None)
+    assert ([row.version for row in page.rows], page.total) == ([2], 1)
+    assert [row.version for row in await _feed(store, proxy)] == [2]
+
+
 # ---------------------------------------------------------------- practices
 
 

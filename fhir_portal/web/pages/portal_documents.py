@@ -15,7 +15,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.documents.titles import is_supplied, title_of, type_token
+from fhir_portal.consent.labels import is_supplied
+from fhir_portal.documents.titles import title_of, type_token
 from fhir_portal.documents.wording import days, words_of
 from fhir_portal.fhir.errors import Forbidden, NotFound
 from fhir_portal.fhir.interaction import Activity, FhirRequest

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.relation import name_of
-from fhir_portal.documents.titles import LOINC, TITLES, is_supplied, title_of
+from fhir_portal.consent.labels import is_supplied
+from fhir_portal.documents.titles import LOINC, TITLES, title_of
 from fhir_portal.documents.wording import words_of
 from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import Activity
