@@ -11,9 +11,13 @@ import pytest
 
 from fhir_portal.accounts.one_time_code import KEY_PURPOSE, Challenge, OneTimeCodes
 from fhir_portal.accounts.policy import PracticePolicy
+from fhir_portal.web import downloads
+from fhir_portal.web.downloads import LONG
 from tests.builders import (
     Caller,
     Json,
+    a_binary,
+    a_document,
     a_grant,
     a_patient,
     a_proxy,
@@ -340,6 +344,35 @@ async def test_a_page_of_one_record_shows_and_changes_no_other(portal: PortalWor
     for path in (CHANGE, f"{DETAILS}/photo", NEW, f"/portal/proposals/{task['id']}/cancel"):
         assert await without_token(browser, path, {"payor": "x"}) in {400, 403}, path
     assert len(await tasks(portal)) == 1
+
+
+@pytest.mark.parametrize("page", [f"{DETAILS}/photo", f"{INSURANCE}/card/card"])
+async def test_a_long_picture_ends_with_access(
+    portal: PortalWorld, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    picture = {"contentType": "image/jpeg", "url": "Binary/picture"}
+    content = base64.b64encode(bytes(4 * LONG)).decode()
+    sections = ["demographics", "insurance", "documents"]
+    context = {"reference": "Patient/kit"}
+    await portal.put(
+        a_binary("picture", content=content, securityContext=context)
+        | {"contentType": "image/jpeg"},
+        a_patient("kit", photo=[picture]),
+        a_document("card", of="kit", content=[{"attachment": picture}]),
+        a_grant("grant", of="kit", to="mother", sections=sections),
+    )
+    mother = await portal.at(DETAILS, ADA, "kit")
+    whole = await mother.http.get(page)
+    assert len(whole.content) == 4 * LONG
+
+    async def ends(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:LONG]
+        await portal.put(a_grant("grant", of="kit", to="mother", status="inactive"))
+        yield body[LONG:]
+
+    monkeypatch.setattr(downloads, "in_pieces", ends)
+    with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
+        await mother.http.get(page)
 
 
 async def test_a_revoked_grant_closes_the_pages(portal: PortalWorld) -> None:

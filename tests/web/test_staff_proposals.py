@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.builders import Caller, Json, a_patient, oneself, reference
+from fhir_portal.accounts.levels import PERMISSIONS
+from fhir_portal.web import downloads
+from fhir_portal.web.downloads import LONG
+from tests.builders import Caller, Json, a_binary, a_patient, keep, oneself, reference
 from tests.operations.proposing import (
     HOME,
     MAIL,
@@ -22,8 +26,10 @@ from tests.operations.proposing import (
 )
 from tests.smart.launching import put
 from tests.smart.world import Browser
+from tests.staff import a_level
 from tests.web.signing_in import fields_of, forms, post, problem
 from tests.web.staff_world import (
+    ADMIN,
     BLIND,
     DESK,
     READER,
@@ -155,6 +161,32 @@ async def test_pictures_are_seen_before_they_are_accepted(staff: StaffWorld) -> 
     (made,) = (await bo(staff).get("Coverage")).entries
     assert made["subscriberId"] == "M-12"
     assert made["beneficiary"] == reference("Patient/bo")
+
+
+async def test_a_long_picture_ends_with_access(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = await asked(staff, {"name": "photo", "valueAttachment": attached(a_picture())})
+    (task,) = (await bo(staff).get("Task")).entries
+    own_id = task["contained"][0]["photo"][0]["url"].partition("/")[2]
+    content = base64.b64encode(bytes(4 * LONG)).decode()
+    context = {"reference": "Patient/bo"}
+    picture = a_binary(own_id, content=content, securityContext=context)
+    await put(staff.world, SKIN, picture | {"contentType": "image/jpeg"})
+    browser = await staff.at(address)
+    (shown,) = browser.document.xpath("//img/@src")
+    whole = await browser.http.get(shown)
+    assert len(whole.content) == 4 * LONG
+
+    async def ends(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:LONG]
+        less = a_level(ADMIN, *(PERMISSIONS - {"forms"}), practice=SKIN)
+        await keep(staff.world.store, less)
+        yield body[LONG:]
+
+    monkeypatch.setattr(downloads, "in_pieces", ends)
+    with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
+        await browser.http.get(shown)
 
 
 async def test_proposals_are_for_those_whose_level_holds_forms(staff: StaffWorld) -> None:

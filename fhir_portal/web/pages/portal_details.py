@@ -21,6 +21,7 @@ from fhir_portal.fhir.errors import (
     Unprocessable,
 )
 from fhir_portal.resources.proposal import FIELDS, value_of
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.detail_fields import (
     CONTACTS,
@@ -191,7 +192,8 @@ class DetailPages:
             raise NotFound
         found = (await self._room.ask(here, "read", "Binary", key.id)).tree
         content = base64.b64decode(found.get("data", ""))
-        return attached(content, "photo", str(found.get("contentType", "")))
+        answer = attached(content, "photo", str(found.get("contentType", "")))
+        return while_allowed(self._room.downloads, here.auth, answer)
 
     async def change_photo(self, request: Request) -> Response:
         """Propose another picture, or none."""

@@ -32,6 +32,7 @@ from fhir_portal.resources.proposal import (
     value_of,
     with_value,
 )
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.pages.desk import FIND, PROPOSALS, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.proposal_words import (
     FIELDS,
@@ -152,7 +153,8 @@ class ProposalPages:
             raise NotFound
         tree = (await self._desk.ask(here, "read", "Binary", key.id)).tree
         content = base64.b64decode(tree.get("data", ""))
-        return attached(content, "picture", str(tree.get("contentType", "")))
+        answer = attached(content, "picture", str(tree.get("contentType", "")))
+        return while_allowed(self._desk.downloads, here.auth, answer)
 
     async def _one(self, here: AtDesk, own_id: str, *, problem: str = "") -> Response:
         task = await self._task(here, own_id)
