@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from fhir_portal.accounts.levels import PERMISSIONS
+from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.web import downloads
 from fhir_portal.web.downloads import LONG
-from tests.builders import Caller, Json, a_binary, a_patient, keep, oneself, reference
+from tests.builders import (
+    Caller,
+    Json,
+    a_binary,
+    a_patient,
+    a_related_person,
+    keep,
+    oneself,
+    reference,
+)
 from tests.operations.proposing import (
     HOME,
     MAIL,
@@ -40,6 +51,7 @@ from tests.web.staff_world import (
 )
 
 PROPOSALS = "/staff/proposals"
+THEIRS: Json = {"system": "email", "value": "wife@mail.example"}
 
 
 @pytest.fixture
@@ -71,6 +83,10 @@ async def decide(browser: Browser, address: str, fields: Json) -> None:
     for one in form.xpath(".//input[@type='text']"):
         data[one.get("name")] = one.get("value") or ""
     await post(browser, address, {**data, **fields})
+
+
+def warnings(browser: Browser) -> list[Any]:
+    return list(browser.document.xpath("//p[@class='warning']"))
 
 
 async def record(staff: StaffWorld) -> Json:
@@ -127,6 +143,36 @@ async def test_a_conflict_is_shown_with_what_is_there_now(staff: StaffWorld) -> 
     await decide(browser, address, fields)
     assert browser.page.url.path == PROPOSALS, browser.page.text
     assert (await record(staff))["telecom"] == [NEW, MAIL]
+
+
+@pytest.mark.parametrize(
+    ("invite", "by", "born", "telecom", "warned"),
+    [
+        (True, "RelatedPerson/wife", "1990-01-01", [OLD, MAIL, THEIRS], True),
+        (True, "RelatedPerson/wife", "1990-01-01", [NEW, MAIL], True),
+        (True, "RelatedPerson/wife", "1990-01-01", [MAIL], False),
+        (True, "RelatedPerson/wife", "2020-01-01", [OLD, MAIL, THEIRS], False),
+        (True, "Patient/bo", "1990-01-01", [OLD, MAIL, THEIRS], False),
+        (False, "RelatedPerson/wife", "1990-01-01", [OLD, MAIL, THEIRS], False),
+    ],
+)
+async def test_the_page_warns_that_a_proxys_address_gets_the_patients_own_invitation(
+    staff: StaffWorld, by: str, born: str, telecom: list[Json], *, invite: bool, warned: bool
+) -> None:
+    await keep(staff.world.store, PracticePolicy(key=SKIN, invite_on_mail_address=invite))
+    there = a_patient("bo", family="Quillon", telecom=[OLD, MAIL], birthDate=born)
+    await put(staff.world, SKIN, there, a_related_person("wife", of="bo"))
+    address = await asked(staff, details(telecom=telecom), version(3))
+    (task,) = (await bo(staff).get("Task")).entries
+    await put(staff.world, SKIN, task | {"requester": reference(by)})
+    browser = await staff.at(address)
+    words = [" ".join(one.text_content().split()) for one in warnings(browser)]
+    assert [("the patient's own account" in one) for one in words] == ([True] if warned else [])
+    (new,) = [one for one in telecom if one not in (OLD, MAIL)] or [MAIL]
+    assert not warned or new["value"].replace(" ", "") in words[0]
+    await decide(browser, address, {"p1.telecom.action": "refuse"})
+    await browser.open(address)
+    assert warnings(browser) == []
 
 
 @pytest.mark.requirement("portal", "S0-37", "S0-41")
