@@ -197,6 +197,44 @@ async def test_a_new_number_is_proved_on_the_page(portal: PortalWorld) -> None:
     assert OLD["value"] not in str((await ada(portal).get("Patient/ada")).json["telecom"])
 
 
+LOOKS = "The practice looks at"
+
+
+@pytest.mark.parametrize(
+    ("direct", "fields", "told"),
+    [
+        (("maritalStatus",), {"marital": "M"}, "Your details are changed."),
+        (("maritalStatus",), {"marital": "M", "line1": "14 Oak"}, "Some of it is changed now."),
+        (("maritalStatus",), {"line1": "14 Oak"}, f"Thank you. {LOOKS} it"),
+        ((), {"mobile": "+1 312 555 0177"}, f"Thank you. {LOOKS} it"),
+        (("telecom",), {"mobile": "+1 312 555 0177"}, "A code is on its way. Type it below"),
+        (("telecom",), {"mobile": "+1 312 555 0177", "marital": "M"}, "What else waits"),
+    ],
+)
+async def test_the_page_says_what_became_of_it(
+    portal: PortalWorld, direct: tuple[str, ...], fields: Json, told: str
+) -> None:
+    await keep(portal.world.store, PracticePolicy(key=SKIN, direct_changes=direct))
+    browser = await portal.at(CHANGE, ADA, "ada")
+    await post(browser, CHANGE, typed(browser, CHANGE) | fields)
+    (done,) = browser.document.xpath("//p[@role='status']")
+    assert told in done.text
+    assert (LOOKS in done.text) == (LOOKS in told or "Some of it" in told)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_the_page_says_whether_a_photo_is_looked_at_first(
+    portal: PortalWorld, *, at_once: bool
+) -> None:
+    direct = ("photo",) if at_once else ()
+    await keep(portal.world.store, PracticePolicy(key=SKIN, direct_changes=direct))
+    browser = await portal.at(DETAILS, ADA, "ada")
+    assert ("looks at it first" in browser.page.text) != at_once
+    await sent(browser, f"{DETAILS}/photo", {"do": "send"}, {"file": a_picture()})
+    (done,) = browser.document.xpath("//p[@role='status']")
+    assert done.text.startswith("Your details are changed." if at_once else "Thank you.")
+
+
 async def test_what_was_asked_for_is_taken_back(portal: PortalWorld) -> None:
     browser = await portal.at(CHANGE, ADA, "ada")
     await post(browser, CHANGE, typed(browser, CHANGE) | {"marital": "M", "language": "es"})
