@@ -224,15 +224,19 @@ async def test_a_long_picture_ends_with_access(
     whole = await browser.http.get(shown)
     assert len(whole.content) == 4 * LONG
 
+    ended = list[int]()
+
     async def ends(body: bytes) -> AsyncIterator[bytes]:
         yield body[:LONG]
-        less = a_level(ADMIN, *(PERMISSIONS - {"forms"}), practice=SKIN)
-        await keep(staff.world.store, less)
+        less = [one for one in PERMISSIONS if one != "forms"]
+        await keep(staff.world.store, a_level(ADMIN, *less, practice=SKIN))
+        ended.append(len(body))
         yield body[LONG:]
 
     monkeypatch.setattr(downloads, "in_pieces", ends)
     with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
         await browser.http.get(shown)
+    assert ended == [4 * LONG]
 
 
 async def test_proposals_are_for_those_whose_level_holds_forms(staff: StaffWorld) -> None:
