@@ -64,6 +64,7 @@ from fhir_portal.notify.sms import SmsDelivery, SmsGateway
 from fhir_portal.operations.account_status import fill_in_statuses, status_jobs
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.catalog import operations_of
+from fhir_portal.operations.dispute_jobs import dispute_jobs
 from fhir_portal.operations.form_request import form_jobs
 from fhir_portal.operations.invitation_jobs import invitation_jobs
 from fhir_portal.operations.invitation_task import received, sent
@@ -325,6 +326,7 @@ class Application:
         self.jobs.update(form_jobs(self.portal.server))
         self.jobs.update(refill_jobs(self.portal.server))
         self.jobs.update(proposal_jobs(self.portal.server))
+        self.jobs.update(dispute_jobs(self.portal.server))
         self.jobs.update(label_jobs(self.portal.server))
         compose = Composer(store, MadeBy(self.makers), settings.base_url)
         mail, deliveries = self._deliveries(compose)

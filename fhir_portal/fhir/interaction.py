@@ -72,6 +72,9 @@ class FhirResponse(msgspec.Struct, frozen=True):
     detail: str = ""
     stream: Stream | None = None
     """Content instead of a body, which nobody holds: it is to be sent while rights stand."""
+    labelled: frozenset[str] = frozenset()
+    """Of what it shows, what carries a label, its own or one from elsewhere (``Type/id``): that is
+    no part of a resource, and for pages of ours alone."""
     parts: Sequence[tuple[FhirRequest, FhirResponse]] = ()
     """For the access log: the records this answer touched, each with whether its person may read
     that; what was asked; and the entries of a transaction with their answers."""

@@ -218,16 +218,14 @@ class Offers:
         return first <= start <= last
 
 
-def purpose_of(
-    tree: Mapping[str, Any], policy: PracticePolicy, held: frozenset[str] = frozenset()
-) -> str:
+def purpose_of(tree: Mapping[str, Any], policy: PracticePolicy, *, labelled: bool) -> str:
     """Return in words what an appointment is for, or ``""`` where that is not to be shown.
 
-    It is not for anything that carries a label, or has one from elsewhere (``held``), and for none
-    of the practice's private services: pages are looked at over shoulders, and calendars are
+    It is not for anything that carries a label, or has one from elsewhere (``labelled``), and for
+    none of the practice's private services: pages are looked at over shoulders, and calendars are
     shared.
     """
-    if held or labels_of(tree) or set(codes_of(tree)) & set(policy.private_services):
+    if labelled or labels_of(tree) or set(codes_of(tree)) & set(policy.private_services):
         return ""
     for name in ("serviceType", "appointmentType", "reasonCode"):
         found = tree.get(name) or []

@@ -58,7 +58,7 @@ async def _event(call: Call, reader: ResourceTransaction, row: Row) -> Event:
         raise Unprocessable(message, expression="Appointment.start")
     practice = await practice_of(reader, call.auth.practice)
     policy = await of_practice(reader, call)
-    purpose = purpose_of(tree, policy, row.facts.visibility_class.labels)
+    purpose = purpose_of(tree, policy, labelled=bool(row.facts.visibility_class.labels))
     host = urlsplit(call.collaborators.base).hostname or "portal"
     return Event(
         uid=f"{row.facts.id}@{host}",

@@ -23,7 +23,7 @@ from fhir_portal.operations.links import touched_by
 from fhir_portal.resources.interactions.read import key_of, unknown
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import ResourceReader, Row
+from fhir_portal.resources.store import ResourceReader, Row, labelled_in
 from fhir_portal.resources.writing import gone
 from fhir_portal.smart.issuer import Lifetimes
 
@@ -101,7 +101,9 @@ class Call:
     def answered(self, tree: dict[str, Any], *rows: Row, status: int = 200) -> FhirResponse:
         """Return a resource as the answer."""
         touched = {record: None for row in rows for record in touched_by(row)}
-        return FhirResponse(status, json.dumps(tree), records=tuple(touched))
+        return FhirResponse(
+            status, json.dumps(tree), records=tuple(touched), labelled=labelled_in(rows)
+        )
 
     def document(self, body: bytes, *rows: Row) -> FhirResponse:
         """Return FHIR JSON that was put together already as the answer."""

@@ -1,7 +1,8 @@
 """``Invoice/[id]/$dispute`` and what becomes of it: a word against a bill.
 
 It is a Task with the Invoice as its focus, in the section of bills and with the labels of the bill.
-Staff answer it by ``Task/[id]/$answer-dispute``, an EHR by writing the Task.
+Staff answer it by ``Task/[id]/$answer-dispute``, an EHR by writing the Task; either way
+`fhir_portal.operations.dispute_jobs` tells that there is an answer.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.notify import outbox
 from fhir_portal.operations.authorship import organization_of
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.form_request import to_whom
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
 from fhir_portal.records import Record
@@ -149,25 +148,6 @@ async def answer_dispute(call: Call) -> FhirResponse:
             if_none_match=None,
         )
         await record_provenance(transaction, call, [str(row.key)], "UPDATE")
-        said_by = str((tree.get("requester") or {}).get("reference", ""))
-        told = await to_whom(
-            transaction,
-            call.server,
-            call.auth.practice,
-            written.row,
-            "billing",
-            named=(f"Patient/{row.facts.owners[0]}", said_by),
-        )
-        for to, name in told:
-            await outbox.enqueue(
-                transaction,
-                key=f"dispute.{row.key.id}.{written.row.version}.{name}",
-                practice=call.auth.practice,
-                channel="mail",
-                to=to,
-                template="bill-answered",
-                now=call.server.clock(),
-            )
         return written.row
 
     row = await call.server.store.transact(work)

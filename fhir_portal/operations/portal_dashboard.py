@@ -166,11 +166,12 @@ async def _next_appointment(looking: _Looking) -> Part | None:
         if tree["status"] == "pending" and await has_lapsed(store, row, now):
             continue
         policy = await policy_of(store, call.auth.practice)
+        labelled = bool(row.facts.visibility_class.labels)
         return {
             "appointment": {"reference": str(row.key)},
             "status": tree["status"],
             "start": tree["start"],
-            "purpose": purpose_of(tree, policy) or None,
+            "purpose": purpose_of(tree, policy, labelled=labelled) or None,
             "with": ", ".join(with_whom(tree)) or None,
             "check-in": may_arrive(tree, policy, now)
             and not isinstance(decide_operation(call.auth, "check-in", now), Deny)

@@ -45,6 +45,15 @@ _REFILL_ANSWERS: Final[Mapping[str, str]] = {
     "completed": "sent",
     **dict.fromkeys(("rejected", "cancelled", "failed"), "refused"),
 }
+DISPUTE: Final = (f"{IG}/CodeSystem/portal-task", "bill-dispute")
+"""System and code of the Task that is a word against a bill."""
+DISPUTE_ANSWERED: Final = "dispute-answered"
+"""The name of the job that tells of an answer: ``task`` (an id), its ``status``, and
+``answer``, the name of what was said."""
+_DISPUTE_ANSWERS: Final = frozenset(
+    {"accepted", "ready", "in-progress", "on-hold", "completed", "rejected", "failed"}
+)
+"""Whoever takes back what they said, or has it taken back, waits for no answer."""
 _MICROSECONDS: Final = 1_000_000
 _MOST_PATIENTS: Final = 5
 _OLD_SECONDS: Final = 2 * 86_400.0
@@ -227,6 +236,7 @@ async def task_stored(
     """Tell whoever asked for something that there is an answer."""
     await proposal_decided(transaction, practice, old, new, now=now)
     await refill_answered(transaction, practice, old, new, now=now)
+    await dispute_answered(transaction, practice, old, new, now=now)
 
 
 async def refill_answered(
@@ -241,8 +251,7 @@ async def refill_answered(
     answer = _REFILL_ANSWERS.get(str(new.get("status")))
     if not old or answer is None or _REFILL_ANSWERS.get(str(old.get("status"))) == answer:
         return
-    codings = (new.get("code") or {}).get("coding") or ()
-    if not any((one.get("system"), one.get("code")) == REFILL for one in codings):
+    if not _is_coded(new, REFILL):
         return
     what = hashlib.sha256(f"{practice} {new['id']} {answer}".encode()).hexdigest()
     await jobs.enqueue(
@@ -252,6 +261,34 @@ async def refill_answered(
         name=REFILL_ANSWERED,
         now=now,
         arguments={"task": new["id"], "answer": answer},
+    )
+
+
+async def dispute_answered(
+    transaction: ResourceTransaction,
+    practice: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    now: float,
+) -> None:
+    """Tell whoever said something against a bill that there is an answer, whoever gave it.
+
+    Another reason is another answer. One of before, that is brought in, is none.
+    """
+    status, reason = str(new.get("status")), _reason(new)
+    if not old or status not in _DISPUTE_ANSWERS or not _is_coded(new, DISPUTE):
+        return
+    if (str(old.get("status")), _reason(old)) == (status, reason):
+        return
+    what = hashlib.sha256(f"{practice} {new['id']} {status} {reason}".encode()).hexdigest()
+    await jobs.enqueue(
+        transaction,
+        key=f"{DISPUTE_ANSWERED}.{what}",
+        practice=practice,
+        name=DISPUTE_ANSWERED,
+        now=now,
+        arguments={"task": new["id"], "status": status, "answer": what},
     )
 
 
@@ -358,3 +395,12 @@ def _mail_addresses(tree: Mapping[str, Any]) -> set[str]:
         for point in tree.get("telecom") or ()
         if point.get("system") == "email" and point.get("value") and point.get("use") != "old"
     }
+
+
+def _is_coded(task: Mapping[str, Any], wanted: tuple[str, str]) -> bool:
+    codings = (task.get("code") or {}).get("coding") or ()
+    return any((one.get("system"), one.get("code")) == wanted for one in codings)
+
+
+def _reason(task: Mapping[str, Any]) -> str:
+    return str((task.get("statusReason") or {}).get("text") or "")

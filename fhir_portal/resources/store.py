@@ -51,6 +51,11 @@ class Row(msgspec.Struct, frozen=True):
         return ResourceKey(self.facts.resource_type, self.facts.id)
 
 
+def labelled_in(rows: Iterable[Row]) -> frozenset[str]:
+    """Return what of these carries a label, its own or one from elsewhere (``Type/id``)."""
+    return frozenset(str(row.key) for row in rows if row.facts.visibility_class.labels)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of matches, the total when it was asked for, and where the next page starts.

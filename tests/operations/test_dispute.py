@@ -10,7 +10,9 @@ import pytest
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.accounts.account import AccountPerson
+from fhir_portal.notify import jobs
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations.dispute_jobs import dispute_jobs
 from fhir_portal.smart.scope import ScopeSet
 from tests.access.conftest import family
 from tests.builders import (
@@ -55,6 +57,13 @@ async def task(house: House, by: AuthContext | None = None) -> Json:
     return dict(one)
 
 
+async def letters(house: House) -> list[OutboxMessage]:
+    """What is sent of answers, once the jobs are done."""
+    functions = dispute_jobs(house.portal.server)
+    await jobs.work_off(house.store, functions, worker="w", clock=house.clock)
+    return await house.store.every(OutboxMessage)
+
+
 @pytest.mark.requirement("portal", "S2-13")
 async def test_it_is_a_task_that_the_patient_sees_with_its_answer(house: House) -> None:
     assert values(await say(house))["status"] == "requested"
@@ -71,8 +80,8 @@ async def test_it_is_a_task_that_the_patient_sees_with_its_answer(house: House) 
     assert values(await staff.ask("POST", address, body))["status"] == "corrected"
     one = await task(house)
     assert (one["status"], one["statusReason"]) == ("completed", {"text": "You are right."})
-    sent = await house.store.every(OutboxMessage)
-    assert {one.template for one in sent} == {"bill-answered"}
+    sent = await letters(house)
+    assert [one.template for one in sent] == ["bill-answered"]
     assert all(one.values == {} for one in sent)
     assert refusal(await staff.ask("POST", address, parameters(status_Code="in-review")))[0] == 409
     assert values(await say(house, "Still not."))["status"] == "requested"
@@ -165,9 +174,68 @@ async def test_the_proxy_who_said_it_is_told_of_the_answer_while_they_may_act(
     body = parameters(status_Code="upheld", reason_String="It is right.")
     answer = await desk(house, "billing").ask("POST", f"Task/{one['id']}/$answer-dispute", body)
     assert answer.status == 200, answer.body
-    sent = {one.to for one in await house.store.every(OutboxMessage)}
+    sent = {one.to for one in await letters(house)}
     patient = f"record:{DERM}/Patient/kit"
     assert sent == ({patient, "account:ada"} if acts else {patient})
+
+
+@pytest.mark.parametrize("status", ["completed", "rejected"])
+async def test_an_answer_that_an_ehr_writes_is_told_of_once(house: House, status: str) -> None:
+    await say(house)
+    assert await letters(house) == []
+    one = await task(house)
+    answered = one | {"status": status, "statusReason": {"text": "We looked."}}
+    await house.ehr.store(answered)
+    (sent,) = await letters(house)
+    assert (sent.template, sent.to) == ("bill-answered", f"record:{DERM}/Patient/ada")
+    assert sent.values == {}
+    await house.ehr.store(answered | {"description": "the same again"})
+    await house.ehr.store(answered)
+    assert len(await letters(house)) == 1
+
+
+async def test_what_is_no_answer_is_told_to_nobody(house: House) -> None:
+    await say(house)
+    one = await task(house)
+    for status in ("received", "cancelled"):
+        await house.ehr.store(one | {"status": status})
+    other = one | {"code": {"coding": [{"system": "urn:other", "code": "bill-dispute"}]}}
+    await house.ehr.store(other | {"id": "other"}, other | {"id": "other", "status": "completed"})
+    await house.ehr.store(one | {"id": "brought", "status": "completed"})
+    assert await letters(house) == []
+
+
+async def test_what_is_taken_back_before_the_letter_goes_is_told_to_nobody(house: House) -> None:
+    await say(house)
+    one = await task(house)
+    await house.ehr.store(one | {"status": "rejected"}, one)
+    assert await letters(house) == []
+
+
+@pytest.mark.parametrize(
+    ("meta", "acts", "told"),
+    [
+        ({}, True, {f"record:{DERM}/Patient/kit", "account:ada"}),
+        ({}, False, {f"record:{DERM}/Patient/kit"}),
+        (RESTRICTED, True, {f"record:{DERM}/Patient/kit"}),
+        (WITHHELD, True, set()),
+    ],
+)
+async def test_an_ehrs_answer_is_told_to_who_asked_while_they_see_it(
+    house: House, meta: Json, told: set[str], *, acts: bool
+) -> None:
+    await keep(house.store, AccountPerson(key=f"{DERM}/Person/ada", account="ada"))
+    grant = a_grant("grant", of="kit", to="mother", sections=["billing"], act=["billing"])
+    await house.ehr.store(grant)
+    assert (await say(house, bill="kits", by=mother())).status == 200
+    one = await task(house, mother())
+    if not acts:
+        await house.ehr.store(a_grant("grant", of="kit", to="mother", sections=["billing"]))
+    if meta:
+        bill = (await house.ehr.ask("GET", "Invoice/kits")).json
+        await house.ehr.store(bill | {"meta": meta})
+    await house.ehr.store(one | {"status": "rejected"})
+    assert {one.to for one in await letters(house)} == told
 
 
 async def test_nobody_else_says_it(house: House) -> None:

@@ -21,6 +21,7 @@ from tests.builders import (
     Caller,
     Clock,
     Json,
+    a_condition,
     a_practice,
     a_proxy,
     a_task,
@@ -159,6 +160,24 @@ async def test_a_proxy_without_the_section_learns_nothing_of_it(
     all_of_it = caller(portal, oneself("kit"), *TYPES)
     assert (await all_of_it.ask("GET", "Patient/kit/$portal-dashboard")).body != before
     assert world is not None
+
+
+async def test_a_purpose_that_is_labelled_from_elsewhere_is_not_told(
+    world: EmbeddedStore, portal: Portal, ehr: Caller
+) -> None:
+    assert world is not None
+    why = [reference("Condition/secret")]
+    talk = [{"text": "Talk"}]
+    await ehr.store(
+        a_condition("secret", of="kit"),
+        appointment("next", "2030-04-02", serviceType=talk, reasonReference=why),
+    )
+    by = caller(portal, oneself("kit"), *TYPES)
+    assert (await shown(by))["next-appointment"]["purpose"] == "Talk"
+    await ehr.store(a_condition("secret", of="kit", meta=RESTRICTED))
+    following = (await shown(by))["next-appointment"]
+    assert following["appointment"] == reference("Appointment/next")
+    assert "purpose" not in following
 
 
 @pytest.mark.parametrize("meta", [WITHHELD, RESTRICTED])

@@ -13,7 +13,17 @@ from fhir_portal.smart.client import Client
 from fhir_portal.smart.page_session import PortalSession
 from fhir_portal.smart.portal_pages import CLIENT
 from fhir_portal.smart.token import AccessToken
-from tests.builders import RESTRICTED, Json, a_grant, a_task, an_appointment, changed, concept, keep
+from tests.builders import (
+    RESTRICTED,
+    Json,
+    a_condition,
+    a_grant,
+    a_task,
+    an_appointment,
+    changed,
+    concept,
+    keep,
+)
 from tests.operations.booking import CHECK, DAY, SERVICES, at
 from tests.smart.world import Browser
 from tests.web.portal_world import ADA, BO, ONE, SKIN, PortalWorld
@@ -324,6 +334,35 @@ async def test_what_is_private_is_not_on_the_pages(portal: PortalWorld) -> None:
         await browser.open(path)
         assert "Skin check" not in browser.text
         assert "Talk" not in browser.text
+
+
+async def test_a_purpose_that_is_labelled_from_elsewhere_is_not_on_the_pages(
+    portal: PortalWorld,
+) -> None:
+    talk = [{"text": "Talk"}]
+    reason = [{"reference": "Condition/secret"}]
+    await portal.put(
+        a_condition("secret", of="bo"),
+        bos("next", 0.01, serviceType=talk, reasonReference=reason),
+        bos("before", -5, status="fulfilled", serviceType=talk, reasonReference=reason),
+        bos("plain", 6, serviceType=[{"text": "Skin check"}]),
+    )
+    pages = (APPOINTMENTS, f"{ONE}/next", HISTORY, f"{ONE}/before", "/portal")
+    browser = await portal.at(APPOINTMENTS)
+    for path in pages:
+        await browser.open(path)
+        assert "Talk" in browser.text, path
+    await portal.put(a_condition("secret", of="bo", meta=RESTRICTED))
+    for path in pages:
+        await browser.open(path)
+        assert browser.page.status_code == 200
+        assert "Talk" not in browser.text, path
+    await browser.open(APPOINTMENTS)
+    assert "Skin check" in browser.text
+    await browser.open(f"{ONE}/next")
+    await submit(browser, f"{ONE}/next/check-in")
+    assert browser.page.status_code == 200
+    assert "Talk" not in browser.text
 
 
 @pytest.mark.requirement("portal", "S0-05")

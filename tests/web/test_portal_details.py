@@ -11,9 +11,13 @@ import pytest
 
 from fhir_portal.accounts.one_time_code import KEY_PURPOSE, Challenge, OneTimeCodes
 from fhir_portal.accounts.policy import PracticePolicy
+from fhir_portal.web import downloads
+from fhir_portal.web.downloads import LONG
 from tests.builders import (
     Caller,
     Json,
+    a_binary,
+    a_document,
     a_grant,
     a_patient,
     a_proxy,
@@ -193,6 +197,44 @@ async def test_a_new_number_is_proved_on_the_page(portal: PortalWorld) -> None:
     assert OLD["value"] not in str((await ada(portal).get("Patient/ada")).json["telecom"])
 
 
+LOOKS = "The practice looks at"
+
+
+@pytest.mark.parametrize(
+    ("direct", "fields", "told"),
+    [
+        (("maritalStatus",), {"marital": "M"}, "Your details are changed."),
+        (("maritalStatus",), {"marital": "M", "line1": "14 Oak"}, "Some of it is changed now."),
+        (("maritalStatus",), {"line1": "14 Oak"}, f"Thank you. {LOOKS} it"),
+        ((), {"mobile": "+1 312 555 0177"}, f"Thank you. {LOOKS} it"),
+        (("telecom",), {"mobile": "+1 312 555 0177"}, "A code is on its way. Type it below"),
+        (("telecom",), {"mobile": "+1 312 555 0177", "marital": "M"}, "What else waits"),
+    ],
+)
+async def test_the_page_says_what_became_of_it(
+    portal: PortalWorld, direct: tuple[str, ...], fields: Json, told: str
+) -> None:
+    await keep(portal.world.store, PracticePolicy(key=SKIN, direct_changes=direct))
+    browser = await portal.at(CHANGE, ADA, "ada")
+    await post(browser, CHANGE, typed(browser, CHANGE) | fields)
+    (done,) = browser.document.xpath("//p[@role='status']")
+    assert told in done.text
+    assert (LOOKS in done.text) == (LOOKS in told or "Some of it" in told)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_the_page_says_whether_a_photo_is_looked_at_first(
+    portal: PortalWorld, *, at_once: bool
+) -> None:
+    direct = ("photo",) if at_once else ()
+    await keep(portal.world.store, PracticePolicy(key=SKIN, direct_changes=direct))
+    browser = await portal.at(DETAILS, ADA, "ada")
+    assert ("looks at it first" in browser.page.text) != at_once
+    await sent(browser, f"{DETAILS}/photo", {"do": "send"}, {"file": a_picture()})
+    (done,) = browser.document.xpath("//p[@role='status']")
+    assert done.text.startswith("Your details are changed." if at_once else "Thank you.")
+
+
 async def test_what_was_asked_for_is_taken_back(portal: PortalWorld) -> None:
     browser = await portal.at(CHANGE, ADA, "ada")
     await post(browser, CHANGE, typed(browser, CHANGE) | {"marital": "M", "language": "es"})
@@ -340,6 +382,35 @@ async def test_a_page_of_one_record_shows_and_changes_no_other(portal: PortalWor
     for path in (CHANGE, f"{DETAILS}/photo", NEW, f"/portal/proposals/{task['id']}/cancel"):
         assert await without_token(browser, path, {"payor": "x"}) in {400, 403}, path
     assert len(await tasks(portal)) == 1
+
+
+@pytest.mark.parametrize("page", [f"{DETAILS}/photo", f"{INSURANCE}/card/card"])
+async def test_a_long_picture_ends_with_access(
+    portal: PortalWorld, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    picture = {"contentType": "image/jpeg", "url": "Binary/picture"}
+    content = base64.b64encode(bytes(4 * LONG)).decode()
+    sections = ["demographics", "insurance", "documents"]
+    context = {"reference": "Patient/kit"}
+    await portal.put(
+        a_binary("picture", content=content, securityContext=context)
+        | {"contentType": "image/jpeg"},
+        a_patient("kit", photo=[picture]),
+        a_document("card", of="kit", content=[{"attachment": picture}]),
+        a_grant("grant", of="kit", to="mother", sections=sections),
+    )
+    mother = await portal.at(DETAILS, ADA, "kit")
+    whole = await mother.http.get(page)
+    assert len(whole.content) == 4 * LONG
+
+    async def ends(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:LONG]
+        await portal.put(a_grant("grant", of="kit", to="mother", status="inactive"))
+        yield body[LONG:]
+
+    monkeypatch.setattr(downloads, "in_pieces", ends)
+    with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
+        await mother.http.get(page)
 
 
 async def test_a_revoked_grant_closes_the_pages(portal: PortalWorld) -> None:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from tests.builders import Caller, Json, a_patient, oneself, reference
+from fhir_portal.accounts.levels import PERMISSIONS
+from fhir_portal.accounts.policy import PracticePolicy
+from fhir_portal.web import downloads
+from fhir_portal.web.downloads import LONG
+from tests.builders import (
+    Caller,
+    Json,
+    a_binary,
+    a_patient,
+    a_related_person,
+    keep,
+    oneself,
+    reference,
+)
 from tests.operations.proposing import (
     HOME,
     MAIL,
@@ -22,8 +37,10 @@ from tests.operations.proposing import (
 )
 from tests.smart.launching import put
 from tests.smart.world import Browser
+from tests.staff import a_level
 from tests.web.signing_in import fields_of, forms, post, problem
 from tests.web.staff_world import (
+    ADMIN,
     BLIND,
     DESK,
     READER,
@@ -34,6 +51,7 @@ from tests.web.staff_world import (
 )
 
 PROPOSALS = "/staff/proposals"
+THEIRS: Json = {"system": "email", "value": "wife@mail.example"}
 
 
 @pytest.fixture
@@ -65,6 +83,10 @@ async def decide(browser: Browser, address: str, fields: Json) -> None:
     for one in form.xpath(".//input[@type='text']"):
         data[one.get("name")] = one.get("value") or ""
     await post(browser, address, {**data, **fields})
+
+
+def warnings(browser: Browser) -> list[Any]:
+    return list(browser.document.xpath("//p[@class='warning']"))
 
 
 async def record(staff: StaffWorld) -> Json:
@@ -123,6 +145,36 @@ async def test_a_conflict_is_shown_with_what_is_there_now(staff: StaffWorld) -> 
     assert (await record(staff))["telecom"] == [NEW, MAIL]
 
 
+@pytest.mark.parametrize(
+    ("invite", "by", "born", "telecom", "warned"),
+    [
+        (True, "RelatedPerson/wife", "1990-01-01", [OLD, MAIL, THEIRS], True),
+        (True, "RelatedPerson/wife", "1990-01-01", [NEW, MAIL], True),
+        (True, "RelatedPerson/wife", "1990-01-01", [MAIL], False),
+        (True, "RelatedPerson/wife", "2020-01-01", [OLD, MAIL, THEIRS], False),
+        (True, "Patient/bo", "1990-01-01", [OLD, MAIL, THEIRS], False),
+        (False, "RelatedPerson/wife", "1990-01-01", [OLD, MAIL, THEIRS], False),
+    ],
+)
+async def test_the_page_warns_that_a_proxys_address_gets_the_patients_own_invitation(
+    staff: StaffWorld, by: str, born: str, telecom: list[Json], *, invite: bool, warned: bool
+) -> None:
+    await keep(staff.world.store, PracticePolicy(key=SKIN, invite_on_mail_address=invite))
+    there = a_patient("bo", family="Quillon", telecom=[OLD, MAIL], birthDate=born)
+    await put(staff.world, SKIN, there, a_related_person("wife", of="bo"))
+    address = await asked(staff, details(telecom=telecom), version(3))
+    (task,) = (await bo(staff).get("Task")).entries
+    await put(staff.world, SKIN, task | {"requester": reference(by)})
+    browser = await staff.at(address)
+    words = [" ".join(one.text_content().split()) for one in warnings(browser)]
+    assert [("the patient's own account" in one) for one in words] == ([True] if warned else [])
+    (new,) = [one for one in telecom if one not in (OLD, MAIL)] or [MAIL]
+    assert not warned or new["value"].replace(" ", "") in words[0]
+    await decide(browser, address, {"p1.telecom.action": "refuse"})
+    await browser.open(address)
+    assert warnings(browser) == []
+
+
 @pytest.mark.requirement("portal", "S0-37", "S0-41")
 async def test_pictures_are_seen_before_they_are_accepted(staff: StaffWorld) -> None:
     coverage = {
@@ -155,6 +207,36 @@ async def test_pictures_are_seen_before_they_are_accepted(staff: StaffWorld) -> 
     (made,) = (await bo(staff).get("Coverage")).entries
     assert made["subscriberId"] == "M-12"
     assert made["beneficiary"] == reference("Patient/bo")
+
+
+async def test_a_long_picture_ends_with_access(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = await asked(staff, {"name": "photo", "valueAttachment": attached(a_picture())})
+    (task,) = (await bo(staff).get("Task")).entries
+    own_id = task["contained"][0]["photo"][0]["url"].partition("/")[2]
+    content = base64.b64encode(bytes(4 * LONG)).decode()
+    context = {"reference": "Patient/bo"}
+    picture = a_binary(own_id, content=content, securityContext=context)
+    await put(staff.world, SKIN, picture | {"contentType": "image/jpeg"})
+    browser = await staff.at(address)
+    (shown,) = browser.document.xpath("//img/@src")
+    whole = await browser.http.get(shown)
+    assert len(whole.content) == 4 * LONG
+
+    ended = list[int]()
+
+    async def ends(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:LONG]
+        less = [one for one in PERMISSIONS if one != "forms"]
+        await keep(staff.world.store, a_level(ADMIN, *less, practice=SKIN))
+        ended.append(len(body))
+        yield body[LONG:]
+
+    monkeypatch.setattr(downloads, "in_pieces", ends)
+    with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
+        await browser.http.get(shown)
+    assert ended == [4 * LONG]
 
 
 async def test_proposals_are_for_those_whose_level_holds_forms(staff: StaffWorld) -> None:

@@ -13,7 +13,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources import audit_event
 from fhir_portal.resources.permission import checked, permitted
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import Row
+from fhir_portal.resources.store import Row, labelled_in
 from fhir_portal.resources.writing import gone, names_version
 
 
@@ -53,6 +53,7 @@ def answer(row: Row, status: int = 200) -> FhirResponse:
         updated=row.updated,
         binary=binary,
         records=row.facts.touched,
+        labelled=labelled_in([row]),
     )
 
 

@@ -14,7 +14,7 @@ from fhir_portal.resources import audit_event
 from fhir_portal.resources.asked import links, understood
 from fhir_portal.resources.permission import checked, permitted, permitted_or_none
 from fhir_portal.resources.server import Server
-from fhir_portal.resources.store import Row
+from fhir_portal.resources.store import Row, labelled_in
 from fhir_portal.search.request import SearchRequest
 
 MAX_INCLUDED: Final = 1000
@@ -52,6 +52,7 @@ async def search_type(server: Server, request: FhirRequest, auth: AuthContext) -
             ],
         ),
         records=tuple(records),
+        labelled=labelled_in(matches),
         detail="&".join(f"{name}={value}" for name, value in asked.pairs),
     )
 

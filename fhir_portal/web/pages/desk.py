@@ -155,10 +155,14 @@ class AtDesk:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the FHIR API answered: the tree, and the version where it is a resource."""
+    """What the FHIR API answered: the tree, and the version where it is a resource.
+
+    ``labelled`` names what in it carries a label, its own or one from elsewhere (``Type/id``).
+    """
 
     tree: Mapping[str, Any]
     version: int | None
+    labelled: frozenset[str] = frozenset()
 
     @property
     def entries(self) -> list[Mapping[str, Any]]:

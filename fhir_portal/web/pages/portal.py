@@ -433,7 +433,8 @@ def has_page(address: str) -> bool:
 
 def answer_of(response: FhirResponse) -> Answer:
     """Read what the FHIR API answered."""
-    return Answer(json.parse(response.body) if response.body else {}, response.version)
+    tree = json.parse(response.body) if response.body else {}
+    return Answer(tree, response.version, response.labelled)
 
 
 def portal_page(handler: Handler, *, back: str = HOME) -> Handler:

@@ -26,6 +26,7 @@ from fhir_portal.operations.visit_thread import SECTION as MESSAGES_SECTION
 from fhir_portal.operations.visit_thread import VisitThread
 from fhir_portal.resources.appointment import codes_of, is_over
 from fhir_portal.web.form import parse_pairs
+from fhir_portal.web.pages.desk import Answer
 from fhir_portal.web.pages.portal import (
     APPOINTMENTS,
     MESSAGES,
@@ -108,7 +109,7 @@ class AppointmentPages:
             until = await self._held_until(here, one)
             # What was held and not booked is free again; it will say so itself.
             if not is_over(one, now) and (until is None or now < until):
-                lines.append(self._line(here, policy, one, until))
+                lines.append(self._line(here, policy, one, found, until))
         return self._room.page(
             here,
             "portal_appointments.html",
@@ -129,7 +130,7 @@ class AppointmentPages:
         found = await self._room.ask(here, "search-type", "Appointment", query=query)
         now = self._room.clock()
         lines = [
-            self._line(here, policy, one)
+            self._line(here, policy, one, found)
             for one in found.entries
             if one["status"] in _OVER or is_over(one, now)
         ]
@@ -143,12 +144,17 @@ class AppointmentPages:
     async def one(self, request: Request) -> Response:
         here = await self._room.at(request)
         policy = await policy_of(self._room.store, here.session.practice)
-        tree = (await self._room.ask(here, "read", "Appointment", request.path_params["id"])).tree
+        found = await self._room.ask(here, "read", "Appointment", request.path_params["id"])
         given = dict(parse_pairs(request.scope["query_string"]))
-        return await self._shown(here, policy, tree, moves=given.get("moves", ""))
+        return await self._shown(here, policy, found.tree, found, moves=given.get("moves", ""))
 
     async def _shown(
-        self, here: AtPortal, policy: PracticePolicy, tree: Mapping[str, Any], **more: Any
+        self,
+        here: AtPortal,
+        policy: PracticePolicy,
+        tree: Mapping[str, Any],
+        answer: Answer,
+        **more: Any,
     ) -> Response:
         own_id, now = tree["id"], self._room.clock()
         until = await self._held_until(here, tree)
@@ -164,7 +170,7 @@ class AppointmentPages:
             here,
             "portal_appointment.html",
             **{
-                "line": self._line(here, policy, tree, until),
+                "line": self._line(here, policy, tree, answer, until),
                 "state": tree["status"],
                 "held": held,
                 "until": here.clock(until) if until is not None else "",
@@ -345,7 +351,7 @@ class AppointmentPages:
         queue = None
         if answer.value("arrived"):
             queue = {"ahead": answer.value("ahead"), "forms": answer.value("forms-due")}
-        return await self._shown(here, policy, answer.value("appointment"), queue=queue)
+        return await self._shown(here, policy, answer.value("appointment"), answer, queue=queue)
 
     # --- asking --------------------------------------------------------------------------------
 
@@ -412,8 +418,11 @@ class AppointmentPages:
         here: AtPortal,
         policy: PracticePolicy,
         tree: Mapping[str, Any],
+        answer: Answer,
         until: float | None = None,
     ) -> dict[str, Any]:
+        """Return one as a page lists it; the ``answer`` it came in says whether it is labelled."""
+        labelled = f"Appointment/{tree['id']}" in answer.labelled
         reason = tree.get("cancelationReason") or {}
         displays = (one.get("display") for one in reason.get("coding") or ())
         return {
@@ -422,7 +431,7 @@ class AppointmentPages:
             "status": "Held for you, not booked yet"
             if until is not None
             else _WORDS.get(tree["status"], ""),
-            "purpose": purpose_of(tree, policy),
+            "purpose": purpose_of(tree, policy, labelled=labelled),
             "who": ", ".join(with_whom(tree)),
             "reason": reason.get("text") or next(filter(None, displays), ""),
         }

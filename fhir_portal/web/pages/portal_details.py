@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.owners import local_target
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.documents.upload import sniffed
 from fhir_portal.fhir.errors import (
     Conflict,
@@ -20,8 +21,11 @@ from fhir_portal.fhir.errors import (
     TooLarge,
     Unprocessable,
 )
+from fhir_portal.operations.direct_change import direct_fields
 from fhir_portal.resources.proposal import FIELDS, value_of
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
+from fhir_portal.web.pages.desk import Answer
 from fhir_portal.web.pages.detail_fields import (
     CONTACTS,
     MARITAL,
@@ -48,6 +52,11 @@ _MEANWHILE: Final = "The record was changed meanwhile. This is how it is now: ch
 _DONE: Final[Mapping[str, str]] = {
     "proposed": "Thank you. The practice looks at it, and you are told when there is an answer.",
     "changed": "Your details are changed.",
+    "partly": "Some of it is changed now. The practice looks at the rest, and you are told when "
+    "there is an answer.",
+    "to-prove": "A code is on its way. Type it below, and your details are changed.",
+    "several": "Thank you. A code is on its way: type it below. What else waits, and what is "
+    "changed already, stands there, too.",
     "cancelled": "It was taken back.",
     "code-sent": "Another code is on its way.",
     "proved": "Thank you. The code was right.",
@@ -97,6 +106,7 @@ class DetailPages:
             photo_source=self._source(here, patient, "photo", proposals),
             proposals=self._proposals.shown(here, SECTION, proposals),
             change=CHANGE if here.acts(SECTION) else "",
+            photo_at_once="photo" in await self._direct(here),
             not_taken=MEDICINES if here.sees("medications") else "",
             photo_action=PHOTO,
             photo_token=self._room.form_token(here, PHOTO),
@@ -152,7 +162,7 @@ class DetailPages:
             return self._form(here, details_in(patient), version, problem=_MEANWHILE)
         except (Unprocessable, Conflict) as error:
             return self._form(here, typed, seen, problem=_words(error))
-        return redirect(f"{DETAILS}?done={'proposed' if found.values('task') else 'changed'}")
+        return redirect(f"{DETAILS}?done={await self._done(here, found)}")
 
     def _form(
         self,
@@ -191,7 +201,8 @@ class DetailPages:
             raise NotFound
         found = (await self._room.ask(here, "read", "Binary", key.id)).tree
         content = base64.b64decode(found.get("data", ""))
-        return attached(content, "photo", str(found.get("contentType", "")))
+        answer = attached(content, "photo", str(found.get("contentType", "")))
+        return while_allowed(self._room.downloads, here.auth, answer)
 
     async def change_photo(self, request: Request) -> Response:
         """Propose another picture, or none."""
@@ -211,7 +222,26 @@ class DetailPages:
             found = await self._room.call(here, "propose-update", here.record.patient, *given)
         except (Unprocessable, Conflict, TooLarge) as error:
             return await self._page(here, problem=_words(error))
-        return redirect(f"{DETAILS}?done={'proposed' if found.values('task') else 'changed'}")
+        return redirect(f"{DETAILS}?done={await self._done(here, found)}")
+
+    async def _done(self, here: AtPortal, found: Answer) -> str:
+        """Return what became of a proposal: changed at once, as soon as a code comes, or not yet.
+
+        What was changed has one Task, what is to be proved has another.
+        """
+        changed = bool(found.values("changed"))
+        proves = bool(found.values("to-prove")) and "telecom" in await self._direct(here)
+        waits = len(found.values("task")) > changed + proves
+        if proves:
+            return "several" if changed or waits else "to-prove"
+        if changed:
+            return "partly" if waits else "changed"
+        return "proposed"
+
+    async def _direct(self, here: AtPortal) -> Sequence[str]:
+        """Return the fields that whoever is there changes without the practice."""
+        policy = await policy_of(self._room.store, here.session.practice)
+        return direct_fields(policy, here.auth)
 
     # --- who is there --------------------------------------------------------------------------
 

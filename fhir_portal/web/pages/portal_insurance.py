@@ -22,6 +22,7 @@ from fhir_portal.fhir.errors import (
     Unprocessable,
 )
 from fhir_portal.resources.proposal import value_of
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.detail_fields import (
     RELATIONS,
@@ -242,7 +243,8 @@ class InsurancePages:
             if key is not None and key.type == "Binary":
                 found = (await self._room.ask(here, "read", "Binary", key.id)).tree
                 data = base64.b64decode(found.get("data", ""))
-                return attached(data, "card", str(found.get("contentType", "")))
+                answer = attached(data, "card", str(found.get("contentType", "")))
+                return while_allowed(self._room.downloads, here.auth, answer)
         raise NotFound
 
     # --- who is there --------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from starlette.responses import Response
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.access.relation import name_of
+from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir.errors import (
     Conflict,
     Forbidden,
@@ -21,6 +23,7 @@ from fhir_portal.fhir.errors import (
     Unprocessable,
 )
 from fhir_portal.fhir.reference import attachments_in
+from fhir_portal.operations.on_file import contacts_on_file, last_day_under
 from fhir_portal.resources.forms.request import OPEN
 from fhir_portal.resources.proposal import (
     CODES,
@@ -32,6 +35,7 @@ from fhir_portal.resources.proposal import (
     value_of,
     with_value,
 )
+from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.pages.desk import FIND, PROPOSALS, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.proposal_words import (
     FIELDS,
@@ -152,7 +156,8 @@ class ProposalPages:
             raise NotFound
         tree = (await self._desk.ask(here, "read", "Binary", key.id)).tree
         content = base64.b64decode(tree.get("data", ""))
-        return attached(content, "picture", str(tree.get("contentType", "")))
+        answer = attached(content, "picture", str(tree.get("contentType", "")))
+        return while_allowed(self._desk.downloads, here.auth, answer)
 
     async def _one(self, here: AtDesk, own_id: str, *, problem: str = "") -> Response:
         task = await self._task(here, own_id)
@@ -169,6 +174,7 @@ class ProposalPages:
             said_by="the patient" if by.startswith("Patient/") else "somebody who acts for them",
             when=here.moment(task.get("authoredOn")),
             note="; ".join(str(one.get("text", "")) for one in task.get("note") or ()),
+            invites=await self._invites(here, task, patient),
             is_open=is_open(task),
             outcomes=outcomes(task),
             contacts=contacts_of(task),
@@ -178,6 +184,33 @@ class ProposalPages:
             back=PROPOSALS,
             form_token=self._desk.form_token(here, "review-proposal", own_id),
         )
+
+    async def _invites(
+        self, here: AtDesk, task: Mapping[str, Any], patient: Mapping[str, Any]
+    ) -> str:
+        """Return where the patient's own invitation may go by what somebody else proposes.
+
+        A machine invites nobody under age, and nobody whose age is not known.
+        """
+        by = str((task.get("requester") or {}).get("reference", ""))
+        policy = await policy_of(self._desk.store, here.session.practice)
+        if by.startswith("Patient/") or not is_open(task) or not policy.invite_on_mail_address:
+            return ""
+        now = self._desk.clock()
+        proposals = [one for one in proposed_in(task) if "telecom" in one.fields]
+        born = [one.get("birthDate") for one in (patient, *(one.tree for one in proposals))]
+        ends = [last_day_under(policy.adult_age, one) for one in born]
+        today = datetime.fromtimestamp(now, here.zone).date().isoformat()
+        if not any(end is not None and end < today for end in ends):
+            return ""
+        there = contacts_on_file(patient, country=policy.country, now=now)
+        asked = [
+            contact.value
+            for one in proposals
+            for contact in contacts_on_file(one.tree, country=policy.country, now=now)
+            if contact not in there
+        ]
+        return " and ".join(dict.fromkeys(asked))
 
     async def _shown(self, here: AtDesk, one: Proposed) -> dict[str, Any]:
         """Return a proposal as it is shown: old, proposed and now, where that is another one."""
