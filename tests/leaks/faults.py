@@ -31,6 +31,7 @@ from fhir_portal.embedded.log import EmbeddedLog
 from fhir_portal.embedded.query import Interned, Where
 from fhir_portal.embedded.resources import ResourceChanges, Resources
 from fhir_portal.fhir.errors import Forbidden
+from fhir_portal.operations import exporting
 from fhir_portal.resources import audit_event, passing_on, writing
 from fhir_portal.resources.catalog import INTERACTIONS
 from fhir_portal.resources.interactions import create, history, read, search_type, vread
@@ -151,7 +152,7 @@ def with_fault(name: str, place: Place | None = None) -> Iterator[None]:
     fault = PLANTED[name]
     with MongoGround() if isinstance(place, Database) else Ground() as stack:
         if fault.belt_off:
-            for module in (read, vread, history, search_type, create):
+            for module in (read, vread, history, search_type, create, exporting):
                 stack.enter_context(patch.object(module, "checked", _unchecked))
         fault.plant(stack)
         yield
