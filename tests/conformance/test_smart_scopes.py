@@ -19,7 +19,7 @@ LABORATORY = f"patient/Observation.rs?category={OBSERVATION}|laboratory"
     ("asked", "allowed"),
     [
         ("patient/Patient.read", "patient/Patient.read patient/Patient.rs"),
-        ("patient/Patient.*", "patient/Patient.read patient/Patient.rs"),
+        ("patient/Patient.*", "patient/Patient.rus"),  # to propose changes needs u
         ("patient/Patient.rs", "patient/Patient.rs"),
         ("patient/Patient.r", "patient/Patient.r"),
         ("patient/Patient.s", "patient/Patient.s"),

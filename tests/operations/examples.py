@@ -11,6 +11,9 @@ A_TIME: Json = {
     "participant": [{"actor": {"reference": "Patient/ada"}, "status": "accepted"}],
 }
 
+_LABELLED: Json = {"name": "resource", "valueReference": {"reference": "Observation/one"}}
+_BECAUSE: Json = {"name": "reason", "valueString": "to be talked about first"}
+
 EXAMPLES: dict[str, list[Json]] = {
     "account-disable": [{"name": "reason", "valueCode": "owner-request"}],
     "account-enable": [{"name": "reason", "valueCode": "resolved"}],
@@ -60,6 +63,20 @@ EXAMPLES: dict[str, list[Json]] = {
     "propose-update": [{"name": "clear", "valueCode": "telecom"}],
     "prove-contact": [{"name": "contact", "valueString": "ada@mail.example"}],
     "review-proposal": [{"name": "others", "valueCode": "refuse"}],
+    "labels": [_LABELLED],
+    "label": [
+        _LABELLED,
+        _BECAUSE,
+        {
+            "name": "add",
+            "valueCoding": {
+                "system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality",
+                "code": "R",
+            },
+        },
+    ],
+    "release": [_LABELLED, _BECAUSE],
+    "hold-back": [_LABELLED, _BECAUSE, {"name": "exception", "valueCode": "preventing-harm"}],
     "match": [{"name": "resource", "resource": {"resourceType": "Patient", "gender": "male"}}],
     "hold": [{"name": "appointment-resource", "resource": A_TIME}],
     "book": [

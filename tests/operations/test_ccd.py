@@ -308,7 +308,7 @@ async def test_it_is_in_the_access_log_with_the_record_and_the_times(
 ) -> None:
     await ada.get(f"{DOCREF}&start=2029-01-01")
     (event,) = (await ada.get("AuditEvent?_count=1")).entries
-    assert [one["code"] for one in event["subtype"]] == ["operation", "docref"]
+    assert [one["code"] for one in event["subtype"]] == ["operation", "docref", "download"]
     assert "Patient/ada" in str(event)
     empty = await ehr.get("DocumentReference/$docref?patient=nobody")
     assert empty.response is not None

@@ -202,7 +202,7 @@ async def test_a_job_that_is_done_twice_invites_once(
 
 
 def test_other_types_have_no_rule() -> None:
-    assert set(EVENT_RULES) == {"Appointment", "Patient", "Communication"}
+    assert set(EVENT_RULES) == {"Appointment", "Communication", "Coverage", "Patient", "Task"}
 
 
 @pytest.mark.parametrize("born", ["2013-01-01", "2013", None])

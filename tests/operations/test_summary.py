@@ -295,7 +295,7 @@ async def test_it_is_in_the_access_log_with_the_record(
     await ada.get(f"{SUMMARY}?format=pdf")
     events = await ada.get("AuditEvent?_count=1")
     event = events.entries[0]
-    assert [one["code"] for one in event["subtype"]] == ["operation", "summary"]
+    assert [one["code"] for one in event["subtype"]] == ["operation", "summary", "view"]
     assert json.dumps(event).count("Patient/ada") >= 1
 
 

@@ -86,7 +86,7 @@ async def test_a_form_posted_from_the_apps_site_keeps_the_session(world: World) 
         ({"scope": "patient/Patient.rs user/Patient.rs"}, "invalid_scope"),
         ({"scope": "system/*.rs"}, "invalid_scope"),
         ({"scope": "openid user/*.rs"}, "invalid_scope"),
-        ({"scope": "patient/Patient.cud"}, "invalid_scope"),
+        ({"scope": "patient/Goal.cud"}, "invalid_scope"),
         ({"scope": "openid patient/Unheard.rs"}, "invalid_scope"),
         ({"scope": "patient/Observation.rs?code:in=x"}, "invalid_scope"),
         ({"scope": "patient/Observation.rs?unsearchable=x"}, "invalid_scope"),
