@@ -70,7 +70,7 @@ async def test_of_50_holds_and_writes_over_one_doctors_time_one_wins(demo: Demo,
                 "slot": [{"reference": f"Slot/{of}"}],
                 "participant": [part],
             }
-            sent = parameters(appt_resource={"resource": tree})
+            sent = parameters(appointment_resource={"resource": tree})
             return request("POST", "/fhir/Appointment/$hold", token=token, resource=sent)
 
         def write(number: int) -> bytes:
@@ -105,7 +105,7 @@ async def test_of_50_holds_and_writes_over_one_doctors_time_one_wins(demo: Demo,
                 again = await everybody[0].ask(hold(slot))
                 winner = again.json()["entry"][0]["resource"]
             reference = {"valueReference": {"reference": f"Appointment/{winner['id']}"}}
-            book = parameters(appt_reference=reference)
+            book = parameters(appointment_reference=reference)
             sent_book = request("POST", "/fhir/Appointment/$book", token=token, resource=book)
             outcome = statuses(await at_once(everybody, sent_book))
             assert outcome == {200: 1, 409: PARALLEL - 1}
