@@ -14,6 +14,7 @@ from fhir_portal.accounts.account import Account, account_named
 from fhir_portal.consent.grant import IG
 from fhir_portal.resources.audit_event import ACTIVITY
 from fhir_portal.smart.token import TokenFamily
+from fhir_portal.web.pages.portal import PAGES
 from fhir_portal.web.pages.portal_home import TOUR
 from tests.builders import (
     RESTRICTED,
@@ -282,6 +283,14 @@ async def test_the_tour_shows_what_there_is_to_see(portal: PortalWorld) -> None:
     browser = await portal.at(HOME, ADA, "kit")
     shown = browser.document.xpath("//ol[@class='steps']//a/@href")
     assert shown == ["/portal/forms", "/portal/export", "/account/security"]
+
+
+async def test_the_tour_says_of_each_page_what_it_is_for(portal: PortalWorld) -> None:
+    browser = await portal.at(HOME, BO)
+    steps = [" ".join(one.text_content().split()) for one in browser.document.xpath("//ol/li")]
+    assert len(steps) == len(PAGES) + 1  # and the account
+    assert all(re.fullmatch(r"[^:]+: .+\.", one) for one in steps)
+    assert len({one.partition(": ")[2] for one in steps}) == len(steps)
 
 
 async def test_a_form_of_another_page_ends_no_tour(portal: PortalWorld) -> None:

@@ -21,13 +21,22 @@ from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.connection import Connections
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import (
+    ACTIVITY,
     APPOINTMENTS,
     BILLS,
+    DETAILS,
+    DOCUMENTS,
+    EXPORT,
     FORMS,
+    HEALTH,
     HOME,
+    IMMUNIZED,
+    INSURANCE,
+    MEDICINES,
     MESSAGES,
     PAGES,
     RESULTS,
+    SHARING,
     TIMELINE,
     VISITS,
     AtPortal,
@@ -43,18 +52,23 @@ from fhir_portal.web.pages.render import redirect
 TOUR: Final = f"{HOME}/tour"
 _MOST: Final = 50
 _TOLD: Final[Mapping[str, str]] = {
-    "appointments": "See what is to come, say that you are here, and ask for an appointment.",
-    "messages": "Write to the practice, and read what it answers.",
-    "forms": "Fill in what the practice asks for, before you come.",
-    "results": "See your results and how they change over time.",
-    "health-summary": "Look up health problems and allergies.",
-    "medications": "Look up medicines, and ask for a refill.",
-    "billing": "See what is due, and pay it.",
-    "documents": "Read documents of the practice, and send yours.",
-    "visits": "Read again what was found and said at a visit.",
-    "immunizations": "Look up vaccines, and print them for a school.",
+    APPOINTMENTS: "See what is to come, say that you are here, and ask for an appointment.",
+    MESSAGES: "Write to the practice, and read what it answers.",
+    RESULTS: "See your results and how they change over time.",
+    MEDICINES: "Look up medicines, and ask for a refill.",
+    HEALTH: "Look up health problems and allergies.",
+    IMMUNIZED: "Look up vaccines, and print them for a school.",
+    VISITS: "Read again what was found and said at a visit.",
+    DOCUMENTS: "Read documents of the practice, and send yours.",
+    FORMS: "Fill in what the practice asks for, before you come.",
+    BILLS: "See what is due, and pay it.",
+    INSURANCE: "See what the practice has on file, and say what changed.",
+    DETAILS: "Put your name, address and telephone right.",
+    SHARING: "Show part of the record to somebody outside, and end it again.",
+    EXPORT: "Save all of it as one file.",
+    ACTIVITY: "See who looked at what, and when.",
 }
-"""What one can do in a section, for the tour."""
+"""What one can do on a page, for the tour, by its address."""
 
 
 class StartPage:
@@ -165,11 +179,7 @@ class StartPage:
 def _tour(here: AtPortal) -> list[tuple[str, str, str]]:
     """Address, name and words of what whoever is there finds in the portal."""
     shown = {section for section, _, _ in PAGES if here.has(section)}
-    return [
-        (address, name, _TOLD.get(section, ""))
-        for section, address, name in PAGES
-        if section in shown
-    ]
+    return [(address, name, _TOLD[address]) for section, address, name in PAGES if section in shown]
 
 
 def _visits(here: AtPortal, parts: Mapping[str, Any]) -> list[dict[str, Any]]:
