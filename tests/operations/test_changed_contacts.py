@@ -291,8 +291,9 @@ async def test_how_a_patient_is_reached_no_proxy_changes_without_staff(
     mother = Caller(portal, replace(proxy, account="mother"))
     hers = {"system": "email", "value": "mother@mail.example"}
     for telecom_of in ([hers], [NEW]):
+        looked_at = int((await mother.get("Patient/kit")).json["meta"]["versionId"])
         made = await proposed(
-            mother, details(telecom=telecom_of, address=[HOME]), version(3), of="kit"
+            mother, details(telecom=telecom_of, address=[HOME]), version(looked_at), of="kit"
         )
         assert made.status == 200, made.body
         (task,) = (await mother.get("Task?status=requested")).entries
