@@ -12,6 +12,7 @@ request.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -34,7 +35,7 @@ _TOKEN_BYTES: Final = 32
 S = TypeVar("S", bound=PageSession)
 
 
-class PageSessions(Generic[S]):
+class PageSessions(ABC, Generic[S]):
     """Finds and ends what people have open; each kind of pages opens its own.
 
     ``scope`` is what the pages need.
@@ -80,9 +81,9 @@ class PageSessions(Generic[S]):
 
         await self._store.transact(work)
 
+    @abstractmethod
     def token_of(self, session: S) -> AccessToken:
         """Return the access token that a session is used by, as it is stored."""
-        raise NotImplementedError
 
     async def _open(
         self, transaction: RecordTransaction, visitor: Visitor, now: float, **what: Any
