@@ -6,7 +6,8 @@ server without transactions, ``motor-without-transactions+mongodb://127.0.0.1:27
 
 The environment says which MongoDB server the tests may use; each test has databases of its own:
 
-    FHIR_PORTAL_TEST_MONGODB_URI            mongodb://127.0.0.1:27017/
+    FHIR_PORTAL_TEST_MONGODB_URI            mongodb://127.0.0.1:27017/, or several, one for each
+                                            of the test runner's workers
     FHIR_PORTAL_TEST_MONGODB_TRANSACTIONS   0 for a server without transactions
 """
 
@@ -33,7 +34,15 @@ Clock = Callable[[], float]
 Driver = Literal["motor", "pymongo"]
 
 _OURS: Final = "FHIR_PORTAL_"
-SERVER: Final = os.environ.get(f"{_OURS}TEST_MONGODB_URI", "")
+
+
+def _mine(servers: list[str]) -> str:
+    """The server of this worker of the test runner."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return servers[int(worker) % len(servers)] if servers else ""
+
+
+SERVER: Final = _mine(os.environ.get(f"{_OURS}TEST_MONGODB_URI", "").split())
 TRANSACTIONS: Final = os.environ.get(f"{_OURS}TEST_MONGODB_TRANSACTIONS", "1") != "0"
 NO_SERVER: Final = f"{_OURS}TEST_MONGODB_URI names no MongoDB server"
 

@@ -2,11 +2,13 @@
 # mongoeco's wire server: MongoDB's protocol with transactions, from PyPI alone, in memory.
 #
 #   bash .ci/mongodb/mongoeco.sh setup    installs what is missing
-#   bash .ci/mongodb/mongoeco.sh start    an empty server on the loopback; its URI is the last line
+#   bash .ci/mongodb/mongoeco.sh start [COUNT]
+#                                         empty servers on the loopback, one unless told otherwise; their
+#                                         URIs, in one line, are the last line
 #   bash .ci/mongodb/mongoeco.sh stop
 #   bash .ci/mongodb/mongoeco.sh lock     newer versions of everything, into mongoeco.txt
 #
-# Everything goes under MONGODB_LANE (build/mongodb), PORT is 27217. mongoeco needs Python 3.13; where
+# Everything goes under MONGODB_LANE (build/mongodb), PORT is 27217 and those after it. mongoeco needs Python 3.13; where
 # there is none, or with MONGOECO_PYTHON=debian, it runs on that of a Debian trixie made for it.
 # Ends with 75 if that cannot be had on this machine.
 set -euo pipefail
@@ -102,45 +104,59 @@ mirror() {
 # --- the server ---------------------------------------------------------------------------------
 
 start() {
+  local run=("$VENV/bin/python" "$PWD/$HERE/mongoeco_server.py") port uris=()
   setup
   stop
-  rm -f "$LANE/uri"
-  local run=("$VENV/bin/python" "$PWD/$HERE/mongoeco_server.py") waited
   if [ -e "$LANE/uses-debian" ]; then
     mountpoint -q "$ROOT/proc" || mount -t proc proc "$ROOT/proc" || cannot "/proc cannot be mounted in $ROOT"
     install -D $HERE/mongoeco_server.py "$ROOT/opt/mongoeco_server.py"
     run=(chroot "$ROOT" /usr/bin/env -i PATH=/usr/bin LANG=C.UTF-8 PYTHONPATH=/opt/mongoeco
       /usr/bin/python3 /opt/mongoeco_server.py)
   fi
-  setsid "${run[@]}" "$PORT" </dev/null >"$LANE/uri" 2>"$LANE/log" &
-  echo $! >"$LANE/pid"
+  for ((port = PORT; port < PORT + ${1:-1}; port++)); do
+    started "$port" "${run[@]}" || { stop; echo "mongoeco: the server did not start" >&2; exit 1; }
+    uris+=("$(<"$LANE/$port.uri")")
+  done
+  echo "${uris[*]}"
+}
+
+# started PORT COMMAND ... until it answers
+started() {
+  local port=$1 at=$LANE/$1 waited
+  shift
+  rm -f "$at.uri"
+  setsid "$@" "$port" </dev/null >"$at.uri" 2>"$at.log" &
+  echo $! >"$at.pid"
   # it prints its URI once it answers
   for ((waited = 0; waited < 300; waited++)); do
-    [ ! -s "$LANE/uri" ] || break
-    kill -0 "$(<"$LANE/pid")" 2>/dev/null || break
+    [ ! -s "$at.uri" ] || return 0
+    kill -0 "$(<"$at.pid")" 2>/dev/null || break
     sleep 0.1
   done
-  [ -s "$LANE/uri" ] || { tail -5 "$LANE/log" >&2; stop; echo "mongoeco: the server did not start" >&2; exit 1; }
-  cat "$LANE/uri"
+  tail -5 "$at.log" >&2
+  return 1
 }
 
 stop() {
-  local pid waited
-  if [ -s "$LANE/pid" ]; then
-    pid=$(<"$LANE/pid")
-    # a pid of long ago may be another's by now
-    if grep -qs mongoeco_server "/proc/$pid/cmdline"; then
-      kill "$pid"
-      for ((waited = 0; waited < 50; waited++)); do
-        [ -e "/proc/$pid" ] || break
-        sleep 0.1
-      done
-      [ ! -e "/proc/$pid" ] || kill -9 "$pid" 2>/dev/null || true
-    fi
-    rm -f "$LANE/pid"
-  fi
+  local file
+  for file in "$LANE"/*.pid; do
+    [ ! -s "$file" ] || ended "$(<"$file")"
+    rm -f "$file"
+  done
   # or nothing could delete the root
   ! mountpoint -q "$ROOT/proc" || umount "$ROOT/proc"
+}
+
+ended() {
+  local pid=$1 waited
+  # a pid of long ago may be another's by now
+  grep -qs mongoeco_server "/proc/$pid/cmdline" || return 0
+  kill "$pid"
+  for ((waited = 0; waited < 50; waited++)); do
+    [ -e "/proc/$pid" ] || return 0
+    sleep 0.1
+  done
+  kill -9 "$pid" 2>/dev/null || true
 }
 
 lock() {
@@ -150,6 +166,6 @@ lock() {
 }
 
 case ${1-} in
-  setup | start | stop | lock) "$1" ;;
+  setup | start | stop | lock) "$@" ;;
   *) sed -n '2,/^set /{ /^#/s/^# \{0,1\}//p; }' "$0" >&2; exit 2 ;;
 esac
