@@ -73,17 +73,16 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.matters import QueuedMatters
 from fhir_portal.notify.recipients import to_address
 from fhir_portal.operations.call import Collaborators
+from fhir_portal.operations.invitation_end import expire_later
+from fhir_portal.operations.invitation_messages import send
 from fhir_portal.operations.invitation_task import follow, progress
-from fhir_portal.operations.inviting import (
-    SENT_BY_US,
-    expire_later,
-    is_closed_for,
-    send,
-)
-from fhir_portal.operations.inviting import Way as InvitationWay
+from fhir_portal.operations.invitation_way import SENT_BY_US
+from fhir_portal.operations.invitation_way import Way as InvitationWay
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.matching import Match, Said, match
+from fhir_portal.operations.no_more_invitations import is_closed_for
 from fhir_portal.operations.on_file import OnFile, contacts_on_file, has_account, may_be_invited
-from fhir_portal.operations.redeem import INVITATIONS_KEY, Redemption, redeem
+from fhir_portal.operations.redeem import Redemption, redeem
 from fhir_portal.operations.same_person import initials, postal_code, same_initials
 from fhir_portal.records import RecordReader, RecordTransaction
 from fhir_portal.resources.server import Server
@@ -161,7 +160,7 @@ class Activations:
     @property
     def secrets(self) -> InvitationSecrets:
         """What makes and knows the secrets of invitations."""
-        return InvitationSecrets(self.collaborators.derive(INVITATIONS_KEY))
+        return invitation_secrets(self.collaborators.derive)
 
     @property
     def codes(self) -> OneTimeCodes:

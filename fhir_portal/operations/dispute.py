@@ -20,7 +20,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.authorship import organization_of
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
 from fhir_portal.records import Record
 from fhir_portal.resources.store import ResourceTransaction, Row

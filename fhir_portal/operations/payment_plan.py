@@ -31,9 +31,9 @@ from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.operations.amount_due import reckoned
 from fhir_portal.operations.call import Call, acting_for
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.dispute import is_about, is_held, task_in, task_of
 from fhir_portal.operations.form_request import to_whom
-from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, once, record_provenance
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.records import Record

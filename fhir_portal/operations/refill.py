@@ -16,7 +16,7 @@ from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
 from fhir_portal.records import Record
 from fhir_portal.resources.event_rules import REFILL
