@@ -40,7 +40,35 @@ from fhir_portal.accounts.security_questions import is_asked_by_practice
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.step_up import FRESH
 from fhir_portal.accounts.throttle import TooManyAttempts
-from fhir_portal.operations.activate import Activations, BirthAndPlace, Greeting, NotMatched, Sheet
+from fhir_portal.operations.activation.activations import Activations, NotMatched
+from fhir_portal.operations.activation.by_invitation import (
+    BirthAndPlace,
+    Greeting,
+    Sheet,
+    by_code,
+    by_link,
+    by_sheet,
+    greeting_for,
+)
+from fhir_portal.operations.activation.by_mail import by_mail
+from fhir_portal.operations.activation.ending import (
+    begin_passkey,
+    choose_name,
+    into_account,
+    with_passkey,
+    with_password,
+)
+from fhir_portal.operations.activation.proofs import (
+    ask_staff,
+    choose_contact,
+    give_code,
+    give_security_code,
+    open_contacts,
+    other_proof,
+    send_again,
+    send_code,
+)
+from fhir_portal.operations.activation.renewal import renew
 from fhir_portal.operations.four_eyes import InvitedThemselves
 from fhir_portal.operations.matching import Said
 from fhir_portal.operations.redeem import AlreadyTaken, ClosedHere
@@ -207,8 +235,13 @@ class ActivationPages:
         said = BirthAndPlace(birth_date_of(form), form.get("postal_code", ""))
         try:
             fresh = self._fresh(browser)
-            await self._activations.by_link(
-                fresh.visitor.browser, address_of(request), link, form.get("code", ""), said
+            await by_link(
+                self._activations,
+                fresh.visitor.browser,
+                address_of(request),
+                link,
+                form.get("code", ""),
+                said,
             )
         except NotMatched:
             _log.info("activation refused", way="link")
@@ -217,7 +250,7 @@ class ActivationPages:
 
     async def renew(self, request: Request) -> Response:
         link, browser, _ = await self._from_link(request, "/again")
-        await self._activations.renew(address_of(request), link)
+        await renew(self._activations, address_of(request), link)
         return self._cookies.keep(page("activate_over.html", sent=True), browser)
 
     async def _from_link(self, request: Request, what: str) -> tuple[str, Browser, dict[str, str]]:
@@ -233,7 +266,7 @@ class ActivationPages:
     ) -> Response:
         """The form of a link; one page for every link that is over, of whatever kind."""
         link = str(request.path_params["link"])[:_SHOWN]
-        greeting = await self._activations.greeting(link)
+        greeting = await greeting_for(self._activations, link)
         if greeting is None:
             over = page(
                 "activate_over.html",
@@ -267,7 +300,8 @@ class ActivationPages:
         said = BirthAndPlace(birth_date_of(form))
         try:
             fresh = self._fresh(browser)
-            await self._activations.by_code(
+            await by_code(
+                self._activations,
                 fresh.visitor.browser,
                 address_of(request),
                 form.get("practice_id", ""),
@@ -300,8 +334,12 @@ class ActivationPages:
         )
         try:
             fresh = self._fresh(browser)
-            await self._activations.by_sheet(
-                fresh.visitor.browser, address_of(request), form.get("practice_id", ""), sheet
+            await by_sheet(
+                self._activations,
+                fresh.visitor.browser,
+                address_of(request),
+                form.get("practice_id", ""),
+                sheet,
             )
         except NotMatched:
             _log.info("activation refused", way="sheet")
@@ -328,8 +366,12 @@ class ActivationPages:
         )
         try:
             fresh = self._fresh(browser)
-            await self._activations.by_mail(
-                fresh.visitor.browser, address_of(request), form.get("practice_id", ""), said
+            await by_mail(
+                self._activations,
+                fresh.visitor.browser,
+                address_of(request),
+                form.get("practice_id", ""),
+                said,
             )
         except InvalidContact as error:
             return await self._register_page(browser, form, problem=str(error))
@@ -389,7 +431,7 @@ class ActivationPages:
     async def give_code(self, request: Request) -> Response:
         browser, activation, form = await self._posted(request, PROOF)
         try:
-            activation = await self._activations.give_code(activation, form.get("code", ""))
+            activation = await give_code(self._activations, activation, form.get("code", ""))
         except NotMatched:
             _log.info("one-time code refused")
             return await self._proof_page(browser, activation, problem=WRONG_CODE)
@@ -398,7 +440,7 @@ class ActivationPages:
     async def send_code(self, request: Request) -> Response:
         browser, activation, form = await self._posted(request, PROOF_SEND)
         try:
-            await self._activations.send_code(activation, form.get("contact", ""))
+            await send_code(self._activations, activation, form.get("contact", ""))
         except NotMatched:
             problem = "Choose where the code is to go."
             return await self._proof_page(browser, activation, problem=problem)
@@ -407,7 +449,7 @@ class ActivationPages:
     async def send_again(self, request: Request) -> Response:
         browser, activation, _ = await self._posted(request, PROOF_AGAIN)
         try:
-            await self._activations.send_again(activation)
+            await send_again(self._activations, activation)
         except SentTooOften:
             return await self._proof_page(browser, activation, problem=_SENT_OFTEN)
         return await self._proof_page(browser, activation, done="A new code is on its way.")
@@ -415,8 +457,8 @@ class ActivationPages:
     async def give_security_code(self, request: Request) -> Response:
         browser, activation, form = await self._posted(request, PROOF_CODE)
         try:
-            activation = await self._activations.give_security_code(
-                activation, form.get("security_code", "")
+            activation = await give_security_code(
+                self._activations, activation, form.get("security_code", "")
             )
         except NotMatched:
             _log.info("security code refused")
@@ -425,13 +467,13 @@ class ActivationPages:
 
     async def ask_staff(self, request: Request) -> Response:
         browser, activation, _ = await self._posted(request, PROOF_HELP)
-        await self._activations.ask_staff(activation)
+        await ask_staff(self._activations, activation)
         done = "Your practice is told. Call it, or go there: it can give you a security code."
         return await self._proof_page(browser, activation, done=done)
 
     async def other_proof(self, request: Request) -> Response:
         _, activation, _ = await self._posted(request, PROOF_OTHER)
-        await self._activations.other_proof(activation)
+        await other_proof(self._activations, activation)
         return redirect(PROOF)
 
     async def _proof_page(
@@ -455,7 +497,7 @@ class ActivationPages:
             and not any(one.what == "one-time-code" for one in activation.evidence),
             contacts=[
                 (number, one.medium, masked_value(one.medium, one.value))
-                for number, one in enumerate(self._activations.open_contacts(activation))
+                for number, one in enumerate(open_contacts(activation))
             ],
             takes_code=activation.way == "mail",
             form_tokens=tokens,
@@ -480,7 +522,7 @@ class ActivationPages:
         if not mail and how != "without":
             return self._contact_page(browser, activation, asks=True)
         try:
-            await self._activations.choose_contact(activation, None if how == "without" else mail)
+            await choose_contact(self._activations, activation, None if how == "without" else mail)
         except InvalidContact as error:
             return self._contact_page(browser, activation, mail=mail, problem=str(error))
         return redirect(ACCOUNT)
@@ -520,12 +562,12 @@ class ActivationPages:
             return redirect(ACCOUNT)
         try:
             if form.get("how") == "passkey":
-                await self._activations.choose_name(activation, username)
+                await choose_name(self._activations, activation, username)
                 return redirect(PASSKEY)
             if form.get("repeated", password) != password:
                 problem = "The password was not typed the same way twice."
                 return await again(username=username, problem=problem, wrong="repeated")
-            account, codes = await self._activations.with_password(activation, username, password)
+            account, codes = await with_password(self._activations, activation, username, password)
         except InvalidUsername as error:
             return await again(username=username, problem=str(error), wrong="username")
         except DuplicateAccount:
@@ -539,7 +581,7 @@ class ActivationPages:
         # What was proved brings contacts with it, which help to recover the account one day.
         if sent := await self._step_up.to(browser, FRESH, then=ACCOUNT):
             return sent
-        await self._activations.into(activation, browser.visitor)
+        await into_account(self._activations, activation, browser.visitor)
         return redirect(f"{DONE}?added=1")
 
     async def _account_page(
@@ -588,8 +630,8 @@ class ActivationPages:
         if site is None:
             raise InvalidRequest("There are no passkeys at this address.")
         try:
-            _, options = await self._activations.begin_passkey(
-                activation, browser.visitor.session, site
+            _, options = await begin_passkey(
+                self._activations, activation, browser.visitor.session, site
             )
         except (DuplicateAccount, InvalidUsername):
             raise InvalidRequest("Choose another user name.") from None
@@ -599,8 +641,12 @@ class ActivationPages:
         browser, activation, form = await self._posted(request, PASSKEY)
         device = device_words(request.headers.get("user-agent", ""))
         try:
-            account, codes = await self._activations.with_passkey(
-                activation, browser.visitor.session, form.get("credential", ""), device
+            account, codes = await with_passkey(
+                self._activations,
+                activation,
+                browser.visitor.session,
+                form.get("credential", ""),
+                device,
             )
         except (PasskeyRefused, Spent):
             return self._passkey_page(request, browser, activation, problem=_NO_PASSKEY)
