@@ -26,7 +26,7 @@ from fhir_portal.notify.words import (
     store_template,
     words_of,
 )
-from fhir_portal.smart.connection import Event as AppEvent
+from fhir_portal.smart.connection_notices import Event as AppEvent
 from tests.builders import DERM, FAMILY, START
 
 PORTAL = "https://portal.example.org"
