@@ -7,7 +7,8 @@ from typing import Final
 
 from fhir_portal.consent.grant import IG
 from fhir_portal.demo import codes, people
-from fhir_portal.demo.chart import Chart, reference
+from fhir_portal.demo.chart import Chart
+from fhir_portal.demo.chart_sheet import reference
 from fhir_portal.demo.codes import Code, Json, concept
 
 _FAMILY_DOCTOR: Final = Code(codes.SNOMED, "62247001", "Family medicine specialist")

@@ -6,7 +6,8 @@ from datetime import date
 from typing import Final
 
 from fhir_portal.demo import codes, people
-from fhir_portal.demo.chart import Chart, reference
+from fhir_portal.demo.chart import Chart
+from fhir_portal.demo.chart_sheet import reference
 from fhir_portal.demo.codes import Code, concept
 from fhir_portal.demo.people import QUILLFERN
 

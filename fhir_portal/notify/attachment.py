@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from fhir_portal.notify.letter import Letter
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.notify.words import Letter
 
 _MEDIA: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}")
 _WHOLE: Final = frozenset({"message", "multipart"})

@@ -8,9 +8,11 @@ from typing import Final
 
 from fhir_portal.access.relation import IdentityReader
 from fhir_portal.notify.content import Content
+from fhir_portal.notify.letter import Letter, UnfitValue, render
 from fhir_portal.notify.letterhead import letterhead_of
 from fhir_portal.notify.outbox import OutboxMessage, Superseded, UndeliverableMessage
-from fhir_portal.notify.words import Letter, UnfitValue, UnknownTemplate, render, words_of
+from fhir_portal.notify.template import words_of
+from fhir_portal.notify.words import UnknownTemplate
 
 _NO_CODE: Final = {"code": "0000 0000"}
 

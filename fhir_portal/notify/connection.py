@@ -9,11 +9,11 @@ from __future__ import annotations
 from fhir_portal.accounts.proof import Write
 from fhir_portal.notify import outbox
 from fhir_portal.records import RecordTransaction
-from fhir_portal.smart.connection import Event
+from fhir_portal.smart.connection_notices import Event
 
 
 class OutboxConnectionNotices:
-    """`fhir_portal.smart.connection.ConnectionNotices` over the outbox."""
+    """`fhir_portal.smart.connection_notices.ConnectionNotices` over the outbox."""
 
     def about(self, event: Event, *, to: str, practice: str, once: str, now: float) -> Write:
         """Return the write of one message: of the template ``app-<event>``."""

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from fhir_portal.notify.attachment import Attachment
 from fhir_portal.notify.composition import Compose
+from fhir_portal.notify.letter import Letter
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.notify.words import Letter
 
 _ENDING: Final = ".json"
 

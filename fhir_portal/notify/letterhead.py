@@ -9,7 +9,7 @@ from fhir_portal.access.relation import IdentityReader
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.fhir import json
-from fhir_portal.notify.words import Letterhead
+from fhir_portal.notify.letter import Letterhead
 
 NO_PRACTICE: Final = "your patient portal"
 """The name on messages about an account that belongs to no practice."""

@@ -26,9 +26,9 @@ from email_validator import validate_email
 from fhir_portal.accounts.contacts import mail_address
 from fhir_portal.notify.attachment import Attachment
 from fhir_portal.notify.composition import Compose
+from fhir_portal.notify.letter import Letter
 from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage, mail_id_of
 from fhir_portal.notify.recipients import address_of
-from fhir_portal.notify.words import Letter
 
 Security = Literal["starttls", "tls", "none"]
 

@@ -1,52 +1,24 @@
-"""The words of every message: what the server brings, and what a practice says instead.
+"""The words of every message that the server brings.
 
 They name the practice and say what to do next. No person is named, nothing is said about
 anybody's health, and nothing in them is secret but the one code or link that a message is made to
-carry. Values are put in once and never read again, so what looks like a placeholder in one stays
-as it is; they cannot begin a line, and so no header either.
+carry.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 from fhir_portal.accounts.preferences import ALWAYS, Topic
-from fhir_portal.records import Record, RecordReader, RecordTransaction
 
 Secret = Literal["code", "link"]
-
-LONGEST_SUBJECT: Final = 150
-LONGEST_BODY: Final = 4000
-LONGEST_SMS: Final = 300
-"""Of what is stored; an SMS of 160 signs of the GSM alphabet is one part, longer ones are more."""
-_LONGEST_VALUE: Final = 200
-_LONGEST_NAME_IN_SMS: Final = 40
-_LONGEST_LINK: Final = 1000
-_COMMON: Final = frozenset({"practice", "portal"})
-_PLACEHOLDER: Final = re.compile(r"\{([a-z]+)\}")
-_CODE: Final = re.compile(r"[0-9A-Za-z]+(?:[ -][0-9A-Za-z]+)*")
-_LINK: Final = re.compile(r"https?://[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
-
-
-class InvalidTemplate(Exception):
-    """A practice's words cannot be used. The words are for whoever wrote them."""
-
-
-class ChangedMeanwhile(Exception):
-    """Somebody else has stored other words since."""
 
 
 class UnknownTemplate(Exception):
     """There is no message of this name."""
-
-
-class UnfitValue(Exception):
-    """A code or link is missing, or is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +37,6 @@ class Words:
     topic: Topic = "security"
     values: tuple[str, ...] = ()
     told: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Letterhead:
-    """Who writes: the practice's name, the telephone for questions (or ``""``), the portal."""
-
-    practice: str
-    phone: str
-    portal: str
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A message with everything filled in, from ``sender``; ``repr`` shows none of it."""
-
-    sender: str = field(repr=False)
-    subject: str = field(repr=False)
-    text: str = field(repr=False)
-    sms: str = field(repr=False)
-    code: str | None = field(default=None, repr=False)
-    link: str | None = field(default=None, repr=False)
 
 
 _NOT_YOU: Final = (
@@ -616,21 +567,6 @@ BUILT_IN: Final[Mapping[str, Words]] = MappingProxyType(
 """By the name that an outbox message has as its ``template``."""
 
 
-class MessageTemplate(Record, frozen=True, kw_only=True):
-    """A practice's own words; ``key`` is ``<practice>/<template>``, ``version`` counts from 1."""
-
-    kind: ClassVar[str] = "message-template"
-    indexed: ClassVar[tuple[str, ...]] = ("practice",)
-
-    practice: str
-    subject: str
-    body: str
-    sms: str
-    version: int
-    changed: float
-    changed_by: str = ""
-
-
 def built_in(template: str) -> Words:
     """Return the server's own words. Raises `UnknownTemplate`."""
     words = BUILT_IN.get(template)
@@ -651,163 +587,3 @@ def is_in_record(template: str) -> bool:
     if words is None or template in _TO_STAFF:
         return False  # who works there is nobody's patient in it
     return words.told or words.topic != ALWAYS
-
-
-async def words_of(reader: RecordReader, practice: str, template: str) -> Words:
-    """Return a practice's words for a message, or the server's. Raises `UnknownTemplate`."""
-    words = built_in(template)
-    own = await reader.get(MessageTemplate, f"{practice}/{template}")
-    if own is None:
-        return words
-    return replace(words, subject=own.subject, body=own.body, sms=own.sms)
-
-
-async def store_template(
-    transaction: RecordTransaction,
-    practice: str,
-    template: str,
-    *,
-    subject: str,
-    body: str,
-    sms: str,
-    version: int,
-    now: float,
-    by: str = "",
-) -> MessageTemplate:
-    """Store a practice's words and return them; ``version`` is what they replace, 0 for none.
-
-    Raises `UnknownTemplate`, `InvalidTemplate` or `ChangedMeanwhile`; nothing is stored then.
-    """
-    words = checked(template, subject=subject, body=body, sms=sms)
-    key = f"{practice}/{template}"
-    before = await transaction.get(MessageTemplate, key)
-    if (before.version if before is not None else 0) != version:
-        raise ChangedMeanwhile
-    stored = MessageTemplate(
-        key=key,
-        practice=practice,
-        subject=words.subject,
-        body=words.body,
-        sms=words.sms,
-        version=version + 1,
-        changed=now,
-        changed_by=by,
-    )
-    await transaction.put(stored)
-    return stored
-
-
-async def drop_template(transaction: RecordTransaction, practice: str, template: str) -> bool:
-    """Go back to the server's words; false where a practice had none of its own."""
-    return await transaction.delete(MessageTemplate, f"{practice}/{template}")
-
-
-def checked(template: str, *, subject: str, body: str, sms: str) -> Words:
-    """Return a practice's words as they may be stored. Raises `UnknownTemplate`, `InvalidTemplate`.
-
-    The secret of a message has to be in the body and in the SMS, and must not be in the subject,
-    which is shown on locked screens and in lists.
-    """
-    own = built_in(template)
-    must = frozenset((*([own.needs] if own.needs else []), *own.values[:1]))
-    may = _COMMON | must | frozenset(own.values)
-    subject, sms = subject.strip(), sms.strip()
-    body = body.replace("\r\n", "\n").strip()
-    _check("subject", subject, LONGEST_SUBJECT, may=_COMMON, must=frozenset())
-    _check("text", body, LONGEST_BODY, may=may, must=must, lines=True)
-    _check("SMS", sms, LONGEST_SMS, may=may, must=must)
-    return replace(own, subject=subject, body=body, sms=sms)
-
-
-def _check(
-    what: str,
-    text: str,
-    longest: int,
-    *,
-    may: frozenset[str],
-    must: frozenset[str],
-    lines: bool = False,
-) -> None:
-    if not text:
-        raise InvalidTemplate(f"The {what} is empty.")
-    if len(text) > longest:
-        raise InvalidTemplate(f"The {what} is longer than {longest} characters.")
-    if any(_is_control(sign) and not (lines and sign == "\n") for sign in text):
-        lead = "control characters" if lines else "line breaks or control characters"
-        raise InvalidTemplate(f"The {what} must not have {lead}.")
-    used = set(_PLACEHOLDER.findall(text))
-    rest = _PLACEHOLDER.sub("", text)
-    if "{" in rest or "}" in rest:
-        raise InvalidTemplate(f"The {what} has a brace that belongs to no placeholder.")
-    for name in sorted(used - may):
-        known = ", ".join(f"{{{one}}}" for one in sorted(may))
-        raise InvalidTemplate(f"The {what} cannot have {{{name}}}. It can have {known}.")
-    for name in sorted(must - used):
-        raise InvalidTemplate(f"The {what} has to have {{{name}}}: without it nobody can go on.")
-
-
-def render(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> Letter:
-    """Return the letter; ``fields`` may hold its code or link, and ``until`` when that is good.
-
-    What else they hold is left out.
-
-    Raises `UnfitValue` when what the message is made to carry is missing or malformed.
-    """
-    secret = _secret(words, letterhead, fields)
-    common = {"practice": _value(letterhead.practice), "portal": letterhead.portal}
-    values = common | secret | _others(words, fields)
-    call = f" at {_value(letterhead.phone)}" if letterhead.phone else ""
-    footer = (
-        "Please do not reply to this message: nobody reads the answers. "
-        f"If you have questions, call {common['practice']}{call}."
-    )
-    until = f"It is good until {_value(fields['until'])}." if fields.get("until") else ""
-    short = common["practice"]
-    if len(short) > _LONGEST_NAME_IN_SMS:
-        short = short[: _LONGEST_NAME_IN_SMS - 3].rstrip() + "..."
-    return Letter(
-        sender=common["practice"],
-        subject=_filled(words.subject, common),
-        text="\n\n".join(filter(None, (_filled(words.body, values), until, footer))) + "\n",
-        sms=" ".join(filter(None, (_filled(words.sms, values | {"practice": short}), until))),
-        code=secret.get("code"),
-        link=secret.get("link"),
-    )
-
-
-def _others(words: Words, fields: Mapping[str, str]) -> dict[str, str]:
-    found = {name: _value(fields.get(name, "")) for name in words.values}
-    if not all(found[name] for name in words.values[:1]):
-        raise UnfitValue(f"the message has no {words.values[0]}")
-    return found
-
-
-def _secret(words: Words, letterhead: Letterhead, fields: Mapping[str, str]) -> dict[str, str]:
-    if words.needs is None:
-        return {}
-    value = fields.get(words.needs, "")
-    if words.needs == "code":
-        if len(value) > _LONGEST_VALUE or not _CODE.fullmatch(value):
-            raise UnfitValue("the message has no code")
-    elif (
-        len(value) > _LONGEST_LINK
-        or not _LINK.fullmatch(value)
-        or not value.startswith(f"{letterhead.portal}/")
-    ):
-        raise UnfitValue("the message has no link to this portal")
-    return {words.needs: value}
-
-
-def _filled(pattern: str, values: Mapping[str, str]) -> str:
-    """Fill a pattern in one pass: what stands in a value is not looked at again."""
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], ""), pattern)
-
-
-def _value(text: str) -> str:
-    """A value in one line, without what could steer a header, a terminal or the reading order."""
-    plain = "".join(" " if _is_control(sign) else sign for sign in text[: 4 * _LONGEST_VALUE])
-    return " ".join(plain.split())[:_LONGEST_VALUE]
-
-
-def _is_control(sign: str) -> bool:
-    return unicodedata.category(sign) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}

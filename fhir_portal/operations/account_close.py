@@ -35,17 +35,14 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.authorship import Author, record_provenance
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.end_grant import end_grant_in, holders_of
-from fhir_portal.operations.inviting import (
-    NoMoreInvitations,
-    invitation_secrets,
-    record_provenance,
-    take_back,
-)
+from fhir_portal.operations.invitation_end import take_back
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.links import links_of
 from fhir_portal.operations.merge import write
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations
 from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.operations.person import (
     account_reasons,

@@ -15,21 +15,14 @@ from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Conflict, Forbidden, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.authorship import Author, record_provenance
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.four_eyes import require_another_invites
-from fhir_portal.operations.invitation_task import are_proposed, follow, invitation_of
-from fhir_portal.operations.inviting import (
-    HANDED_OVER,
-    count_attempt,
-    expire_later,
-    hand_over,
-    lifetime_of,
-    record_provenance,
-    send,
-    stream_of,
-    way_of,
-)
+from fhir_portal.operations.invitation_count import count_attempt
+from fhir_portal.operations.invitation_end import expire_later
+from fhir_portal.operations.invitation_messages import send, stream_of
+from fhir_portal.operations.invitation_task import are_proposed, follow, hand_over, invitation_of
+from fhir_portal.operations.invitation_way import HANDED_OVER, lifetime_of, way_of
 from fhir_portal.operations.on_file import contacts_on_file, has_account, may_be_invited
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.resources.store import ResourceTransaction, Row

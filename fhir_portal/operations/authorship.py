@@ -11,10 +11,15 @@ from typing import Any, Final
 
 from fhir_portal.access.context import AuthContext
 from fhir_portal.access.owners import local_target
+from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import Beginner
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.labels import CONFIDENTIALITY
 from fhir_portal.fhir.datetime import instant
+from fhir_portal.operations.call import acting_for
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.store import ResourceTransaction
+from fhir_portal.resources.writing import create_in
 
 _MICROSECONDS: Final = 1_000_000
 _OPERATION: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
@@ -99,3 +104,22 @@ def organization_of(practice: Practice) -> dict[str, Any]:
     if key is not None and key.type == "Organization":
         return {"reference": str(key)}
     return {"display": practice.name}
+
+
+async def record_provenance(
+    transaction: ResourceTransaction,
+    server: Server,
+    practice: str,
+    author: Author,
+    targets: Sequence[str],
+    *,
+    activity: str,
+    reason: str,
+) -> None:
+    """Store who did what, on whose behalf, when and why."""
+    tree = author.provenance(targets, at=server.clock(), activity=activity, reason=reason)
+    await create_in(
+        transaction, server, acting_for(practice, author.client), tree,
+        Visibility.of_server("Provenance", practice=practice),
+        resource_id=server.new_id(),
+    )  # fmt: skip

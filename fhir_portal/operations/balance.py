@@ -18,7 +18,7 @@ from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Forbidden, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.resources.permission import checked, permitted, permitted_or_none
 from fhir_portal.resources.store import Row
 from fhir_portal.search.request import parse_search

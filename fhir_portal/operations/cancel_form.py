@@ -9,7 +9,7 @@ from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.resources.forms.request import OPEN, is_request
 from fhir_portal.resources.store import ResourceTransaction, Row

@@ -15,7 +15,7 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.one_time_codes import OutboxCodes
 from fhir_portal.notify.recipients import to_address
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import agent_of
 from fhir_portal.operations.on_file import OnFile, contacts_on_file
 from fhir_portal.resources.store import ResourceTransaction

@@ -25,8 +25,9 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import to_account
 from fhir_portal.operations.attempts import invitation_at
-from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.authorship import Author, record_provenance
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.four_eyes import (
     ANOTHER_CONFIRMS,
     is_one_human,
@@ -34,7 +35,7 @@ from fhir_portal.operations.four_eyes import (
     require_another_confirms,
 )
 from fhir_portal.operations.invitation_task import activate_grants, follow
-from fhir_portal.operations.inviting import invitation_secrets, parameter, record_provenance
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.new_proxy import tell_of_proxy
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.operations.unproved_links import prove_links

@@ -18,7 +18,7 @@ from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.portal_invite import practice_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.validation import validate

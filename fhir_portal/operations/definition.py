@@ -172,6 +172,11 @@ def _coding(text: str) -> dict[str, str]:
     return {"system": system, "code": code} if bar and system else {"code": code}
 
 
+def parameter(name: str) -> str:
+    """Return where a parameter stands, for an OperationOutcome."""
+    return f"Parameters.parameter.where(name='{name}')"
+
+
 def parameters(definition: OperationDefinition, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Parameters resource of an answer; values that are ``None`` are left out.
 

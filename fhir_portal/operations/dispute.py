@@ -14,22 +14,20 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.labels import labelling
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.authorship import organization_of
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
-from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
+from fhir_portal.operations.definition import parameter
+from fhir_portal.operations.message_thread import once, plain_text
+from fhir_portal.operations.task_about import store_answer, store_task, task_about, task_before
 from fhir_portal.records import Record
 from fhir_portal.resources.store import ResourceTransaction, Row
-from fhir_portal.resources.task import CODE
-from fhir_portal.resources.writing import create_in, update_in
+from fhir_portal.resources.task import is_about
 
 DISPUTE: Final = "bill-dispute"
 LONGEST: Final = 1000
-_MICROSECONDS: Final = 1_000_000
 _IN_FORCE: Final = frozenset({"issued", "balanced"})
 _STATUS: Final[Mapping[str, str]] = {
     "requested": "requested",
@@ -73,7 +71,9 @@ async def dispute(call: Call) -> FhirResponse:
             raise Conflict(message)
         key = f"{call.auth.practice}/{row.key.id}"
         before = await transaction.get(BillDispute, key)
-        there = await task_in(transaction, call, row, before.task) if before is not None else None
+        there = (
+            await task_before(transaction, call, row, before.task) if before is not None else None
+        )
         if there is not None and status_of(there) in _OPEN:
             said = [str(one.get("text")) for one in there.get("note") or ()]
             if reason not in said:
@@ -85,19 +85,11 @@ async def dispute(call: Call) -> FhirResponse:
         tree["note"] = [{"text": reason}]
         if practice is not None:
             tree["owner"] = organization_of(practice)
-        written = await create_in(
-            transaction,
-            call.server,
-            call.as_practice,
-            tree,
-            Visibility.of_server("Task", practice=call.auth.practice),
-            resource_id=call.server.new_id(),
-        )
-        await record_provenance(transaction, call, [str(written.row.key)], "CREATE")
+        stored = await store_task(transaction, call, tree)
         if before is not None:
             await transaction.delete(BillDispute, key)
-        await transaction.insert(BillDispute(key=key, task=written.row.key.id))
-        return written.row.key.id, "requested", [row, written.row]
+        await transaction.insert(BillDispute(key=key, task=stored.key.id))
+        return stored.key.id, "requested", [row, stored]
 
     task, status, rows = await once(call, work)
     return call.answer({"task": {"reference": f"Task/{task}"}, "status": status}, *rows)
@@ -131,24 +123,10 @@ async def answer_dispute(call: Call) -> FhirResponse:
                 return row
             message = f"this was answered: {before}"
             raise Conflict(message)
-        tree["status"] = HELD if hold else _TASK_STATUS[status]
-        tree["businessStatus"] = {"text": status}
-        tree["lastModified"] = instant(int(call.server.clock() * _MICROSECONDS))
-        tree["owner"] = {"reference": agent_of(call)}
-        if reason:
-            tree["statusReason"] = {"text": reason}
-        written = await update_in(
-            transaction,
-            call.server,
-            call.as_practice,
-            tree,
-            Visibility.of_server("Task", practice=call.auth.practice),
-            key=row.key,
-            if_match=f'W/"{row.version}"',
-            if_none_match=None,
-        )
-        await record_provenance(transaction, call, [str(row.key)], "UPDATE")
-        return written.row
+        return await store_answer(
+            transaction, call, row, tree, words=status, reason=reason,
+            status=HELD if hold else _TASK_STATUS[status],
+        )  # fmt: skip
 
     row = await call.server.store.transact(work)
     return call.answer({"task": {"reference": str(row.key)}, "status": status}, row)
@@ -164,14 +142,6 @@ async def is_held(transaction: ResourceTransaction, practice: str, invoice: Reso
     return row is not None and not row.deleted and json.parse(row.body).get("status") == HELD
 
 
-def is_about(tree: Mapping[str, Any], code: str) -> bool:
-    """Whether a Task has a code of ours."""
-    return any(
-        (one.get("system"), one.get("code")) == (CODE, code)
-        for one in (tree.get("code") or {}).get("coding") or ()
-    )
-
-
 def status_of(tree: Mapping[str, Any]) -> str:
     """Return how a word against a bill stands; ``""`` for what is no status."""
     return _STATUS.get(str(tree.get("status")), "")
@@ -184,33 +154,4 @@ def task_of(
     if len(row.facts.owners) != 1:
         message = "this bill does not say whose it is"
         raise Unprocessable(message, expression="Invoice.subject")
-    labels = labelling(bill)
-    now = instant(int(call.server.clock() * _MICROSECONDS))
-    return {
-        "resourceType": "Task",
-        **({"meta": labels} if labels else {}),
-        "status": status,
-        "businessStatus": {"text": status},
-        "intent": "order",
-        "code": {"coding": [{"system": CODE, "code": code}]},
-        "focus": {"reference": str(row.key)},
-        "for": bill["subject"],
-        "authoredOn": now,
-        "lastModified": now,
-        "requester": {"reference": agent_of(call)},
-    }
-
-
-async def task_in(
-    transaction: ResourceTransaction, call: Call, bill: Row, own_id: str
-) -> dict[str, Any] | None:
-    """Return a Task about a bill that the caller sees, if their labels let them see that too."""
-    visible = Visibility.of_record(
-        "Task",
-        practice=call.auth.practice,
-        record=bill.facts.owners[0],
-        sections=None,
-        labels=call.visible.labels,
-    )
-    there = await transaction.read(ResourceKey("Task", own_id), visible)
-    return None if there is None or there.deleted else json.parse(there.body)
+    return task_about(call, row, code, status, subject=bill["subject"], labels=labelling(bill))

@@ -28,7 +28,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import is_id
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import chart_of, of_record
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.resources.store import Row
 
 LOINC: Final = "http://loinc.org"

@@ -20,9 +20,9 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import RECORD
-from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.authorship import Author, record_provenance
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter, record_provenance
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.merge import write
 from fhir_portal.operations.person import new_name, notices_of
 from fhir_portal.operations.portal_invite import practice_of, words

@@ -11,7 +11,7 @@ from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.attachment import content_of
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import (
     LONGEST_SUBJECT,
     agent_of,

@@ -17,16 +17,13 @@ from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in, put_off_in
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Collaborators
+from fhir_portal.operations.invitation_count import time_later
+from fhir_portal.operations.invitation_end import EXPIRE
 from fhir_portal.operations.invitation_task import expire
-from fhir_portal.operations.inviting import (
-    EXPIRE,
-    SENT_BY_US,
-    NoMoreInvitations,
-    Wish,
-    invitation_secrets,
-    invite,
-    time_later,
-)
+from fhir_portal.operations.invitation_way import SENT_BY_US
+from fhir_portal.operations.invitation_wish import Wish
+from fhir_portal.operations.inviting import invitation_secrets, invite
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations
 from fhir_portal.operations.on_file import account_of_record, last_day_under
 from fhir_portal.operations.unproved_links import expire_unconfirmed
 from fhir_portal.resources.event_rules import INVITE, RULES

@@ -170,6 +170,22 @@ async def received(
     return await progress(transaction, server, key, "delivered", attempt=message.link_attempt)
 
 
+async def hand_over(
+    transaction: ResourceTransaction, server: Server, invitation: Invitation
+) -> Invitation:
+    """Note that an attempt was printed or handed over, in the Task too.
+
+    At the desk it was given into the person's own hand, and so it has arrived.
+    """
+    now = server.clock()
+    state: State = "delivered" if invitation.channel == "desk" else "sent"
+    changed = await advance(transaction, invitation.key, state, attempt=invitation.attempt, now=now)
+    if changed is None:
+        return invitation
+    await follow(transaction, server, changed)
+    return changed
+
+
 async def expire(
     transaction: ResourceTransaction,
     server: Server,

@@ -6,15 +6,12 @@ from fhir_portal.accounts.invitation import Invitation, NotUsable
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.attempts import invitation_at
-from fhir_portal.operations.authorship import Author
+from fhir_portal.operations.authorship import Author, record_provenance
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import (
-    NoMoreInvitations,
-    invitation_secrets,
-    parameter,
-    record_provenance,
-    take_back,
-)
+from fhir_portal.operations.definition import parameter
+from fhir_portal.operations.invitation_end import take_back
+from fhir_portal.operations.inviting import invitation_secrets
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.operations.unproved_links import drop_links
 from fhir_portal.resources.store import ResourceTransaction, Row

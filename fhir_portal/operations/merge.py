@@ -24,7 +24,8 @@ from fhir_portal.fhir.outcome import outcome
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.four_eyes import require_another_merges
-from fhir_portal.operations.inviting import NoMoreInvitations, invitation_secrets, take_back
+from fhir_portal.operations.invitation_end import take_back
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.merge_plan import (
     MOST,
     REPLACED_BY,
@@ -35,6 +36,7 @@ from fhir_portal.operations.merge_plan import (
     repointed,
 )
 from fhir_portal.operations.new_proxy import tell_of_gain
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations
 from fhir_portal.operations.on_file import contacts_on_file
 from fhir_portal.operations.person import (
     asked_by,

@@ -16,7 +16,7 @@ from fhir_portal.fhir.errors import NotFound, TooManyRequests, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import (
     LONGEST_SUBJECT,
     LONGEST_TEXT,

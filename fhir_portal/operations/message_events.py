@@ -17,7 +17,7 @@ from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.resources.communication import CATEGORY, THREAD
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.server import Server

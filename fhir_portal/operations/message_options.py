@@ -9,7 +9,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.attachments import BYTES_TOGETHER, MOST_FILES
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.care_team import care_team
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 
 
 async def message_options(call: Call) -> FhirResponse:

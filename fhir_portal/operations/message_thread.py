@@ -29,7 +29,7 @@ from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Conflict, Forbidden, NotFound, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.records import DuplicateRecord, Record
 from fhir_portal.resources.communication import (
     CATEGORY,

@@ -14,7 +14,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Issue, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.populate import Looking, subject_of
 from fhir_portal.resources.forms.answering import not_filled_in_here
 from fhir_portal.resources.forms.enabled import Place, Response, quoted

@@ -17,7 +17,7 @@ from fhir_portal.fhir.errors import Conflict, Invalid, NotSupported, Unavailable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.amount_due import reckoned
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.settlement import is_wanted, settle, watch
 from fhir_portal.resources.store import ResourceTransaction, Row
 

@@ -31,16 +31,18 @@ from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.operations.amount_due import reckoned
 from fhir_portal.operations.call import Call, acting_for
-from fhir_portal.operations.dispute import is_about, is_held, task_in, task_of
+from fhir_portal.operations.definition import parameter
+from fhir_portal.operations.dispute import is_held, task_of
 from fhir_portal.operations.form_request import to_whom
-from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, once, record_provenance
 from fhir_portal.operations.portal_invite import practice_of, words
+from fhir_portal.operations.task_about import store_task, task_before
 from fhir_portal.records import Record
 from fhir_portal.resources.communication import count_written
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
-from fhir_portal.resources.writing import create_in, update_in
+from fhir_portal.resources.task import is_about
+from fhir_portal.resources.writing import update_in
 
 PLAN: Final = "payment-plan"
 REMIND: Final = "remind-of-payment"
@@ -90,7 +92,9 @@ async def payment_plan(call: Call) -> FhirResponse:
         begins = _first(first, today)
         key = f"{practice.key}/{row.key.id}"
         before = await transaction.get(BillPlan, key)
-        there = await task_in(transaction, call, row, before.task) if before is not None else None
+        there = (
+            await task_before(transaction, call, row, before.task) if before is not None else None
+        )
         if there is not None and there.get("status") == RUNNING:
             parts = parts_of(there)
             if len(parts) != number or (first is not None and parts[0].due != begins):
@@ -107,20 +111,12 @@ async def payment_plan(call: Call) -> FhirResponse:
             transaction, practice.key, agent_of(call), row.facts.owners[0],
             now=call.server.clock(), what="payment plans",
         )  # fmt: skip
-        written = await create_in(
-            transaction,
-            call.server,
-            call.as_practice,
-            tree,
-            Visibility.of_server("Task", practice=practice.key),
-            resource_id=call.server.new_id(),
-        )
-        await record_provenance(transaction, call, [str(written.row.key)], "CREATE")
+        stored = await store_task(transaction, call, tree)
         if before is not None:
             await transaction.delete(BillPlan, key)
-        await transaction.insert(BillPlan(key=key, task=written.row.key.id))
-        await _remind_later(transaction, written.row, practice, parts, now=call.server.clock())
-        return written.row.key.id, RUNNING, parts, [row, written.row]
+        await transaction.insert(BillPlan(key=key, task=stored.key.id))
+        await _remind_later(transaction, stored, practice, parts, now=call.server.clock())
+        return stored.key.id, RUNNING, parts, [row, stored]
 
     task, status, parts, rows = await once(call, work)
     answer = {

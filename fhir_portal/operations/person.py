@@ -27,7 +27,7 @@ from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.security import OutboxNotices
 from fhir_portal.operations.call import Call
 from fhir_portal.resources.store import ResourceTransaction, Row
-from fhir_portal.smart.connection import Connections
+from fhir_portal.smart.connections import Connections
 from fhir_portal.smart.token import base64url
 
 _MICROSECONDS: Final = 1_000_000

@@ -17,7 +17,7 @@ from fhir_portal.fhir.errors import FhirError, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.resources.forms.answering import not_filled_in_here
 from fhir_portal.resources.forms.handing_in import known_requests
 from fhir_portal.resources.forms.known import form_of

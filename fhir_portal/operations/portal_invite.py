@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, get_args
 
 from fhir_portal.access.context import GRANT_WRITING
+from fhir_portal.access.owners import local_target
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.invitation import HOUR, Channel, Invitation, InvitationSecrets, Kind
 from fhir_portal.accounts.policy import PracticePolicy, policy_of
@@ -20,16 +21,10 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import (
-    HANDED_OVER,
-    ForAnother,
-    Invited,
-    Wish,
-    invitation_secrets,
-    invite,
-    parameter,
-    patient_of,
-)
+from fhir_portal.operations.definition import parameter
+from fhir_portal.operations.invitation_way import HANDED_OVER
+from fhir_portal.operations.invitation_wish import ForAnother, Wish
+from fhir_portal.operations.inviting import Invited, invitation_secrets, invite
 from fhir_portal.operations.on_file import contact_of
 from fhir_portal.records import DuplicateRecord, Record
 from fhir_portal.resources.interactions.read import unknown
@@ -285,7 +280,7 @@ async def _persons(
         visible = permitted(call.server, call.auth, "r", "RelatedPerson").own()
         row = await _named(transaction, one, visible)
         tree = json.parse(row.body)
-        own = patient_of(tree, "patient")
+        own = _patient_of(tree, "patient")
         if own not in {patient.key for patient in patients} or own is None:
             raise unknown(row.key)
         if tree.get("active") is False or own.id in found:
@@ -304,7 +299,7 @@ async def _evidence(
         visible = permitted(call.server, call.auth, "r", "DocumentReference").own()
         row = await _named(transaction, one, visible)
         tree = json.parse(row.body)
-        own = patient_of(tree, "subject")
+        own = _patient_of(tree, "subject")
         if own not in {patient.key for patient in patients} or own is None:
             raise unknown(row.key)
         if tree.get("status") != "current" or own.id in found:
@@ -344,3 +339,9 @@ async def _the_same(
         message = "something else was asked for under this idempotency key"
         raise Conflict(message, expression=parameter("idempotency-key"))
     return found
+
+
+def _patient_of(tree: Mapping[str, Any], path: str) -> ResourceKey | None:
+    """Return the Patient that a resource is of, at one of its members."""
+    key = local_target((tree.get(path) or {}).get("reference") or "")
+    return key if key is not None and key.type == "Patient" else None

@@ -17,8 +17,10 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.letterhead import letterhead_of
 from fhir_portal.operations.attempts import attempt_again
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.invitation_task import invitation_of
-from fhir_portal.operations.inviting import HANDED_OVER, invitation_secrets, parameter
+from fhir_portal.operations.invitation_way import HANDED_OVER
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.on_file import initials
 from fhir_portal.operations.portal_invite import hours_of, practice_of, words
 from fhir_portal.resources.store import ResourceTransaction, Row

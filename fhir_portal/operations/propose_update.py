@@ -24,8 +24,8 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.attachments import count_files, picture_of, store_content
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.changed_contacts import as_point, count_codes, new_contacts, send_code
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.direct_change import accepted_outputs, change_patient, direct_fields
-from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, plain_text, record_provenance
 from fhir_portal.operations.on_file import OnFile
 from fhir_portal.operations.proposing import (

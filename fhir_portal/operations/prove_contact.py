@@ -24,8 +24,8 @@ from fhir_portal.operations.changed_contacts import (
     of_point,
     send_code,
 )
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.direct_change import accepted_outputs, change_patient, direct_fields
-from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import record_provenance
 from fhir_portal.operations.on_file import OnFile
 from fhir_portal.resources.forms.request import concept, values_of

@@ -22,7 +22,7 @@ from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.permission import checked, permitted
 from fhir_portal.resources.store import Row

@@ -49,13 +49,11 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import to_account, to_address
 from fhir_portal.operations.call import Collaborators, acting_for
 from fhir_portal.operations.four_eyes import require_not_their_own, waits_for_confirmation
+from fhir_portal.operations.invitation_end import expire_unconfirmed_later
 from fhir_portal.operations.invitation_task import activate_grants, follow
-from fhir_portal.operations.inviting import (
-    NoMoreInvitations,
-    expire_unconfirmed_later,
-    is_closed_for,
-)
+from fhir_portal.operations.inviting import invitation_secrets
 from fhir_portal.operations.new_proxy import tell_of_proxy
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations, is_closed_for
 from fhir_portal.operations.on_file import may_be_invited
 from fhir_portal.operations.sending import Addressee, SendLog
 from fhir_portal.resources.server import Server
@@ -65,7 +63,6 @@ from fhir_portal.search.registry import parameters_for
 
 CLIENT: Final = "portal"
 """Who the access log says it was."""
-INVITATIONS_KEY: Final = "invitations"
 _ACTIVITY: Final = "http://terminology.hl7.org/CodeSystem/v3-DataOperation"
 _MOST_PERSONS: Final = 20
 _MICROSECONDS: Final = 1_000_000
@@ -144,7 +141,7 @@ async def redeem(server: Server, collaborators: Collaborators, redemption: Redem
     ]
     work = _Work(
         server=server,
-        secrets=InvitationSecrets(collaborators.derive(INVITATIONS_KEY)),
+        secrets=invitation_secrets(collaborators.derive),
         redemption=redemption,
         now=now,
         auth=acting_for(before.practice, CLIENT),

@@ -11,18 +11,18 @@ from typing import Any, ClassVar, Final
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import instant, period_of
+from fhir_portal.fhir.datetime import period_of
 from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
-from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
-from fhir_portal.operations.message_thread import agent_of, once, plain_text, record_provenance
+from fhir_portal.operations.definition import parameter
+from fhir_portal.operations.message_thread import once, plain_text
+from fhir_portal.operations.task_about import store_answer, store_task, task_about, task_before
 from fhir_portal.records import Record
 from fhir_portal.resources.event_rules import REFILL
 from fhir_portal.resources.permission import checked, permitted_or_none
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
-from fhir_portal.resources.writing import create_in, update_in
+from fhir_portal.resources.task import is_about
 from fhir_portal.search.request import parse_search
 
 SYSTEM, CODE = REFILL
@@ -78,26 +78,18 @@ async def request_refill(call: Call) -> FhirResponse:
             raise Conflict(message)
         key = f"{call.auth.practice}/{row.key.id}"
         before = await transaction.get(RefillRequest, key)
-        there = await _task(transaction, call, row, before.task) if before else None
+        there = await task_before(transaction, call, row, before.task) if before else None
         if there is not None and status_of(there) in _OPEN:
             return there["id"], status_of(there), [], [row]
         warnings = await _warnings(transaction, call, row, prescription)
         if warnings and not acknowledged:
             return None, None, warnings, [row]
         tree = _asked(call, row, prescription, warnings, pharmacy, note)
-        written = await create_in(
-            transaction,
-            call.server,
-            call.as_practice,
-            tree,
-            Visibility.of_server("Task", practice=call.auth.practice),
-            resource_id=call.server.new_id(),
-        )
-        await record_provenance(transaction, call, [str(written.row.key)], "CREATE")
+        stored = await store_task(transaction, call, tree)
         if before is not None:
             await transaction.delete(RefillRequest, key)
-        await transaction.insert(RefillRequest(key=key, task=written.row.key.id))
-        return written.row.key.id, "requested", warnings, [row, written.row]
+        await transaction.insert(RefillRequest(key=key, task=stored.key.id))
+        return stored.key.id, "requested", warnings, [row, stored]
 
     task, status, warnings, rows = await once(call, work)
     answer = {
@@ -154,7 +146,7 @@ async def answer_refill(call: Call) -> FhirResponse:
         await call.server.still(transaction, call.auth)
         row = await call.target(transaction)
         tree = json.parse(row.body)
-        if not is_refill(tree) or "reference" not in tree.get("for", {}):
+        if not is_about(tree, CODE) or "reference" not in tree.get("for", {}):
             message = "this Task asks for no refill of anybody"
             raise Unprocessable(message)
         before = status_of(tree)
@@ -163,35 +155,12 @@ async def answer_refill(call: Call) -> FhirResponse:
         if status not in _AFTER.get(before, ()):
             message = f"this request was answered: {before}"
             raise Conflict(message)
-        tree["status"] = _TASK_STATUS[status]
-        tree["businessStatus"] = {"text": status}
-        tree["lastModified"] = instant(int(call.server.clock() * _MICROSECONDS))
-        tree["owner"] = {"reference": agent_of(call)}
-        if reason:
-            tree["statusReason"] = {"text": reason}
-        written = await update_in(
-            transaction,
-            call.server,
-            call.as_practice,
-            tree,
-            Visibility.of_server("Task", practice=call.auth.practice),
-            key=row.key,
-            if_match=f'W/"{row.version}"',
-            if_none_match=None,
+        return await store_answer(
+            transaction, call, row, tree, status=_TASK_STATUS[status], words=status, reason=reason
         )
-        await record_provenance(transaction, call, [str(row.key)], "UPDATE")
-        return written.row
 
     row = await call.server.store.transact(work)
     return call.answer({"task": {"reference": str(row.key)}, "status": status}, row)
-
-
-def is_refill(tree: Mapping[str, Any]) -> bool:
-    """Whether a Task asks for a refill."""
-    return any(
-        (one.get("system"), one.get("code")) == (SYSTEM, CODE)
-        for one in (tree.get("code") or {}).get("coding") or ()
-    )
 
 
 def status_of(tree: Mapping[str, Any]) -> str:
@@ -207,22 +176,11 @@ def _asked(
     pharmacy: str,
     note: str,
 ) -> dict[str, Any]:
-    now = instant(int(call.server.clock() * _MICROSECONDS))
     labels = {n: v for n, v in (prescription.get("meta") or {}).items() if n in {"security", "tag"}}
     said = [("pharmacy", pharmacy), *(("warning", text) for _, text in warnings)]
     inputs = [{"type": {"text": name}, "valueString": text} for name, text in said if text]
     return {
-        "resourceType": "Task",
-        **({"meta": labels} if labels else {}),
-        "status": "requested",
-        "businessStatus": {"text": "requested"},
-        "intent": "order",
-        "code": {"coding": [{"system": SYSTEM, "code": CODE}]},
-        "focus": {"reference": str(row.key)},
-        "for": prescription["subject"],
-        "authoredOn": now,
-        "lastModified": now,
-        "requester": {"reference": agent_of(call)},
+        **task_about(call, row, CODE, "requested", subject=prescription["subject"], labels=labels),
         **({"note": [{"text": note}]} if note else {}),
         **({"input": inputs} if inputs else {}),
     }
@@ -276,21 +234,6 @@ def _days(duration: Mapping[str, Any]) -> float:
     unit = _DAYS_OF.get(str(duration.get("code") or duration.get("unit")), 0.0)
     value = duration.get("value")
     return 0.0 if value is None else float(json.decimal(value)) * unit
-
-
-async def _task(
-    transaction: ResourceTransaction, call: Call, row: Row, own_id: str
-) -> dict[str, Any] | None:
-    """The request that was made before, if the caller's labels let them see it."""
-    visible = Visibility.of_record(
-        "Task",
-        practice=call.auth.practice,
-        record=row.facts.owners[0],
-        sections=None,
-        labels=call.visible.labels,
-    )
-    there = await transaction.read(ResourceKey("Task", own_id), visible)
-    return None if there is None or there.deleted else json.parse(there.body)
 
 
 def _words(call: Call, name: str, longest: int) -> str:

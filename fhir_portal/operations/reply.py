@@ -9,7 +9,7 @@ from fhir_portal.fhir.errors import Conflict, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.attachments import files_of, stored
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_drafts import use_up
 from fhir_portal.operations.message_thread import (
     MOST_SHOWN,

@@ -13,8 +13,8 @@ from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.form_request import REMINDERS, remind_later, request_task
-from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.portal_invite import practice_of, words
 from fhir_portal.resources.forms.answering import not_filled_in_here
 from fhir_portal.resources.forms.known import form_of, questionnaire_row

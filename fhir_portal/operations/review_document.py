@@ -17,7 +17,7 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import RECORD, to_account
 from fhir_portal.operations.authorship import Author
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import LONGEST_SUBJECT, plain_text
 from fhir_portal.operations.on_file import account_of_record
 from fhir_portal.operations.portal_invite import practice_of

@@ -21,7 +21,7 @@ from fhir_portal.operations.deciding import (
     require_own_files,
     require_valid,
 )
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.portal_invite import words
 from fhir_portal.resources.forms.extract import finished
 from fhir_portal.resources.forms.request import concept

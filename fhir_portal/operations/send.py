@@ -14,7 +14,7 @@ from fhir_portal.operations.attachments import files_of, stored
 from fhir_portal.operations.authorship import restricted
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.care_team import care_team
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_drafts import use_up
 from fhir_portal.operations.message_thread import (
     LONGEST_SUBJECT,

@@ -16,7 +16,7 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import chart_of
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.resources.interactions.read import unknown
 from fhir_portal.resources.permission import checked
 from fhir_portal.search.request import parse_search

@@ -15,7 +15,7 @@ from fhir_portal.fhir.datetime import instant, period_of
 from fhir_portal.fhir.errors import Forbidden, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import (
     ANSWERED,
     CLOSED,

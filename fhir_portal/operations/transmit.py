@@ -23,8 +23,8 @@ from fhir_portal.notify import outbox
 from fhir_portal.operations.authorship import restricted
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import subject_row
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.directory_recipient import directory_recipient, directory_recipients
-from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import agent_of, once, record_provenance
 from fhir_portal.operations.share_link import (
     Prepared,

@@ -25,7 +25,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.attachments import files_of, stored
 from fhir_portal.operations.authorship import organization_of, restricted
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import (
     LONGEST_SUBJECT,
     agent_of,

@@ -21,6 +21,7 @@ from fhir_portal.fhir.datetime import period_of
 from fhir_portal.notify import jobs
 from fhir_portal.resources import communication, proposal
 from fhir_portal.resources.store import ResourceTransaction
+from fhir_portal.resources.task import is_about
 
 REMIND: Final = "remind-of-appointment"
 """The name of the job that reminds; its arguments are ``appointment`` (an id), ``start`` as it was
@@ -133,15 +134,14 @@ async def appointment_comes(
         due = begins - hours * _HOUR
         if due <= now:
             continue
-        what = hashlib.sha256(f"{practice} {new['id']} {begins} {hours}".encode()).hexdigest()
-        await jobs.enqueue(
+        await _enqueue(
             transaction,
-            key=f"{REMIND}.{what}",
-            practice=practice,
-            name=REMIND,
+            practice,
+            REMIND,
+            f"{new['id']} {begins} {hours}",
+            {"appointment": new["id"], "start": start, "hours": str(hours)},
             now=now,
             due=due,
-            arguments={"appointment": new["id"], "start": start, "hours": str(hours)},
         )
 
 
@@ -170,14 +170,8 @@ async def visit_over(
     """Have the conversation closed of somebody who was there, and is not any more."""
     if old.get("status") not in _HERE or new.get("status") in _HERE:
         return
-    what = hashlib.sha256(f"{practice} {new['id']} {now}".encode()).hexdigest()
-    await jobs.enqueue(
-        transaction,
-        key=f"{VISIT_OVER}.{what}",
-        practice=practice,
-        name=VISIT_OVER,
-        now=now,
-        arguments={"appointment": new["id"]},
+    await _enqueue(
+        transaction, practice, VISIT_OVER, f"{new['id']} {now}", {"appointment": new["id"]}, now=now
     )
 
 
@@ -214,14 +208,8 @@ async def message_sent(
         return
     if communication.sent_before(new, now - _OLD_SECONDS):
         return  # brought in from elsewhere: nobody is told of what was said long ago
-    what = hashlib.sha256(f"{practice} {new['id']}".encode()).hexdigest()
-    await jobs.enqueue(
-        transaction,
-        key=f"{communication.SENT}.{what}",
-        practice=practice,
-        name=communication.SENT,
-        now=now,
-        arguments={"message": new["id"]},
+    await _enqueue(
+        transaction, practice, communication.SENT, new["id"], {"message": new["id"]}, now=now
     )
 
 
@@ -251,16 +239,15 @@ async def refill_answered(
     answer = _REFILL_ANSWERS.get(str(new.get("status")))
     if not old or answer is None or _REFILL_ANSWERS.get(str(old.get("status"))) == answer:
         return
-    if not _is_coded(new, REFILL):
+    if not is_about(new, REFILL[1]):
         return
-    what = hashlib.sha256(f"{practice} {new['id']} {answer}".encode()).hexdigest()
-    await jobs.enqueue(
+    await _enqueue(
         transaction,
-        key=f"{REFILL_ANSWERED}.{what}",
-        practice=practice,
-        name=REFILL_ANSWERED,
+        practice,
+        REFILL_ANSWERED,
+        f"{new['id']} {answer}",
+        {"task": new["id"], "answer": answer},
         now=now,
-        arguments={"task": new["id"], "answer": answer},
     )
 
 
@@ -277,19 +264,13 @@ async def dispute_answered(
     Another reason is another answer. One of before, that is brought in, is none.
     """
     status, reason = str(new.get("status")), _reason(new)
-    if not old or status not in _DISPUTE_ANSWERS or not _is_coded(new, DISPUTE):
+    if not old or status not in _DISPUTE_ANSWERS or not is_about(new, DISPUTE[1]):
         return
     if (str(old.get("status")), _reason(old)) == (status, reason):
         return
-    what = hashlib.sha256(f"{practice} {new['id']} {status} {reason}".encode()).hexdigest()
-    await jobs.enqueue(
-        transaction,
-        key=f"{DISPUTE_ANSWERED}.{what}",
-        practice=practice,
-        name=DISPUTE_ANSWERED,
-        now=now,
-        arguments={"task": new["id"], "status": status, "answer": what},
-    )
+    about = f"{new['id']} {status} {reason}"
+    arguments = {"task": new["id"], "status": status, "answer": _hash(practice, about)}
+    await _enqueue(transaction, practice, DISPUTE_ANSWERED, about, arguments, now=now)
 
 
 async def proposal_decided(
@@ -308,14 +289,8 @@ async def proposal_decided(
         return
     if proposal.is_open(new) or new.get("status") not in _ANSWERED:
         return
-    what = hashlib.sha256(f"{practice} {new['id']}".encode()).hexdigest()
-    await jobs.enqueue(
-        transaction,
-        key=f"{proposal.ANSWERED}.{what}",
-        practice=practice,
-        name=proposal.ANSWERED,
-        now=now,
-        arguments={"task": new["id"]},
+    await _enqueue(
+        transaction, practice, proposal.ANSWERED, new["id"], {"task": new["id"]}, now=now
     )
 
 
@@ -345,15 +320,14 @@ async def coverage_ends(
     if not days or known is None:
         return
     at = datetime.combine(day - timedelta(days=days), _AT, ZoneInfo(known.zone)).timestamp()
-    what = hashlib.sha256(f"{practice} {new['id']} {ends}".encode()).hexdigest()
-    await jobs.enqueue(
+    await _enqueue(
         transaction,
-        key=f"{ENDS}.{what}",
-        practice=practice,
-        name=ENDS,
+        practice,
+        ENDS,
+        f"{new['id']} {ends}",
+        {"coverage": new["id"], "end": ends},
         now=now,
         due=max(at, now),
-        arguments={"coverage": new["id"], "end": ends},
     )
 
 
@@ -367,6 +341,32 @@ EVENT_RULES: Final[Mapping[str, EventRule]] = {
 """By resource type. Other types pay for a look into this table, and for nothing else."""
 
 
+async def _enqueue(
+    transaction: ResourceTransaction,
+    practice: str,
+    name: str,
+    about: str,
+    arguments: Mapping[str, str],
+    *,
+    now: float,
+    due: float | None = None,
+) -> None:
+    """Enqueue a job; ``about`` is what it comes of: of the same there is one job only."""
+    await jobs.enqueue(
+        transaction,
+        key=f"{name}.{_hash(practice, about)}",
+        practice=practice,
+        name=name,
+        now=now,
+        due=due,
+        arguments=arguments,
+    )
+
+
+def _hash(practice: str, about: str) -> str:
+    return hashlib.sha256(f"{practice} {about}".encode()).hexdigest()
+
+
 async def _invite_later(
     transaction: ResourceTransaction,
     practice: str,
@@ -378,14 +378,13 @@ async def _invite_later(
     now: float,
 ) -> None:
     for patient in patients:
-        what = hashlib.sha256(f"{practice} {about} {patient}".encode()).hexdigest()
-        await jobs.enqueue(
+        await _enqueue(
             transaction,
-            key=f"{INVITE}.{what}",
-            practice=practice,
-            name=INVITE,
+            practice,
+            INVITE,
+            f"{about} {patient}",
+            {"patient": patient, "reason": reason, "rule": rule},
             now=now,
-            arguments={"patient": patient, "reason": reason, "rule": rule},
         )
 
 
@@ -395,11 +394,6 @@ def _mail_addresses(tree: Mapping[str, Any]) -> set[str]:
         for point in tree.get("telecom") or ()
         if point.get("system") == "email" and point.get("value") and point.get("use") != "old"
     }
-
-
-def _is_coded(task: Mapping[str, Any], wanted: tuple[str, str]) -> bool:
-    codings = (task.get("code") or {}).get("coding") or ()
-    return any((one.get("system"), one.get("code")) == wanted for one in codings)
 
 
 def _reason(task: Mapping[str, Any]) -> str:

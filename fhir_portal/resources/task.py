@@ -45,10 +45,15 @@ def about_of(tree: Mapping[str, Any]) -> About | None:
     return None
 
 
+def is_about(tree: Mapping[str, Any], code: str) -> bool:
+    """Whether a Task has a code of `CODE`."""
+    codings = (tree.get("code") or {}).get("coding") or ()
+    return any((one.get("system"), one.get("code")) == (CODE, code) for one in codings)
+
+
 def is_document_review(tree: Mapping[str, Any]) -> bool:
     """Whether a Task is for staff to look at a document that somebody brought."""
-    codings = (tree.get("code") or {}).get("coding") or ()
-    return any((one.get("system"), one.get("code")) == (CODE, REVIEW_DOCUMENT) for one in codings)
+    return is_about(tree, REVIEW_DOCUMENT)
 
 
 async def matter_of(reader: RecordReader, practice: str, task: str) -> StaffMatter | None:

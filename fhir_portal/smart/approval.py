@@ -17,7 +17,7 @@ from fhir_portal.smart import errors
 from fhir_portal.smart.authorization import AskConsent, AuthorizationRequest, Sees, values_of
 from fhir_portal.smart.authorization_details import ConsentedRecord
 from fhir_portal.smart.client import Client
-from fhir_portal.smart.connection import ConnectionNotices, made_by_proxy
+from fhir_portal.smart.connection_notices import ConnectionNotices, made_by_proxy
 from fhir_portal.smart.exchange import Exchange, Insert, Setting
 from fhir_portal.smart.grantable import Grantable
 from fhir_portal.smart.grants.authorization_code import Approval, consent_grant

@@ -39,7 +39,7 @@ from fhir_portal.smart.client import Client
 from fhir_portal.smart.client_auth.private_key_jwt import assertion_used
 from fhir_portal.smart.client_configuration import delete_client, read_client, update_client
 from fhir_portal.smart.client_keys import ClientKeys
-from fhir_portal.smart.connection import ConnectionNotices
+from fhir_portal.smart.connection_notices import ConnectionNotices
 from fhir_portal.smart.discovery import openid_configuration, scopes_supported, smart_configuration
 from fhir_portal.smart.dpop import DpopPolicy
 from fhir_portal.smart.endpoints import Introspection, Revocation

@@ -30,7 +30,8 @@ from fhir_portal.smart.client import Client, DuplicateClient, add_client
 from fhir_portal.smart.errors import OAuthError
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.jwks import ALGORITHMS
-from fhir_portal.smart.openapi import OPENAPI_PATH, openapi
+from fhir_portal.smart.openapi.description import openapi
+from fhir_portal.smart.openapi.paths import OPENAPI_PATH
 from fhir_portal.smart.security_event import event_of
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web import cors

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
+from fhir_portal.documents.upload import sniffed
 from fhir_portal.smart.errors import InvalidRequest, TooLarge
 from fhir_portal.web.form import Pairs, Receive, read_body
 
@@ -27,6 +30,26 @@ class Uploaded:
     content_type: str
     content: bytes
     field: str = ""
+
+
+def attachment_of(file: Uploaded) -> dict[str, str]:
+    """Return a file as an Attachment. What it is, its content says; a browser goes by its name."""
+    return {
+        "contentType": sniffed(file.content) or "application/octet-stream",
+        "data": base64.b64encode(file.content).decode(),
+    }
+
+
+def attachments_of(files: Sequence[Uploaded]) -> list[tuple[str, str, dict[str, str]]]:
+    """Return files as parameters of an operation, with their names."""
+    return [
+        (
+            "attachment",
+            "valueAttachment",
+            attachment_of(one) | ({"title": one.name[:200]} if one.name.strip() else {}),
+        )
+        for one in files
+    ]
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ from fhir_portal.accounts.totp import STEP_SECONDS, Totp, Totps
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.client import Client, add_client
-from fhir_portal.smart.connection import Receipt
+from fhir_portal.smart.connection_receipt import Receipt
 from fhir_portal.smart.exchange import TOKEN_EXCHANGE
 from fhir_portal.smart.grants.token_exchange import ACCESS_TOKEN
 from fhir_portal.smart.keys import ServerKeys, load_server_keys

@@ -37,7 +37,7 @@ from fhir_portal.notify.outbox import (
     deliver_due,
 )
 from fhir_portal.notify.recipients import AccountRecipients
-from fhir_portal.notify.words import MessageTemplate
+from fhir_portal.notify.template import MessageTemplate
 from fhir_portal.portal import Portal
 from tests.builders import DERM, START, Caller, Clock, an_account, keep
 from tests.notify.receiver import Receiver, receiving

@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fhir_portal.notify.attachment import Attachment
+from fhir_portal.notify.letter import Letter, Letterhead, render
 from fhir_portal.notify.mail import MailDelivery, MailServer, mail_of, message_id
 from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage
-from fhir_portal.notify.words import Letter, Letterhead, built_in, render
+from fhir_portal.notify.words import built_in
 from tests.builders import DERM, START
 from tests.notify.receiver import Receiver, receiving
 

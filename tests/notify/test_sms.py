@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from fhir_portal.notify.letter import Letter
 from fhir_portal.notify.outbox import Bounced, OutboxMessage, UndeliverableMessage
 from fhir_portal.notify.sms import GatewayRefused, SmsDelivery, SmsGateway
-from fhir_portal.notify.words import Letter
 from fhir_portal.smart import outbound
 from tests.builders import DERM, START, Clock
 

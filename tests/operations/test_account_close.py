@@ -18,7 +18,7 @@ from fhir_portal.notify.jobs import work_off
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.account_close import WARNING
 from fhir_portal.operations.invitation_jobs import invitation_jobs
-from fhir_portal.operations.inviting import NoMoreInvitations
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations
 from fhir_portal.portal import Portal
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.token import TokenFamily

@@ -15,7 +15,7 @@ from fhir_portal.accounts.sessions import LatestSignIn, Session
 from fhir_portal.accounts.staff import StaffMember
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.smart.connection import Receipt
+from fhir_portal.smart.connection_receipt import Receipt
 from fhir_portal.smart.token import AccessToken, TokenFamily, base64url
 from tests.builders import (
     DERM,

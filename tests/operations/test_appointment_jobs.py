@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 from fhir_portal.accounts.policy import PracticePolicy
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.jobs import Job, work_off
+from fhir_portal.notify.letter import Letterhead, render
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.notify.words import BUILT_IN, Letterhead, render
+from fhir_portal.notify.words import BUILT_IN
 from fhir_portal.operations.appointment_jobs import appointment_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.portal import Portal

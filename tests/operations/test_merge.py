@@ -20,10 +20,10 @@ from fhir_portal.accounts.invitation import (
 from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
-from fhir_portal.operations.inviting import NoMoreInvitations
 from fhir_portal.operations.merge import RecordMerge
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations
 from fhir_portal.smart.code import AuthorizationCode
-from fhir_portal.smart.connection import Receipt
+from fhir_portal.smart.connection_receipt import Receipt
 from fhir_portal.smart.token import TokenFamily
 from tests.builders import (
     DERM,

@@ -9,9 +9,9 @@ from typing import Any
 from fhir_portal.notify.attachment import Attachment
 from fhir_portal.notify.composition import Composer
 from fhir_portal.notify.content import MadeBy
+from fhir_portal.notify.letter import Letter
 from fhir_portal.notify.outbox import OutboxMessage, UndeliverableMessage, deliver_due
 from fhir_portal.notify.revocation_events import by_channel
-from fhir_portal.notify.words import Letter
 from fhir_portal.operations.transmission import Transmissions
 from fhir_portal.operations.transmit import LINK_PREFIX
 from fhir_portal.operations.transmit_delivery import (

@@ -22,7 +22,9 @@ from fhir_portal.smart import errors, server
 from fhir_portal.smart.dpop import DpopPolicy
 from fhir_portal.smart.exchange import TOKEN_EXCHANGE
 from fhir_portal.smart.grants.token_exchange import ACCESS_TOKEN
-from fhir_portal.smart.openapi import AUTHORIZATION_REFUSALS, OPENAPI_PATH, REFUSALS, openapi
+from fhir_portal.smart.openapi.description import openapi
+from fhir_portal.smart.openapi.paths import OPENAPI_PATH
+from fhir_portal.smart.openapi.refusals import AUTHORIZATION_REFUSALS, REFUSALS
 from fhir_portal.smart.registration import METADATA_SCHEMA
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router

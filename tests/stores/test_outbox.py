@@ -24,6 +24,7 @@ from fhir_portal.notify.lease import (
     put_off_in,
     renew,
 )
+from fhir_portal.notify.letter import Letter
 from fhir_portal.notify.outbox import (
     AT_ONCE,
     PUT_OFF_SECONDS,
@@ -35,7 +36,6 @@ from fhir_portal.notify.outbox import (
     deliver_channel,
     deliver_due,
 )
-from fhir_portal.notify.words import Letter
 from tests.builders import DERM, START, Clock, an_account, keep
 
 

@@ -25,7 +25,8 @@ from fhir_portal.consent.grant import Grant
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.staff_task import STRANGERS_A_NETWORK, STRANGERS_AN_HOUR
-from fhir_portal.web.pages.activation import NOT_MATCHED, WRONG_CODE
+from fhir_portal.web.pages.activation_proof import WRONG_CODE
+from fhir_portal.web.pages.activation_room import NOT_MATCHED
 from tests.builders import DERM, FAMILY, a_patient, a_person, a_practice, a_task, keep
 from tests.matters import tasks_made
 from tests.web.activating import ADA, GOOD, MAIL, PHONE, Town, fill, words

@@ -16,7 +16,8 @@ from fhir_portal.accounts.contacts import contacts_of
 from fhir_portal.accounts.passkeys import Passkey
 from fhir_portal.accounts.recovery_codes import RecoveryCodes
 from fhir_portal.accounts.security_questions import RecoveryPolicy
-from fhir_portal.web.pages.activation import NOT_MATCHED, birth_date_of
+from fhir_portal.web.pages.activation_room import NOT_MATCHED
+from fhir_portal.web.pages.birth_date import birth_date_of
 from tests.accounts.authenticator import Authenticator
 from tests.builders import (
     DERM,

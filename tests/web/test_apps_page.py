@@ -15,15 +15,10 @@ from fhir_portal.accounts.account import Account
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.smart.code import AuthorizationCode
-from fhir_portal.smart.connection import (
-    Change,
-    Connections,
-    Receipt,
-    UnknownConnection,
-    WouldWiden,
-    is_adult,
-    made_by_proxy,
-)
+from fhir_portal.smart.connection import Change, UnknownConnection, WouldWiden, is_adult
+from fhir_portal.smart.connection_notices import made_by_proxy
+from fhir_portal.smart.connection_receipt import Receipt
+from fhir_portal.smart.connections import Connections
 from fhir_portal.smart.revocation import ACCESS_ENDED, RevocationListener
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.security_event import reason_of

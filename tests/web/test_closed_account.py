@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fhir_portal.operations.inviting import NoMoreInvitations
+from fhir_portal.operations.no_more_invitations import NoMoreInvitations
 from fhir_portal.resources.portal_status import said_status
 from tests.builders import DERM, FAMILY, keep
 from tests.operations.holding import parameters, values

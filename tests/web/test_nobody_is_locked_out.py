@@ -9,7 +9,7 @@ import pytest
 
 from fhir_portal.accounts.one_time_code import MOST_IN_AN_HOUR, Challenge
 from fhir_portal.accounts.recovery import SENDINGS_ANYWHERE
-from fhir_portal.operations.activate import BY_MAIL_ANYWHERE
+from fhir_portal.operations.activation.by_mail import BY_MAIL_ANYWHERE
 from tests.smart.world import PASSWORD, Browser, World
 from tests.web.activating import MAIL as ADAS
 from tests.web.activating import Town

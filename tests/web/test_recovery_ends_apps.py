@@ -10,7 +10,7 @@ import pytest
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.code import AuthorizationCode
-from fhir_portal.smart.connection import Receipt
+from fhir_portal.smart.connection_receipt import Receipt
 from fhir_portal.smart.token import AccessToken, TokenFamily
 from tests.smart.several import OWN, PIP, listed, swap
 from tests.smart.world import Browser, World, childs_record

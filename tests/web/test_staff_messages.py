@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fhir_portal.notify.words import MessageTemplate, built_in
+from fhir_portal.notify.template import MessageTemplate
+from fhir_portal.notify.words import built_in
 from tests.smart.world import Browser
 from tests.web.signing_in import fields_of, forms, post, problem, submit
 from tests.web.staff_world import DESK, FAMILY, HOME, SCRIPT, SKIN, StaffWorld, links

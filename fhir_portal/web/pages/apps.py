@@ -29,13 +29,13 @@ from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.smart.connection import (
     Change,
     Connection,
-    Connections,
     NothingChanged,
     NothingLeft,
     UnknownConnection,
-    UnknownReceipt,
     WouldWiden,
 )
+from fhir_portal.smart.connection_receipt import UnknownReceipt
+from fhir_portal.smart.connections import Connections
 from fhir_portal.smart.offer import ConsentOffer, OfferedScope
 from fhir_portal.smart.scope import Scope, ScopeSet
 from fhir_portal.smart.server import AuthorizationServer

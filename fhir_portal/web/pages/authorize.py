@@ -44,7 +44,7 @@ from fhir_portal.smart.authorization import (
     Step,
     error_location,
 )
-from fhir_portal.smart.connection import Connections
+from fhir_portal.smart.connections import Connections
 from fhir_portal.smart.errors import InvalidRequest, OAuthError
 from fhir_portal.smart.narrowing import (
     DATA_FROM,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -352,6 +352,22 @@ class Desk:
         except Forbidden:
             return []
         return found.entries
+
+    async def by_ids(
+        self, here: AtDesk, resource_type: str, ids: Iterable[str]
+    ) -> dict[str, Mapping[str, Any]]:
+        """Return resources by their ids, as far as the level shows them; ``""`` names none."""
+        wanted, found = sorted({*ids} - {""}), dict[str, Mapping[str, Any]]()
+        for at in range(0, len(wanted), _AT_ONCE):
+            listed = ",".join(wanted[at : at + _AT_ONCE])
+            for one in await self.search_all(here, resource_type, ("_id", listed)):
+                found[one["id"]] = one
+        return found
+
+    async def names_of_patients(self, here: AtDesk, ids: Iterable[str]) -> dict[str, str]:
+        """Names of patients by their ids, as far as the level shows them."""
+        found = await self.by_ids(here, "Patient", ids)
+        return {own_id: name_of(tree) for own_id, tree in found.items()}
 
     async def names_of_staff(
         self, here: AtDesk, practitioners: Sequence[str | None]

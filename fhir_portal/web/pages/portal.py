@@ -154,6 +154,11 @@ class AtPortal:
         """Whether they may act there."""
         return self.auth.is_self or section in self.record.act
 
+    def require_act(self, section: str) -> None:
+        """Raise `Forbidden` for whoever may not act there."""
+        if not self.acts(section):
+            raise Forbidden("whoever is there may look, and change nothing")
+
     @property
     def zone(self) -> ZoneInfo:
         """The practice's time zone: an appointment is where the practice is."""
@@ -240,6 +245,12 @@ class PatientRoom:
         session = await self.open(browser, records[0])
         return await self._there(browser, session, await self.portal.callers.held(session.token))
 
+    async def acting(self, request: Request, section: str) -> AtPortal:
+        """Return who is there; raises `Forbidden` too for whoever may not act in a section."""
+        here = await self.at(request)
+        here.require_act(section)
+        return here
+
     async def posted(
         self, request: Request, action: str, about: str = ""
     ) -> tuple[AtPortal, dict[str, str]]:
@@ -258,6 +269,13 @@ class PatientRoom:
     async def received(
         self, request: Request, action: str, about: str = ""
     ) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
+        """Read a form with files, and texts whose lines end as ours do."""
+        here, form, files = await self.with_files(request, action, about)
+        return here, {name: text.replace("\r\n", "\n") for name, text in form.items()}, files
+
+    async def with_files(
+        self, request: Request, action: str, about: str = ""
+    ) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
         """Read a form with files; it has to be ours, for this record and thing."""
         await self.at(request)  # nothing of nobody's is read
         pairs, files = await read_upload(
@@ -266,7 +284,7 @@ class PatientRoom:
             length=request.headers.get("content-length"),
         )
         here, form = await self.sent(request, pairs, action, about)
-        return here, {name: text.replace("\r\n", "\n") for name, text in form.items()}, files
+        return here, form, files
 
     def new_key(self) -> str:
         """Return what a form's message is called: sent twice, it is one message."""

@@ -21,9 +21,9 @@ from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.billing.amount import Amount, NoAmount, digits_of
 from fhir_portal.fhir.errors import FhirError, NotFound
 from fhir_portal.fhir.interaction import FhirRequest
-from fhir_portal.operations.dispute import DISPUTE, HELD, is_about, status_of
+from fhir_portal.operations.dispute import DISPUTE, HELD, status_of
 from fhir_portal.operations.payment_plan import PLAN, RUNNING, parts_of
-from fhir_portal.resources.task import CODE
+from fhir_portal.resources.task import CODE, is_about
 from fhir_portal.web.pages.portal import APPOINTMENTS, BILLS, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, redirect

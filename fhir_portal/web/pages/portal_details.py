@@ -11,10 +11,8 @@ from starlette.responses import Response
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.accounts.policy import policy_of
-from fhir_portal.documents.upload import sniffed
 from fhir_portal.fhir.errors import (
     Conflict,
-    FhirError,
     Forbidden,
     NotFound,
     PreconditionFailed,
@@ -39,9 +37,9 @@ from fhir_portal.web.pages.portal import DETAILS, AtPortal, PatientRoom, portal_
 from fhir_portal.web.pages.portal_proposals import MEDICINES, ProposalList, Proposals
 from fhir_portal.web.pages.proposal_words import FIELDS as LABELS
 from fhir_portal.web.pages.proposal_words import LANGUAGES, words_of
-from fhir_portal.web.pages.refusals import Handler
+from fhir_portal.web.pages.refusals import Handler, refusal_words
 from fhir_portal.web.pages.render import attached, redirect
-from fhir_portal.web.upload_form import Uploaded, read_upload
+from fhir_portal.web.upload_form import attachment_of
 
 SECTION: Final = "demographics"
 CHANGE: Final = f"{DETAILS}/change"
@@ -127,14 +125,14 @@ class DetailPages:
     # --- changing ------------------------------------------------------------------------------
 
     async def show_form(self, request: Request) -> Response:
-        here = await self._acting(request)
+        here = await self._room.acting(request, SECTION)
         patient, version = await self._patient(here)
         return self._form(here, details_in(patient), version)
 
     async def change(self, request: Request) -> Response:
         """Propose what the form changes."""
         here, form = await self._room.posted(request, CHANGE)
-        self._require(here)
+        here.require_act(SECTION)
         patient, version = await self._patient(here)
         typed = details_in(patient) | {
             name: value for name, value in form.items() if name in details_in(patient)
@@ -161,7 +159,7 @@ class DetailPages:
         except PreconditionFailed:
             return self._form(here, details_in(patient), version, problem=_MEANWHILE)
         except (Unprocessable, Conflict) as error:
-            return self._form(here, typed, seen, problem=_words(error))
+            return self._form(here, typed, seen, problem=refusal_words(error))
         return redirect(f"{DETAILS}?done={await self._done(here, found)}")
 
     def _form(
@@ -206,8 +204,8 @@ class DetailPages:
 
     async def change_photo(self, request: Request) -> Response:
         """Propose another picture, or none."""
-        here, form, files = await sent_files(self._room, request, PHOTO)
-        self._require(here)
+        here, form, files = await self._room.with_files(request, PHOTO)
+        here.require_act(SECTION)
         patient, version = await self._patient(here)
         given: tuple[tuple[str, str, Any], ...]
         if form.get("do") == "remove":
@@ -221,7 +219,7 @@ class DetailPages:
         try:
             found = await self._room.call(here, "propose-update", here.record.patient, *given)
         except (Unprocessable, Conflict, TooLarge) as error:
-            return await self._page(here, problem=_words(error))
+            return await self._page(here, problem=refusal_words(error))
         return redirect(f"{DETAILS}?done={await self._done(here, found)}")
 
     async def _done(self, here: AtPortal, found: Answer) -> str:
@@ -245,42 +243,10 @@ class DetailPages:
 
     # --- who is there --------------------------------------------------------------------------
 
-    async def _acting(self, request: Request) -> AtPortal:
-        here = await self._room.at(request)
-        self._require(here)
-        return here
-
-    @staticmethod
-    def _require(here: AtPortal) -> None:
-        if not here.acts(SECTION):
-            raise Forbidden("whoever is there may look, and change nothing")
-
     async def _patient(self, here: AtPortal) -> tuple[Mapping[str, Any], str]:
         own_id = here.record.patient.partition("/")[2]
         found = await self._room.ask(here, "read", "Patient", own_id)
         return found.tree, str(found.version)
-
-
-async def sent_files(
-    room: PatientRoom, request: Request, action: str, about: str = ""
-) -> tuple[AtPortal, dict[str, str], list[Uploaded]]:
-    """Read a form with files; it has to be ours, for this record and thing."""
-    await room.at(request)  # nothing of nobody's is read
-    pairs, files = await read_upload(
-        request.receive,
-        request.headers.get("content-type", ""),
-        length=request.headers.get("content-length"),
-    )
-    here, form = await room.sent(request, pairs, action, about)
-    return here, form, files
-
-
-def attachment_of(file: Uploaded) -> dict[str, str]:
-    """Return a file as an Attachment. What it is, its content says; a browser goes by its name."""
-    return {
-        "contentType": sniffed(file.content) or "application/octet-stream",
-        "data": base64.b64encode(file.content).decode(),
-    }
 
 
 def _photo_of(patient: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -290,8 +256,3 @@ def _photo_of(patient: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _with_own(known: Mapping[str, str], own: str) -> dict[str, str]:
     """A choice with what is on file, if it is none of the list."""
     return dict(known) if not own or own in known else {own: own, **known}
-
-
-def _words(error: FhirError) -> str:
-    words = "; ".join(one.diagnostics for one in error.issues if one.diagnostics) or str(error)
-    return f"{words[:1].upper()}{words[1:]}."

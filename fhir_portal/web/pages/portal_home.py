@@ -18,7 +18,7 @@ from fhir_portal.billing.amount import Amount, NoAmount
 from fhir_portal.consent.grant import CATEGORY, is_current, read_grant
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.records import RecordTransaction
-from fhir_portal.smart.connection import Connections
+from fhir_portal.smart.connections import Connections
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import (
     ACTIVITY,

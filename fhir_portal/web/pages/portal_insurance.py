@@ -14,7 +14,6 @@ from starlette.responses import Response
 from fhir_portal.access.owners import local_target
 from fhir_portal.fhir.errors import (
     Conflict,
-    FhirError,
     Forbidden,
     NotFound,
     PreconditionFailed,
@@ -32,11 +31,11 @@ from fhir_portal.web.pages.detail_fields import (
     insurance_of,
 )
 from fhir_portal.web.pages.portal import INSURANCE, AtPortal, PatientRoom, portal_page
-from fhir_portal.web.pages.portal_details import attachment_of, sent_files
 from fhir_portal.web.pages.portal_proposals import ProposalList
 from fhir_portal.web.pages.proposal_words import facts
-from fhir_portal.web.pages.refusals import Handler
+from fhir_portal.web.pages.refusals import Handler, refusal_words
 from fhir_portal.web.pages.render import attached, redirect
+from fhir_portal.web.upload_form import attachment_of
 
 SECTION: Final = "insurance"
 NEW: Final = f"{INSURANCE}/new"
@@ -137,7 +136,7 @@ class InsurancePages:
     # --- adding and changing -------------------------------------------------------------------
 
     async def show_new(self, request: Request) -> Response:
-        here = await self._acting(request)
+        here = await self._room.acting(request, SECTION)
         return self._form(here, {}, insurance_in({}) | {"holder": "self"})
 
     async def add(self, request: Request) -> Response:
@@ -145,7 +144,7 @@ class InsurancePages:
         return await self._propose(request, NEW, "", "new")
 
     async def show_one(self, request: Request) -> Response:
-        here = await self._acting(request)
+        here = await self._room.acting(request, SECTION)
         coverage, version = await self._coverage(here, request.path_params["id"])
         return self._form(here, coverage, insurance_in(coverage), version=version)
 
@@ -155,8 +154,8 @@ class InsurancePages:
         return await self._propose(request, ONE, own_id, "change")
 
     async def _propose(self, request: Request, action: str, own_id: str, do: str) -> Response:
-        here, form, files = await sent_files(self._room, request, action, own_id)
-        self._require(here)
+        here, form, files = await self._room.with_files(request, action, own_id)
+        here.require_act(SECTION)
         coverage: Mapping[str, Any] = {}
         version = ""
         if own_id:
@@ -199,7 +198,7 @@ class InsurancePages:
             now = insurance_in(coverage)
             return self._form(here, coverage, now, version=version, problem=_MEANWHILE)
         except (Unprocessable, Conflict, TooLarge) as error:
-            return self._form(here, coverage, typed, version=seen, problem=_words(error))
+            return self._form(here, coverage, typed, version=seen, problem=refusal_words(error))
         return redirect(f"{INSURANCE}?done=proposed")
 
     def _form(
@@ -249,16 +248,6 @@ class InsurancePages:
 
     # --- who is there --------------------------------------------------------------------------
 
-    async def _acting(self, request: Request) -> AtPortal:
-        here = await self._room.at(request)
-        self._require(here)
-        return here
-
-    @staticmethod
-    def _require(here: AtPortal) -> None:
-        if not here.acts(SECTION):
-            raise Forbidden("whoever is there may look, and change nothing")
-
     async def _coverage(self, here: AtPortal, own_id: str) -> tuple[Mapping[str, Any], str]:
         if not _ID.fullmatch(own_id):
             raise NotFound
@@ -279,8 +268,3 @@ def _pictures(coverage: Mapping[str, Any]) -> list[tuple[str, str]]:
             label = str((parts.get("label") or {}).get("valueString") or "Picture")
             found.append((f"{CARD}/{key.id}", f"{label} of the card"))
     return found
-
-
-def _words(error: FhirError) -> str:
-    words = "; ".join(one.diagnostics for one in error.issues if one.diagnostics) or str(error)
-    return f"{words[:1].upper()}{words[1:]}."

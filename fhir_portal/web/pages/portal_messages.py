@@ -10,14 +10,15 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.documents.upload import sniffed
 from fhir_portal.fhir.errors import FhirError, Invalid, NotFound, TooLarge, Unprocessable
 from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
+from fhir_portal.web.pages.form_key import identifier_of
+from fhir_portal.web.pages.message_parts import files_of, lines_of
 from fhir_portal.web.pages.portal import MESSAGES, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import attached, redirect
-from fhir_portal.web.upload_form import Uploaded
+from fhir_portal.web.upload_form import attachments_of
 
 NEW: Final = f"{MESSAGES}/new"
 THREAD: Final = f"{MESSAGES}/thread"
@@ -26,8 +27,6 @@ COUNT: Final = 50
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _NUMBER: Final = re.compile(r"[1-9]")
 _FROM: Final = re.compile(r"[0-9]{1,3}")
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_SYSTEM: Final = "urn:ietf:rfc:3986"
 _LONGEST: Final = 10_000
 _STATES: Final[Mapping[str, str]] = {
     "in-progress": "waits for the practice",
@@ -283,24 +282,18 @@ class PortalMessagePages:
     def _message(
         here: AtPortal, one: Mapping[str, Any], names: Mapping[str, str]
     ) -> dict[str, Any]:
-        payload = one.get("payload") or ()
-        files = [part["contentAttachment"] for part in payload if "contentAttachment" in part]
         return {
             "from": here.called(one.get("sender") or {}, names),
             "when": here.moment(one.get("sent")),
             "taken_back": one.get("status") == "entered-in-error",
-            "lines": [
-                line
-                for part in payload
-                for line in str(part.get("contentString") or "").splitlines()
-            ],
+            "lines": lines_of(one),
             "files": [
                 {
-                    "name": file.get("title") or f"File {number}",
-                    "address": f"{FILE}/{one['id']}/{number}",
-                    "small": f"{FILE}/{one['id']}/{number}/small" if "extension" in file else "",
+                    "name": file.name,
+                    "address": f"{FILE}/{one['id']}/{file.number}",
+                    "small": f"{FILE}/{one['id']}/{file.number}/small" if file.has_small else "",
                 }
-                for number, file in enumerate(files, 1)
+                for file in files_of(one)
             ],
         }
 
@@ -338,25 +331,6 @@ class PortalMessagePages:
         return while_allowed(self._room.downloads, here.auth, answer)
 
 
-def attachments_of(files: Sequence[Uploaded]) -> list[tuple[str, str, dict[str, str]]]:
-    """Return files as parameters of an operation.
-
-    A browser goes by the name of a file: what it is, its content says.
-    """
-    return [
-        (
-            "attachment",
-            "valueAttachment",
-            {
-                "contentType": sniffed(one.content) or "application/octet-stream",
-                "data": base64.b64encode(one.content).decode(),
-                **({"title": one.name[:200]} if one.name.strip() else {}),
-            },
-        )
-        for one in files
-    ]
-
-
 def _begun(draft: Mapping[str, Any]) -> dict[str, str]:
     payload = [str(one.get("contentString") or "") for one in draft.get("payload") or ()]
     given = {"text": payload[-1] if payload else ""}
@@ -381,17 +355,6 @@ def _hours(hours: Any) -> str:
     if count % 24 == 0:
         return f"an answer within {count // 24} working day{'s' if count > 24 else ''}"  # noqa: PLR2004
     return f"an answer within {count} hour{'s' if count > 1 else ''} of working days"
-
-
-def identifier_of(form: Mapping[str, str]) -> dict[str, str]:
-    """Return what a form calls what it sends: sent twice, it is there once.
-
-    Raises `Invalid` for a form that is not as we made it.
-    """
-    key = form.get("key", "")
-    if not _KEY.fullmatch(key):
-        raise Invalid("the form is out of date: go back and open it again")
-    return {"system": _SYSTEM, "value": f"urn:fhir-portal:form:{key}"}
 
 
 def _id_of(reference: Mapping[str, Any]) -> str:

@@ -9,13 +9,13 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.fhir.errors import Conflict, FhirError, Forbidden, NotFound, Unprocessable
+from fhir_portal.fhir.errors import Conflict, Forbidden, NotFound, Unprocessable
 from fhir_portal.resources.proposal import proposed_in
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.portal_proposals import MEDICINES, ProposalList, Proposals
 from fhir_portal.web.pages.proposal_words import concept_words, medicine_words
-from fhir_portal.web.pages.refusals import Handler
+from fhir_portal.web.pages.refusals import Handler, refusal_words
 from fhir_portal.web.pages.render import redirect
 
 SECTION: Final = "medications"
@@ -66,7 +66,7 @@ class NotTakenPages:
                 here, "propose-update", here.record.patient, ("not-taken", "part", parts)
             )
         except (Unprocessable, Conflict) as error:
-            return await self._page(here, problem=_words(error))
+            return await self._page(here, problem=refusal_words(error))
         return redirect(f"{MEDICINES}?done=proposed")
 
     async def _names(
@@ -127,8 +127,3 @@ def _said(proposals: Proposals) -> set[str]:
         for one in proposed_in(task)
         for origin in one.tree.get("derivedFrom") or ()
     }
-
-
-def _words(error: FhirError) -> str:
-    words = "; ".join(one.diagnostics for one in error.issues if one.diagnostics) or str(error)
-    return f"{words[:1].upper()}{words[1:]}."

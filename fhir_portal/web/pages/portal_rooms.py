@@ -11,7 +11,7 @@ from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.consent.record import RecordDirectory
 from fhir_portal.notify.connection import OutboxConnectionNotices
 from fhir_portal.portal import Portal
-from fhir_portal.smart.connection import Connections
+from fhir_portal.smart.connections import Connections
 from fhir_portal.smart.portal_pages import PortalSessions
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.web.downloads import Downloads

@@ -11,11 +11,12 @@ from starlette.responses import Response
 from fhir_portal.documents.upload import FILE_BYTES
 from fhir_portal.fhir.errors import FhirError, Forbidden, Invalid, TooLarge, Unprocessable
 from fhir_portal.operations.upload import A_DAY, kinds
+from fhir_portal.web.pages.form_key import identifier_of
 from fhir_portal.web.pages.portal import DOCUMENTS, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.portal_documents import NEW
-from fhir_portal.web.pages.portal_messages import attachments_of, identifier_of
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect
+from fhir_portal.web.upload_form import attachments_of
 
 _LONGEST: Final = 150
 

@@ -35,7 +35,8 @@ from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.accounts.totp import WrongCode
 from fhir_portal.consent.record import RecordDirectory
 from fhir_portal.records import RecordTransaction
-from fhir_portal.smart.connection import Connection, Connections, is_of_practice
+from fhir_portal.smart.connection import Connection, is_of_practice
+from fhir_portal.smart.connections import Connections
 from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted

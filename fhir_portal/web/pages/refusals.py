@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.accounts.sessions import SignedOutMeanwhile
-from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.fhir.errors import FhirError, Unavailable
 from fhir_portal.portal import fault
 from fhir_portal.smart.errors import OAuthError
 from fhir_portal.web.pages.errors import error_of
@@ -19,6 +19,12 @@ from fhir_portal.web.pages.render import page, redirect
 Handler = Callable[[Request], Awaitable[Response]]
 
 _log = structlog.get_logger(__name__)
+
+
+def refusal_words(error: FhirError) -> str:
+    """Return what a refusal of the FHIR API says, as a sentence."""
+    words = "; ".join(one.diagnostics for one in error.issues if one.diagnostics) or str(error)
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def refusing(handler: Handler, *, back: str, signed_out: str) -> Handler:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fhir_portal.access.relation import name_of
 from fhir_portal.fhir.errors import FhirError, Forbidden, NotFound
 from fhir_portal.operations.dispute import DISPUTE, HELD, status_of
 from fhir_portal.operations.payment_plan import PLAN, RUNNING, parts_of
@@ -69,7 +68,9 @@ class StaffBillPages:
             here, "PaymentNotice", ("status", "active"), ("_sort", "-created"), most=50
         )
         bills = await self._bills(here, [*under_way, *paid])
-        names = await self._names(here, [*wrong, *disputes, *plans, *bills.values()])
+        names = await self._desk.names_of_patients(
+            here, map(_subject, [*wrong, *disputes, *plans, *bills.values()])
+        )
         return self._desk.page(
             here,
             "staff_bills.html",
@@ -180,22 +181,8 @@ class StaffBillPages:
         self, here: AtDesk, payments: Sequence[Mapping[str, Any]]
     ) -> dict[str, Mapping[str, Any]]:
         """The Invoices of payments, by id, as far as the level shows them."""
-        ids = sorted({_bill(one.get("invoice") or one.get("request")) for one in payments} - {""})
-        found: dict[str, Mapping[str, Any]] = {}
-        for at in range(0, len(ids), _MOST):
-            wanted = ",".join(ids[at : at + _MOST])
-            for one in await self._desk.search_all(here, "Invoice", ("_id", wanted)):
-                found[one["id"]] = one
-        return found
-
-    async def _names(self, here: AtDesk, of: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        ids = sorted({_subject(one) for one in of} - {""})
-        found: dict[str, str] = {}
-        for at in range(0, len(ids), _MOST):
-            wanted = ",".join(ids[at : at + _MOST])
-            for one in await self._desk.search_all(here, "Patient", ("_id", wanted)):
-                found[one["id"]] = name_of(one)
-        return found
+        ids = (_bill(one.get("invoice") or one.get("request")) for one in payments)
+        return await self._desk.by_ids(here, "Invoice", ids)
 
     def _line(
         self, here: AtDesk, task: Mapping[str, Any], names: Mapping[str, str], action: str

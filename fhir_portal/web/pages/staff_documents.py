@@ -68,10 +68,10 @@ class StaffDocumentPages:
             ("status", ",".join(sorted(OPEN))),
             ("_sort", "authored-on"),
         )
-        documents = await self._named(
-            here, "DocumentReference", [_id_in(t, "focus") for t in found]
+        documents = await self._desk.by_ids(
+            here, "DocumentReference", (_id_in(one, "focus") for one in found)
         )
-        patients = await self._named(here, "Patient", [_id_in(t, "for") for t in found])
+        patients = await self._desk.by_ids(here, "Patient", (_id_in(one, "for") for one in found))
         return self._desk.page(
             here,
             "staff_documents.html",
@@ -210,15 +210,6 @@ class StaffDocumentPages:
         if not is_supplied(tree):
             raise NotFound
         return tree
-
-    async def _named(
-        self, here: AtDesk, resource_type: str, ids: Sequence[str]
-    ) -> dict[str, Mapping[str, Any]]:
-        wanted = ",".join(sorted(set(ids) - {""}))
-        if not wanted:
-            return {}
-        found = await self._desk.search_all(here, resource_type, ("_id", wanted))
-        return {one["id"]: one for one in found}
 
 
 def _corrected(tree: Mapping[str, Any], form: Mapping[str, str]) -> list[tuple[str, str, Any]]:

@@ -81,7 +81,7 @@ class FormPages:
         asked = await self._desk.search_all(
             here, "Task", ("code", REQUESTS), ("status", open_now), ("_sort", "authored-on")
         )
-        names = await self._names(here, [*reviews, *asked])
+        names = await self._desk.names_of_patients(here, map(_patient, [*reviews, *asked]))
         return self._desk.page(
             here,
             "staff_forms.html",
@@ -297,15 +297,6 @@ class FormPages:
         if not (is_request(task) or has_code(task, REVIEW)):
             raise NotFound
         return task
-
-    async def _names(self, here: AtDesk, tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        ids = sorted({_patient(one) for one in tasks} - {""})
-        found: dict[str, str] = {}
-        for at in range(0, len(ids), _MOST):
-            wanted = ",".join(ids[at : at + _MOST])
-            for one in await self._desk.search_all(here, "Patient", ("_id", wanted)):
-                found[one["id"]] = name_of(one)
-        return found
 
 
 _UNPROCESSABLE: Final = 422

@@ -16,6 +16,8 @@ from fhir_portal.operations.assign import answering_staff
 from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.desk import FIND, INBOX, AtDesk, Desk, desk_page
+from fhir_portal.web.pages.form_key import identifier_of
+from fhir_portal.web.pages.message_parts import files_of, lines_of
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import attached, redirect
 
@@ -23,8 +25,6 @@ COUNT: Final = 50
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _NUMBER: Final = re.compile(r"[1-9]")
 _FROM: Final = re.compile(r"[0-9]{1,3}")
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_SYSTEM: Final = "urn:ietf:rfc:3986"
 _LONGEST: Final = 10_000
 _STATES: Final[Mapping[str, str]] = {
     "in-progress": "waits for an answer",
@@ -164,7 +164,7 @@ class InboxPages:
                 here,
                 "reply",
                 target,
-                ("identifier", "valueIdentifier", _identifier(form)),
+                ("identifier", "valueIdentifier", identifier_of(form)),
                 ("text", "valueString", form.get("text", "").replace("\r\n", "\n") or None),
             )
         elif do in {"close", "reopen"}:
@@ -254,8 +254,6 @@ class InboxPages:
     def _message(
         here: AtDesk, one: Mapping[str, Any], people: Mapping[str, str], own: str, whose: str
     ) -> dict[str, Any]:
-        payload = one.get("payload") or ()
-        files = [part["contentAttachment"] for part in payload if "contentAttachment" in part]
         sender = one.get("sender") or {}
         return {
             "id": one["id"],
@@ -263,19 +261,15 @@ class InboxPages:
             "ours": not str(sender.get("reference")).startswith(("Patient/", "RelatedPerson/")),
             "when": here.moment(one.get("sent")),
             "taken_back": one.get("status") == "entered-in-error",
-            "lines": [
-                line
-                for part in payload
-                for line in str(part.get("contentString") or "").splitlines()
-            ],
+            "lines": lines_of(one),
             "files": [
                 {
-                    "number": number,
-                    "name": file.get("title") or f"File {number}",
-                    "address": f"{INBOX}/{one['id']}/file/{number}",
-                    "small": f"{INBOX}/{one['id']}/small/{number}" if "extension" in file else "",
+                    "number": file.number,
+                    "name": file.name,
+                    "address": f"{INBOX}/{one['id']}/file/{file.number}",
+                    "small": f"{INBOX}/{one['id']}/small/{file.number}" if file.has_small else "",
                 }
-                for number, file in enumerate(files, 1)
+                for file in files_of(one)
             ],
         }
 
@@ -299,7 +293,7 @@ class InboxPages:
                 "send",
                 "Communication",
                 ("patient", "valueReference", {"reference": f"Patient/{patient}"}),
-                ("identifier", "valueIdentifier", _identifier(form)),
+                ("identifier", "valueIdentifier", identifier_of(form)),
                 ("subject", "valueString", form.get("subject") or None),
                 ("text", "valueString", form.get("text") or None),
                 ("confidential", "valueBoolean", True if confidential else None),
@@ -379,14 +373,6 @@ def _who(who: Mapping[str, Any], people: Mapping[str, str], own: str, whose: str
     if reference.startswith("RelatedPerson/"):
         return f"somebody who acts for {whose}"
     return _named(who, people)
-
-
-def _identifier(form: Mapping[str, str]) -> dict[str, str]:
-    """What a form's message is called: sent twice, it is one message."""
-    key = form.get("key", "")
-    if not _KEY.fullmatch(key):
-        raise Invalid("the form is out of date: go back and open it again")
-    return {"system": _SYSTEM, "value": f"urn:fhir-portal:form:{key}"}
 
 
 def _target(request: Request, name: str) -> str:

@@ -11,22 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.fhir.errors import NotFound
-from fhir_portal.notify.words import (
-    BUILT_IN,
+from fhir_portal.notify.letter import Letterhead, UnfitValue, render
+from fhir_portal.notify.template import (
     ChangedMeanwhile,
     InvalidTemplate,
-    Letterhead,
     MessageTemplate,
-    UnfitValue,
-    UnknownTemplate,
-    Words,
-    built_in,
     checked,
     drop_template,
-    render,
     store_template,
     words_of,
 )
+from fhir_portal.notify.words import BUILT_IN, UnknownTemplate, Words, built_in
 from fhir_portal.web.pages.desk import MESSAGES, AtDesk, Desk, desk_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import redirect

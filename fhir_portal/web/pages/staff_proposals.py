@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fhir_portal.access.owners import local_target
-from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.fhir.errors import (
     Conflict,
@@ -87,12 +86,7 @@ class ProposalPages:
             ("status", ",".join(OPEN)),
             ("_sort", "authored-on"),
         )
-        ids = sorted({_patient(one) for one in tasks} - {""})
-        names = dict[str, str]()
-        for at in range(0, len(ids), _MOST):
-            wanted = ",".join(ids[at : at + _MOST])
-            for one in await self._desk.search_all(here, "Patient", ("_id", wanted)):
-                names[one["id"]] = name_of(one)
+        names = await self._desk.names_of_patients(here, map(_patient, tasks))
         done = request.query_params.get("done", "")
         return self._desk.page(
             here,
