@@ -112,9 +112,7 @@ async def foreseen(server: Server, wanted: LabelRules) -> Foreseen:
 async def _released_by(server: Server, wanted: LabelRules) -> tuple[int, bool]:
     """Count what waits by a rule that would be gone and by no other; whether that is all of it."""
     names = {rule.name for rule in wanted.release}
-    waiting = await server.store.find(
-        Release, "withheld", wanted.key, limit=WAITING_LOOKED_AT
-    )
+    waiting = await server.store.find(Release, "withheld", wanted.key, limit=WAITING_LOOKED_AT)
     found = 0
     for one in waiting:
         if one.state != "waits" or one.rule in names:

@@ -1,4 +1,4 @@
-"""``Patient/$label-rules``, ``$set-label-rules``: what a practice labels by rule, and releases when.
+"""``Patient/$label-rules``, ``$set-label-rules``: what is labelled by rule, and released when.
 
 They are set as a whole, in place of those that somebody has looked at: `LabelRules.change` tells
 whether these are still the ones. `fhir_portal.operations.label_jobs` carries them out.
