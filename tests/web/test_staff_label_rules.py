@@ -23,7 +23,6 @@ from tests.smart.launching import put
 from tests.smart.world import Browser
 from tests.web.signing_in import done, forms, post, problem
 from tests.web.staff_world import (
-    ADMIN,
     BLIND,
     DESK,
     FAMILY,

@@ -34,9 +34,7 @@ COMMON: Final = (
     *("MedicationRequest", "Procedure", "ServiceRequest", "Appointment", "Communication"),
     *("Immunization", "Invoice"),
 )
-OTHERS: Final = tuple(
-    sorted(LABELLED_BY_HAND - {*COMMON} | {"Schedule", "Slot"}, key=type_words)
-)
+OTHERS: Final = tuple(sorted(LABELLED_BY_HAND - {*COMMON} | {"Schedule", "Slot"}, key=type_words))
 
 
 def listed(value: Any) -> list[Any]:
