@@ -146,5 +146,6 @@ def _given(one: Arguments, names: Sequence[str]) -> dict[str, Any]:
 
 def _changed(before: LabelRules, after: LabelRules) -> list[str]:
     """Return the names of the rules that differ."""
-    old, new = ({*rules.labels, *rules.release} for rules in (before, after))
-    return sorted({rule.name for rule in old ^ new})
+    labels = {*before.labels} ^ {*after.labels}
+    release = {*before.release} ^ {*after.release}
+    return sorted({rule.name for rule in labels} | {rule.name for rule in release})

@@ -96,7 +96,7 @@ async def test_a_visit_is_labelled_with_a_reason_and_the_label_taken_away(
     assert await labels(staff, "Encounter/visit") == {"SDV"}
     assert await labels(staff, "Observation/result") == {"SDV"}
     await browser.open(RESULT)
-    assert "Because it refers to Visits" in browser.text
+    assert "Because it refers to A visit about a rash" in browser.text
     assert VISIT in links(browser)
     assert "Take it away" not in buttons(browser), "it is the visit's label"
     await browser.open(PAGE)
@@ -118,7 +118,7 @@ async def test_a_visit_is_labelled_with_a_reason_and_the_label_taken_away(
 async def test_a_result_that_waits_is_released_from_the_list(staff: StaffWorld) -> None:
     await waiting(staff)
     browser = await staff.at(PAGE)
-    for words in ("new-test", "by the rule “labs”", "Until: ", "Privacy Exception",
+    for words in ("new-test", "by the rule “labs”", "Until ", "Privacy Exception",
                   "Hidden from the patient"):  # fmt: skip
         assert words in browser.text
     address = f"{PAGE}/Observation/new"
@@ -134,6 +134,7 @@ async def test_a_result_that_waits_is_released_from_the_list(staff: StaffWorld) 
     assert browser.page.status_code == 409
     assert "changed meanwhile" in problem(browser)
     kept = await staff.world.store.get(Release, f"{SKIN}/Observation/new")
+    assert kept is not None
     assert (kept.state, kept.words, kept.by) == (
         "released", "Talked about on the telephone", "Practitioner/admin",
     )  # fmt: skip
@@ -150,7 +151,7 @@ async def test_a_result_is_held_back_with_an_exception_and_a_reason(staff: Staff
     await acts(browser, RESULT, "hold", exception="preventing-harm", reason="A call first")
     for words in (
         *("It is held back", "Staff and the EHR alone", "Held back by staff."),
-        *("Preventing Harm Exception", "A call first", "until staff release it"),
+        *("Preventing Harm Exception", "A call first", "Until staff release it"),
     ):
         assert words in browser.text
     assert "Hold it back" not in buttons(browser)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -30,6 +31,8 @@ from fhir_portal.web.pages.staff_patients import PatientPages, described
 from fhir_portal.web.pages.words import type_words
 
 _ON_A_PAGE: Final = 25
+_SHOWN: Final = 50
+"""Labels of one thing that are explained: it may refer to very many."""
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _PAGE: Final = re.compile(r"[A-Za-z0-9_-]{1,2000}")
 _FIRST: Final = ("Encounter", "Observation", "DiagnosticReport", "DocumentReference", "Condition")
@@ -243,9 +246,10 @@ class RecordLabelPages:
             title=resource_title(tree) or type_words(name),
             date=here.moment(resource_date(tree)),
             seen_by=seen_by({one["code"] for one in labels}),
-            labels=[_told(here, own_id, one) for one in labels],
+            labels=await self._explained(here, own_id, labels),
             is_visit=name == "Encounter",
             waits=any(one["source"] == "release" for one in labels),
+            elsewhere=any(one["source"] not in {"own", "release"} for one in labels),
             may_label=here.calls("label"),
             may_release=here.calls("release"),
             may_hold=here.calls("hold-back") and name in RELEASABLE and not _is_held(labels),
@@ -261,6 +265,27 @@ class RecordLabelPages:
             form_token=self._desk.form_token(here, "label", f"{own_id}/{what}"),
             back=f"{FIND}/{own_id}/labels",
         )
+
+    async def _explained(
+        self, here: AtDesk, patient: str, labels: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return labels in words, with what those from elsewhere come from.
+
+        What it has by itself it gives to others, which are then no reason for it.
+        """
+        own = {one["code"] for one in labels if "from" not in one}
+        shown = [one for one in labels if "from" not in one or one["code"] not in own][:_SHOWN]
+        ids: dict[str, set[str]] = {}
+        for one in shown:
+            name, _, own_id = str((one.get("from") or {}).get("reference", "")).partition("/")
+            if name in LABELLED_BY_HAND:
+                ids.setdefault(name, set()).add(own_id)
+        titles = {
+            f"{name}/{tree['id']}": f"{resource_title(tree) or type_words(name)}"
+            for name, wanted in ids.items()
+            for tree in await self._desk.search_all(here, name, ("_id", ",".join(sorted(wanted))))
+        }
+        return [_told(here, patient, one, titles) for one in shown]
 
     async def _looked_at(
         self, here: AtDesk, patient: str, what: str
@@ -320,8 +345,16 @@ def _grouped(
     return list(found.values())
 
 
-def _told(here: AtDesk, patient: str, label: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a label in words, with where it comes from and why."""
+def _told(
+    here: AtDesk,
+    patient: str,
+    label: Mapping[str, Any],
+    titles: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return a label in words, with where it comes from and why.
+
+    ``titles`` are those of what it may come from, by reference.
+    """
     source = str((label.get("from") or {}).get("reference", ""))
     name = source.partition("/")[0]
     is_release = label["source"] == "release"
@@ -329,13 +362,11 @@ def _told(here: AtDesk, patient: str, label: Mapping[str, Any]) -> dict[str, Any
         "words": label_words(label["code"]),
         "hides": hidden_from(label["code"]),
         "origin": origin_words(label),
-        "from": type_words(name) if name else "",
+        "from": titles.get(source) or (type_words(name) if name else ""),
         "address": _address(patient, source) if name in LABELLED_BY_HAND else "",
         "reason": label.get("reason", ""),
         "exception": EXCEPTIONS.get(label.get("exception", ""), ""),
-        "until": (here.moment(label.get("until")) or "until staff release it")
-        if is_release
-        else "",
+        "until": (here.moment(label.get("until")) or "staff release it") if is_release else "",
     }
 
 
