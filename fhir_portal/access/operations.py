@@ -388,6 +388,12 @@ _BY_HAND: Final = OperationRule(
     "Patient", (("r", "Patient"), ("u", "Patient")), staff="documents", system=False
 )
 _LABELS: Final = {
+    "label-rules": OperationRule("Patient", (("r", "Patient"),), staff="view"),
+    "set-label-rules": OperationRule(
+        "Patient", (("r", "Patient"), ("u", "Patient")), staff="administer", system=False
+    ),
+    # What it lists is what the caller could search for, type by type.
+    "labelled": OperationRule("Patient", (("r", "Patient"),), staff="view"),
     "labels": OperationRule("Patient", (("r", "Patient"),), staff="view"),
     "label": _BY_HAND,
     "release": _BY_HAND,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fhir_portal.consent.labels import is_supplied
+from fhir_portal.documents.chart import when
 from fhir_portal.documents.wording import clean, words_of
 
 LOINC: Final = "http://loinc.org"
@@ -107,3 +108,38 @@ def visit_title(tree: Mapping[str, Any]) -> str:
                 return VISITS[coding["code"]]
     said = next((words for one in tree.get("type") or () if (words := words_of(one))), "")
     return said or PLACES.get(str((tree.get("class") or {}).get("code")), "Visit")
+
+
+_SAID_IN: Final = (
+    *("code", "vaccineCode", "medicationCodeableConcept", "serviceType", "type", "category"),
+    *("relationship", "measure", "intent"),
+)
+"""Where a resource of other types says what it is, the most telling first."""
+_DATED_BY: Final = (
+    *("issued", "date", "authoredOn", "recordedDate", "recorded", "started", "sent", "created"),
+    *("effectiveDateTime", "performedDateTime", "occurrenceDateTime", "start", "authored"),
+)
+
+
+def resource_title(tree: Mapping[str, Any]) -> str:
+    """Return what any resource of a record is called in a list, or ``""`` where it does not say."""
+    name = tree["resourceType"]
+    if name in {"DocumentReference", "Composition"}:
+        return title_of(tree)
+    if name == "Encounter":
+        return visit_title(tree)
+    for member in _SAID_IN:
+        found = tree.get(member)
+        for concept in found if isinstance(found, list) else [found]:
+            if isinstance(concept, Mapping) and (words := words_of(concept)):
+                return words
+    own = tree.get("description") or tree.get("title")
+    return clean(own) if isinstance(own, str) else ""
+
+
+def resource_date(tree: Mapping[str, Any]) -> str:
+    """Return the FHIR date or dateTime by which any resource stands in time, or ``""``."""
+    period = tree.get("period")
+    began = period.get("start") if isinstance(period, Mapping) else None
+    listed = (when(tree), *(tree.get(name) for name in _DATED_BY), began)
+    return next((one for one in listed if isinstance(one, str) and one), "")

@@ -44,6 +44,8 @@ from fhir_portal.operations.hold import hold
 from fhir_portal.operations.immunization_certificate import immunization_certificate
 from fhir_portal.operations.invite_resend import invite_resend
 from fhir_portal.operations.invite_revoke import invite_revoke
+from fhir_portal.operations.label_rules import label_rules, set_label_rules
+from fhir_portal.operations.labelled import labelled
 from fhir_portal.operations.labels import hold_back, label, labels, release
 from fhir_portal.operations.mark_read import mark_read
 from fhir_portal.operations.match import match
@@ -172,6 +174,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "share-link": share_link,
     "share-links": share_links,
     "end-share": end_share_link,
+    "label-rules": label_rules,
+    "set-label-rules": set_label_rules,
+    "labelled": labelled,
     "labels": labels,
     "label": label,
     "release": release,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,7 +25,13 @@ from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.passing_on import relabel
-from fhir_portal.resources.release import RELEASE_JOB, Release, after_rules, release_key
+from fhir_portal.resources.release import (
+    RELEASE_JOB,
+    Release,
+    after_rules,
+    release_key,
+    waits_on,
+)
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.search.request import SearchRequest
@@ -34,6 +40,25 @@ RELABEL_JOB: Final = "relabel"
 PAGE: Final = 500
 AT_ONCE: Final = 50
 """Rows whose own labels change in one transaction; what follows from them goes with them."""
+LOOKED_AT: Final = 20_000
+"""Rows that `foreseen` looks at before it answers."""
+WAITING_LOOKED_AT: Final = 2_000
+"""Results that wait, the same."""
+
+
+class Foreseen(NamedTuple):
+    """What rules would do to what is stored, of ``looked_at`` rows (``is_whole``: of all).
+
+    ``labelled`` rows would get a label from a rule that they do not have, ``opened`` lose one that
+    they have from a rule, whatever else hides them. What refers to them is not counted.
+    ``released`` results that wait would be shown.
+    """
+
+    labelled: int
+    opened: int
+    released: int
+    looked_at: int
+    is_whole: bool
 
 
 async def set_rules(
@@ -62,6 +87,42 @@ async def set_rules(
         now=now,
     )
     return rules
+
+
+async def foreseen(server: Server, wanted: LabelRules) -> Foreseen:
+    """Count what rules would do in place of those that a practice has; nothing is changed."""
+    before = await label_rules_of(server.store, wanted.key)
+    labelled = opened = looked_at = 0
+    released, is_whole = 0, True
+    if {rule.name for rule in before.release} - {rule.name for rule in wanted.release}:
+        released, is_whole = await _released_by(server, wanted)
+    for name in _types(wanted, before):
+        async for page in _pages(server, wanted.key, name):
+            for row in page:
+                if looked_at == LOOKED_AT:
+                    return Foreseen(labelled, opened, released, looked_at, is_whole=False)
+                looked_at += 1
+                tree = json.parse(row.body)
+                was, now = before.of(tree), wanted.of(tree)
+                labelled += bool(now - row.facts.visibility_class.labels)
+                opened += bool(was - now)
+    return Foreseen(labelled, opened, released, looked_at, is_whole)
+
+
+async def _released_by(server: Server, wanted: LabelRules) -> tuple[int, bool]:
+    """Count what waits by a rule that would be gone and by no other; whether that is all of it."""
+    names = {rule.name for rule in wanted.release}
+    waiting = await server.store.find(Release, "withheld", wanted.key, limit=WAITING_LOOKED_AT)
+    found = 0
+    for one in waiting:
+        if one.state != "waits" or one.rule in names:
+            continue
+        key = ResourceKey.parse(one.what)
+        row = await server.store.read(key, Visibility.of_server(key.type, practice=wanted.key))
+        tree = None if row is None or row.deleted else json.parse(row.body)
+        if tree is not None and waits_on(wanted, one, tree, now=server.clock())[0] is None:
+            found += 1
+    return found, len(waiting) < WAITING_LOOKED_AT
 
 
 def label_jobs(server: Server) -> Mapping[str, Work]:
@@ -160,22 +221,30 @@ async def _pages(server: Server, practice: str, name: str) -> AsyncIterator[Iter
 
 async def _release_without_rule(server: Server, practice: str) -> None:
     """Release what waits by a rule that is no more, unless another says that it waits."""
+    after = f"{practice}/"
+    while True:
+        page = await server.store.every(Release, after=after)
+        of_practice = [one for one in page if one.practice == practice]
+        waiting = iter([one.key for one in of_practice if one.state == "waits"])
+        while keys := list(islice(waiting, AT_ONCE)):
+            await server.store.transact(partial(_released_without, server, practice, keys))
+        if not of_practice or len(of_practice) < len(page):
+            return
+        after = page[-1].key
 
-    async def work(transaction: ResourceTransaction) -> int:
-        rules = await label_rules_of(transaction, practice)  # they may have been set since
-        names = {rule.name for rule in rules.release}
-        waiting = await transaction.find(Release, "withheld", rules.key)
-        over = [one for one in waiting if one.state == "waits" and one.rule not in names]
-        released: list[ResourceKey] = []
-        for one in over[:AT_ONCE]:
-            key = ResourceKey.parse(one.what)
-            visible = Visibility.of_server(key.type, practice=rules.key)
-            row = await transaction.read(key, visible)
-            tree = None if row is None or row.deleted else json.parse(row.body)
-            if await after_rules(transaction, rules, one, tree, now=server.clock()):
-                released.append(key)
-        await relabel(transaction, rules.key, released, unbounded=True)
-        return len(over[:AT_ONCE])
 
-    while await server.store.transact(work):
-        pass
+async def _released_without(
+    server: Server, practice: str, keys: Sequence[str], transaction: ResourceTransaction
+) -> None:
+    rules = await label_rules_of(transaction, practice)  # they may have been set since
+    names = {rule.name for rule in rules.release}
+    released: list[ResourceKey] = []
+    for one in [await transaction.get(Release, key) for key in keys]:
+        if one is None or one.state != "waits" or one.rule in names:
+            continue
+        key = ResourceKey.parse(one.what)
+        row = await transaction.read(key, Visibility.of_server(key.type, practice=practice))
+        tree = None if row is None or row.deleted else json.parse(row.body)
+        if await after_rules(transaction, rules, one, tree, now=server.clock()):
+            released.append(key)
+    await relabel(transaction, practice, released, unbounded=True)

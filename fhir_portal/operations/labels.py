@@ -15,7 +15,13 @@ from fhir_portal.access.closure import IDENTITIES, conveyed_by
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.label_rules import EXCEPTIONS, RELEASABLE, LabelRules
-from fhir_portal.consent.labels import ACT_CODE, CONFIDENTIALITY, labels_of, staff_labels
+from fhir_portal.consent.labels import (
+    ACT_CODE,
+    CONFIDENTIALITY,
+    WITHHELD,
+    labels_of,
+    staff_labels,
+)
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, NotFound, Unprocessable
@@ -24,6 +30,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import plain_text, record_provenance
+from fhir_portal.records import RecordReader
 from fhir_portal.resources.passing_on import Surroundings, relabel
 from fhir_portal.resources.release import Release, release_key
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -181,28 +188,36 @@ async def _named(transaction: ResourceTransaction, call: Call) -> Row:
     return row
 
 
+async def of_itself(
+    reader: RecordReader, rules: LabelRules, key: ResourceKey, tree: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the labels that a resource has by itself: carried, by rules, by its release."""
+    found: list[dict[str, Any]] = []
+    found += [{"code": one, "source": "own"} for one in sorted(labels_of(tree))]
+    for rule in rules.labels:
+        if rule.label in LabelRules(key=rules.key, labels=(rule,)).of(tree):
+            found.append({"code": rule.label, "source": "rule", "name": rule.name})
+    waiting = await reader.get(Release, release_key(rules.key, key))
+    if waiting is not None and waiting.withheld is not None:
+        found.append(
+            {
+                "code": WITHHELD,
+                "source": "release",
+                "name": waiting.rule or None,
+                "reason": waiting.words or EXCEPTIONS.get(waiting.reason),
+                "exception": waiting.reason or None,
+                "until": None if waiting.due is None else instant(int(waiting.due * _MICROSECONDS)),
+            }
+        )
+    return found
+
+
 async def _explained(
     transaction: ResourceTransaction, practice: str, row: Row
 ) -> list[dict[str, Any]]:
     tree = json.parse(row.body)
-    around = Surroundings(transaction)
-    rules = await around.rules(practice)
-    found: list[dict[str, Any]] = []
-    found += [{"code": one, "source": "own"} for one in sorted(labels_of(tree))]
-    for rule in rules.labels:
-        if rule.label in LabelRules(key=practice, labels=(rule,)).of(tree):
-            found.append({"code": rule.label, "source": "rule", "name": rule.name})
-    waiting = await transaction.get(Release, release_key(practice, row.key))
-    if waiting is not None and waiting.withheld is not None:
-        found.append(
-            {
-                "code": "withheld",
-                "source": "release",
-                "name": waiting.rule or None,
-                "reason": waiting.words or EXCEPTIONS.get(waiting.reason),
-                "until": None if waiting.due is None else instant(int(waiting.due * _MICROSECONDS)),
-            }
-        )
+    rules = await Surroundings(transaction).rules(practice)
+    found = await of_itself(transaction, rules, row.key, tree)
     named = conveyed_by(tree)
     for facts in await transaction.facts(named, practice):
         key = f"{facts.resource_type}/{facts.id}"

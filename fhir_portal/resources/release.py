@@ -124,10 +124,8 @@ async def after_rules(
     It waits on where another rule says so: one that was only named otherwise shows nothing.
     ``tree`` is what it says now, ``None`` after a deletion.
     """
-    rule = None if tree is None else rules.release_of(tree)
-    issued = None if tree is None else _issued(tree)
-    issued = found.at if issued is None else min(issued, found.at)
-    if rule is None or (rule.hours is not None and issued + rule.hours * HOUR <= now):
+    rule, issued = waits_on(rules, found, tree, now=now)
+    if rule is None:
         await transaction.put(
             msgspec.structs.replace(found, state="released", at=now, withheld=None)
         )
@@ -135,6 +133,18 @@ async def after_rules(
     key = ResourceKey.parse(found.what)
     await _put_waiting(transaction, rules, key, rule, issued=issued, now=now)
     return False
+
+
+def waits_on(
+    rules: LabelRules, found: Release, tree: Mapping[str, Any] | None, *, now: float
+) -> tuple[ReleaseRule | None, float]:
+    """Return the rule by which what waits would wait on, ``None`` for none, and since when."""
+    rule = None if tree is None else rules.release_of(tree)
+    issued = None if tree is None else _issued(tree)
+    issued = found.at if issued is None else min(issued, found.at)
+    if rule is not None and rule.hours is not None and issued + rule.hours * HOUR <= now:
+        rule = None
+    return rule, issued
 
 
 async def _put_waiting(

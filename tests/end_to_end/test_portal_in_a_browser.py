@@ -20,6 +20,7 @@ pytestmark = [
 ]
 PICTURES = ROOT / "build" / "browser" / "portal"
 NARROW, WIDE = 320, 1280
+SILAS = "/staff/patients/silas"
 
 Way = Callable[[Browser, Demo], None]
 
@@ -79,6 +80,19 @@ def first_at_desk(path: str, link: str) -> Way:
     return go
 
 
+def at_label_preview(browser: Browser, demo: Demo) -> None:
+    at_desk("/staff/labels/label")(browser, demo)
+    browser.type("#name", "hiv tests")
+    browser.evaluate("document.querySelector('#label').value = 'HIV'")
+    browser.type("#codes", "http://loinc.org|75622-1")
+    browser.follow("button.primary")
+
+
+def at_record_visits(browser: Browser, demo: Demo) -> None:
+    at_desk(f"{SILAS}/labels")(browser, demo)
+    browser.follow('form[action$="/labels/of"] button')
+
+
 PAGES: dict[str, tuple[Way, str]] = {
     "records": (at_records, "Whose record?"),
     "home": (at("/portal"), "Mara"),
@@ -124,6 +138,13 @@ PAGES: dict[str, tuple[Way, str]] = {
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),
     "desk-changes": (at_desk("/staff/proposals"), "Changes that patients ask for"),
+    "desk-labels": (at_desk("/staff/labels"), "Labels and release"),
+    "desk-label-rule": (at_desk("/staff/labels/label"), "Add a rule that labels"),
+    "desk-release-rule": (at_desk("/staff/labels/release"), "Add a rule that holds results"),
+    "desk-label-preview": (at_label_preview, "Add the rule"),
+    "desk-record-labels": (at_desk(f"{SILAS}/labels"), "Labels and release"),
+    "desk-record-visits": (at_record_visits, "Visits"),
+    "desk-record-visit": (first_at_desk(f"{SILAS}/labels", f"{SILAS}/labels/Encounter/"), ""),
     "desk-change": (first_at_desk("/staff/proposals", "/staff/proposals/"), "Changes for"),
 }
 

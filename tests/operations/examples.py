@@ -63,6 +63,7 @@ EXAMPLES: dict[str, list[Json]] = {
     "propose-update": [{"name": "clear", "valueCode": "telecom"}],
     "prove-contact": [{"name": "contact", "valueString": "ada@mail.example"}],
     "review-proposal": [{"name": "others", "valueCode": "refuse"}],
+    "set-label-rules": [{"name": "change", "valueInteger": 0}],
     "labels": [_LABELLED],
     "label": [
         _LABELLED,

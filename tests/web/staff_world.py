@@ -9,12 +9,14 @@ import httpx
 
 from fhir_portal.access.log import AccessRow
 from fhir_portal.access.relation import Relations
+from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.account import Account, add_account
 from fhir_portal.accounts.credentials import SignIn
 from fhir_portal.accounts.levels import OPERATOR, PERMISSIONS
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.accounts.staff import add_staff
 from fhir_portal.accounts.throttle import Throttle
+from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.records import Record
 from fhir_portal.web.pages.apps import apps_router
 from fhir_portal.web.pages.staff import staff_router
@@ -159,6 +161,14 @@ class StaffWorld:
 
     async def keep(self, *records: Record) -> None:
         await keep(self.world.store, *records)
+
+
+async def labels(staff: StaffWorld, what: str) -> set[str]:
+    """The labels of something at the dermatology, those of others with them."""
+    key = ResourceKey.parse(what)
+    row = await staff.world.store.read(key, Visibility.of_server(key.type, practice=SKIN))
+    assert row is not None
+    return set(row.facts.visibility_class.labels)
 
 
 async def find(browser: Browser, **fields: str) -> httpx.Response:

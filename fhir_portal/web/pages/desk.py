@@ -39,6 +39,7 @@ from fhir_portal.fhir.errors import (
     Unavailable,
 )
 from fhir_portal.fhir.interaction import Activity, FhirRequest, FhirResponse
+from fhir_portal.operations.labels import LABELLED_BY_HAND
 from fhir_portal.portal import Portal
 from fhir_portal.records import RecordStore, RecordTransaction
 from fhir_portal.resources.task import SHOWN_TO
@@ -78,11 +79,13 @@ FORMS: Final = f"{STAFF}/forms"
 DOCUMENTS: Final = f"{STAFF}/documents"
 PROPOSALS: Final = f"{STAFF}/proposals"
 BILLS: Final = f"{STAFF}/bills"
+LABELS: Final = f"{STAFF}/labels"
 
 _PROVED: Final = Need(within=IDLE_SECONDS)
 _READ: Final = (
     *("Consent", "DocumentReference", "Patient", "Practitioner", "RelatedPerson", "Task"),
     *("Binary", "Coverage", "Invoice", "PaymentNotice", "Questionnaire", "QuestionnaireResponse"),
+    *sorted(LABELLED_BY_HAND),
 )
 _NOT_THERE: Final = "There is nothing at this address, or it is not your practice's."
 _CLOSED: Final = "Your access to the staff pages has ended or changed. Open them again."
@@ -475,6 +478,8 @@ def pages_of(here: AtDesk) -> list[tuple[str, str]]:
         found.append((DOCUMENTS, "Documents"))
     if here.may("view") and here.may("billing"):
         found.append((BILLS, "Bills"))
+    if here.may("view") and (here.calls("label") or here.calls("set-label-rules")):
+        found.append((LABELS, "Labels"))
     if here.may("administer"):
         found += [(LEVELS, "Access levels"), (MEMBERS, "Staff"), (MESSAGES, "Messages")]
         found.append((SETTINGS, "Settings"))
@@ -524,4 +529,5 @@ def _problem(status: int, message: str, back: str) -> Response:
 
 
 def _answer(response: FhirResponse) -> Answer:
-    return Answer(json.parse(response.body) if response.body else {}, response.version)
+    tree = json.parse(response.body) if response.body else {}
+    return Answer(tree, response.version, response.labelled)

@@ -53,6 +53,8 @@ from fhir_portal.web.pages.staff_documents import StaffDocumentPages
 from fhir_portal.web.pages.staff_forms import FormPages
 from fhir_portal.web.pages.staff_inbox import InboxPages
 from fhir_portal.web.pages.staff_invitations import InvitationPages
+from fhir_portal.web.pages.staff_label_rules import LabelRulePages
+from fhir_portal.web.pages.staff_labels import RecordLabelPages
 from fhir_portal.web.pages.staff_levels import LevelPages
 from fhir_portal.web.pages.staff_matters import MatterPages
 from fhir_portal.web.pages.staff_members import MemberPages
@@ -114,6 +116,8 @@ def staff_router(
         StaffDocumentPages(desk).routes(),
         ProposalPages(desk).routes(),
         StaffBillPages(desk).routes(),
+        LabelRulePages(desk).routes(),
+        RecordLabelPages(desk, patients).routes(),
     ):
         for path, method, handler in routes:
             router.add_route(path, handler, methods=[method])
