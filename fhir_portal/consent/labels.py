@@ -46,8 +46,9 @@ _HARMLESS_SYSTEMS: Final = frozenset(
 )
 
 SENSITIVE: Final = _CONFIDENTIAL | _SENSITIVE
-SELF_LABELS: Final = SENSITIVE
-"""Labels a person's own record may carry and still be shown to that person."""
+SELF_LABELS: Final = SENSITIVE - {"TABOO"}
+"""Labels a person's own record may carry and still be shown to that person. TABOO says of itself
+that a physician tells the patient first: until it is taken away it hides as `WITHHELD` does."""
 PROXY_LABELS: Final[frozenset[str]] = frozenset()
 """A proxy sees nothing that carries a label; a grant cannot widen this yet."""
 _OF_TAG: Final = frozenset({WITHHELD, *FOR_STAFF.values()})

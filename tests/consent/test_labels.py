@@ -11,6 +11,7 @@ from fhir_portal.consent.labels import (
     WITHHELD,
     is_listed_in_directory,
     labels_of,
+    staff_labels,
 )
 from tests.builders import CONFIDENTIALITY, DIRECTORY, PORTAL_TAG, RESTRICTED
 from tests.builders import WITHHELD as WITHHELD_META
@@ -49,6 +50,13 @@ def test_sensitivity_hides_from_proxies_only(code: str) -> None:
     labels = labels_of(security((ACT_CODE, code)))
     assert labels == {code}
     assert labels <= SELF_LABELS
+
+
+def test_what_a_physician_tells_first_is_hidden_from_the_person_too() -> None:
+    labels = labels_of(security((ACT_CODE, "TABOO")))
+    assert labels == {"TABOO"}
+    assert not labels <= SELF_LABELS
+    assert labels <= (staff_labels(["view"]) or labels)
 
 
 @pytest.mark.parametrize(

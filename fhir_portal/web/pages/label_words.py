@@ -50,7 +50,7 @@ LABEL_WORDS: Final[Mapping[str, str]] = {
     "SSP": "From a provider of sensitive services",
     "STD": "Sexually transmitted disease",
     "SUD": "Substance use disorder",
-    "TABOO": "For a doctor to bring up",
+    "TABOO": "For a doctor to tell first",
     "VIO": "Violence",
     WITHHELD: "Held back",
 }
