@@ -39,7 +39,6 @@ from fhir_portal.smart.sharing import (
     DAY,
     KEPT,
     SECTION,
-    TRIES,
     ShareLink,
     ShareSecrets,
     ShareView,
@@ -382,7 +381,7 @@ def _told(link: ShareLink, now: float) -> dict[str, Any]:
         "summary": link.summary,
         "document": [{"reference": one} for one in link.documents],
         "views": link.views,
-        "tries-left": max(0, TRIES - link.failed),
+        "wrong-tries": link.failed,
     }
 
 

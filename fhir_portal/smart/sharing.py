@@ -24,7 +24,14 @@ SECTION: Final = "documents"
 """The section in which somebody who acts for a patient has to be allowed to act, to share."""
 DAY: Final = 86_400.0
 TRIES: Final = 10
-"""Wrong passcodes that a link takes in all its life; with the last of them it is over."""
+"""Wrong passcodes that one network may try on a link in an hour."""
+TRIES_ANYWHERE: Final = 1000
+"""The same for all networks together.
+
+A passcode is one of 30^8 (656,100,000,000). At 24,000 a day, every day of the year that a link lasts
+at most, all that commands a hundred networks guesses it with a chance of 1 in 74,000; one network, at
+240 a day, with 1 in 7 million. Nobody who has the address alone ends the link by it.
+"""
 KEPT: Final = 400 * DAY
 """How long after its end a link and who used it are still listed."""
 TICKET_SECONDS: Final = 15 * 60.0
@@ -35,7 +42,7 @@ _ALL: Final = 1_000_000
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 Derive = Callable[..., bytes]
-State = Literal["active", "expired", "locked", "ended"]
+State = Literal["active", "expired", "ended"]
 
 
 class ShareLink(Record, frozen=True, kw_only=True):
@@ -43,7 +50,7 @@ class ShareLink(Record, frozen=True, kw_only=True):
 
     ``patient`` and ``fhir_user`` are ``Type/<id>``; ``token`` is the key of the `AccessToken` by
     which it is read, ``family`` that of the authorization of the app that made it. ``start`` and
-    ``end`` are FHIR dates. ``failed`` counts wrong passcodes, and those being looked at. With
+    ``end`` are FHIR dates. ``failed`` counts the wrong passcodes that were looked at. With
     ``is_for_delivery`` it is no link for anybody, but the right by which the server reads what it
     is to send.
     """
@@ -80,8 +87,6 @@ class ShareLink(Record, frozen=True, kw_only=True):
         """How it stands; only an ``active`` one shows anything."""
         if self.ended is not None:
             return "ended"
-        if self.failed >= TRIES:
-            return "locked"
         return "expired" if now >= self.until else "active"
 
 

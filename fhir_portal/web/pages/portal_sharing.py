@@ -35,7 +35,6 @@ _LASTS: Final = ((1, "1 day"), (7, "1 week"), (30, "30 days"), (90, "90 days"), 
 _STATES: Final[Mapping[str, str]] = {
     "active": "Works",
     "expired": "Its time is over",
-    "locked": "Locked: the passcode was wrong too often",
     "ended": "Ended",
 }
 _DONE: Final[Mapping[str, str]] = {
@@ -144,6 +143,7 @@ class SharingPages:
             "sections": [displays[code] for code in one.get("section", ()) if code in displays],
             "days": " ".join(days),
             "views": one["views"],
+            "wrong": one["wrong-tries"],
             "listed": views.get(one["id"], ()),
         }
 
