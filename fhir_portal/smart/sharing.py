@@ -10,7 +10,7 @@ token would. Source: SMART Health Cards and Links 1.0.0, "SMART Health Links".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -176,6 +176,13 @@ async def links_of(reader: RecordReader, practice: str, patient: str) -> list[Sh
     return sorted(here, key=lambda one: (one.made, one.id), reverse=True)[:MOST_LISTED]
 
 
+async def links_by(reader: RecordReader, account: str, *, now: float) -> list[ShareLink]:
+    """Return the links that an account made and that show something now; the latest first."""
+    found = await reader.find(ShareLink, "account", account, limit=_ALL)
+    works = [one for one in found if one.state(now) == "active" and not one.is_for_delivery]
+    return sorted(works, key=lambda one: (one.made, one.id), reverse=True)
+
+
 async def views_of(reader: RecordReader, link: ShareLink) -> list[ShareView]:
     """Return who used a link, the latest first."""
     found = await reader.find(ShareView, "link", link.key, limit=MOST_LISTED)
@@ -201,6 +208,20 @@ async def end_share(
         return False
     await transaction.put(msgspec.structs.replace(link, ended=now, because=because))
     return True
+
+
+async def end_shares_but(
+    transaction: RecordTransaction, account: str, kept: Collection[str], *, now: float
+) -> int:
+    """End every link that an account made but those of these ids; return how many.
+
+    For its owner who came back into it, as `Connections.end_all_but` does for apps.
+    """
+    ended = 0
+    for link in await transaction.find(ShareLink, "account", account, limit=_ALL):
+        if link.id not in kept:
+            ended += await end_share(transaction, link, now=now, because="recovered")
+    return ended
 
 
 async def end_shares(
