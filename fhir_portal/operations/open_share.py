@@ -1,8 +1,8 @@
 """Opening a link: the passcode, who it is, and files that may then be fetched for a while.
 
-A try is counted before it is looked at, for the network it comes from and for all of them, and taken
-back where it was right: of tries that come at the same moment no more are looked at than are left. Who
-has used up what is theirs waits; the link goes on for everybody else.
+A try is counted before it is looked at, for the network it comes from and for all of them, and
+taken back where it was right: of tries that come at the same moment no more are looked at than are
+left. Who has used up what is theirs waits; the link goes on for everybody else.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ TRIES: Final = 10
 TRIES_ANYWHERE: Final = 1000
 """The same for all networks together.
 
-A passcode is one of 30^8 (656,100,000,000). At 24,000 a day, every day of the year that a link lasts
-at most, all that commands a hundred networks guesses it with a chance of 1 in 74,000; one network, at
-240 a day, with 1 in 7 million. Nobody who has the address alone ends the link by it.
+A passcode is one of 30^8 (656,100,000,000). At 24,000 a day, every day of the year that a link
+lasts at most, whoever commands a hundred networks guesses it with a chance of 1 in 74,000; one
+network, at 240 a day, with 1 in 7 million. Nobody who has the address alone ends the link by it.
 """
 KEPT: Final = 400 * DAY
 """How long after its end a link and who used it are still listed."""
@@ -50,9 +50,9 @@ class ShareLink(Record, frozen=True, kw_only=True):
 
     ``patient`` and ``fhir_user`` are ``Type/<id>``; ``token`` is the key of the `AccessToken` by
     which it is read, ``family`` that of the authorization of the app that made it. ``start`` and
-    ``end`` are FHIR dates. ``failed`` counts the wrong passcodes that were looked at. With
-    ``is_for_delivery`` it is no link for anybody, but the right by which the server reads what it
-    is to send.
+    ``end`` are FHIR dates, by the days of ``zone``, the practice's (IANA). ``failed`` counts the
+    wrong passcodes that were looked at. With ``is_for_delivery`` it is no link for anybody, but the
+    right by which the server reads what it is to send.
     """
 
     kind: ClassVar[str] = "share-link"
@@ -82,6 +82,7 @@ class ShareLink(Record, frozen=True, kw_only=True):
     ended: float | None = None
     because: str = ""
     is_for_delivery: bool = False
+    zone: str = "UTC"
 
     def state(self, now: float) -> State:
         """How it stands; only an ``active`` one shows anything."""

@@ -29,8 +29,8 @@ from fhir_portal.web.cors import OPEN, is_preflight, preflight
 from fhir_portal.web.downloads import Downloads, while_allowed
 from fhir_portal.web.form import once_each, parse_form, read_body
 from fhir_portal.web.pages.browser import address_of
-from fhir_portal.web.pages.signin import wait_words
 from fhir_portal.web.pages.render import attached, download, page, printed
+from fhir_portal.web.pages.signin import wait_words
 
 SHARED: Final = "/shared"
 FILES: Final = f"{SHARED}/files"

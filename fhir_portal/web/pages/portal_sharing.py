@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import segno
@@ -218,7 +218,7 @@ class SharingPages:
             days=form.get("days", str(min(USUAL_DAYS, policy.share_days))),
             longest=LONGEST_LABEL,
             given={name: form.get(name, "") for name in ("label", "start", "end")},
-            today=datetime.fromtimestamp(self._room.clock(), UTC).date().isoformat(),
+            today=datetime.fromtimestamp(self._room.clock(), here.zone).date().isoformat(),
             form_token=self._room.form_token(here, NEW),
         )
 

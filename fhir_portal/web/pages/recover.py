@@ -79,7 +79,7 @@ _SHOWN, _ENDS = "app-", "end-"
 _SHOWN_LINK, _ENDS_LINK = "share-", "end-share-"
 """The same of a link by which the record is shared."""
 _MOST_LINKS: Final = 30
-"""Links that are asked about: whoever was in the account must not make the form too long to send."""
+"""Links that are asked about: nobody makes the form too long to be sent."""
 _LONGEST: Final = 254
 _MOST_PRACTICES: Final = 50
 _ERRORS: Final[Mapping[str, PageError]] = {
