@@ -50,6 +50,9 @@ SELF_LABELS: Final = SENSITIVE
 """Labels a person's own record may carry and still be shown to that person."""
 PROXY_LABELS: Final[frozenset[str]] = frozenset()
 """A proxy sees nothing that carries a label; a grant cannot widen this yet."""
+OWN_GRANT_LABELS: Final = frozenset({"R"})
+"""But for the own grant: ``$portal-invite`` makes each restricted, so that nobody else who acts for
+the patient sees it."""
 _OF_TAG: Final = frozenset({WITHHELD, *FOR_STAFF.values()})
 
 
