@@ -24,6 +24,7 @@ from fhir_portal.operations.shared_files import Perform
 from fhir_portal.records import RecordStore
 from fhir_portal.smart.sharing import (
     KEPT,
+    MOST_NAMED,
     TICKET_SECONDS,
     TRIES,
     TRIES_ANYWHERE,
@@ -33,6 +34,7 @@ from fhir_portal.smart.sharing import (
     ShareView,
     stored_under,
     typed_passcode,
+    view_key,
 )
 from fhir_portal.smart.token import base64url, token_hash
 
@@ -217,28 +219,48 @@ class Shares:
 
     async def _viewed(self, key: str, auth: AuthContext, name: str, way: str) -> ShareLink:
         """Note that the passcode was right; the right must still stand."""
-        own_id = base64url(self._random(16))
 
         async def note(transaction: Any) -> ShareLink:
             link: ShareLink | None = await transaction.get(ShareLink, key)
             if link is None:
                 raise NotShared
             now = self._clock()
-            after = msgspec.structs.replace(link, views=link.views + 1, last=now)
-            await transaction.put(after)
-            if after.state(now) != "active":
+            if link.state(now) != "active":
                 raise NotShared
             await self._portal.callers.still(transaction, auth)
-            view = ShareView(
-                key=own_id, expires=link.until + KEPT, link=key, at=now, recipient=name, way=way
-            )
-            await transaction.insert(view)
+            listed = link.listed + await _count(transaction, link, name, way, now)
+            after = msgspec.structs.replace(link, views=link.views + 1, last=now, listed=listed)
+            await transaction.put(after)
             return after
 
         try:
             return await self._store.transact(note)
         except Unauthenticated:
             raise NotShared from None
+
+
+async def _count(transaction: Any, link: ShareLink, name: str, way: str, now: float) -> int:
+    """Count a use where its day, way and name are; return how many lines that adds: 1 or 0.
+
+    Whoever has the passcode calls themselves as they like: the lines of a link have an end.
+    """
+    found = await transaction.get(ShareView, view_key(link, now, name, way))
+    if found is None and link.listed >= MOST_NAMED:
+        name = ""
+        found = await transaction.get(ShareView, view_key(link, now, name, way))
+    if found is not None:
+        await transaction.put(msgspec.structs.replace(found, at=now, times=found.times + 1))
+        return 0
+    view = ShareView(
+        key=view_key(link, now, name, way),
+        expires=link.until + KEPT,
+        link=link.key,
+        at=now,
+        recipient=name,
+        way=way,
+    )
+    await transaction.insert(view)
+    return 1
 
 
 async def _performed(portal: FrontDoor, auth: AuthContext, request: FhirRequest) -> FhirResponse:

@@ -401,6 +401,7 @@ def _viewed(link: ShareLink, view: ShareView) -> dict[str, Any]:
     return {
         "link": link.id,
         "at": instant(int(view.at * _MICROSECONDS)),
-        "recipient": view.recipient,
+        "recipient": view.recipient or None,
         "way": view.way,
+        "times": view.times,
     }

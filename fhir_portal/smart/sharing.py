@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -37,6 +39,8 @@ KEPT: Final = 400 * DAY
 TICKET_SECONDS: Final = 15 * 60.0
 """How long a file can be fetched after the passcode was right; the specification allows an hour."""
 MOST_LISTED: Final = 1000
+MOST_NAMED: Final = 500
+"""Who used a link is listed so often at most, by day, way and name; then it is only counted."""
 _PASSCODE: Final = 8
 _ALL: Final = 1_000_000
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -52,7 +56,7 @@ class ShareLink(Record, frozen=True, kw_only=True):
     which it is read, ``family`` that of the authorization of the app that made it. ``start`` and
     ``end`` are FHIR dates, by the days of ``zone``, the practice's (IANA). ``failed`` counts the
     wrong passcodes that were looked at. With ``is_for_delivery`` it is no link for anybody, but the
-    right by which the server reads what it is to send.
+    right by which the server reads what it is to send. ``listed`` counts its `ShareView`.
     """
 
     kind: ClassVar[str] = "share-link"
@@ -83,6 +87,7 @@ class ShareLink(Record, frozen=True, kw_only=True):
     because: str = ""
     is_for_delivery: bool = False
     zone: str = "UTC"
+    listed: int = 0
 
     def state(self, now: float) -> State:
         """How it stands; only an ``active`` one shows anything."""
@@ -92,7 +97,11 @@ class ShareLink(Record, frozen=True, kw_only=True):
 
 
 class ShareView(Record, frozen=True, kw_only=True):
-    """One time that the passcode of a link was right, and who they said they are."""
+    """That the passcode of a link was right: of one day, way and name, how often.
+
+    ``at`` is the last time, ``recipient`` who they said they are; ``""`` stands for all who came
+    when `MOST_NAMED` were listed.
+    """
 
     kind: ClassVar[str] = "share-view"
     indexed: ClassVar[tuple[str, ...]] = ("link",)
@@ -101,6 +110,7 @@ class ShareView(Record, frozen=True, kw_only=True):
     at: float
     recipient: str
     way: str
+    times: int = 1
 
 
 class ShareTicket(Record, frozen=True, kw_only=True):
@@ -145,6 +155,12 @@ def stored_under(handle: str) -> str | None:
 def new_passcode(random: Callable[[int], bytes]) -> str:
     """Return a passcode to be read out and typed: eight signs."""
     return number_in_signs(int.from_bytes(random(24)), _PASSCODE)
+
+
+def view_key(link: ShareLink, at: float, recipient: str, way: str) -> str:
+    """The key of the `ShareView` that a use of a link is counted in; days are the practice's."""
+    day = datetime.fromtimestamp(at, ZoneInfo(link.zone)).date().isoformat() if recipient else ""
+    return token_hash(f"share-view {link.key} {day} {way} {recipient}")
 
 
 def typed_passcode(text: str) -> str:

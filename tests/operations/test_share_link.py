@@ -34,6 +34,7 @@ from fhir_portal.smart.sharing import (
     TRIES,
     TRIES_ANYWHERE,
     ShareLink,
+    ShareView,
     end_shares,
 )
 from fhir_portal.smart.token import AccessToken, TokenFamily
@@ -604,6 +605,35 @@ async def test_views_are_counted_and_told(portal: Portal, clock: Clock) -> None:
     assert {one["link"] for one in views} == {link.id}
     assert link.handle.encode() not in answer.body
     assert b"argon2" not in answer.body
+
+
+async def test_uses_of_a_day_by_one_name_are_one_line(portal: Portal, clock: Clock) -> None:
+    ada = await as_ada(portal)
+    link = await a_link(ada)
+    for name, seconds in (("Dr. Abel", 60), ("Dr. Abel", 60), ("Dr. Berg", 60), ("Dr. Abel", DAY)):
+        clock.advance(seconds)
+        await opened(portal, link, recipient=name)
+    (told,) = parts(answer := await ask(ada, "share-links", get=True), "link")
+    assert told["views"] == 4
+    found = [(one["recipient"], one["times"]) for one in parts(answer, "view")]
+    assert found == [("Dr. Abel", 1), ("Dr. Berg", 1), ("Dr. Abel", 2)]
+
+
+async def test_many_names_make_the_list_no_longer(
+    portal: Portal, store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the passcode cannot fill the store; each use is counted all the same."""
+    monkeypatch.setattr(open_share, "MOST_NAMED", 3)
+    ada = await as_ada(portal)
+    link = await a_link(ada)
+    for number in range(20):
+        await opened(portal, link, recipient=f"Dr. {number}")
+    await opened(portal, link, recipient="Dr. 1")
+    answer = await ask(ada, "share-links", get=True)
+    assert parts(answer, "link")[0]["views"] == 21
+    found = {one.get("recipient", ""): one["times"] for one in parts(answer, "view")}
+    assert found == {"Dr. 0": 1, "Dr. 1": 2, "Dr. 2": 1, "": 17}
+    assert len(await store.every(ShareView)) == 4
 
 
 async def test_each_access_is_in_the_log_with_who_it_was(portal: Portal, ada: Caller) -> None:

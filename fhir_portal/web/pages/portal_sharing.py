@@ -87,8 +87,11 @@ class SharingPages:
         views: dict[str, list[str]] = {}
         for one in parts_of(found, "view"):
             how = "in an app" if one["way"] == "app" else "in a browser"
+            often = f" ({one['times']} times that day)" if one["times"] > 1 else ""
+            if "recipient" not in one:
+                often = f", {one['times']} times: more than are listed, this was the last"
             views.setdefault(one["link"], []).append(
-                f"{here.moment(one['at'])}: {one['recipient']}, {how}"
+                f"{here.moment(one['at'])}: {one.get('recipient', 'others')}, {how}{often}"
             )
         lines = [self._line(here, one, views) for one in parts_of(found, "link")]
         policy = await policy_of(self._room.store, here.session.practice)
