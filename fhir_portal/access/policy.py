@@ -15,7 +15,7 @@ from fhir_portal.access.operations import ANY_SECTION, OPERATIONS, OperationRule
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OF_STAFF, OWNERS, Directory
 from fhir_portal.access.visibility import NO_SECTION, Visibility
 from fhir_portal.access.writes import writable
-from fhir_portal.consent.labels import PROXY_LABELS, SELF_LABELS, staff_labels
+from fhir_portal.consent.labels import OWN_GRANT_LABELS, PROXY_LABELS, SELF_LABELS, staff_labels
 from fhir_portal.consent.record import StaffAccess
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir.definitions import served_types
@@ -197,12 +197,14 @@ def _of_record(
     assert patient is not None  # noqa: S101
     ids: frozenset[str] | None = None
     sections = record.sections
+    labels = SELF_LABELS if auth.is_self else PROXY_LABELS
     if not auth.is_self:
         # A proxy sees only the own RelatedPerson and grant, whatever the sections say.
         if resource_type == "RelatedPerson":
             ids, sections = frozenset({record.fhir_user.partition("/")[2]}), None
         elif resource_type == "Consent":
             ids, sections = frozenset({(record.grant or "/").partition("/")[2]}), None
+            labels = OWN_GRANT_LABELS
         elif resource_type == "AuditEvent":
             sections = None  # bounded to the own lines where the log is read
     if record.is_settling and resource_type not in _SHOWN_MEANWHILE:
@@ -212,7 +214,7 @@ def _of_record(
         practice=auth.practice,
         record=patient,
         sections=sections,
-        labels=SELF_LABELS if auth.is_self else PROXY_LABELS,
+        labels=labels,
         any_of=any_of,
         ids=ids,
     )

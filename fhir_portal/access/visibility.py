@@ -153,9 +153,10 @@ class Visibility:
 
         Granular criteria and being referred to are judged on the current row, which alone is
         indexed. And what an earlier version, or one that was deleted, refers to may have been
-        labelled since: who may see nothing that is labelled does not see it.
+        labelled since: who may not see all that the patient does does not see it.
         """
-        return self.any_of is not None or self.referrers is not None or self.labels == frozenset()
+        is_bound = self.labels is not None and not self.labels >= SELF_LABELS
+        return self.any_of is not None or self.referrers is not None or is_bound
 
     def permits_class(self, visibility_class: VisibilityClass) -> bool:
         """Whether sections and labels allow rows of this class."""

@@ -165,6 +165,14 @@ class Throttle:
         for limit, key in attempt.counted:
             await self._storage.incr(limit.key_for(key), limit.get_expiry(), -1)
 
+    async def left(self, attempt: Attempt) -> int:
+        """Return how many tries more the counts that a try went into take, for now."""
+        counts = [
+            limit.amount - await self._storage.get(limit.key_for(key))
+            for limit, key in attempt.counted
+        ]
+        return max(0, min(counts))
+
     @contextlib.asynccontextmanager
     async def looking_at(self, attempt: Attempt) -> AsyncIterator[None]:
         """Take a try back if the server is too busy to look at it."""

@@ -51,6 +51,9 @@ SELF_LABELS: Final = SENSITIVE - {"TABOO"}
 that a physician tells the patient first: until it is taken away it hides as `WITHHELD` does."""
 PROXY_LABELS: Final[frozenset[str]] = frozenset()
 """A proxy sees nothing that carries a label; a grant cannot widen this yet."""
+OWN_GRANT_LABELS: Final = frozenset({"R"})
+"""But for the own grant: ``$portal-invite`` makes each restricted, so that nobody else who acts for
+the patient sees it."""
 _OF_TAG: Final = frozenset({WITHHELD, *FOR_STAFF.values()})
 
 

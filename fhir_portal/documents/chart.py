@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from typing import Any, Final
 
 from fhir_portal.documents import wording
 from fhir_portal.documents.wording import Json, clean, day, days, words_of
-from fhir_portal.fhir.datetime import period_of
+from fhir_portal.fhir.datetime import period_in, period_of
 
 OBSERVATION_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/observation-category"
 
@@ -162,16 +163,17 @@ def when(tree: Json) -> str:
     return ""
 
 
-def is_within(tree: Json, start: str | None, end: str | None) -> bool:
+def is_within(tree: Json, start: str | None, end: str | None, zone: tzinfo) -> bool:
     """Whether a resource falls in a time; one that has no time is in every record, and no visit.
 
-    A Condition, an allergy or a medicine of before that was not over then is in it.
+    A Condition, an allergy or a medicine of before that was not over then is in it. Days are those
+    of ``zone``, the practice's.
     """
     if start is None and end is None:
         return True
-    low = period_of(start)[0] if start else None
-    high = period_of(end)[1] if end else None
-    begins, ends = _lasts(tree)
+    low = period_in(start, zone)[0] if start else None
+    high = period_in(end, zone)[1] if end else None
+    begins, ends = _lasts(tree, zone)
     if begins is None and ends is None:
         return False
     if high is not None and begins is not None and begins > high:
@@ -179,14 +181,14 @@ def is_within(tree: Json, start: str | None, end: str | None) -> bool:
     return not (low is not None and ends is not None and ends < low)
 
 
-def _lasts(tree: Json) -> tuple[int | None, int | None]:
+def _lasts(tree: Json, zone: tzinfo) -> tuple[int | None, int | None]:
     """From when to when a resource is true, in microseconds; ``None``: nobody said."""
-    begins, until = _span(when(tree))
+    begins, until = _span(when(tree), zone)
     for name in _TIMES.get(tree["resourceType"], ()):
         found = tree.get(name)
         if isinstance(found, Mapping) and found.get("end"):
-            until = _span(found["end"])[1]
-    over = _span(tree.get("abatementDateTime"))[1]
+            until = _span(found["end"], zone)[1]
+    over = _span(tree.get("abatementDateTime"), zone)[1]
     if over is not None:
         until = over
     elif tree["resourceType"] in _LASTING and is_current(tree):
@@ -194,10 +196,10 @@ def _lasts(tree: Json) -> tuple[int | None, int | None]:
     return begins, until
 
 
-def _span(text: Any) -> tuple[int | None, int | None]:
+def _span(text: Any, zone: tzinfo) -> tuple[int | None, int | None]:
     """First and last microsecond of a FHIR date or dateTime."""
     try:
-        return period_of(text) if isinstance(text, str) and text else (None, None)
+        return period_in(text, zone) if isinstance(text, str) and text else (None, None)
     except ValueError:
         return None, None
 

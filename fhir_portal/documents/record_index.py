@@ -82,10 +82,12 @@ def as_index(
     resources: Mapping[str, int],
     filed: Sequence[Filed],
     listed: int,
+    left_out: Sequence[str] = (),
 ) -> bytes:
     """Return the page.
 
-    ``sections`` says how many of each type fall in a section, ``resources`` how many there are.
+    ``sections`` says how many of each type fall in a section, ``resources`` how many there are,
+    ``left_out`` in sentences what is not in the archive.
     """
     data: dict[str, list[str]] = {}
     for one in filed:
@@ -112,6 +114,7 @@ def as_index(
             tables=tables,
             files=files[:listed],
             more=max(len(files) - listed, 0),
+            left_out=left_out,
         )
         .encode()
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 _YEAR = r"(?!0000)[0-9]{4}"
 _MONTH = r"(?:0[1-9]|1[0-2])"
@@ -91,6 +91,25 @@ def period_of(text: str) -> tuple[int, int]:
     unit = 10 ** (6 - len(digits))
     low += int(digits) * unit
     return low, low + unit - 1
+
+
+def period_in(text: str, zone: tzinfo) -> tuple[int, int]:
+    """Return what `period_of` does, with days, months and years as they are in a time zone.
+
+    Raises:
+        ValueError: as `period_of`.
+    """
+    low, high = period_of(text)
+    return (low, high) if "T" in text else (_begin_of(low, zone), _begin_of(high + 1, zone) - 1)
+
+
+def _begin_of(midnight: int, zone: tzinfo) -> int:
+    """When a day begins in a zone; ``midnight`` is its first microsecond in UTC."""
+    try:
+        there = (_EPOCH + timedelta(microseconds=midnight)).replace(tzinfo=zone)
+        return (there - _EPOCH) // timedelta(microseconds=1)
+    except OverflowError:  # at the end of the calendar
+        return midnight
 
 
 def instant(moment: datetime | int) -> str:

@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.documents.chart import CHART_TYPES, NAMED_TYPES, Chart, is_within, ordered
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import period_of
+from fhir_portal.fhir.datetime import period_in, period_of
 from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey, links_in
 from fhir_portal.operations.call import Call
@@ -41,8 +42,8 @@ async def chart_of(
 ) -> tuple[Chart, list[Row]]:
     """Return a record as the caller may see it, and the rows that the access log names.
 
-    ``start`` and ``end`` bound the time (FHIR dateTime). With ``latest`` the latest `MOST`
-    measurements are enough, where there are more.
+    ``start`` and ``end`` bound the time (FHIR dateTime); days are the practice's. With ``latest``
+    the latest `MOST` measurements are enough, where there are more.
 
     Raises:
         NotFound: the Patient is absent, or hidden; the same words.
@@ -50,7 +51,10 @@ async def chart_of(
     """
     _check(start, "start")
     _check(end, "end")
-    if start and end and period_of(start)[0] > period_of(end)[1]:
+    practice = await call.server.store.get(Practice, call.auth.practice)
+    zone = practice.zone if practice is not None else "UTC"
+    there = ZoneInfo(zone)
+    if start and end and period_in(start, there)[0] > period_in(end, there)[1]:
         message = "the time ends before it starts"
         raise Unprocessable(message, expression="Parameters.parameter")
     subject, rows = await _subject(call, patient)
@@ -59,10 +63,9 @@ async def chart_of(
         cut = latest and name == "Observation"
         pairs = [("_sort", "-date")] if cut else []
         found = await _parsed(await of_record(call, name, patient, pairs, cut=cut))
-        within = [tree for tree in found if is_within(tree, start, end)]
+        within = [tree for tree in found if is_within(tree, start, end, there)]
         if within:
             resources[name] = ordered(within)
-    practice = await call.server.store.get(Practice, call.auth.practice)
     directory = await _directory(call, resources, practice)
     own = practice.organization if practice is not None else None
     return Chart(
@@ -71,7 +74,7 @@ async def chart_of(
         resources=resources,
         directory=directory,
         practice=practice.name if practice is not None else call.auth.practice,
-        zone=practice.zone if practice is not None else "UTC",
+        zone=zone,
         organization=directory.get(own or ""),
         made=call.server.clock(),
         start=start,

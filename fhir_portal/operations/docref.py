@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from fhir_portal.access.policy import Permit, decide_operation
 from fhir_portal.documents import ips
@@ -22,18 +23,21 @@ from fhir_portal.documents.chart import Chart
 from fhir_portal.documents.summary import TITLE, summary_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.bundle import bundle, search_entries
-from fhir_portal.fhir.datetime import instant
+from fhir_portal.fhir.datetime import instant, period_in
 from fhir_portal.fhir.errors import NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import is_id
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import chart_of, of_record
 from fhir_portal.operations.definition import parameter
+from fhir_portal.operations.shared_files import is_within
 from fhir_portal.resources.store import Row
 
 LOINC: Final = "http://loinc.org"
 _CATEGORY: Final = "http://hl7.org/fhir/us/core/CodeSystem/us-core-documentreference-category"
 _FORMATS: Final = "http://ihe.net/fhir/ihe.formatcode.fhir/CodeSystem/formatcode"
+
+_DAY: Final = 86_400_000_000
 
 
 async def docref(call: Call) -> FhirResponse:
@@ -59,7 +63,7 @@ async def docref(call: Call) -> FhirResponse:
     made = await asyncio.to_thread(lambda: list(_made(call, chart, wanted)))
     stored: list[Row] = []
     if call.arguments.one("on-demand") is not True and not call.arguments.all("profile"):
-        stored = await _stored(call, patient, wanted, start, end)
+        stored = await _stored(call, patient, wanted, chart)
     found = [(row.facts.resource_type, row.facts.id, row.body) for row in stored]
     entries = [
         *(entry for one in made for entry in one),
@@ -70,14 +74,28 @@ async def docref(call: Call) -> FhirResponse:
 
 
 async def _stored(
-    call: Call, patient: str, wanted: set[tuple[str, str]], start: str | None, end: str | None
+    call: Call, patient: str, wanted: set[tuple[str, str]], chart: Chart
 ) -> list[Row]:
-    """Return the current documents of these types that the caller may see."""
+    """Return the current documents of these types that the caller may see, of the chart's time."""
+    zone = ZoneInfo(chart.zone)
     types = ",".join(sorted(f"{_plain(system)}|{_plain(number)}" for system, number in wanted))
     pairs = [("status", "current"), ("type", types), ("_sort", "-date")]
-    pairs += [("period", f"ge{start}")] if start else []
-    pairs += [("period", f"le{end}")] if end else []
-    return await of_record(call, "DocumentReference", patient, pairs)
+    # A search has the days of UTC: what it finds in one more on each side is looked at again.
+    pairs += [("period", f"ge{_around(chart.start, 0, zone)}")] if chart.start else []
+    pairs += [("period", f"le{_around(chart.end, 1, zone)}")] if chart.end else []
+    found = await of_record(call, "DocumentReference", patient, pairs)
+    if chart.start is None and chart.end is None:
+        return found
+    return [row for row in found if is_within(json.parse(row.body), chart.start, chart.end, zone)]
+
+
+def _around(text: str, edge: int, zone: ZoneInfo) -> str:
+    """The beginning (0) of a time less a day, or its end (1) and a day, as a search has it."""
+    moment = period_in(text, zone)[edge] + (_DAY if edge else -_DAY)
+    try:
+        return instant(moment)
+    except OverflowError:  # at the end of the calendar
+        return text
 
 
 def _plain(text: str) -> str:

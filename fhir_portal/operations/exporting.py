@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -57,6 +57,15 @@ _TOGETHER: Final = 5_000
 _ROUNDS: Final = 3
 """A role names a practitioner, and that one a place: so often what is referred to is followed."""
 _MOST_NAMED: Final = 20_000
+_TOO_MUCH: Final = (
+    "The summary to read and the documents for another practice are not here: the record has more "
+    f"than {_TOGETHER:,} entries, too many for one document. All of the entries are in the data "
+    "below. An app can fetch a document of a shorter time; or ask the practice for one."
+)
+_CUT: Final = (
+    f"The record names more than {_MOST_NAMED:,} people, places and medicines of the practice. So "
+    "many of them are here; of the others the data have the number they are known by, and no more."
+)
 _MOST_LISTED: Final = 20_000
 """Files that the index lists by name; the manifest has all of them."""
 _CHUNK: Final = 200
@@ -137,6 +146,8 @@ class Export:
         self._inline: set[str] = set()
         self._whose = ""
         self._files = 0
+        self._left_out: list[str] = []
+        """What is not in the archive and might be looked for, in words."""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the archive as it is made; without its last bytes it is none."""
@@ -226,15 +237,20 @@ class Export:
                 self._titles[key.id] = _title(tree, attachment)
 
     def _name(self, key: ResourceKey) -> None:
+        known = self._named.setdefault(key.type, set())
+        if key.id in known:
+            return
         if sum(map(len, self._named.values())) < _MOST_NAMED:
-            self._named.setdefault(key.type, set()).add(key.id)
+            known.add(key.id)
+        elif _CUT not in self._left_out:
+            self._left_out.append(_CUT)
 
     async def _directory(self) -> AsyncIterator[bytes]:
         """What the record refers to by name: who, where, which medicine; as far as it may be read.
 
         What those refer to in turn is followed, so that a role comes with its practitioner.
         """
-        found: dict[str, dict[str, bytes]] = {}
+        found: dict[str, set[str]] = {}
         asked: dict[str, set[str]] = {}
         for _ in range(_ROUNDS):
             fresh = {name: ids - asked.get(name, set()) for name, ids in self._named.items()}
@@ -243,21 +259,35 @@ class Export:
                 visible = permitted_or_none(self._server, self._call.auth, "r", name)
                 if visible is None:
                     continue
-                ids = sorted(fresh[name])
-                for start in range(0, len(ids), _CHUNK):
-                    keys = [ResourceKey(name, one) for one in ids[start : start + _CHUNK]]
-                    rows = checked(await self._server.reader.read_many(keys, visible), visible)
+                async for rows in self._read(name, fresh[name], visible):
                     for row in rows:
-                        found.setdefault(name, {})[row.facts.id] = row.body
+                        found.setdefault(name, set()).add(row.facts.id)
                         for holder, member in links_in(json.parse(row.body)):
                             key = local_target(holder[member]) if member == "reference" else None
                             if key is not None and key.type in DIRECTORY:
                                 self._name(key)
                     yield b""  # others get their turn, and rights are asked for again
-        for name, bodies in sorted(found.items()):
-            lines = [_Line(bodies[one], frozenset()) for one in sorted(bodies)]
-            async for ready in self._data(name, _only(lines)):
-                yield ready
+        for name, ids in sorted(found.items()):
+            visible = permitted_or_none(self._server, self._call.auth, "r", name)
+            if visible is not None:
+                async for ready in self._data(name, self._lines(name, ids, visible)):
+                    yield ready
+
+    async def _lines(
+        self, name: str, ids: Collection[str], visible: Visibility
+    ) -> AsyncIterator[list[_Line]]:
+        async for rows in self._read(name, ids, visible):
+            lines = {row.facts.id: _Line(row.body, frozenset()) for row in rows}
+            yield [lines[one] for one in sorted(lines)]
+
+    async def _read(
+        self, name: str, ids: Collection[str], visible: Visibility
+    ) -> AsyncIterator[list[Row]]:
+        """Read what has these ids, by their order, a chunk at a time."""
+        ordered = sorted(ids)
+        for start in range(0, len(ordered), _CHUNK):
+            keys = [ResourceKey(name, one) for one in ordered[start : start + _CHUNK]]
+            yield list(checked(await self._server.reader.read_many(keys, visible), visible))
 
     async def _log(self) -> AsyncIterator[list[_Line]]:
         """Who looked at the record, as far as the caller may read it; staff read that elsewhere."""
@@ -318,13 +348,17 @@ class Export:
             for code in ("ccd", "summary")
             if isinstance(found := decide_operation(auth, code, self._now), Permit)
         }
-        if not wanted or sum(self._counts.get(name, 0) for name in CHART_TYPES) > _TOGETHER:
+        if not wanted:
+            return
+        if sum(self._counts.get(name, 0) for name in CHART_TYPES) > _TOGETHER:
+            self._left_out.append(_TOO_MUCH)
             return
         call = replace(self._call, visible=next(iter(wanted.values())))
         try:
             chart, _ = await chart_of(call, self._patient)
-        except Unprocessable:
-            return  # it grew meanwhile
+        except Unprocessable:  # it grew meanwhile
+            self._left_out.append(_TOO_MUCH)
+            return
         making = {}
         if "summary" in wanted:
             making[SUMMARY] = "Summary, to read", _summary_page
@@ -349,6 +383,7 @@ class Export:
             resources=self._resources,
             filed=self._filed,
             listed=_MOST_LISTED,
+            left_out=self._left_out,
         )
         async for ready in self._written(INDEX, index):
             yield ready
@@ -388,10 +423,6 @@ class _Line:
     @classmethod
     def of(cls, row: Row) -> _Line:
         return cls(row.body, row.facts.visibility_class.sections)
-
-
-async def _only(lines: list[_Line]) -> AsyncIterator[list[_Line]]:
-    yield lines
 
 
 def _on_one_line(body: bytes) -> bytes:

@@ -31,6 +31,7 @@ from fhir_portal.operations.call import Call
 from fhir_portal.operations.inviting import parameter
 from fhir_portal.operations.message_thread import plain_text, record_provenance
 from fhir_portal.records import RecordReader
+from fhir_portal.resources.hand_labels import note_by_hand
 from fhir_portal.resources.passing_on import Surroundings, relabel
 from fhir_portal.resources.release import Release, release_key
 from fhir_portal.resources.store import ResourceTransaction, Row
@@ -83,6 +84,7 @@ async def label(call: Call) -> FhirResponse:
             raise Unprocessable(message, expression=parameter("remove"))
         kept = [held for held in before if not any(_is_same(one, held) for one in removed)]
         kept += [one for one in added if not any(_is_same(one, held) for held in kept)]
+        await note_by_hand(transaction, call.auth.practice, row.key, added=added, removed=removed)
         if kept == before:
             return row, sorted(row.facts.visibility_class.labels)
         tree["meta"] = {**meta, "security": kept or [_normal()]}

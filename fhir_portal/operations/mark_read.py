@@ -48,7 +48,8 @@ async def mark_read(call: Call) -> FhirResponse:
                 message = "this is not one of the thread's messages"
                 raise Unprocessable(message, expression=parameter("upto"))
             latest = sent_at(found[0])
-        read = await read_upto(transaction, call, thread.key.id, latest)
+        seen = [one["id"] for one in messages if sent_at(one) <= latest]
+        read = await read_upto(transaction, call, thread.key.id, latest, seen=seen)
         policy = await messaging_of(transaction, call.auth.practice)
         for row, tree in zip(rows, messages, strict=True):
             if (
@@ -57,7 +58,7 @@ async def mark_read(call: Call) -> FhirResponse:
                 and _is_for(call, policy, tree)
             ):
                 await _receive(transaction, call, row, tree)
-        return thread.row, unread_of(messages, agent_of(call), read.upto)
+        return thread.row, unread_of(messages, agent_of(call), read)
 
     row, unread = await call.server.store.transact(work)
     return call.answer({"thread": {"reference": str(row.key)}, "unread": unread}, row)

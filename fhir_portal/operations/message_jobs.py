@@ -32,6 +32,7 @@ from fhir_portal.operations.message_thread import (
     WAITING,
     MessagesRead,
     Thread,
+    came_late,
     is_practice_side,
     sent_at,
     set_extension,
@@ -63,6 +64,7 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
             if header is None:
                 return
             thread = json.parse(header.body)
+            await came_late(transaction, job.practice, header.key.id, tree)
             await _note_in_thread(transaction, server, job.practice, Thread(header, thread), tree)
             sender = (tree.get("sender") or {}).get("reference") or ""
             if is_practice_side(sender):

@@ -11,7 +11,7 @@ How far somebody has read is a record (`MessagesRead`), and not a version of a r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -52,6 +52,7 @@ WAITING, ANSWERED, CLOSED = "in-progress", "on-hold", "completed"
 LONGEST_TEXT: Final = 10_000
 LONGEST_SUBJECT: Final = 150
 MOST_SHOWN: Final = 200
+_MOST_READERS: Final = 200
 _KEPT_SECONDS: Final = 90 * 86_400.0
 _MOST_AROUND: Final = 20
 _EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999
@@ -71,7 +72,8 @@ class MessagesRead(Record, frozen=True, kw_only=True):
     """How far one participant has read a thread: ``key`` is ``<practice>/<thread>/<agent>``.
 
     ``agent`` is their ``Patient``, ``RelatedPerson`` or ``Practitioner/<id>``, ``account`` whose
-    that was. ``upto`` is when what they read last was sent, in milliseconds since 1970 UTC.
+    that was. ``upto`` is when what they read last was sent, in milliseconds since 1970 UTC, and
+    ``late`` are the ids of messages that came after they had read what was sent later.
     ``wrote`` says that they are of those who take part, and not only of those who look on.
     """
 
@@ -83,6 +85,7 @@ class MessagesRead(Record, frozen=True, kw_only=True):
     account: str
     upto: int
     wrote: bool = False
+    late: tuple[str, ...] = ()
 
 
 class SentMessage(Record, frozen=True, kw_only=True):
@@ -409,9 +412,15 @@ def set_extension(tree: dict[str, Any], url: str, member: str, value: str | None
 
 
 async def read_upto(
-    transaction: ResourceTransaction, call: Call, thread: str, sent: int, *, wrote: bool = False
+    transaction: ResourceTransaction,
+    call: Call,
+    thread: str,
+    sent: int,
+    *,
+    seen: Collection[str] = (),
+    wrote: bool = False,
 ) -> MessagesRead:
-    """Note how far the caller has read; nothing is taken back."""
+    """Note how far the caller has read, and the ids of what they saw; nothing is taken back."""
     agent, practice = agent_of(call), call.auth.practice
     key = f"{practice}/{thread}/{agent}"
     before = await transaction.get(MessagesRead, key)
@@ -422,10 +431,25 @@ async def read_upto(
         account=call.auth.account or "",
         upto=max(sent, before.upto if before else 0),
         wrote=wrote or (before is not None and before.wrote),
+        late=tuple(one for one in before.late if one not in seen) if before else (),
     )
     if now != before:
         await transaction.put(now)
     return now
+
+
+async def came_late(
+    transaction: ResourceTransaction, practice: str, thread: str, message: Mapping[str, Any]
+) -> None:
+    """Have a message that came now be unread, for those too who read what was sent after it."""
+    readers = await transaction.find(
+        MessagesRead, "thread", f"{practice}/{thread}", limit=_MOST_READERS
+    )
+    own_id = str(message["id"])
+    for one in readers:
+        if sent_at(message) <= one.upto and own_id not in one.late:
+            late = (*one.late, own_id)[-MOST_SHOWN:]
+            await transaction.put(msgspec.structs.replace(one, late=late))
 
 
 async def messages_of(
@@ -444,15 +468,16 @@ async def messages_of(
     return checked(page.rows, call.visible), page.next is not None
 
 
-def unread_of(messages: Sequence[Mapping[str, Any]], agent: str, upto: int) -> int:
-    """Return how many of these messages others wrote after what somebody has read last."""
+def unread_of(messages: Sequence[Mapping[str, Any]], agent: str, read: MessagesRead | None) -> int:
+    """Return how many of these messages of others somebody has not read."""
+    upto, late = (read.upto, read.late) if read is not None else (0, ())
     return sum(
         1
         for one in messages
         if stands_in(one)
         and (one.get("sender") or {}).get("reference") != agent
         and is_message(one)
-        and sent_at(one) > upto
+        and (sent_at(one) > upto or one.get("id") in late)
     )
 
 

@@ -1,7 +1,8 @@
 """Opening a link: the passcode, who it is, and files that may then be fetched for a while.
 
-A try is counted before it is looked at, in a transaction of its own, and taken back where it was
-right: of tries that come at the same moment no more are looked at than the link has left.
+A try is counted before it is looked at, for the network it comes from and for all of them, and
+taken back where it was right: of tries that come at the same moment no more are looked at than are
+left. Who has used up what is theirs waits; the link goes on for everybody else.
 """
 
 from __future__ import annotations
@@ -16,24 +17,30 @@ import msgspec
 from fhir_portal.access.authenticate import Callers
 from fhir_portal.access.context import AuthContext
 from fhir_portal.accounts.credentials import Passwords
+from fhir_portal.accounts.throttle import Attempt, Throttle, network_of
 from fhir_portal.fhir.errors import Unauthenticated
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.operations.shared_files import Perform
 from fhir_portal.records import RecordStore
 from fhir_portal.smart.sharing import (
     KEPT,
+    MOST_NAMED,
     TICKET_SECONDS,
     TRIES,
+    TRIES_ANYWHERE,
     ShareLink,
     ShareSecrets,
     ShareTicket,
     ShareView,
     stored_under,
     typed_passcode,
+    view_key,
 )
 from fhir_portal.smart.token import base64url, token_hash
 
 LONGEST_RECIPIENT: Final = 100
+_ALL_LINKS: Final = "100 per hour"
+"""Wrong passcodes that one network may try on all links together."""
 _TICKET_BYTES: Final = 32
 
 
@@ -42,7 +49,7 @@ class NotShared(Exception):
 
 
 class WrongPasscode(Exception):
-    """It was wrong, or missing; ``remaining`` are the tries that the link has left."""
+    """It was wrong, or missing; ``remaining`` are the tries that this network has left for now."""
 
     def __init__(self, remaining: int) -> None:
         super().__init__(f"{remaining} tries left")
@@ -93,17 +100,27 @@ class Shares:
         self._secrets = ShareSecrets(derive)
         self._clock = clock
         self._random = random
+        self._throttle = Throttle(
+            store,
+            clock,
+            per_account=f"{TRIES} per hour",
+            per_account_anywhere=f"{TRIES_ANYWHERE} per hour",
+            per_address=_ALL_LINKS,
+        )
 
     def file_key(self, link: ShareLink) -> bytes:
         """The key that the link's files are encrypted with."""
         return self._secrets.file_key(link.id)
 
-    async def open(self, handle: str, passcode: str, *, recipient: str, way: str) -> Opened:
-        """Open a link by what its address ends in.
+    async def open(
+        self, handle: str, passcode: str, *, recipient: str, way: str, address: str
+    ) -> Opened:
+        """Open a link by what its address ends in; ``address`` is the network address of who asks.
 
         Raises:
             NoName: before anything is looked at.
             NotShared, WrongPasscode: a missing passcode is no try.
+            fhir_portal.accounts.throttle.TooManyAttempts: this one was not looked at.
             fhir_portal.fhir.errors.Unavailable: too many are looked at; that was no try either.
         """
         name = " ".join(recipient.split())
@@ -114,17 +131,18 @@ class Shares:
         if link is None or link.is_for_delivery or link.state(self._clock()) != "active":
             raise NotShared
         auth = await self._right(link, name)
+        # Counted apart from what the same network tries to sign in with.
+        attempt = await self._throttle.attempt(
+            f"share {link.key}", address=f"shares {network_of(address)}", device=None
+        )
         typed = typed_passcode(passcode)
         if not typed:
-            raise WrongPasscode(TRIES - link.failed)
-        counted = await self._count(link.key)
-        try:
-            matches = await self._passwords.verify(counted.passcode_hash, typed)
-        except BaseException:
-            await self._take_back(link.key)
-            raise
-        if not matches:
-            raise WrongPasscode(TRIES - counted.failed)
+            await self._throttle.succeeded(attempt)
+            raise WrongPasscode(await self._throttle.left(attempt))
+        if not await self._matches(link, typed, attempt):
+            await self._failed(link.key)
+            raise WrongPasscode(await self._throttle.left(attempt))
+        await self._throttle.succeeded(attempt)
         viewed = await self._viewed(link.key, auth, name, way)
         return Opened(viewed, name, auth, self._as_maker(auth))
 
@@ -181,53 +199,68 @@ class Shares:
     def _as_maker(self, auth: AuthContext) -> Callable[[FhirRequest], Awaitable[FhirResponse]]:
         return functools.partial(_performed, self._portal, auth)
 
-    async def _count(self, key: str) -> ShareLink:
-        """Count a try. Raises `NotShared` where none is left."""
+    async def _matches(self, link: ShareLink, typed: str, attempt: Attempt) -> bool:
+        """Look at a passcode; what could not be looked at was no try."""
+        try:
+            return await self._passwords.verify(link.passcode_hash, typed)
+        except BaseException:
+            await self._throttle.succeeded(attempt)
+            raise
 
-        async def count(transaction: Any) -> ShareLink:
-            link: ShareLink | None = await transaction.get(ShareLink, key)
-            if link is None or link.state(self._clock()) != "active":
-                raise NotShared
-            after = msgspec.structs.replace(link, failed=link.failed + 1)
-            await transaction.put(after)
-            return after
+    async def _failed(self, key: str) -> None:
+        """Note a wrong passcode: whoever made the link is told how many there were."""
 
-        return await self._store.transact(count)
-
-    async def _take_back(self, key: str) -> None:
-        async def take_back(transaction: Any) -> None:
+        async def note(transaction: Any) -> None:
             link = await transaction.get(ShareLink, key)
             if link is not None:
-                await transaction.put(msgspec.structs.replace(link, failed=max(0, link.failed - 1)))
+                await transaction.put(msgspec.structs.replace(link, failed=link.failed + 1))
 
-        await self._store.transact(take_back)
+        await self._store.transact(note)
 
     async def _viewed(self, key: str, auth: AuthContext, name: str, way: str) -> ShareLink:
         """Note that the passcode was right; the right must still stand."""
-        own_id = base64url(self._random(16))
 
         async def note(transaction: Any) -> ShareLink:
             link: ShareLink | None = await transaction.get(ShareLink, key)
             if link is None:
                 raise NotShared
             now = self._clock()
-            after = msgspec.structs.replace(
-                link, failed=max(0, link.failed - 1), views=link.views + 1, last=now
-            )
-            await transaction.put(after)
-            if after.state(now) != "active":
+            if link.state(now) != "active":
                 raise NotShared
             await self._portal.callers.still(transaction, auth)
-            view = ShareView(
-                key=own_id, expires=link.until + KEPT, link=key, at=now, recipient=name, way=way
-            )
-            await transaction.insert(view)
+            listed = link.listed + await _count(transaction, link, name, way, now)
+            after = msgspec.structs.replace(link, views=link.views + 1, last=now, listed=listed)
+            await transaction.put(after)
             return after
 
         try:
             return await self._store.transact(note)
         except Unauthenticated:
             raise NotShared from None
+
+
+async def _count(transaction: Any, link: ShareLink, name: str, way: str, now: float) -> int:
+    """Count a use where its day, way and name are; return how many lines that adds: 1 or 0.
+
+    Whoever has the passcode calls themselves as they like: the lines of a link have an end.
+    """
+    found = await transaction.get(ShareView, view_key(link, now, name, way))
+    if found is None and link.listed >= MOST_NAMED:
+        name = ""
+        found = await transaction.get(ShareView, view_key(link, now, name, way))
+    if found is not None:
+        await transaction.put(msgspec.structs.replace(found, at=now, times=found.times + 1))
+        return 0
+    view = ShareView(
+        key=view_key(link, now, name, way),
+        expires=link.until + KEPT,
+        link=link.key,
+        at=now,
+        recipient=name,
+        way=way,
+    )
+    await transaction.insert(view)
+    return 1
 
 
 async def _performed(portal: FrontDoor, auth: AuthContext, request: FhirRequest) -> FhirResponse:

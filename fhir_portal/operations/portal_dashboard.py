@@ -237,7 +237,7 @@ async def _messages(looking: _Looking) -> Part | None:
         if own_id not in threads and page.next is None:
             continue  # of no conversation that they see: there is no screen to read it on
         read = await call.server.store.get(MessagesRead, f"{call.auth.practice}/{own_id}/{agent}")
-        unread += unread_of(messages, agent, read.upto if read else 0)
+        unread += unread_of(messages, agent, read)
     return {"unread": unread, "more": page.next is not None}
 
 

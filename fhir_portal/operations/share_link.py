@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -18,7 +19,7 @@ from fhir_portal.accounts.policy import PracticePolicy, policy_of
 from fhir_portal.consent.record import shared_part
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import instant, is_date, period_of
+from fhir_portal.fhir.datetime import instant, is_date, period_in
 from fhir_portal.fhir.errors import Conflict, Forbidden, NotSupported, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
@@ -39,7 +40,6 @@ from fhir_portal.smart.sharing import (
     DAY,
     KEPT,
     SECTION,
-    TRIES,
     ShareLink,
     ShareSecrets,
     ShareView,
@@ -152,8 +152,8 @@ async def end_share_link(call: Call) -> FhirResponse:
 def wanted_of(call: Call) -> Wanted:
     """Read what a link is to show. Raises `Unprocessable`, by the parameter."""
     label = call.arguments.one("label")
-    start, end = chosen_day(call, "start"), chosen_day(call, "end")
-    if start and end and period_of(start)[0] > period_of(end)[1]:
+    start, end, zone = chosen_day(call, "start"), chosen_day(call, "end"), zone_of(call)
+    if start and end and period_in(start, zone)[0] > period_in(end, zone)[1]:
         message = "the time ends before it starts"
         raise Unprocessable(message, expression=parameter("end"))
     documents = tuple(dict.fromkeys(_document(one) for one in call.arguments.all("document")))
@@ -219,13 +219,18 @@ async def policy_of_practice(call: Call) -> PracticePolicy:
     return policy
 
 
+def zone_of(call: Call) -> ZoneInfo:
+    """Return the time zone that days are meant in: the practice's."""
+    return ZoneInfo(call.auth.record.zone if call.auth.record is not None else "UTC")
+
+
 def until_of(call: Call, policy: PracticePolicy) -> float:
     """Return until when a link lasts: as asked, else `USUAL_DAYS`, never longer than the right."""
     now, record = call.server.clock(), call.auth.record
     until = now + min(USUAL_DAYS, policy.share_days) * DAY
     given = call.arguments.one("expires")
     if given is not None:
-        until = period_of(given)[0] / _MICROSECONDS
+        until = period_in(given, zone_of(call))[0] / _MICROSECONDS
         if not now < until <= now + policy.share_days * DAY:
             message = f"a link lasts {policy.share_days} days at most, and ends after now"
             raise Unprocessable(message, expression=parameter("expires"))
@@ -275,6 +280,7 @@ async def prepared(
         sections=wanted.sections,
         start=wanted.start,
         end=wanted.end,
+        zone=record.zone,
         summary=wanted.summary,
         documents=tuple(str(one) for one in wanted.documents),
         passcode_hash=await passwords.hash_unchecked(typed_passcode(passcode)),
@@ -296,7 +302,10 @@ async def keep_link(
     """
     now, row = call.server.clock(), await subject_row(call, of)
     visible = permitted(call.server, call.auth, "r", "DocumentReference")
-    documents = [await _shareable(transaction, visible, one, wanted) for one in wanted.documents]
+    documents = [
+        await _shareable(transaction, visible, one, wanted, zone_of(call))
+        for one in wanted.documents
+    ]
     mine = [
         one
         for one in await transaction.find(ShareLink, "account", made.link.account, limit=10_000)
@@ -347,13 +356,15 @@ async def _under_app(call: Call, transaction: ResourceTransaction, link: ShareLi
     )
 
 
-async def _shareable(reader: ResourceReader, visible: Any, key: ResourceKey, wanted: Wanted) -> Row:
+async def _shareable(
+    reader: ResourceReader, visible: Any, key: ResourceKey, wanted: Wanted, zone: ZoneInfo
+) -> Row:
     row = await reader.read(key, visible)
     if row is None or row.deleted:
         raise unknown(key)
     checked([row], visible)
     outside = not row.facts.visibility_class.sections <= frozenset(wanted.sections)
-    if outside or not is_within(json.parse(row.body), wanted.start, wanted.end):
+    if outside or not is_within(json.parse(row.body), wanted.start, wanted.end, zone):
         message = f"{key} is in none of the sections and days that were chosen"
         raise Unprocessable(message, expression=parameter("document"))
     return row
@@ -382,7 +393,7 @@ def _told(link: ShareLink, now: float) -> dict[str, Any]:
         "summary": link.summary,
         "document": [{"reference": one} for one in link.documents],
         "views": link.views,
-        "tries-left": max(0, TRIES - link.failed),
+        "wrong-tries": link.failed,
     }
 
 
@@ -390,6 +401,7 @@ def _viewed(link: ShareLink, view: ShareView) -> dict[str, Any]:
     return {
         "link": link.id,
         "at": instant(int(view.at * _MICROSECONDS)),
-        "recipient": view.recipient,
+        "recipient": view.recipient or None,
         "way": view.way,
+        "times": view.times,
     }

@@ -9,11 +9,13 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from fhir_portal.access.owners import local_target
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import period_of
+from fhir_portal.fhir.datetime import period_in
 from fhir_portal.fhir.errors import Forbidden, Gone, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirRequest, FhirResponse
 from fhir_portal.smart.sharing import ShareLink
@@ -105,8 +107,11 @@ async def health_file(link: ShareLink, name: str, perform: Perform) -> bytes | N
     return None
 
 
-def is_within(tree: Mapping[str, Any], start: str | None, end: str | None) -> bool:
-    """Whether a DocumentReference is about a time, or, where it does not say, was made in it."""
+def is_within(tree: Mapping[str, Any], start: str | None, end: str | None, zone: tzinfo) -> bool:
+    """Whether a DocumentReference is about a time, or, where it does not say, was made in it.
+
+    Days are those of ``zone``, the practice's.
+    """
     if start is None and end is None:
         return True
     period = (tree.get("context") or {}).get("period") or {}
@@ -114,14 +119,14 @@ def is_within(tree: Mapping[str, Any], start: str | None, end: str | None) -> bo
     if first is None and last is None:
         first = last = tree.get("date")
     try:
-        begins = period_of(first)[0] if first else None
-        ends = period_of(last)[1] if last else None
+        begins = period_in(first, zone)[0] if first else None
+        ends = period_in(last, zone)[1] if last else None
     except ValueError:
         return False
     if begins is None and ends is None:
         return False
-    too_late = end is not None and begins is not None and begins > period_of(end)[1]
-    too_early = start is not None and ends is not None and ends < period_of(start)[0]
+    too_late = end is not None and begins is not None and begins > period_in(end, zone)[1]
+    too_early = start is not None and ends is not None and ends < period_in(start, zone)[0]
     return not too_late and not too_early
 
 
@@ -156,7 +161,7 @@ async def _documents(
         except _NOT_THERE:
             continue
         tree = json.parse(answer.body)
-        if is_within(tree, link.start, link.end):
+        if is_within(tree, link.start, link.end, ZoneInfo(link.zone)):
             found.append((own_id, tree))
     return found
 

@@ -45,7 +45,7 @@ async def thread(call: Call) -> FhirResponse:
     readers = await store.find(
         MessagesRead, "thread", f"{call.auth.practice}/{found.key.id}", limit=_MOST_READERS
     )
-    own = next((one.upto for one in readers if one.agent == agent), 0)
+    own = next((one for one in readers if one.agent == agent), None)
     answer: dict[str, Any] = {
         "thread": found.tree,
         "message": [_shown(one) for one in messages[:count][::-1]],

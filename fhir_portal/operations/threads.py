@@ -113,7 +113,7 @@ async def _told(call: Call, thread: Thread) -> dict[str, Any]:
     rows, _ = await messages_of(call.server.reader, call, own_id, count=_UNREAD_OF)
     read = await call.server.store.get(MessagesRead, f"{call.auth.practice}/{own_id}/{agent}")
     messages = [json.parse(row.body) for row in rows]
-    part["unread"] = unread_of(messages, agent, read.upto if read else 0)
+    part["unread"] = unread_of(messages, agent, read)
     return part
 
 

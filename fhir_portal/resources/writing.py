@@ -41,6 +41,7 @@ from fhir_portal.resources import appointment, communication, consent, release, 
 from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.files import require_no_files
 from fhir_portal.resources.forms import answering, handing_in
+from fhir_portal.resources.hand_labels import keep_by_hand
 from fhir_portal.resources.passing_on import Surroundings, pass_on, with_labels
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
@@ -165,6 +166,8 @@ async def update_in(
     _carry_labels(labelled, tree)
     if auth.context != "system" or LABEL not in auth.permissions:
         _refuse_label_change(labelled, tree)
+    elif not auth.is_server:
+        await keep_by_hand(transaction, auth.practice, key, labelled, tree)
     if old and auth.context != "system":
         reason = wrong_author(auth, old)
         if reason:

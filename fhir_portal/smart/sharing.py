@@ -10,9 +10,11 @@ token would. Source: SMART Health Cards and Links 1.0.0, "SMART Health Links".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -24,18 +26,27 @@ SECTION: Final = "documents"
 """The section in which somebody who acts for a patient has to be allowed to act, to share."""
 DAY: Final = 86_400.0
 TRIES: Final = 10
-"""Wrong passcodes that a link takes in all its life; with the last of them it is over."""
+"""Wrong passcodes that one network may try on a link in an hour."""
+TRIES_ANYWHERE: Final = 1000
+"""The same for all networks together.
+
+A passcode is one of 30^8 (656,100,000,000). At 24,000 a day, every day of the year that a link
+lasts at most, whoever commands a hundred networks guesses it with a chance of 1 in 74,000; one
+network, at 240 a day, with 1 in 7 million. Nobody who has the address alone ends the link by it.
+"""
 KEPT: Final = 400 * DAY
 """How long after its end a link and who used it are still listed."""
 TICKET_SECONDS: Final = 15 * 60.0
 """How long a file can be fetched after the passcode was right; the specification allows an hour."""
 MOST_LISTED: Final = 1000
+MOST_NAMED: Final = 500
+"""Who used a link is listed so often at most, by day, way and name; then it is only counted."""
 _PASSCODE: Final = 8
 _ALL: Final = 1_000_000
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 Derive = Callable[..., bytes]
-State = Literal["active", "expired", "locked", "ended"]
+State = Literal["active", "expired", "ended"]
 
 
 class ShareLink(Record, frozen=True, kw_only=True):
@@ -43,9 +54,9 @@ class ShareLink(Record, frozen=True, kw_only=True):
 
     ``patient`` and ``fhir_user`` are ``Type/<id>``; ``token`` is the key of the `AccessToken` by
     which it is read, ``family`` that of the authorization of the app that made it. ``start`` and
-    ``end`` are FHIR dates. ``failed`` counts wrong passcodes, and those being looked at. With
-    ``is_for_delivery`` it is no link for anybody, but the right by which the server reads what it
-    is to send.
+    ``end`` are FHIR dates, by the days of ``zone``, the practice's (IANA). ``failed`` counts the
+    wrong passcodes that were looked at. With ``is_for_delivery`` it is no link for anybody, but the
+    right by which the server reads what it is to send. ``listed`` counts its `ShareView`.
     """
 
     kind: ClassVar[str] = "share-link"
@@ -75,18 +86,22 @@ class ShareLink(Record, frozen=True, kw_only=True):
     ended: float | None = None
     because: str = ""
     is_for_delivery: bool = False
+    zone: str = "UTC"
+    listed: int = 0
 
     def state(self, now: float) -> State:
         """How it stands; only an ``active`` one shows anything."""
         if self.ended is not None:
             return "ended"
-        if self.failed >= TRIES:
-            return "locked"
         return "expired" if now >= self.until else "active"
 
 
 class ShareView(Record, frozen=True, kw_only=True):
-    """One time that the passcode of a link was right, and who they said they are."""
+    """That the passcode of a link was right: of one day, way and name, how often.
+
+    ``at`` is the last time, ``recipient`` who they said they are; ``""`` stands for all who came
+    when `MOST_NAMED` were listed.
+    """
 
     kind: ClassVar[str] = "share-view"
     indexed: ClassVar[tuple[str, ...]] = ("link",)
@@ -95,6 +110,7 @@ class ShareView(Record, frozen=True, kw_only=True):
     at: float
     recipient: str
     way: str
+    times: int = 1
 
 
 class ShareTicket(Record, frozen=True, kw_only=True):
@@ -141,6 +157,12 @@ def new_passcode(random: Callable[[int], bytes]) -> str:
     return number_in_signs(int.from_bytes(random(24)), _PASSCODE)
 
 
+def view_key(link: ShareLink, at: float, recipient: str, way: str) -> str:
+    """The key of the `ShareView` that a use of a link is counted in; days are the practice's."""
+    day = datetime.fromtimestamp(at, ZoneInfo(link.zone)).date().isoformat() if recipient else ""
+    return token_hash(f"share-view {link.key} {day} {way} {recipient}")
+
+
 def typed_passcode(text: str) -> str:
     """A passcode as it is compared: in capitals, without what people put between."""
     return "".join(sign for sign in text.upper() if sign in SIGNS)
@@ -171,6 +193,13 @@ async def links_of(reader: RecordReader, practice: str, patient: str) -> list[Sh
     return sorted(here, key=lambda one: (one.made, one.id), reverse=True)[:MOST_LISTED]
 
 
+async def links_by(reader: RecordReader, account: str, *, now: float) -> list[ShareLink]:
+    """Return the links that an account made and that show something now; the latest first."""
+    found = await reader.find(ShareLink, "account", account, limit=_ALL)
+    works = [one for one in found if one.state(now) == "active" and not one.is_for_delivery]
+    return sorted(works, key=lambda one: (one.made, one.id), reverse=True)
+
+
 async def views_of(reader: RecordReader, link: ShareLink) -> list[ShareView]:
     """Return who used a link, the latest first."""
     found = await reader.find(ShareView, "link", link.key, limit=MOST_LISTED)
@@ -196,6 +225,20 @@ async def end_share(
         return False
     await transaction.put(msgspec.structs.replace(link, ended=now, because=because))
     return True
+
+
+async def end_shares_but(
+    transaction: RecordTransaction, account: str, kept: Collection[str], *, now: float
+) -> int:
+    """End every link that an account made but those of these ids; return how many.
+
+    For its owner who came back into it, as `Connections.end_all_but` does for apps.
+    """
+    ended = 0
+    for link in await transaction.find(ShareLink, "account", account, limit=_ALL):
+        if link.id not in kept:
+            ended += await end_share(transaction, link, now=now, because="recovered")
+    return ended
 
 
 async def end_shares(

@@ -6,7 +6,7 @@
     GET  /shared/files/<ticket>      one file, for a while
 
 Nobody signs in here and no cookie is looked at, so that every origin may ask for manifest and
-files. What is unknown, over or locked is answered alike.
+files. What is unknown or over is answered alike.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fhir_portal.web.downloads import Downloads, while_allowed
 from fhir_portal.web.form import once_each, parse_form, read_body
 from fhir_portal.web.pages.browser import address_of
 from fhir_portal.web.pages.render import attached, download, page, printed
+from fhir_portal.web.pages.signin import wait_words
 
 SHARED: Final = "/shared"
 FILES: Final = f"{SHARED}/files"
@@ -39,7 +40,7 @@ EMBEDDED: Final = 1024 * 1024
 """A file is in the manifest up to so many signs, and never longer than was asked for."""
 _MAX_BODY: Final = 8 * 1024
 _OVER: Final = "This link does not work, or no longer. Ask whoever gave it to you for a new one."
-_WAIT: Final = "Too many tries came from your network. Wait a while, and try again."
+_WRONG: Final = "The passcode is not right. Tries left in this hour: {left}."
 _BUSY: Final = "Too much is going on at this moment. Try again in a minute."
 _NO_NAME: Final = "Say who you are, in 100 signs at most: whose record it is can read that."
 _CHANGED: Final = "This file cannot be shown now. Go back and choose another one."
@@ -100,7 +101,11 @@ class SharedPages:
         try:
             await self._limit(request)
             opened = await self._shares.open(
-                request.path_params["handle"], form.get("passcode", ""), recipient=name, way="page"
+                request.path_params["handle"],
+                form.get("passcode", ""),
+                recipient=name,
+                way="page",
+                address=address_of(request),
             )
             files = await listed(opened.link, opened.perform)
             shown = [
@@ -110,10 +115,10 @@ class SharedPages:
         except NoName:
             return page("shared.html", status=400, problem=_NO_NAME, name="")
         except WrongPasscode as error:
-            problem = f"The passcode is not right. Tries left: {error.remaining}."
+            problem = _WRONG.format(left=error.remaining)
             return page("shared.html", status=401, problem=problem, name=name)
-        except TooManyAttempts:
-            return page("shared.html", status=429, problem=_WAIT, name=name)
+        except TooManyAttempts as error:
+            return page("shared.html", status=429, problem=wait_words(error), name=name)
         except Unavailable:
             return page("shared.html", status=503, problem=_BUSY, name=name)
         except (NotShared, FhirError):
@@ -139,6 +144,7 @@ class SharedPages:
                 asked.passcode,
                 recipient=asked.recipient,
                 way="app",
+                address=address_of(request),
             )
             return JSONResponse(await self._files(opened, min(most, EMBEDDED)), headers=_HEADERS)
         except NoName:

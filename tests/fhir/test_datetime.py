@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from fhir_portal.fhir.datetime import (
     is_date_time,
     is_instant,
     is_time,
+    period_in,
     period_of,
 )
 
@@ -168,3 +170,37 @@ def test_an_instant_is_in_utc_to_the_millisecond(moment):
 def test_an_instant_needs_a_zone():
     with pytest.raises(ValueError, match="zone"):
         instant(datetime(2026, 1, 1))  # noqa: DTZ001 - the point
+
+
+CHICAGO = ZoneInfo("America/Chicago")
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "next_"),
+    [
+        ("2029-03-10", at(2029, 3, 10, 6), at(2029, 3, 11, 6)),
+        ("2029-03-11", at(2029, 3, 11, 6), at(2029, 3, 12, 5)),  # 23 hours: the clock goes on
+        ("2029-03", at(2029, 3, 1, 6), at(2029, 4, 1, 5)),
+        ("2029", at(2029, 1, 1, 6), at(2030, 1, 1, 6)),
+    ],
+)
+def test_a_day_is_that_of_a_zone(text, low, next_):
+    assert period_in(text, CHICAGO) == (low, next_ - 1)
+    assert period_in(text, UTC) == period_of(text)
+
+
+@pytest.mark.parametrize("text", ["2029-03-10T23:30:00-05:00", "2029-03-10T04:00:00Z"])
+def test_a_time_is_the_same_in_every_zone(text):
+    assert period_in(text, CHICAGO) == period_of(text)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31", "9999"])
+@pytest.mark.parametrize("zone", [CHICAGO, ZoneInfo("Asia/Tokyo")])
+def test_the_ends_of_the_calendar_are_days_in_every_zone(text, zone):
+    low, high = period_in(text, zone)
+    assert low < high
+
+
+def test_what_is_no_time_is_none_in_any_zone():
+    with pytest.raises(ValueError, match="not a FHIR date"):
+        period_in("yesterday", CHICAGO)

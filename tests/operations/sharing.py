@@ -32,6 +32,10 @@ from tests.builders import (
 SCOPE = "patient/*.cruds"
 
 
+HERE = "192.0.2.1"
+"""The network address that links are opened from, where a test does not care."""
+
+
 def shares_of(portal: Portal) -> Shares:
     collaborators = portal.collaborators
     return Shares(
@@ -121,7 +125,9 @@ async def a_link(caller: Caller, of: str = "ada", *given: Json) -> Link:
 
 
 async def opened(portal: Portal, link: Link, *, recipient: str = "Dr. Abel") -> Opened:
-    return await shares_of(portal).open(link.handle, link.passcode, recipient=recipient, way="page")
+    return await shares_of(portal).open(
+        link.handle, link.passcode, recipient=recipient, way="page", address=HERE
+    )
 
 
 async def stored(portal: Portal, link: Link) -> ShareLink:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from lxml import etree
 
+from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.portal import Portal
 from tests.builders import (
     BASE,
@@ -20,10 +21,13 @@ from tests.builders import (
     a_binary,
     a_condition,
     a_document,
+    a_practice,
     a_provenance,
     an_encounter,
     an_observation,
+    changed,
     concept,
+    keep,
     resource,
 )
 from tests.charts import (
@@ -113,6 +117,25 @@ async def test_docref_returns_the_document_and_where_it_is(
     redacted = await narrowed(aunt, *(one for one in SEEN if one != "medications")).get(DOCREF)
     assert keys_in(b64decode(redacted.entries[1]["data"]))["Medicines"] == set()
     assert b"MedicationRequest" not in b64decode(redacted.entries[1]["data"])
+
+
+async def test_stored_documents_are_found_by_the_practices_days(
+    ada: Caller, ehr: Caller, accounts: EmbeddedStore
+) -> None:
+    """Half past eight in the evening there is the next day by UTC."""
+    await keep(
+        accounts, changed(a_practice(zone="America/Chicago"), organization="Organization/derm")
+    )
+    evening = {"start": "2024-03-02T02:30:00Z", "end": "2024-03-02T02:45:00Z"}
+    await ehr.store(
+        a_document("old-ccd", type=concept(LOINC, "34133-9"), context={"period": evening})
+    )
+    for day, found in (
+        ("2024-02-29", 1), ("2024-03-01", 2), ("2024-03-02", 1), ("2024-03", 2), ("2024-02", 1),
+        ("9999", 1), ("0001-01-01", 1),
+    ):  # fmt: skip
+        answer = await ada.get(f"{DOCREF}&start={day}&end={day}")
+        assert answer.json.get("total") == found, day
 
 
 async def test_the_ips_comes_the_other_way_too(ada: Caller, aunt: Caller) -> None:

@@ -339,6 +339,38 @@ async def test_a_record_too_large_for_one_document_comes_without(
     found = await exported(ada)
     assert exporting.CCD not in found.names
     assert len(found.lines("Observation")) >= 3
+    assert "What is not in this copy" in found.page
+    assert "too many for one document" in found.page
+
+
+async def test_of_a_whole_copy_nothing_is_said_to_be_missing(ada: Caller) -> None:
+    assert "not in this copy" not in (await exported(ada)).page
+
+
+async def test_nobody_is_told_of_documents_that_are_not_theirs_to_make(
+    aunt: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "_TOGETHER", 0)
+    by = narrowed(aunt, "results", "documents")
+    found = await exported(by.with_scope("patient/Observation.rs patient/Binary.r"))
+    assert "too many for one document" not in found.page
+
+
+async def test_a_directory_that_is_cut_is_said_to_be(
+    ada: Caller, ehr: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is named again is not missing."""
+    monkeypatch.setattr(exporting, "_MOST_NAMED", 2)
+    monkeypatch.setattr(exporting, "_CHUNK", 1)
+    for number in range(4):
+        await ehr.store(
+            a_practitioner(f"p{number}", meta=DIRECTORY),
+            an_observation(f"o{number}", of="ada", performer=f"Practitioner/p{number}"),
+        )
+    found = await exported(ada)
+    named = [one for one in found.keys if one.startswith(("Practitioner/", "Organization/"))]
+    assert len(named) <= 2
+    assert "people, places and medicines of the practice" in found.page
 
 
 async def test_a_long_data_file_is_split(ada: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

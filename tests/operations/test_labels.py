@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fhir_portal.resources.hand_labels import HandLabels
 from fhir_portal.resources.release import Release
 from tests.access.test_closure import labels
 from tests.builders import (
@@ -32,6 +33,7 @@ from tests.operations.test_label_rules import WAITS, a_report, a_result, iso, se
 from tests.staff import a_member_of_staff
 
 R = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}
+N = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "N"}
 SDV = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "SDV"}
 VISIT = reference("Encounter/visit")
 
@@ -94,6 +96,51 @@ async def test_a_label_by_hand_reaches_what_refers_to_it_and_is_taken_away_again
     answer = await called(staff, "label", "Encounter/visit", remove=[R, SDV], reason="a mistake")
     assert answer.status == 200
     assert await labels(store, "Observation/there", "Encounter/visit") == [set(), set()]
+
+
+async def test_a_label_by_hand_stays_whatever_the_ehr_sends(
+    store: Any, ehr: Caller, staff: Caller
+) -> None:
+    """One that may label sends its own labels with each update, and knows nothing of this one."""
+    sent = an_encounter("visit", meta={"security": [SDV]})
+    await ehr.store(sent)
+    assert (await called(staff, "label", "Encounter/visit", add=R, reason="Ada")).status == 200
+    await ehr.store(sent)
+    assert await labels(store, "Encounter/visit", "Observation/there") == [{"R", "SDV"}] * 2
+    assert (await ehr.get("Encounter/visit")).json["meta"]["security"] == [SDV, R]
+    assert [one.key for one in await store.every(HandLabels)] == [f"{DERM}/Encounter/visit"]
+    # What the EHR put there itself it takes away; and a deletion is no way around it.
+    await ehr.store(an_encounter("visit", meta={"security": [N]}))
+    assert await labels(store, "Encounter/visit") == [{"R"}]
+    await ehr.delete("Encounter/visit")
+    await ehr.store(an_encounter("visit", meta={"security": [N]}))
+    assert await labels(store, "Encounter/visit") == [{"R"}]
+    bundle = {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [
+            {
+                "resource": an_encounter("visit", meta={"security": [SDV]}),
+                "request": {"method": "PUT", "url": "Encounter/visit"},
+            }
+        ],
+    }
+    assert (await ehr.ask("POST", "", bundle)).status == 200
+    assert await labels(store, "Encounter/visit") == [{"R", "SDV"}]
+    # Staff take it away, and then it is gone.
+    assert (await called(staff, "label", "Encounter/visit", remove=R, reason="Ada")).status == 200
+    assert await store.every(HandLabels) == []
+    await ehr.store(sent)
+    assert await labels(store, "Encounter/visit") == [{"SDV"}]
+
+
+async def test_a_label_that_both_put_there_stays_when_the_ehr_leaves_it_out(
+    store: Any, ehr: Caller, staff: Caller
+) -> None:
+    await ehr.store(an_encounter("visit", meta={"security": [R]}))
+    assert (await called(staff, "label", "Encounter/visit", add=R, reason="Ada")).status == 200
+    await ehr.store(an_encounter("visit", meta={"security": [N]}))
+    assert await labels(store, "Encounter/visit") == [{"R"}]
 
 
 @pytest.mark.requirement("portal", "S2-07")

@@ -542,6 +542,41 @@ async def test_each_participant_has_read_for_themselves_and_takes_nothing_back(
     assert seen == ["Patient/kit"], "what others of the patient's side read is theirs"
 
 
+async def test_what_comes_late_is_unread_whenever_it_was_sent(
+    practice: EmbeddedStore,
+    portal: Portal,
+    clock: Clock,
+    mother: Caller,
+    desk: Caller,
+    ehr: Caller,
+) -> None:
+    """An EHR's message says that it was sent before what the patient's side has read already."""
+    thread = thread_of(await sent(mother))
+    clock.advance(3600)
+    await replied(desk, thread)
+    await told(practice, portal)
+    for reader in (mother, desk):
+        assert out(await done(reader, thread, "mark-read"), "unread") == 0
+    (first,) = [
+        one for one in await stored(ehr, thread) if one["sender"] != reference("Practitioner/desk")
+    ]
+    came = first | {"id": "late", "sender": reference("Practitioner/lark")}
+    clock.advance(60)
+    await ehr.store({name: came[name] for name in came if name not in {"meta", "received"}})
+    await told(practice, portal)
+    for reader in (mother, desk):
+        assert out(await read(reader, thread), "unread") == 1
+    (part,) = [one for one in (await mother.get("Communication/$threads")).json["parameter"]
+               if one["name"] == "thread"]  # fmt: skip
+    assert {"name": "unread", "valueInteger": 1} in part["part"]
+    # What somebody writes is no word that they have read the rest; reading is.
+    await replied(mother, thread, "Thank you.")
+    assert out(await read(mother, thread), "unread") == 1
+    assert out(await done(mother, thread, "mark-read"), "unread") == 0
+    assert out(await read(mother, thread), "unread") == 0
+    assert out(await read(desk, thread), "unread") == 2
+
+
 async def test_staff_give_a_thread_to_one_of_them_and_back(
     practice: EmbeddedStore, ada: Caller, desk: Caller
 ) -> None:

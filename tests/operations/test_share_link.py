@@ -12,9 +12,12 @@ import pytest
 
 from fhir_portal.accounts.account import Account
 from fhir_portal.accounts.policy import PracticePolicy
+from fhir_portal.accounts.spoken_code import SIGNS
+from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.errors import FhirError
 from fhir_portal.notify.outbox import OutboxMessage
+from fhir_portal.operations import open_share
 from fhir_portal.operations.open_share import NoName, NotShared, WrongPasscode
 from fhir_portal.operations.shared_files import content_of, health_file, health_files, listed
 from fhir_portal.portal import Portal
@@ -25,7 +28,15 @@ from fhir_portal.smart.revocation import (
     revoke_from_record,
     revoke_where,
 )
-from fhir_portal.smart.sharing import DAY, TICKET_SECONDS, TRIES, ShareLink, end_shares
+from fhir_portal.smart.sharing import (
+    DAY,
+    TICKET_SECONDS,
+    TRIES,
+    TRIES_ANYWHERE,
+    ShareLink,
+    ShareView,
+    end_shares,
+)
 from fhir_portal.smart.token import AccessToken, TokenFamily
 from tests.builders import (
     DERM,
@@ -39,6 +50,7 @@ from tests.builders import (
     a_document,
     a_grant,
     a_patient,
+    a_practice,
     a_proxy,
     an_observation,
     assert_outcome,
@@ -49,6 +61,7 @@ from tests.builders import (
 from tests.charts import an_allergy, an_immunization
 from tests.operations.charted import record
 from tests.operations.sharing import (
+    HERE,
     SCOPE,
     Link,
     a_link,
@@ -135,7 +148,9 @@ async def test_two_links_have_nothing_in_common(portal: Portal) -> None:
     assert one.payload["key"] != other.payload["key"]
     assert one.passcode != other.passcode
     with pytest.raises(WrongPasscode):
-        await shares_of(portal).open(one.handle, other.passcode, recipient="x", way="app")
+        await shares_of(portal).open(
+            one.handle, other.passcode, recipient="x", way="app", address=HERE
+        )
 
 
 async def test_the_token_of_a_link_opens_nothing_from_outside(portal: Portal) -> None:
@@ -373,6 +388,42 @@ async def test_a_document_outside_of_what_was_chosen_is_refused(
     await a_link(ada, "ada", *documents("letter"), {"name": "start", "valueDate": "2029-05-05"})
 
 
+@pytest.mark.parametrize(
+    ("zone", "day"), [("America/Chicago", "2029-05-05"), ("UTC", "2029-05-06")]
+)
+async def test_the_days_of_a_link_are_the_practices(
+    portal: Portal, accounts: EmbeddedStore, ehr: Caller, zone: str, day: str
+) -> None:
+    """An evening there is the next day by UTC."""
+    await keep(accounts, changed(a_practice(zone=zone), organization="Organization/derm"))
+    evening = "2029-05-06T02:30:00Z"
+    await ehr.store(
+        a_document("letter", date=evening),
+        an_observation("evening", effectiveDateTime=evening),
+    )
+    ada = await as_ada(portal)
+    for other in ("2029-05-04", "2029-05-07", "2029-05-05" if zone == "UTC" else "2029-05-06"):
+        days = [{"name": "start", "valueDate": other}, {"name": "end", "valueDate": other}]
+        assert (await ask(ada, "share-link", "ada", *documents("letter"), *days)).status == 422
+        assert "Observation/evening" not in await summary_of(
+            portal, await a_link(ada, "ada", *days)
+        )
+    days = [{"name": "start", "valueDate": day}, {"name": "end", "valueDate": day}]
+    link = await a_link(ada, "ada", *documents("letter"), *days)
+    assert "Observation/evening" in await summary_of(portal, link)
+    found = await opened(portal, link)
+    assert "whole/letter" in await health_files(found.link, found.perform)
+
+
+async def test_a_link_ends_at_the_practices_midnight(
+    portal: Portal, accounts: EmbeddedStore
+) -> None:
+    await keep(accounts, a_practice(zone="America/Chicago"))
+    ada = await as_ada(portal)
+    link = await a_link(ada, "ada", {"name": "expires", "valueDateTime": "2030-03-30"})
+    assert link.expires == "2030-03-30T05:00:00.000Z"
+
+
 async def test_so_many_links_a_day_and_no_more(portal: Portal, clock: Clock) -> None:
     ada = await as_ada(portal)
     for _ in range(20):
@@ -404,27 +455,102 @@ async def test_a_practice_can_switch_it_off(portal: Portal, store: EmbeddedStore
 async def test_a_passcode_is_taken_however_it_is_typed(portal: Portal) -> None:
     link = await a_link(await as_ada(portal))
     for typed in (link.passcode.lower(), link.passcode.replace("-", " "), f" {link.passcode} "):
-        await shares_of(portal).open(link.handle, typed, recipient="x", way="app")
+        await shares_of(portal).open(
+            link.handle,
+            typed,
+            recipient="x",
+            way="app",
+            address=HERE,
+        )
 
 
-async def test_wrong_passcodes_lock_the_link(portal: Portal) -> None:
+async def test_wrong_passcodes_make_a_network_wait_and_end_nothing(
+    portal: Portal, clock: Clock
+) -> None:
+    """Whoever has the address alone does not take the link from who was meant to have it."""
     link = await a_link(await as_ada(portal))
     left = []
     for _ in range(TRIES):
         with pytest.raises(WrongPasscode) as refused:
-            await shares_of(portal).open(link.handle, "22222222", recipient="x", way="app")
+            await shares_of(portal).open(
+                link.handle, "22222222", recipient="x", way="app", address=HERE
+            )
         left.append(refused.value.remaining)
     assert left == list(range(TRIES - 1, -1, -1))
-    assert await is_over(portal, link)  # with the right one, too
+    for typed in ("22222222", link.passcode, ""):  # the right one waits, too: it would tell
+        with pytest.raises(TooManyAttempts) as waits:
+            await shares_of(portal).open(
+                link.handle,
+                typed,
+                recipient="x",
+                way="app",
+                address=HERE,
+            )
+        assert 0 < waits.value.retry_after <= 3600
+    await shares_of(portal).open(
+        link.handle, link.passcode, recipient="x", way="app", address="198.51.100.7"
+    )
+    clock.advance(3600)
+    await opened(portal, link)
     (told,) = parts(await ask(await as_ada(portal), "share-links", get=True), "link")
-    assert (told["status"], told["tries-left"]) == ("locked", 0)
+    assert (told["status"], told["wrong-tries"]) == ("active", TRIES)
+
+
+async def test_all_networks_together_try_so_often_and_then_wait(
+    portal: Portal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_share, "TRIES_ANYWHERE", 15)
+    link, shares = await a_link(await as_ada(portal)), shares_of(portal)
+    other = await a_link(await as_ada(portal))
+    for number in range(15):
+        with pytest.raises(WrongPasscode):
+            await shares.open(
+                link.handle, "22222222", recipient="x", way="app", address=f"198.51.100.{number}"
+            )
+    for of, waits in ((link, True), (other, False)):
+        try:
+            await shares.open(of.handle, of.passcode, recipient="x", way="app", address=HERE)
+        except TooManyAttempts:
+            assert waits
+        else:
+            assert not waits
+    clock.advance(3600)
+    await opened(portal, link)
+
+
+async def test_a_network_guesses_no_faster_on_many_links(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_share, "_ALL_LINKS", "15 per hour")
+    ada, shares = await as_ada(portal), shares_of(portal)
+    links = [await a_link(ada) for _ in range(3)]
+    for number in range(15):
+        with pytest.raises(WrongPasscode):
+            await shares.open(
+                links[number // 10].handle, "22222222", recipient="x", way="app", address=HERE
+            )
+    with pytest.raises(TooManyAttempts):
+        await shares.open(
+            links[-1].handle, links[-1].passcode, recipient="x", way="app", address=HERE
+        )
+
+
+def test_guessing_is_hopeless_at_the_pace_that_is_allowed() -> None:
+    a_year = TRIES_ANYWHERE * 24 * 365
+    assert a_year / len(SIGNS) ** 8 < 1 / 70_000
 
 
 async def test_a_missing_passcode_is_no_try(portal: Portal) -> None:
     link = await a_link(await as_ada(portal))
     for typed in ("", "   ", "-"):
         with pytest.raises(WrongPasscode) as refused:
-            await shares_of(portal).open(link.handle, typed, recipient="x", way="app")
+            await shares_of(portal).open(
+                link.handle,
+                typed,
+                recipient="x",
+                way="app",
+                address=HERE,
+            )
         assert refused.value.remaining == TRIES
     assert (await stored(portal, link)).failed == 0
 
@@ -441,7 +567,9 @@ async def test_a_right_passcode_gives_its_try_back(portal: Portal) -> None:
 async def test_who_opens_it_says_who_they_are(portal: Portal, name: str) -> None:
     link = await a_link(await as_ada(portal))
     with pytest.raises(NoName):
-        await shares_of(portal).open(link.handle, link.passcode, recipient=name, way="app")
+        await shares_of(portal).open(
+            link.handle, link.passcode, recipient=name, way="app", address=HERE
+        )
 
 
 @pytest.mark.parametrize("handle", ["", "x", "A" * 43, "../" * 14 + "A", "é" * 43])
@@ -449,7 +577,13 @@ async def test_an_address_that_is_none_is_answered_like_one_that_is_over(
     portal: Portal, handle: str
 ) -> None:
     with pytest.raises(NotShared):
-        await shares_of(portal).open(handle, "22222222", recipient="x", way="app")
+        await shares_of(portal).open(
+            handle,
+            "22222222",
+            recipient="x",
+            way="app",
+            address=HERE,
+        )
 
 
 # --- who sees that it was used -------------------------------------------------------------------
@@ -465,12 +599,41 @@ async def test_views_are_counted_and_told(portal: Portal, clock: Clock) -> None:
     answer = await ask(ada, "share-links", get=True)
     (told,) = parts(answer, "link")
     assert (told["id"], told["label"], told["status"]) == (link.id, "Clinic", "active")
-    assert (told["views"], told["tries-left"]) == (2, TRIES)
+    assert (told["views"], told["wrong-tries"]) == (2, 0)
     views = parts(answer, "view")
     assert [one["recipient"] for one in views] == ["Dr. Berg", "Dr. Abel"]
     assert {one["link"] for one in views} == {link.id}
     assert link.handle.encode() not in answer.body
     assert b"argon2" not in answer.body
+
+
+async def test_uses_of_a_day_by_one_name_are_one_line(portal: Portal, clock: Clock) -> None:
+    ada = await as_ada(portal)
+    link = await a_link(ada)
+    for name, seconds in (("Dr. Abel", 60), ("Dr. Abel", 60), ("Dr. Berg", 60), ("Dr. Abel", DAY)):
+        clock.advance(seconds)
+        await opened(portal, link, recipient=name)
+    (told,) = parts(answer := await ask(ada, "share-links", get=True), "link")
+    assert told["views"] == 4
+    found = [(one["recipient"], one["times"]) for one in parts(answer, "view")]
+    assert found == [("Dr. Abel", 1), ("Dr. Berg", 1), ("Dr. Abel", 2)]
+
+
+async def test_many_names_make_the_list_no_longer(
+    portal: Portal, store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the passcode cannot fill the store; each use is counted all the same."""
+    monkeypatch.setattr(open_share, "MOST_NAMED", 3)
+    ada = await as_ada(portal)
+    link = await a_link(ada)
+    for number in range(20):
+        await opened(portal, link, recipient=f"Dr. {number}")
+    await opened(portal, link, recipient="Dr. 1")
+    answer = await ask(ada, "share-links", get=True)
+    assert parts(answer, "link")[0]["views"] == 21
+    found = {one.get("recipient", ""): one["times"] for one in parts(answer, "view")}
+    assert found == {"Dr. 0": 1, "Dr. 1": 2, "Dr. 2": 1, "": 17}
+    assert len(await store.every(ShareView)) == 4
 
 
 async def test_each_access_is_in_the_log_with_who_it_was(portal: Portal, ada: Caller) -> None:
@@ -778,22 +941,24 @@ async def test_a_record_that_is_no_more_shows_nothing(portal: Portal, ehr: Calle
 
 
 async def test_tries_at_the_same_moment_are_all_counted(portal: Portal) -> None:
-    """However many come at once, no more are looked at than the link has left."""
+    """However many come at once, no more are looked at than are left."""
     link = await a_link(await as_ada(portal))
     shares, looked = shares_of(portal), 0
 
     async def guess(number: int) -> str:
         nonlocal looked
         try:
-            await shares.open(link.handle, f"2222222{number % 8 + 2}", recipient="x", way="app")
+            await shares.open(
+                link.handle, f"2222222{number % 8 + 2}", recipient="x", way="app", address=HERE
+            )
         except WrongPasscode:
             looked += 1
             return "wrong"
-        except NotShared:
-            return "over"
+        except TooManyAttempts:
+            return "waits"
         return "open"
 
     answers = await asyncio.gather(*(guess(number) for number in range(3 * TRIES)))
     assert answers.count("wrong") == looked == TRIES
-    assert answers.count("over") == 2 * TRIES
+    assert answers.count("waits") == 2 * TRIES
     assert (await stored(portal, link)).failed == TRIES

@@ -41,7 +41,7 @@ from tests.builders import (
 )
 from tests.charts import an_allergy
 from tests.operations.charted import record
-from tests.operations.sharing import SCOPE, as_ada, as_mother, ask, parts, shares_of
+from tests.operations.sharing import HERE, SCOPE, as_ada, as_mother, ask, parts, shares_of
 from tests.operations.transmitting import SITE, Sending
 from tests.smart.hosts import as_it_is
 
@@ -160,7 +160,7 @@ async def test_a_link_goes_by_mail_and_its_passcode_does_not(
     assert letter.link is not None
     handle = letter.link.partition("/shared/")[2].partition("#")[0]
     assert letter.link.startswith(f"{SITE}/shared/")
-    opened = await shares_of(portal).open(handle, passcode, recipient="x", way="page")
+    opened = await shares_of(portal).open(handle, passcode, recipient="x", way="page", address=HERE)
     assert opened.link.documents == ("DocumentReference/letter",)
     assert not opened.link.summary
     task = await task_of(ada, answer)
@@ -422,7 +422,7 @@ async def test_what_was_withheld_meanwhile_is_not_sent(
         assert letter.link is not None
         handle = letter.link.partition("/shared/")[2].partition("#")[0]
         found = await shares_of(portal).open(
-            handle, told(answer)["passcode"], recipient="x", way="page"
+            handle, told(answer)["passcode"], recipient="x", way="page", address=HERE
         )
         assert found.link.documents == ("DocumentReference/letter",)
         return
@@ -473,7 +473,7 @@ async def test_what_reads_it_for_a_delivery_is_no_link_for_anybody(
     (link,) = await store.every(ShareLink)
     handle = ShareSecrets(portal.collaborators.derive).handle(link.id)
     with pytest.raises(NotShared):
-        await shares_of(portal).open(handle, "22222222", recipient="x", way="page")
+        await shares_of(portal).open(handle, "22222222", recipient="x", way="page", address=HERE)
     await sending.deliver()
     (link,) = await store.every(ShareLink)
     assert link.ended is not None

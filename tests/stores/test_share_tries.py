@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from fhir_portal.operations.open_share import NotShared, WrongPasscode
+from fhir_portal.accounts.throttle import TooManyAttempts
+from fhir_portal.operations.open_share import WrongPasscode
 from fhir_portal.resources.store import PortalStore
 from fhir_portal.smart.sharing import TRIES, ShareLink, ShareView
 from tests.builders import (
@@ -24,7 +25,7 @@ from tests.builders import (
     keep,
     oneself,
 )
-from tests.operations.sharing import a_link, shares_of, signed_in
+from tests.operations.sharing import HERE, a_link, shares_of, signed_in
 
 pytestmark = pytest.mark.requirement("portal", "S2-15")
 
@@ -38,13 +39,13 @@ async def test_tries_at_the_same_moment_are_all_counted(store: PortalStore, cloc
     ada = await signed_in(portal, replace(oneself(), account="ada"), family="")
     link, shares = await a_link(ada), shares_of(portal)
 
-    async def comes(passcode: str) -> str:
+    async def comes(passcode: str, address: str = HERE) -> str:
         try:
-            await shares.open(link.handle, passcode, recipient="x", way="app")
+            await shares.open(link.handle, passcode, recipient="x", way="app", address=address)
         except WrongPasscode:
             return "wrong"
-        except NotShared:
-            return "over"
+        except TooManyAttempts:
+            return "waits"
         return "open"
 
     right = await asyncio.gather(*(comes(link.passcode) for _ in range(TRIES)))
@@ -52,7 +53,9 @@ async def test_tries_at_the_same_moment_are_all_counted(store: PortalStore, cloc
     found = await store.get(ShareLink, link.key)
     assert found is not None
     assert (found.failed, found.views) == (0, TRIES)
-    assert len(await store.find(ShareView, "link", link.key)) == TRIES
+    (view,) = await store.find(ShareView, "link", link.key)
+    assert view.times == TRIES
     wrong = await asyncio.gather(*(comes("22222222") for _ in range(2 * TRIES)))
-    assert (wrong.count("wrong"), wrong.count("over")) == (TRIES, TRIES)
-    assert await comes(link.passcode) == "over"
+    assert (wrong.count("wrong"), wrong.count("waits")) == (TRIES, TRIES)
+    assert await comes(link.passcode) == "waits"
+    assert await comes(link.passcode, "198.51.100.7") == "open"

@@ -146,7 +146,9 @@ async def test_two_parents(house: House, story: Story, tmp_path: Path) -> None:
         await is_refused(tom, "Observation", "Condition", "Communication", "Invoice")
         for one in (mira, tom):
             assert len(await one.search("RelatedPerson")) == 1
+            assert len(await one.search("Consent")) == 1
         assert (await mira.search("RelatedPerson")) != (await tom.search("RelatedPerson"))
+        assert (await mira.search("Consent")) != (await tom.search("Consent"))
 
     with story.step("S2-05", "S2-07", "S2-10", "S2-11"):
         for name in ("DiagnosticReport", "Immunization", "MedicationRequest", "Encounter"):

@@ -117,6 +117,19 @@ async def test_documents_are_listed_in_plain_words_and_found(portal: PortalWorld
     assert "18842" not in str(browser.page.url)
 
 
+async def test_the_days_of_a_filter_are_the_practices(portal: PortalWorld) -> None:
+    """Half past ten in the evening there is the next day by UTC."""
+    await portal.put(a_letter("evening", date="2027-03-06T04:30:00Z"))
+    for first, last, found in (
+        ("2027-03-05", "2027-03-05", [f"{ONE}/evening"]),
+        ("2027-03-06", "2027-03-06", []),
+        ("2027-03-04", "2027-03-04", []),
+    ):
+        browser = await portal.at(DOCUMENTS)
+        await asked(browser, **{"from": first, "to": last})
+        assert links(browser, f"{ONE}/") == found
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -125,6 +138,7 @@ async def test_documents_are_listed_in_plain_words_and_found(portal: PortalWorld
         {"author": "Patient/kit"},
         {"from": "yesterday"},
         {"to": "2026-02-31"},
+        {"to": "9999-12-31"},
     ],
 )
 async def test_what_is_not_in_the_lists_is_refused(portal: PortalWorld, wrong: Json) -> None:

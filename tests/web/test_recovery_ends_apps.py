@@ -1,8 +1,9 @@
-"""Whoever gets back into their account ends what apps were allowed by it, unless they keep it."""
+"""Whoever gets back into their account ends what it allowed, to apps and by links, or keeps it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.code import AuthorizationCode
 from fhir_portal.smart.connection_receipt import Receipt
+from fhir_portal.smart.sharing import DAY, ShareLink, token_of
 from fhir_portal.smart.token import AccessToken, TokenFamily
 from tests.smart.several import OWN, PIP, listed, swap
 from tests.smart.world import Browser, World, childs_record
@@ -178,3 +180,132 @@ async def test_who_has_not_proved_all_is_told_of_no_app(world: World) -> None:
     key = str(browser.page.url).rpartition("recovery=")[2]
     await browser.open(f"{PASSWORD}?recovery={key}")
     assert "Heart Diary" not in browser.page.text
+
+
+# --- links that show a record ----------------------------------------------------------------
+
+
+async def shares(world: World, name: str, *, practice: str = "skin", **more: Any) -> ShareLink:
+    """A link that Mara's account made, with the token that it is read by."""
+    link = ShareLink(
+        key=name,
+        expires=world.clock() + 800 * DAY,
+        id=f"id-of-{name}",
+        practice=practice,
+        patient="Patient/mara",
+        fhir_user="Patient/mara",
+        account=more.pop("account", world.mara.key),
+        grant=None,
+        client_id="own-pages",
+        family=None,
+        token=f"token-of-{name}",
+        label=name,
+        sections=("results",),
+        start=None,
+        end=None,
+        summary=True,
+        documents=(),
+        passcode_hash="x",
+        made=world.clock(),
+        until=world.clock() + 30 * DAY,
+        **more,
+    )
+
+    async def keep(transaction: RecordTransaction) -> None:
+        await transaction.insert(link)
+        await transaction.insert(token_of(link, "patient/*.rs"))
+
+    await world.store.transact(keep)
+    return link
+
+
+async def stands(world: World, link: ShareLink) -> bool:
+    found = await world.store.get(ShareLink, link.key)
+    assert found is not None
+    works = found.state(world.clock()) == "active"
+    assert works == (await world.store.get(AccessToken, link.token) is not None)
+    return works
+
+
+async def test_links_are_listed_and_end_unless_they_are_unticked(world: World) -> None:
+    """Whoever was in the account may have made one, and has its passcode."""
+    strange, known = await shares(world, "Strange"), await shares(world, "Clinic")
+    browser = await at_the_end(world)
+    assert "End the link “Strange”, made on" in browser.text
+    await ends(browser, untick="Clinic")
+    assert browser.heading == "You are signed in"
+    assert (await stands(world, strange), await stands(world, known)) == (False, True)
+    found = await world.store.get(ShareLink, strange.key)
+    assert found is not None
+    assert found.because == "recovered"
+
+
+async def test_a_link_that_was_not_looked_at_ends(world: World) -> None:
+    """Made while the page was open; and the right to send what waits to be sent."""
+    sends = await shares(world, "Waiting", is_for_delivery=True)
+    browser = await at_the_end(world)
+    assert "Waiting" not in browser.text
+    made = await shares(world, "Meanwhile")
+    await ends(browser, untick="Meanwhile")
+    assert (await stands(world, sends), await stands(world, made)) == (False, False)
+
+
+async def test_a_link_is_kept_where_the_password_is_not_taken(world: World) -> None:
+    link = await shares(world, "Clinic")
+    browser = await at_the_end(world)
+    await ends(browser, untick="Clinic", password="short")
+    assert browser.page.status_code == 400
+    (box,) = browser.document.xpath('//input[@type="checkbox"]')
+    assert box.get("checked") is None
+    assert await stands(world, link)
+    await ends(browser)
+    assert await stands(world, link)
+
+
+async def test_so_many_links_as_were_made_stand_in_nobodys_way(world: World) -> None:
+    """Of very many the latest are asked about, and the others end."""
+    links = [await shares(world, f"Link {number:04}") for number in range(400)]
+    browser = await at_the_end(world)
+    assert "the others end" in browser.text
+    await ends(browser)
+    assert browser.heading == "You are signed in"
+    assert not any([await stands(world, one) for one in links])
+
+
+async def test_other_peoples_links_stay(world: World) -> None:
+    dana = await world.account("dana@example.org", childs_record())
+    link = await shares(world, "Danas", account=dana.key)
+    browser = await at_the_end(world)
+    assert "Danas" not in browser.text
+    await ends(browser)
+    assert await stands(world, link)
+
+
+async def test_with_a_practices_help_another_practices_links_are_not_told_and_end(
+    world: World,
+) -> None:
+    person = msgspec.structs.replace(world.mara, persons=("skin/Person/mara", "family/Person/mara"))
+    await world.store.transact(lambda transaction: transaction.put(person))
+    world.mara = person
+    world.directory.access[person.key] += (childs_record(),)
+    elsewhere = await shares(world, "Elsewhere")
+    here = await shares(world, "Here", practice="family")
+    desk = desk_of(world)
+    started = await world.store.transact(
+        lambda transaction: desk.start(
+            transaction, person, practice="family", by="one", basis="photo-id"
+        )
+    )
+    browser = world.browser()
+    await browser.open("/recover/desk")
+    await submit(browser, "/recover/desk", code=started.code)
+    await gives(browser, await code_for(world, browser))
+    assert "Elsewhere" not in browser.text
+    await ends(browser, untick="Here")
+    assert (await stands(world, elsewhere), await stands(world, here)) == (False, True)
+
+
+async def test_who_has_not_proved_all_is_told_of_no_link(world: World) -> None:
+    await shares(world, "Clinic")
+    browser = await begins(world)
+    assert "Clinic" not in browser.page.text

@@ -173,11 +173,16 @@ async def test_what_is_no_manifest_request_is_refused(
 async def test_a_wrong_passcode_says_how_many_tries_are_left(
     http: httpx.AsyncClient, link: Link
 ) -> None:
-    """Then the link is over, for the right one too."""
+    """Then this network waits, with the right one too."""
     for left in range(TRIES - 1, -1, -1):
         answer = await manifest(http, link, passcode="22222222")
         assert (answer.status_code, answer.json()) == (401, {"remainingAttempts": left})
-    assert (await manifest(http, link)).status_code == 404
+    waits = await manifest(http, link)
+    assert waits.status_code == 429
+    assert 0 < int(waits.headers["retry-after"]) <= 3600
+    page = await opened(http, link)
+    assert page.status_code == 429
+    assert "Try again in 1 hour" in page.text
 
 
 async def test_a_missing_passcode_is_401(http: httpx.AsyncClient, link: Link) -> None:
@@ -191,33 +196,31 @@ async def test_parallel_guesses_are_all_counted(http: httpx.AsyncClient, link: L
     )
     statuses = [one.status_code for one in answers]
     assert statuses.count(401) == TRIES
-    assert statuses.count(404) == len(statuses) - TRIES
-    assert (await manifest(http, link)).status_code == 404
+    assert statuses.count(429) == len(statuses) - TRIES
+    assert (await manifest(http, link)).status_code == 429
 
 
 async def test_what_is_unknown_over_or_ended_is_answered_alike(
     http: httpx.AsyncClient, world: PortalWorld
 ) -> None:
     caller = await caller_of(world)
-    ended, locked, expired = [await a_link(caller) for _ in range(3)]
+    ended, expired = [await a_link(caller) for _ in range(2)]
 
     async def work(transaction: Any) -> None:
         found = await transaction.get(ShareLink, ended.key)
         await end_share(transaction, found, now=world.world.clock(), because="x")
 
     await world.world.store.transact(work)
-    for _ in range(TRIES):
-        await manifest(http, locked, passcode="22222222")
     world.world.clock.advance(31 * DAY)
     unknown = ended.payload["url"].replace(ended.handle, "A" * 43)
-    answers = [await manifest(http, one) for one in (ended, locked, expired)]
+    answers = [await manifest(http, one) for one in (ended, expired)]
     body = {"recipient": "x", "passcode": "y"}
     answers += [await http.post(one, json=body) for one in (unknown, "/shared/x/manifest")]
     assert {one.status_code for one in answers} == {404}
     assert len({one.content for one in answers}) == 1
     pages = [
         await http.post(f"/shared/{one}", data={"name": "x", "passcode": "y"})
-        for one in (ended.handle, locked.handle, expired.handle, "A" * 43, "x")
+        for one in (ended.handle, expired.handle, "A" * 43, "x")
     ]
     assert {one.status_code for one in pages} == {404}
     assert len({one.content for one in pages}) == 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -163,6 +163,14 @@ class AtPortal:
     def zone(self) -> ZoneInfo:
         """The practice's time zone: an appointment is where the practice is."""
         return ZoneInfo(self.record.zone)
+
+    def midnight(self, day: date) -> str:
+        """The beginning of a day by the practice's clock, as a search has it.
+
+        Raises `OverflowError` at the ends of the calendar.
+        """
+        there = datetime.combine(day, time(), self.zone)
+        return f"{there.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
     def moment(self, text: str | None) -> str:
         """A FHIR instant or dateTime in plain words, by the practice's clock and with its zone."""

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -79,8 +79,8 @@ class ActivityPages:
             kind,
             until,
             ("subtype", wanted),
-            ("date", f"ge{_midnight(here, until - _WINDOW)}"),
-            ("date", f"lt{_midnight(here, until)}"),
+            ("date", f"ge{here.midnight(until - _WINDOW)}"),
+            ("date", f"lt{here.midnight(until)}"),
             ("_count", str(COUNT)),
         )
 
@@ -184,12 +184,6 @@ def _address(kind: str, until: date, latest: date) -> str:
     given = [f"did={kind}"] if kind else []
     given += [f"until={until.isoformat()}"] if until < latest else []
     return f"{ACTIVITY}?{'&'.join(given)}" if given else ACTIVITY
-
-
-def _midnight(here: AtPortal, day: date) -> str:
-    """The beginning of a day by the practice's clock, as a search has it."""
-    there = datetime.combine(day, time(), here.zone)
-    return f"{there.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _line(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -50,6 +50,7 @@ _MOST: Final = 100
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
 _NUMBER: Final = re.compile(r"[1-9][0-9]?")
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_NO_DAY: Final = "Give days as 2027-01-31."
 _PAGE: Final = re.compile(r"[A-Za-z0-9_-]{1,4000}")
 _DONE: Final[Mapping[str, str]] = {
     "sent": "Your document was sent. The practice looks at it, and you are told when it has.",
@@ -110,7 +111,7 @@ class PortalDocumentPages:
             if who.get("reference")
         }
         given = {name: asked.get(name, "").strip() for name in ("type", "author", "from", "to")}
-        problem, query = _query(given, types, authors)
+        problem, query = _query(here, given, types, authors)
         found = latest
         page = asked.get("page", "")
         if page and not _PAGE.fullmatch(page):
@@ -355,27 +356,28 @@ def _summaries(here: AtPortal) -> list[tuple[str, str]]:
 
 
 def _query(
-    given: Mapping[str, str], types: Mapping[str, str], authors: Mapping[str, str]
+    here: AtPortal, given: Mapping[str, str], types: Mapping[str, str], authors: Mapping[str, str]
 ) -> tuple[str, list[tuple[str, str]]]:
-    """Return what is wrong with a filter, or ``""``, and the search that it is."""
+    """Return what is wrong with a filter, or ``""``, and the search that it is.
+
+    Days are those of the practice.
+    """
     if (given["type"] and given["type"] not in types) or (
         given["author"] and given["author"] not in authors
     ):
         return "Choose from the lists.", []
     query = [(name, given[name]) for name in ("type", "author") if given[name]]
-    for name, prefix in (("from", "ge"), ("to", "le")):
-        if given[name] and not _is_day(given[name]):
-            return "Give days as 2027-01-31.", []
-        if given[name]:
-            query.append(("date", f"{prefix}{given[name]}"))
+    for name, prefix, after in (("from", "ge", 0), ("to", "lt", 1)):
+        if not given[name]:
+            continue
+        if not _DAY.fullmatch(given[name]):
+            return _NO_DAY, []
+        try:
+            there = here.midnight(date.fromisoformat(given[name]) + timedelta(days=after))
+        except (ValueError, OverflowError):
+            return _NO_DAY, []
+        query.append(("date", f"{prefix}{there}"))
     return "", query
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return bool(_DAY.fullmatch(text)) and bool(datetime.fromisoformat(text))
-    except ValueError:
-        return False
 
 
 def _authors(here: AtPortal, tree: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import segno
@@ -35,7 +35,6 @@ _LASTS: Final = ((1, "1 day"), (7, "1 week"), (30, "30 days"), (90, "90 days"), 
 _STATES: Final[Mapping[str, str]] = {
     "active": "Works",
     "expired": "Its time is over",
-    "locked": "Locked: the passcode was wrong too often",
     "ended": "Ended",
 }
 _DONE: Final[Mapping[str, str]] = {
@@ -88,8 +87,11 @@ class SharingPages:
         views: dict[str, list[str]] = {}
         for one in parts_of(found, "view"):
             how = "in an app" if one["way"] == "app" else "in a browser"
+            often = f" ({one['times']} times that day)" if one["times"] > 1 else ""
+            if "recipient" not in one:
+                often = f", {one['times']} times: more than are listed, this was the last"
             views.setdefault(one["link"], []).append(
-                f"{here.moment(one['at'])}: {one['recipient']}, {how}"
+                f"{here.moment(one['at'])}: {one.get('recipient', 'others')}, {how}{often}"
             )
         lines = [self._line(here, one, views) for one in parts_of(found, "link")]
         policy = await policy_of(self._room.store, here.session.practice)
@@ -144,6 +146,7 @@ class SharingPages:
             "sections": [displays[code] for code in one.get("section", ()) if code in displays],
             "days": " ".join(days),
             "views": one["views"],
+            "wrong": one["wrong-tries"],
             "listed": views.get(one["id"], ()),
         }
 
@@ -218,7 +221,7 @@ class SharingPages:
             days=form.get("days", str(min(USUAL_DAYS, policy.share_days))),
             longest=LONGEST_LABEL,
             given={name: form.get(name, "") for name in ("label", "start", "end")},
-            today=datetime.fromtimestamp(self._room.clock(), UTC).date().isoformat(),
+            today=datetime.fromtimestamp(self._room.clock(), here.zone).date().isoformat(),
             form_token=self._room.form_token(here, NEW),
         )
 

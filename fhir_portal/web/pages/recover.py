@@ -38,6 +38,7 @@ from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.connection import Connection, is_of_practice
 from fhir_portal.smart.connections import Connections
 from fhir_portal.smart.errors import InvalidRequest, TooManyRequests
+from fhir_portal.smart.sharing import ShareLink, end_shares_but, links_by
 from fhir_portal.web.form import once_each, parse_pairs
 from fhir_portal.web.pages.browser import FORM_TOKEN, Browser, Cookies, address_of, posted
 from fhir_portal.web.pages.errors import PageError
@@ -76,6 +77,10 @@ _AWAITS_STAFF: Final = "Another member of your practice's staff has to approve o
 _EMPTY: Final = "Fill this in."
 _SHOWN, _ENDS = "app-", "end-"
 """Fields of the last form: an app that was shown, and one that is to end."""
+_SHOWN_LINK, _ENDS_LINK = "share-", "end-share-"
+"""The same of a link by which the record is shared."""
+_MOST_LINKS: Final = 30
+"""Links that are asked about: nobody makes the form too long to be sent."""
 _LONGEST: Final = 254
 _MOST_PRACTICES: Final = 50
 _ERRORS: Final[Mapping[str, PageError]] = {
@@ -322,6 +327,9 @@ class RecoveryPages:
             return page(
                 "recover_password.html",
                 apps=await self._apps(recovery),
+                links=(links := await self._links(recovery))[:_MOST_LINKS],
+                more_links=len(links) > _MOST_LINKS,
+                moment=moment,
                 helped=recovery.assisted is not None,
                 kept=kept,
                 status=status,
@@ -391,16 +399,26 @@ class RecoveryPages:
             return found
         return [one for one in found if is_of_practice(one, recovery.practice)]
 
+    async def _links(self, recovery: Recovery) -> list[ShareLink]:
+        """The links to records that are asked about, as `_apps` has the apps."""
+        sessions = self._door.sessions
+        account = await self._recoveries.owner(recovery)
+        found = await links_by(sessions.store, account.key, now=sessions.clock())
+        if recovery.assisted is None:
+            return found
+        return [one for one in found if one.practice == recovery.practice]
+
     async def finish(self, request: Request) -> Response:
         browser, recovery, form = await self._posted(request, PASSWORD)
         new = form.get("new_password", "")
-        shown = {name.removeprefix(_SHOWN) for name in form if name.startswith(_SHOWN)}
-        kept = frozenset(one for one in shown if f"{_ENDS}{one}" not in form)
+        kept = _unticked(form, _SHOWN, _ENDS)
+        kept_links = _unticked(form, _SHOWN_LINK, _ENDS_LINK)
         account = await self._recoveries.owner(recovery)
         now = self._door.sessions.clock()
 
-        async def end_apps(transaction: RecordTransaction) -> None:
+        async def end_access(transaction: RecordTransaction) -> None:
             await self._connections.end_all_but(transaction, account, kept, now=now)
+            await end_shares_but(transaction, account.key, kept_links, now=now)
 
         if form.get("repeated", new) != new:
             return await self._next(
@@ -410,7 +428,7 @@ class RecoveryPages:
                 status=400,
                 problem=_NOT_SAME,
                 wrong="repeated",
-                kept=kept,
+                kept=kept | kept_links,
             )
         try:
             opened = await self._recoveries.finish(
@@ -418,7 +436,7 @@ class RecoveryPages:
                 browser.visitor.session,
                 new,
                 await self._place(request),
-                also=[end_apps],
+                also=[end_access],
             )
         except UnacceptablePassword as error:
             return await self._next(
@@ -428,7 +446,7 @@ class RecoveryPages:
                 status=400,
                 problem=str(error),
                 wrong="new_password",
-                kept=kept,
+                kept=kept | kept_links,
             )
         to = await self._requests.on(browser, _onward(recovery), self._home)
         return await self._cookies.signed_in(to, opened)
@@ -488,6 +506,12 @@ class RecoveryPages:
 
 def _onward(recovery: Recovery) -> Onward:
     return Onward(recovery.handle, local(recovery.then))
+
+
+def _unticked(form: Mapping[str, str], shown: str, ends: str) -> frozenset[str]:
+    """What the form showed, and is not to end: by the beginnings of its fields."""
+    found = {name.removeprefix(shown) for name in form if name.startswith(shown)}
+    return frozenset(one for one in found if f"{ends}{one}" not in form)
 
 
 def _error(problem: str) -> PageError | Literal[""]:

@@ -33,7 +33,7 @@ Description: "The links that show a record, ended ones too, and who used them: a
 * insert OnInstance(Patient)
 * insert Parts(out, link, 0, *, [["Each link, the latest first."]])
 * insert Part(out, id, 1, 1, string, [["What it is called by in `$end-share`."]])
-* insert Part(out, status, 1, 1, code, [["`active`, `expired`, `locked` (too many wrong passcodes) or `ended`."]])
+* insert Part(out, status, 1, 1, code, [["`active`, `expired` or `ended`."]])
 * insert Part(out, label, 0, 1, string, [["What its maker calls it."]])
 * insert Part(out, by, 1, 1, Reference, [["Who made it."]])
 * insert Part(out, made, 1, 1, instant, [["When."]])
@@ -45,12 +45,13 @@ Description: "The links that show a record, ended ones too, and who used them: a
 * insert Part(out, summary, 1, 1, boolean, [["Whether it shows the summary."]])
 * insert Part(out, document, 0, *, Reference, [["The documents that were chosen."]])
 * insert Part(out, views, 1, 1, integer, [["How many times the passcode was right."]])
-* insert Part(out, tries-left, 1, 1, integer, [["How many wrong passcodes it still takes."]])
-* insert Parts(out, view, 0, *, [["Each time that a passcode was right, of each link the latest first."]])
+* insert Part(out, wrong-tries, 1, 1, integer, [["How many wrong passcodes were tried on it."]])
+* insert Parts(out, view, 0, *, [["That a passcode was right: of each link once for each day of the practice, way and recipient, the latest first."]])
 * insert Part(out, link, 1, 1, string, [["The link."]])
-* insert Part(out, at, 1, 1, instant, [["When."]])
-* insert Part(out, recipient, 1, 1, string, [["What whoever used it called themselves."]])
+* insert Part(out, at, 1, 1, instant, [["When, the last time."]])
+* insert Part(out, recipient, 0, 1, string, [["What whoever used it called themselves. Missing: all who came after 500 had been listed, with the last of them."]])
 * insert Part(out, way, 1, 1, code, [["`app` (a manifest was asked for) or `page`."]])
+* insert Part(out, times, 1, 1, integer, [["How many times."]])
 
 Instance: end-share
 InstanceOf: OperationDefinition
