@@ -63,8 +63,8 @@ async def health_cards_issue(call: Call) -> FhirResponse:
         identity = identity_of(json.parse(subject.body) if subject is not None else {}, claims)
     except NotIdentified:
         message = (
-            f"a card has {' and '.join(sorted(claims, reverse=True))}: the record has that not, "
-            "or not for you"
+            "a card says whose it is, and the name or the birth date that it needs for that is "
+            "not on record, or you do not see it"
         )
         raise Unprocessable(message) from None
     practice, now = call.auth.practice, call.server.clock()

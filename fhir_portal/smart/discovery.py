@@ -42,7 +42,7 @@ CAPABILITIES: Final = (
     "permission-v1",
     "permission-v2",
 )
-"""Of SMART's capability strings, those that work here; ``health-cards`` is of SMART Health Cards."""
+"""Of SMART's capability strings, and that of SMART Health Cards, those that work here."""
 
 OPENID_CONFIGURATION: Final = "/.well-known/openid-configuration"
 AUTHORIZATION_SERVER: Final = "/.well-known/oauth-authorization-server"

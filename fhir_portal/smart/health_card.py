@@ -7,6 +7,7 @@ compact serialization JWS; health cards as QR codes); RFC 7515, RFC 1951 (raw DE
 from __future__ import annotations
 
 import zlib
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -74,6 +75,13 @@ def qr_parts(card: str) -> tuple[str, str] | None:
     if len(card) > LONGEST_IN_QR:
         return None
     return SCHEME, "".join(f"{ord(sign) - _LOWEST:02}" for sign in card)
+
+
+def bundle_in(card: str) -> dict[str, Any]:
+    """Return the Bundle on a card of ours, which is not verified."""
+    payload = zlib.decompress(urlsafe_b64decode(card.split(".")[1] + "=="), -zlib.MAX_WBITS)
+    bundle: dict[str, Any] = msgspec.json.decode(payload)["vc"]["credentialSubject"]["fhirBundle"]
+    return bundle
 
 
 def card_file(cards: Sequence[str]) -> bytes:

@@ -171,9 +171,7 @@ class CardKeys:
                 signs_from=signs_from,
             )
 
-            async def keep(
-                transaction: RecordTransaction, record: HealthCardKey = made
-            ) -> None:
+            async def keep(transaction: RecordTransaction, record: HealthCardKey = made) -> None:
                 await transaction.insert(record)
 
             try:
