@@ -18,7 +18,7 @@ from fhir_portal.documents.wording import clean, day, person_name, words_of
 from fhir_portal.fhir.errors import NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.smart.health_card import EXTENSION, MEDIA, bundle_in, card_file, qr_parts
-from fhir_portal.web.pages.desk import Answer, answer_of
+from fhir_portal.web.pages.desk import Answer
 from fhir_portal.web.pages.portal import IMMUNIZED, AtPortal, PatientRoom, portal_page
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, printed
@@ -54,7 +54,7 @@ class HealthCardPages:
             is_get=True,
             activity="view" if form == "html" else "download",
         )
-        issued = answer_of(await self._room.perform(here, asked))
+        issued = await self._room.read(here, asked)
         cards = [str(one) for one in issued.values("verifiableCredential")]
         if not cards:
             message = "there is no vaccine with a code and a date on record for a signed card"
