@@ -58,7 +58,7 @@ async def test_it_is_printed_with_a_code_and_what_can_be_read_in_it(portal: Port
     )  # fmt: skip
     browser = await portal.at(f"{CARD}/html", BO)
     assert "Signed by Hillside Dermatology on" in browser.text
-    assert "Quill Born May 12, 1984" in browser.text
+    assert "NameAda Reed BornMay 12, 1984" in browser.text
     assert "Influenza, preservative free: October 2, 2028" in browser.text
     assert "Cholera: February 2020 (reported)" in browser.text
     assert "Measles" not in browser.text
