@@ -213,7 +213,7 @@ def _name(names: Iterable[Json]) -> dict[str, Any] | None:
 
 
 def _is_since(tree: Json, since: str) -> bool:
-    given = tree.get("occurrenceDateTime")
+    given = str(tree.get("occurrenceDateTime") or "")
     return bool(given) and period_of(given)[1] >= period_of(since)[0]
 
 

@@ -81,7 +81,7 @@ def as_html(sheet: CardSheet) -> bytes:
         None
         if one.code is None
         else Markup(  # noqa: S704 - drawn here, of squares alone
-            _drawn(one.code).svg_inline(border=4, dark="#000", light="#fff", omitsize=True)
+            drawn(one.code).svg_inline(border=4, dark="#000", light="#fff", omitsize=True)
         )
         for one in sheet.cards
     ]
@@ -124,18 +124,19 @@ def as_pdf(sheet: CardSheet) -> bytes:
 
 def _code(pdf: FPDF, code: tuple[str, str], said: str) -> None:
     picture = io.BytesIO()
-    _drawn(code).save(picture, kind="png", scale=6, border=4)
+    drawn(code).save(picture, kind="png", scale=6, border=4)
     top = pdf.get_y() + 1
     pdf.image(picture, x=_MARGIN, y=top, w=_SIDE, h=_SIDE, alt_text=f"QR code: {said}")
     pdf.set_y(top + _SIDE + 1)
 
 
-def _drawn(code: tuple[str, str]) -> segno.QRCode:
+def drawn(code: tuple[str, str]) -> segno.QRCode:
     """Bytes, then digits (SMART Health Cards and Links 1.0.0, "Encoding QRs")."""
-    drawn = segno.make(code, error="l", micro=False, boost_error=False)
-    if int(drawn.version) > _LARGEST:
+    # segno takes segments, which its types do not say
+    made = segno.make(code, error="l", micro=False, boost_error=False)  # type: ignore[arg-type]
+    if int(made.version) > _LARGEST:
         raise ValueError("a card of this length has no code")
-    return drawn
+    return made
 
 
 def _line(pdf: FPDF, text: str, size: float, *, bold: bool = False) -> None:

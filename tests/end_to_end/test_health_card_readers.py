@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-import segno
 
+from fhir_portal.documents.health_card_print import drawn
 from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.smart.health_card import card_file, issuer_of, qr_parts
 from fhir_portal.smart.health_card_keys import CardKeys, jwks_of, keys_of, revocation_list
@@ -114,8 +114,8 @@ def test_the_picture_of_the_fullest_code_is_read(reader: Script) -> None:
     card = max(issued.cards, key=len)
     parts = qr_parts(card)
     assert parts is not None
-    drawn = segno.make(parts, error="l", micro=False, boost_error=False)
-    rows = [[int(one) for one in row] for row in drawn.matrix_iter(scale=3, border=4)]
+    picture = drawn(parts).matrix_iter(scale=3, border=4)
+    rows = [[int(one) for one in row] for row in picture]
     told = reader("code", rows=rows, key=issued.keys[0])
     assert told["text"].startswith("shc:/")
     assert told["segments"] == ["byte", "numeric"]

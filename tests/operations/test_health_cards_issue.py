@@ -162,8 +162,8 @@ async def test_each_resource_on_a_card_is_linked_to_the_stored_one(
             links[place] = held["hostedResource"]["valueUri"]
     assert len(links) == 41
     for number, card in enumerate(cards):
-        for place, tree in enumerate(resources_on([card], "Immunization"), start=1):
-            stored = links[number, f"resource:{place}"].removeprefix(f"{BASE}/")
+        for index, tree in enumerate(resources_on([card], "Immunization"), start=1):
+            stored = links[number, f"resource:{index}"].removeprefix(f"{BASE}/")
             kept = (await ada.get(stored)).json
             assert (
                 kept["vaccineCode"]["coding"][0]["code"]
