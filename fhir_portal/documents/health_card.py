@@ -118,9 +118,16 @@ def identity_of(patient: Json, claims: Collection[str]) -> dict[str, Any]:
 
 
 def cards_of(
-    doses: Sequence[Dose], patient: Mapping[str, Any], fits: Callable[[Mapping[str, Any]], bool]
+    doses: Sequence[Dose],
+    patient: Mapping[str, Any],
+    fits: Callable[[Mapping[str, Any]], bool] | None,
 ) -> list[Card]:
-    """Return the cards: on each as many doses, in their order, as fit; but for a single one."""
+    """Return the cards: on each as many doses, in their order, as fit; but for a single one.
+
+    Without ``fits`` all of them are on one.
+    """
+    if fits is None:
+        return [_card(doses, patient)]
     found: list[Card] = []
     taken: list[Dose] = []
     for one in doses:
