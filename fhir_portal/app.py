@@ -109,6 +109,7 @@ from fhir_portal.web.developers import developers_router
 from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.fhir import PREFIX, FhirApi
 from fhir_portal.web.health import health_router
+from fhir_portal.web.health_cards import health_cards_router
 from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
 from fhir_portal.web.notify import notify_router
 from fhir_portal.web.oauth import OAuthEndpoints
@@ -477,6 +478,7 @@ class Application:
                     staff,
                     patients,
                     brands,
+                    health_cards_router(store),
                     developers,
                     told,
                     shared_router(

@@ -7,6 +7,7 @@ import typer
 from fhir_portal.commands.check import check_command
 from fhir_portal.commands.client import client_commands
 from fhir_portal.commands.demo import demo_command
+from fhir_portal.commands.health_cards import health_card_commands
 from fhir_portal.commands.import_ import import_command
 from fhir_portal.commands.keys import keys_commands
 from fhir_portal.commands.level import level_commands
@@ -43,6 +44,7 @@ cli.add_typer(practice_commands)
 cli.add_typer(staff_commands)
 cli.add_typer(level_commands)
 cli.add_typer(keys_commands)
+cli.add_typer(health_card_commands)
 cli.add_typer(token_commands)
 cli.add_typer(terms_commands)
 

@@ -181,6 +181,14 @@ _DOCUMENTS: Final = {
         section="immunizations",
         acts=False,
     ),
+    "health-cards-issue": OperationRule(
+        "Patient",
+        (("r", "Patient"), ("s", "Immunization")),
+        staff="view",
+        shows=True,
+        section="immunizations",
+        acts=False,
+    ),
     "docref": OperationRule(
         "DocumentReference",
         (("r", "DocumentReference"), ("s", "DocumentReference")),

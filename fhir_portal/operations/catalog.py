@@ -40,6 +40,7 @@ from fhir_portal.operations.export_self import export_self
 from fhir_portal.operations.extract import extract
 from fhir_portal.operations.file_attachment import file_attachment
 from fhir_portal.operations.find import find
+from fhir_portal.operations.health_cards_issue import health_cards_issue
 from fhir_portal.operations.hold import hold
 from fhir_portal.operations.immunization_certificate import immunization_certificate
 from fhir_portal.operations.invite_resend import invite_resend
@@ -137,6 +138,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "summary": summary,
     "ccd": ccd,
     "immunization-certificate": immunization_certificate,
+    "health-cards-issue": health_cards_issue,
     "docref": docref,
     "render": render,
     "calendar": calendar,

@@ -64,7 +64,7 @@ _VIEWS: Final = frozenset(
 )
 _DOWNLOADS: Final = frozenset(
     {"$ccd", "$docref", "$everything", "$export", "$export-self"}
-    | {"$immunization-certificate", "$receipt"}
+    | {"$immunization-certificate", "$health-cards-issue", "$receipt"}
 )
 _TRANSMITS: Final = frozenset({"$transmit"})
 

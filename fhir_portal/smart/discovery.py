@@ -35,13 +35,14 @@ CAPABILITIES: Final = (
     "context-ehr-encounter",
     "context-standalone-patient",
     "context-standalone-encounter",
+    "health-cards",
     "permission-offline",
     "permission-patient",
     "permission-user",
     "permission-v1",
     "permission-v2",
 )
-"""Of SMART's capability strings, those that work here."""
+"""Of SMART's capability strings, and that of SMART Health Cards, those that work here."""
 
 OPENID_CONFIGURATION: Final = "/.well-known/openid-configuration"
 AUTHORIZATION_SERVER: Final = "/.well-known/oauth-authorization-server"

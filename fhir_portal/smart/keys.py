@@ -290,22 +290,24 @@ def _made(
 ) -> tuple[RSAKey, SigningKey]:
     key = RSAKey.generate_key(2048, auto_kid=False)
     kid = key.thumbprint()
-    sealed = _seal(key.as_dict(private=True), secret, random)
+    sealed = seal(key.as_dict(private=True), secret, random)
     return key, SigningKey(
         key=name or kid, sealed=sealed, created=now, kid=kid, signs_from=signs_from
     )
 
 
 def _opened(key: SigningKey, secret: bytes) -> RSAKey:
-    return RSAKey.import_key(_unseal(key.sealed, secret))
+    return RSAKey.import_key(unseal(key.sealed, secret))
 
 
-def _seal(jwk: Mapping[str, Any], secret: bytes, random: Callable[[int], bytes]) -> bytes:
+def seal(jwk: Mapping[str, Any], secret: bytes, random: Callable[[int], bytes]) -> bytes:
+    """Encrypt a private key as it is stored."""
     nonce = random(_NONCE_BYTES)
     return nonce + _cipher(secret).encrypt(nonce, msgspec.json.encode(jwk), None)
 
 
-def _unseal(sealed: bytes, secret: bytes) -> dict[str, Any]:
+def unseal(sealed: bytes, secret: bytes) -> dict[str, Any]:
+    """Decrypt a private key that `seal` encrypted. Raises `WrongSecret`."""
     try:
         plain = _cipher(secret).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
     except InvalidTag:

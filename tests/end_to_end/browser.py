@@ -24,7 +24,10 @@ FHIR_CLIENT: Final = NODE_MODULES / "fhirclient" / "build" / "fhir-client.min.js
 OIDC_CLIENT: Final = NODE_MODULES / "oidc-client-ts" / "dist" / "browser" / "oidc-client-ts.min.js"
 AXE: Final = NODE_MODULES / "axe-core" / "axe.min.js"
 _SERVED: Final = {"/fhir-client.js": FHIR_CLIENT, "/oidc-client.js": OIDC_CLIENT}
-_FOR_NODE: Final = (*("openid-client", "fhir-kit-client", "@medplum/ccda", "@medplum/react-hooks"),)
+_FOR_NODE: Final = (
+    *("openid-client", "fhir-kit-client", "@medplum/ccda", "@medplum/react-hooks"),
+    *("kill-the-clipboard", "jsqr"),
+)
 _ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §11
 _KEYS: Final = {"Tab": "\ue004", "Enter": "\ue007", "Space": "\ue00d"}  # WebDriver §17.4.2
 _PATIENCE: Final = 20.0

@@ -21,6 +21,7 @@ EXAMPLES: dict[str, list[Json]] = {
     "end-session": [{"name": "all", "valueBoolean": True}],
     "start-recovery": [{"name": "basis", "valueCode": "photo-id"}],
     "approve-recovery": [{"name": "recovery", "valueString": "recovery"}],
+    "health-cards-issue": [{"name": "credentialType", "valueUri": "Immunization"}],
     "revoke-app": [{"name": "app", "valueString": "connection"}],
     "portal-invite": [{"name": "kind", "valueCode": "self"}],
     "cancel-recovery": [{"name": "recovery", "valueString": "recovery"}],

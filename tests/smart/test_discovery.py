@@ -37,6 +37,7 @@ async def test_only_capabilities_that_work_are_claimed(world: World) -> None:
         "context-standalone-encounter",
         "context-standalone-patient",
         "context-style",
+        "health-cards",
         "launch-ehr",
         "launch-standalone",
         "permission-offline",

@@ -255,5 +255,5 @@ async def test_keys_are_opened_once(safe: Safe, monkeypatch: pytest.MonkeyPatch)
     def unwanted(*_: Any) -> Any:
         raise AssertionError("unsealed again")
 
-    monkeypatch.setattr("fhir_portal.smart.keys._unseal", unwanted)
+    monkeypatch.setattr("fhir_portal.smart.keys.unseal", unwanted)
     assert len(await safe.published()) == 2

@@ -206,6 +206,7 @@ async def test_audit_events_are_found_by_what_was_done(portal: PortalWorld) -> N
         ("$export-self", "Patient/x", 200, "", "download"),
         ("$export-self", "Patient/x", 404, "", ""),
         ("$immunization-certificate", "Patient/x", 200, "", "download"),
+        ("$health-cards-issue", "Patient/x", 200, "", "download"),
         ("$receipt", "PaymentNotice/x", 200, "", "download"),
         ("$transmit", "Patient/x", 200, "", "transmit"),
         ("$send", "Communication", 200, "", ""),

@@ -48,6 +48,7 @@ _MADE: Final[Mapping[str, str]] = {
     "export": "the whole record",
     "export-self": "the record as one file",
     "immunization-certificate": "a certificate of vaccinations",
+    "health-cards-issue": "a signed card of vaccinations",
     "receipt": "a receipt",
     "transmit": "a summary of the record",
 }

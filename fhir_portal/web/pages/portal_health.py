@@ -34,6 +34,7 @@ from fhir_portal.web.pages.portal import (
     PatientRoom,
     portal_page,
 )
+from fhir_portal.web.pages.portal_health_card import CARD
 from fhir_portal.web.pages.refusals import Handler
 from fhir_portal.web.pages.render import download, printed, redirect
 
@@ -224,6 +225,7 @@ class HealthPages:
             vaccines=sorted(by_vaccine.items(), key=lambda one: one[0].casefold()),
             more=_MOST if more else 0,
             pdf=f"{CERTIFICATE}/pdf",
+            signed=CARD if here.sees("demographics") else "",
             html=f"{CERTIFICATE}/html",
         )
 

@@ -25,6 +25,7 @@ from fhir_portal.web.pages.portal_documents import PortalDocumentPages
 from fhir_portal.web.pages.portal_export import ExportPages
 from fhir_portal.web.pages.portal_forms import PatientFormPages
 from fhir_portal.web.pages.portal_health import HealthPages
+from fhir_portal.web.pages.portal_health_card import HealthCardPages
 from fhir_portal.web.pages.portal_home import StartPage
 from fhir_portal.web.pages.portal_insurance import InsurancePages
 from fhir_portal.web.pages.portal_messages import PortalMessagePages
@@ -80,7 +81,7 @@ def portal_router(
         *(PortalDocumentPages(room), PortalUploadPages(room), VisitPages(room)),
         *(proposals, DetailPages(room, proposals), InsurancePages(room, proposals)),
         *(NotTakenPages(room, proposals), ActivityPages(room), SharingPages(room, once)),
-        *(SendingPages(room, once), TimelinePages(room)),
+        *(SendingPages(room, once), TimelinePages(room), HealthCardPages(room)),
     )
     for routes in (one.routes() for one in rooms):
         for path, method, handler in routes:

@@ -45,6 +45,26 @@ Description: "The vaccines that the record has and the caller may see, to print 
 * insert Parameter(in, format, 0, 1, code, [["`pdf` (the default) or `html`."]])
 * insert Parameter(out, return, 1, 1, Binary, [["A PDF or a page, answered as its own content to who does not ask for FHIR JSON."]])
 
+Instance: health-cards-issue
+InstanceOf: OperationDefinition
+Usage: #definition
+Title: "Signed cards of vaccines"
+Description: "SMART Health Cards of the vaccines that were given, as far as the caller may see them, signed by the practice. Cards hold no more than fits one QR code; what does not is on a further card. Without a vaccine for a card the answer has no parameter."
+* insert Operation(health-cards-issue)
+* name = "HealthCardsIssue"
+* base = "http://hl7.org/fhir/uv/smart-health-cards-and-links/OperationDefinition/patient-i-health-cards-issue"
+* affectsState = false
+* insert OnInstance(Patient)
+* insert Parameter(in, credentialType, 1, *, uri, [["What cards are to hold, all of it: `Immunization` (also `#immunization` and `#covid19`, with or without `https://smarthealth.cards`). There are no cards of another resource type."]])
+* insert Parameter(in, credentialValueSet, 0, *, uri, [["Only vaccines of this value set of SMART Health Cards; of several, one card with some of each. A set that is not known here is refused."]])
+* insert Parameter(in, includeIdentityClaim, 0, *, string, [["Only this of the Patient is on the cards: `Patient.name` or `Patient.birthDate`. Otherwise both; other elements never."]])
+* insert Parameter(in, _since, 0, 1, dateTime, [["Only vaccines that were given since then."]])
+* insert Parameter(out, verifiableCredential, 0, *, string, [["A card: a compact JWS."]])
+* insert Parts(out, resourceLink, 0, *, [["Which stored resource one on a card was made of."]])
+* insert Part(out, vcIndex, 0, 1, integer, [["The card, from 0."]])
+* insert Part(out, bundledResource, 1, 1, uri, [["Its address on the card."]])
+* insert Part(out, hostedResource, 1, 1, uri, [["Its address here."]])
+
 Instance: docref
 InstanceOf: OperationDefinition
 Usage: #definition

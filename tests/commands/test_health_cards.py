@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.commands.running import refused, run, told
+
+pytestmark = pytest.mark.usefixtures("own_store")
+
+
+@pytest.fixture(autouse=True)
+def elm(own_store: object) -> None:  # noqa: ARG001 - it has to be there first
+    told("practice", "add", "elm", "Elm Practice")
+
+
+def states() -> list[str]:
+    return [key["state"] for key in told("health-cards", "keys", "elm")]
+
+
+def test_keys_are_rotated_and_withdrawn_for_one_practice() -> None:
+    assert told("health-cards", "keys", "elm") == []
+    first = told("health-cards", "rotate", "elm")
+    assert (first["state"], first["withdrawn"]) == ("signing", None)
+    second = told("health-cards", "rotate", "elm")
+    assert second["state"] == "next"
+    assert states() == ["next", "signing"]
+    told("health-cards", "rotate", "elm", "--now")
+    assert states() == ["signing", "verifying", "verifying"]
+    listed = run("health-cards", "keys", "elm").stdout.splitlines()
+    assert [line.split()[1] for line in listed] == ["signing", "verifying", "verifying"]
+    gone = told("health-cards", "withdraw", "elm", first["kid"])
+    assert gone["state"] == "withdrawn"
+    assert gone["withdrawn"]
+    assert states() == ["signing", "verifying", "withdrawn"]
+    assert first["kid"] in refused("health-cards", "withdraw", "elm", first["kid"])
+
+
+def test_cards_of_a_patient_are_revoked() -> None:
+    assert "no key" in refused("health-cards", "revoke", "elm", "ada")
+    told("health-cards", "rotate", "elm")
+    told("health-cards", "rotate", "elm")
+    assert told("health-cards", "revoke", "elm", "Patient/ada") == {"patient": "ada", "lists": 2}
+    assert "no id" in refused("health-cards", "revoke", "elm", "Patient/../x")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("keys",), ("rotate",), ("withdraw", "-kid"), ("revoke", "ada")]
+)
+def test_a_practice_that_is_not_there_is_refused(arguments: tuple[str, ...]) -> None:
+    name, *more = arguments
+    assert "no practice 'ash'" in refused("health-cards", name, "ash", *more)
+
+
+@pytest.mark.parametrize("kid", ["-no-such-key", "--no-such-key"])
+def test_a_kid_may_begin_with_a_dash(kid: str) -> None:
+    assert kid in refused("health-cards", "withdraw", "elm", kid)
