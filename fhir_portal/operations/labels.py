@@ -22,7 +22,7 @@ from fhir_portal.fhir.errors import Conflict, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import plain_text, record_provenance
 from fhir_portal.resources.passing_on import Surroundings, relabel
 from fhir_portal.resources.release import Release, release_key
