@@ -29,7 +29,7 @@ from fhir_portal.fhir.errors import Conflict, Forbidden, Issue, Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.authorship import Author, record_provenance
 from fhir_portal.operations.call import acting_for
-from fhir_portal.operations.definition import parameter as parameter  # noqa: PLC0414 - exported
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.four_eyes import require_another_invites
 from fhir_portal.operations.invitation_count import count_attempt
 from fhir_portal.operations.invitation_end import expire_later

@@ -28,7 +28,7 @@ from fhir_portal.fhir.errors import Conflict, NotFound, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import plain_text, record_provenance
 from fhir_portal.records import RecordReader
 from fhir_portal.resources.hand_labels import note_by_hand

@@ -27,7 +27,7 @@ from fhir_portal.notify import outbox
 from fhir_portal.notify.recipients import RECORD
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import subject_row
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import plain_text
 from fhir_portal.operations.shared_files import is_within
 from fhir_portal.resources.interactions.read import key_of, unknown
