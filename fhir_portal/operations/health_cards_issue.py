@@ -24,7 +24,7 @@ from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import of_record, subject_row
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import parameter
 from fhir_portal.smart.health_card import (
     LONGEST_IN_QR,
     content_of,

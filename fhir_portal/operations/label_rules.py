@@ -23,8 +23,7 @@ from fhir_portal.consent.label_rules import (
 from fhir_portal.fhir.errors import Conflict, Forbidden, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
-from fhir_portal.operations.definition import Arguments
-from fhir_portal.operations.inviting import parameter
+from fhir_portal.operations.definition import Arguments, parameter
 from fhir_portal.operations.label_jobs import Foreseen, foreseen, set_rules
 from fhir_portal.resources.release import Release
 from fhir_portal.resources.store import ResourceTransaction
