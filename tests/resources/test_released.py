@@ -11,6 +11,7 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.labels import PORTAL_TAG
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
+from fhir_portal.notify.lease import StaleLease
 from fhir_portal.operations.label_jobs import label_jobs, release_due
 from fhir_portal.resources.opening import Opening, Shown, disclosures
 from fhir_portal.resources.passing_on import with_labels
@@ -342,7 +343,7 @@ async def test_a_worker_that_lost_its_turn_releases_nothing_a_second_time(
     assert slow is not None
     clock.advance(jobs.LEASE_SECONDS + 1)
     await worked_off(portal, clock)
-    with pytest.raises(jobs.StaleLease):
+    with pytest.raises(StaleLease):
         await work[RELEASE_JOB](slow)
     await store.transact(lambda t: release_due(t, portal.server, DERM, LAB))
     assert version((await waiting.get(LAB)).json) == "3"
