@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.label_rules import LabelRules, Relabelling, label_rules_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.definitions import served_types
@@ -23,7 +24,9 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import Lease, finish_in
+from fhir_portal.operations.authorship import organization_of
 from fhir_portal.records import RecordTransaction
+from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.passing_on import relabel
 from fhir_portal.resources.release import (
     RELEASE_JOB,
@@ -34,6 +37,7 @@ from fhir_portal.resources.release import (
 )
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceTransaction, Row
+from fhir_portal.resources.writing import record_disclosure
 from fhir_portal.search.request import SearchRequest
 
 RELABEL_JOB: Final = "relabel"
@@ -173,13 +177,38 @@ async def _relabelled(server: Server, practice: str, keys: Sequence[ResourceKey]
 
     To refuse it would tell nobody, and leave the practice's patients without their records.
     """
-    alone = len(keys) == 1
+
+    async def work(transaction: ResourceTransaction) -> None:
+        await _relabelled_in(
+            transaction, server, practice, keys, "a rule is no more", unbounded=len(keys) == 1
+        )
+
     try:
-        await server.store.transact(partial(relabel, practice=practice, keys=keys, unbounded=alone))
+        await server.store.transact(work)
     except Unprocessable:
         half = len(keys) // 2
         await _relabelled(server, practice, keys[:half])
         await _relabelled(server, practice, keys[half:])
+
+
+async def _relabelled_in(
+    transaction: ResourceTransaction,
+    server: Server,
+    practice: str,
+    keys: Sequence[ResourceKey],
+    reason: str,
+    *,
+    unbounded: bool = True,
+) -> None:
+    """Label rows and record that the practice, by a rule, opened what its patients see by it."""
+    opening = Opening(transaction, now=server.clock())
+    await relabel(transaction, practice, keys, opening=opening, unbounded=unbounded)
+    if opening.rows:
+        known = await transaction.get(Practice, practice)
+        who = {"display": practice} if known is None else organization_of(known)
+        await record_disclosure(
+            transaction, server, practice, opening.rows, agent={"who": who}, reason=reason
+        )
 
 
 async def release_due(
@@ -191,7 +220,8 @@ async def release_due(
     if found is None or found.state != "waits" or found.due is None or found.due > now:
         return
     await transaction.put(msgspec.structs.replace(found, state="released", at=now, withheld=None))
-    await relabel(transaction, practice, [ResourceKey.parse(what)], unbounded=True)
+    reason = f"released by the rule {found.rule}"
+    await _relabelled_in(transaction, server, practice, [ResourceKey.parse(what)], reason)
 
 
 def _types(rules: LabelRules, former: LabelRules) -> list[str]:
@@ -247,4 +277,4 @@ async def _released_without(
         tree = None if row is None or row.deleted else json.parse(row.body)
         if await after_rules(transaction, rules, one, tree, now=server.clock()):
             released.append(key)
-    await relabel(transaction, practice, released, unbounded=True)
+    await _relabelled_in(transaction, server, practice, released, "a rule is no more")

@@ -29,13 +29,14 @@ from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.definition import parameter
-from fhir_portal.operations.message_thread import plain_text, record_provenance
+from fhir_portal.operations.message_thread import agent_of, plain_text, record_provenance
 from fhir_portal.records import RecordReader
 from fhir_portal.resources.hand_labels import note_by_hand
+from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.passing_on import Surroundings, relabel
 from fhir_portal.resources.release import Release, release_key
 from fhir_portal.resources.store import ResourceTransaction, Row
-from fhir_portal.resources.writing import update_in
+from fhir_portal.resources.writing import record_disclosure, update_in
 
 LONGEST_REASON: Final = 500
 LABELLED_BY_HAND: Final = (
@@ -154,15 +155,28 @@ async def _released(call: Call, change: Any) -> FhirResponse:
         await transaction.put(
             msgspec.structs.replace(now, at=call.server.clock(), by=by, words=reason)
         )
-        await relabel(transaction, practice, [row.key])
-        await record_provenance(
-            transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
+        opening = Opening(transaction, now=call.server.clock())
+        await relabel(transaction, practice, [row.key], opening=opening)
+        await record_disclosure(
+            transaction, call.server, practice, opening.rows, agent=_agent(call), reason=reason
         )
         again = await _named(transaction, call)
+        if again.version == row.version:  # it is held back, or hidden for another reason as well
+            await record_provenance(
+                transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
+            )
         return again, sorted(again.facts.visibility_class.labels)
 
     row, now = await call.server.store.transact(work)
     return call.answer({"label": now}, row)
+
+
+def _agent(call: Call) -> dict[str, Any]:
+    """Return who releases something, and for whom."""
+    agent: dict[str, Any] = {"who": {"reference": agent_of(call)}}
+    if call.auth.staff is not None:
+        agent["onBehalfOf"] = {"display": call.auth.staff.practice_name}
+    return agent
 
 
 async def _named(transaction: ResourceTransaction, call: Call) -> Row:

@@ -22,6 +22,7 @@ from fhir_portal.consent.sections import types_in
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.interaction import FhirResponse
+from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.appointments import Held, has_lapsed, purpose_of, with_whom
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.check_in import may_arrive
@@ -29,6 +30,7 @@ from fhir_portal.operations.message_thread import MessagesRead, agent_of, unread
 from fhir_portal.resources.appointment import is_over
 from fhir_portal.resources.communication import CATEGORY, MESSAGE, THREAD, is_thread
 from fhir_portal.resources.forms.request import OPEN, REQUESTS
+from fhir_portal.resources.opening import shown_since
 from fhir_portal.resources.permission import checked
 from fhir_portal.resources.store import Page, Row
 from fhir_portal.search.request import MAX_COUNT, SearchRequest, parse_search, standing_search
@@ -90,8 +92,13 @@ class _Looking:
     now: float
     rows: list[Row] = field(default_factory=list)
 
-    async def search(self, resource_type: str, *asked: tuple[str, str]) -> Page | None:
-        """Search as the caller would; ``None`` where they see nothing of the type."""
+    async def search(
+        self, resource_type: str, *asked: tuple[str, str], standing: bool = True
+    ) -> Page | None:
+        """Search as the caller would; ``None`` where they see nothing of the type.
+
+        Not ``standing`` is a search for ids: the store need not keep it.
+        """
         auth, server = self.call.auth, self.call.server
         answer = decide(auth, Ask("s", resource_type, self.now))
         # Of a section that a grant leaves out a search finds nothing; here "none" would be untrue.
@@ -99,7 +106,10 @@ class _Looking:
         if isinstance(answer, Deny) or resource_type not in shown:
             return None
         visible = answer.visible
-        request = standing_search(resource_type, *asked)
+        if standing:
+            request = standing_search(resource_type, *asked)
+        else:
+            request = parse_search(resource_type, asked, base="")
         if visible.record != self.call.request.id:
             request = self._of_patient(request)
         page = await server.store.search(request, visible)
@@ -248,12 +258,32 @@ async def _new_results(looking: _Looking) -> Part | None:
     )
     if page is None:
         return None
+    found, more = [str(row.key) for row in page.rows], page.next is not None
+    late = [key for key in await _released(looking) if str(key) not in found]
+    while late and not more:
+        some, late = late[:MOST], late[MOST:]
+        ids = ("_id", ",".join(key.id for key in some))
+        page = await looking.search("DiagnosticReport", ids, ("_count", str(MOST)), standing=False)
+        seen = {row.key for row in page.rows} if page is not None else set()
+        found += [str(key) for key in some if key in seen]
+        more = len(found) > MOST
     return {
-        "count": len(page.rows),
-        "more": page.next is not None,
+        "count": len(found[:MOST]),
+        "more": more,
         "since": since,
-        "latest": {"reference": str(page.rows[0].key)} if page.rows else None,
+        "latest": {"reference": found[0]} if found else None,
+        "report": [{"reference": one} for one in found[:MOST]],
     }
+
+
+async def _released(looking: _Looking) -> list[ResourceKey]:
+    """The reports of the record that were withheld and are not, the last one first.
+
+    Whether the caller sees them is for the search to say.
+    """
+    call = looking.call
+    since = (int(looking.now // _DAY) - NEW_DAYS) * _DAY
+    return await shown_since(call.server.store, call.auth.practice, str(call.request.id), since)
 
 
 async def _forms_due(looking: _Looking) -> Part | None:

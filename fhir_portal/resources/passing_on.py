@@ -22,6 +22,7 @@ from fhir_portal.consent.labels import WITHHELD
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.release import is_held
 from fhir_portal.resources.store import ResourceTransaction, Row
 
@@ -38,6 +39,8 @@ class Surroundings(Neighbours):
     def __init__(self, transaction: ResourceTransaction, *, unbounded: bool = False) -> None:
         self._transaction = transaction
         self._most = None if unbounded else MOST
+        self.opening: Opening | None = None
+        """By what that which becomes visible has a new version; without it nothing has."""
         self.computed: dict[ResourceKey, RowFacts] = {}
         self._alone: set[ResourceKey] = set()
         """What nothing that is derived points at, as was seen just now."""
@@ -127,9 +130,10 @@ class Surroundings(Neighbours):
             found.update(binaries_of(tree))
         return found - {key}
 
-    async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
+    async def reclassify(self, key: ResourceKey, before: RowFacts, facts: RowFacts) -> None:
         """Store what was computed of a row."""
-        await self._transaction.reclassify(key, facts)
+        if self.opening is None or not await self.opening.version(before, facts):
+            await self._transaction.reclassify(key, facts)
 
     async def derived(self, facts: RowFacts) -> set[ResourceKey]:
         """Return the rows whose owners and sections follow a resource."""
@@ -154,17 +158,22 @@ async def pass_on(
     held: frozenset[str],
     binaries: Iterable[ResourceKey],
     is_released: bool = False,
+    opening: Opening | None = None,
 ) -> RowFacts:
     """Compute anew what a write changes about other rows; return the facts of its own row.
 
     ``tree`` is what was written (``None``: a deletion, after which every label stays), ``old`` what
     was there, ``held`` the labels of the row before. ``binaries`` are those that its attachments
-    name now or named before; ``is_released`` says that its release has changed.
+    name now or named before; ``is_released`` says that its release has changed. What becomes
+    visible besides is in ``opening``.
 
     Raises:
         Unprocessable: too much depends on this one.
     """
     key, practice = ResourceKey(facts.resource_type, facts.id), facts.practice
+    around.opening = opening
+    if opening is not None:
+        opening.wrote(key)
     waiting = set(binaries) | await around.derived(facts)
     # A label may go with the reason that a derived row had for it, too.
     losing = [await around.row(one, practice) for one in waiting]
@@ -178,7 +187,10 @@ async def pass_on(
                 waiting |= await around.dependants(key, practice, tree)
     waiting |= await _taken_back(around, suspects)
     await _settle(around, practice, waiting)
-    return around.computed.get(key, facts)
+    now = around.computed.get(key, facts)
+    if opening is not None:
+        await opening.note(held, now)
+    return now
 
 
 async def relabel(
@@ -186,16 +198,19 @@ async def relabel(
     practice: str,
     keys: Collection[ResourceKey],
     *,
+    opening: Opening,
     unbounded: bool = False,
 ) -> None:
     """Compute anew rows whose own labels changed though they were not written, and what follows.
 
-    ``unbounded`` is for work that nobody waits for and that must be done.
+    What becomes visible by it is in ``opening``. ``unbounded`` is for work that nobody waits for
+    and that must be done.
 
     Raises:
         Unprocessable: too much depends on them.
     """
     around = Surroundings(transaction, unbounded=unbounded)
+    around.opening = opening
     rows = [row for row in [await around.row(key, practice) for key in keys] if row is not None]
     suspects = {row.key: row.facts for row in rows if _labels(row.facts)}
     waiting = {row.key for row in rows} | await _taken_back(around, suspects)
@@ -226,7 +241,7 @@ async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]
             waiting.update(binaries_of(here))
     for each, now in around.computed.items():
         if stored[each] != now:
-            await around.reclassify(each, now)
+            await around.reclassify(each, stored[each], now)
 
 
 def _was_an_error(row: Row) -> bool:

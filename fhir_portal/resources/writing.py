@@ -8,20 +8,19 @@ functions for its entries.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from fhir_portal.access.classify import binaries_of, classify, edges_of, kept_edges, unowned
-from fhir_portal.access.context import LABEL, AuthContext
+from fhir_portal.access.context import LABEL, AuthContext, acting_for
 from fhir_portal.access.policy import Ask, Deny, decide
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.access.writes import wrong_author
 from fhir_portal.consent.labels import labels_of
 from fhir_portal.fhir import json
-from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import (
     Forbidden,
     Gone,
@@ -42,9 +41,11 @@ from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.files import require_no_files
 from fhir_portal.resources.forms import answering, handing_in
 from fhir_portal.resources.hand_labels import keep_by_hand
+from fhir_portal.resources.opening import Opening, as_known, disclosures
 from fhir_portal.resources.passing_on import Surroundings, pass_on, with_labels
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
+from fhir_portal.resources.stamp import stamp
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
 from fhir_portal.resources.validation import status_for, validate
 from fhir_portal.search.criterion import Criterion
@@ -154,7 +155,7 @@ async def update_in(
         message = f"{key} is not known"
         raise NotFound(message)
     living = before is not None and not before.deleted
-    check_if_match(if_match, before, key)
+    check_if_match(if_match, None if before is None else as_known(transaction, before), key)
     if if_none_match is not None and before is not None and living:
         check_if_none_match(if_none_match, before)
     if before is not None and before.deleted and auth.context != "system":
@@ -200,7 +201,7 @@ async def delete_in(
     if before is None:
         message = f"{key} is not known"
         raise NotFound(message)
-    check_if_match(if_match, before, key)
+    check_if_match(if_match, as_known(transaction, before), key)
     if before.deleted:
         return before
     old = json.parse(before.body)
@@ -222,6 +223,7 @@ async def delete_in(
         b"",
     )
     await transaction.write(NewVersion(row, IndexEntries(), kept_edges(old)))
+    opening = Opening(transaction, now=server.clock())
     await pass_on(
         Surroundings(transaction),
         row.facts,
@@ -229,7 +231,9 @@ async def delete_in(
         old=old,
         held=before.facts.visibility_class.labels,
         binaries=binaries_of(old),
+        opening=opening,
     )
+    await _record_opened(transaction, server, auth, row, opening.rows)
     await task.after_change(transaction, row.facts.practice, old, {}, now=server.clock())
     return row
 
@@ -356,11 +360,12 @@ async def store_extracted(
     rule = EVENT_RULES.get(facts.resource_type)
     if rule is not None:
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())
-    _set_meta(tree, version, updated)
+    stamp(tree, version, updated)
     row = Row(facts, version, updated, method, json.dumps(tree))
     edges = edges_of(tree)
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
+    opening = Opening(transaction, now=server.clock())
     now = await pass_on(
         around,
         facts,
@@ -369,7 +374,9 @@ async def store_extracted(
         held=held,
         is_released=is_released,
         binaries=[*binaries_of(old or {}), *touched],
+        opening=opening,
     )
+    await _record_opened(transaction, server, auth, row, opening.rows)
     if now != facts:
         row = msgspec.structs.replace(row, facts=now)
     if facts.resource_type == "Task":
@@ -377,6 +384,41 @@ async def store_extracted(
     if facts.resource_type == "QuestionnaireResponse":
         await handing_in.follow(transaction, server, auth, old or {}, row, _FOLLOWING)
     return row
+
+
+async def record_disclosure(
+    transaction: ResourceTransaction,
+    server: Server,
+    practice: str,
+    rows: Sequence[Row],
+    *,
+    agent: Mapping[str, Any],
+    reason: str,
+) -> None:
+    """Store who opened these versions, for staff and EHRs; ``agent`` is ``who``, for whom."""
+    visible = Visibility.of_server("Provenance", practice=practice)
+    for tree in disclosures(rows, at=server.clock(), agent=agent, reason=reason):
+        await create_in(
+            transaction, server, acting_for(practice, ""), tree, visible,
+            resource_id=server.new_id(),
+        )  # fmt: skip
+
+
+async def _record_opened(
+    transaction: ResourceTransaction,
+    server: Server,
+    auth: AuthContext,
+    because: Row,
+    rows: Sequence[Row],
+) -> None:
+    """Store that what was written hides these no more."""
+    who = {"reference": str(auth.fhir_user)} if auth.fhir_user else {"display": auth.client}
+    if who == {"display": ""}:
+        who = {"display": auth.practice}
+    reason = f"{because.key}/_history/{because.version} hides it no more"
+    await record_disclosure(
+        transaction, server, auth.practice, rows, agent={"who": who}, reason=reason
+    )
 
 
 async def _require_known_references(
@@ -418,21 +460,6 @@ def with_id(tree: dict[str, Any], resource_id: str) -> dict[str, Any]:
     if next(iter(tree)) == "resourceType":
         return named | tree
     return tree | {"id": resource_id}
-
-
-def _set_meta(tree: dict[str, Any], version: int, updated: int) -> None:
-    meta = {"versionId": str(version), "lastUpdated": instant(updated * 1000)}
-    sent = tree.get("meta") or {}
-    meta |= {name: value for name, value in sent.items() if name not in meta}
-    if "meta" in tree:
-        tree["meta"] = meta
-        return
-    members = list(tree.items())
-    tree.clear()
-    for name, value in members:
-        tree[name] = value
-        if name == "id":
-            tree["meta"] = meta
 
 
 async def _last_living(transaction: ResourceTransaction, deleted: Row) -> Mapping[str, Any]:

@@ -144,7 +144,7 @@ async def test_a_label_that_both_put_there_stays_when_the_ehr_leaves_it_out(
 
 
 @pytest.mark.requirement("portal", "S2-07")
-async def test_a_result_is_held_back_and_released_without_a_version(
+async def test_a_result_is_held_back_without_a_version_and_released_with_one(
     store: Any, portal: Any, ehr: Caller, staff: Caller
 ) -> None:
     ada = Caller(portal, oneself("ada"))
@@ -162,8 +162,10 @@ async def test_a_result_is_held_back_and_released_without_a_version(
     assert (await ada.get("Observation/there")).status == 404, "a new version is held, too"
     assert (await called(staff, "release", "Observation/there", reason="called")).status == 200
     found = await ada.get("Observation/there")
-    assert (found.status, found.json["meta"]["versionId"]) == (200, "2")
-    assert (await ada.get("Observation/there/_history/1")).status == 404, "it never was released"
+    assert (found.status, found.json["meta"]["versionId"]) == (200, "3")
+    for before in ("1", "2"):
+        hidden = await ada.get(f"Observation/there/_history/{before}")
+        assert hidden.status == 404, "it never was released"
     assert (await ada.get("Provenance?target=Observation/there")).entries == []
     again = await called(staff, "release", "Observation/there", reason="called")
     assert again.status == 409

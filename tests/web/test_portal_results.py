@@ -121,6 +121,25 @@ async def test_reports_show_their_values_the_latest_first(portal: PortalWorld) -
     assert f"{TEST}/na-3" in links(browser)
 
 
+@pytest.mark.requirement("portal", "S2-07")
+async def test_a_report_that_was_released_is_new_however_long_ago_it_was_issued(
+    portal: PortalWorld,
+) -> None:
+    kept = a_report("kept", at(-60 * DAY), of="bo", conclusion="Come and see us.")
+    await portal.put(kept | {"meta": WITHHELD})
+    browser = await portal.at(RESULTS, BO)
+    assert "1 new report since" in browser.text
+    assert "Come and see us." not in browser.text
+    shown = {"tag": [{"system": "https://tags.example", "code": "released"}]}
+    await portal.put(kept | {"meta": shown})
+    await browser.open(RESULTS)
+    assert "2 new reports since" in browser.text
+    headings = browser.document.xpath("//main//h2")
+    assert [one.text_content().endswith("(new)") for one in headings] == [True, True, False]
+    await browser.open("/portal")
+    assert "2 new reports" in browser.text
+
+
 async def test_a_panel_shows_the_values_it_consists_of(portal: PortalWorld) -> None:
     panel = other("panel", "Electrolytes", hasMember=[reference("Observation/na-1")])
     await portal.put(

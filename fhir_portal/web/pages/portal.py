@@ -368,6 +368,13 @@ class PatientRoom:
         """Carry out an interaction, with the answer read."""
         return answer_of(await self.perform(here, request))
 
+    async def dashboard(self, here: AtPortal) -> Answer:
+        """What is first on the portal, and new."""
+        request = FhirRequest(
+            "operation", "Patient", here.auth.patient, operation="portal-dashboard", is_get=True
+        )
+        return await self.read(here, request)
+
     async def call(
         self, here: AtPortal, operation: str, target: str, *given: tuple[str, str, Any]
     ) -> Answer:

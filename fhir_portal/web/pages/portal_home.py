@@ -16,7 +16,6 @@ from fhir_portal.access.relation import name_of
 from fhir_portal.accounts.preferences import PagePreferences, wants_tour
 from fhir_portal.billing.amount import Amount, NoAmount
 from fhir_portal.consent.grant import CATEGORY, is_current, read_grant
-from fhir_portal.fhir.interaction import FhirRequest
 from fhir_portal.records import RecordTransaction
 from fhir_portal.smart.connections import Connections
 from fhir_portal.web.form import parse_pairs
@@ -87,14 +86,7 @@ class StartPage:
 
     async def show(self, request: Request) -> Response:
         here = await self._room.at(request)
-        asked = FhirRequest(
-            "operation",
-            "Patient",
-            here.auth.patient,
-            operation="portal-dashboard",
-            is_get=True,
-        )
-        found = await self._room.read(here, asked)
+        found = await self._room.dashboard(here)
         parts: Mapping[str, Any] = {
             one["name"]: found.value(one["name"]) for one in found.tree.get("parameter") or ()
         }

@@ -16,7 +16,7 @@ from fhir_portal.documents import wording
 from fhir_portal.documents.chart import categories, ordered, when
 from fhir_portal.documents.wording import Json, clean, words_of
 from fhir_portal.fhir.errors import NotFound
-from fhir_portal.operations.portal_dashboard import MOST, new_since
+from fhir_portal.operations.portal_dashboard import new_since
 from fhir_portal.web.downloads import while_allowed
 from fhir_portal.web.form import parse_pairs
 from fhir_portal.web.pages.portal import REPORT, RESULTS, AtPortal, PatientRoom, portal_page
@@ -115,14 +115,12 @@ class ResultPages:
             if one["resourceType"] == "Observation"
         }
         values |= await self._members(here, values)
-        since = new_since(self._room.clock())
-        new = await self._room.ask(
-            here,
-            "search-type",
-            "DiagnosticReport",
-            query=(("issued", f"ge{since}"), ("_count", str(MOST))),
-        )
-        fresh = {one["id"] for one in new.entries}
+        # The first page counts them, too: both ask the same.
+        first_page = await self._room.dashboard(here)
+        new = first_page.value("new-results") or {"count": 0, "more": False}
+        listed = new.get("report") or []
+        listed = listed if isinstance(listed, list) else [listed]
+        fresh = {one["reference"].rpartition("/")[2] for one in listed}
         reports = [
             self._report(here, one, values, is_new=one["id"] in fresh)
             for one in found.entries
@@ -132,9 +130,9 @@ class ResultPages:
             here,
             "portal_results.html",
             reports=reports,
-            new=len(new.entries),
-            more_new=bool(new.next),
-            since=here.moment(since[:10]),
+            new=new["count"],
+            more_new=new["more"],
+            since=here.moment(new_since(self._room.clock())[:10]),
             tests=TESTS,
             next=f"{RESULTS}?{urlencode({'page': found.next})}" if found.next else "",
             later=bool(given.get("page")),
