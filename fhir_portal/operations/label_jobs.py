@@ -7,7 +7,7 @@ once. Rules that were taken away show what they hid when the job is through.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -18,7 +18,6 @@ from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.label_rules import LabelRules, Relabelling, label_rules_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.definitions import served_types
-from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job, Work
@@ -52,6 +51,7 @@ async def set_rules(
             before=tuple(dict.fromkeys(former)),
             hides=bool(hides),
             change=rules.change,
+            spreads=pending is not None and pending.spreads,
         )
     )
     await jobs.enqueue(
@@ -85,7 +85,7 @@ def label_jobs(server: Server) -> Mapping[str, Work]:
 async def relabel_practice(server: Server, practice: str) -> int:
     """Label what a practice has stored as its rules say now; return how many rows differed."""
     marker = await server.store.get(Relabelling, practice)
-    if marker is None:
+    if marker is None or not marker.change:
         return 0
     rules = await label_rules_of(server.store, practice)
     former = LabelRules(key=practice, labels=marker.before)
@@ -95,30 +95,20 @@ async def relabel_practice(server: Server, practice: str) -> int:
             found = iter([row.key for row in page if _differs(row, rules, former)])
             while keys := list(islice(found, AT_ONCE)):
                 concerned += len(keys)
-                await _relabelled(server, practice, keys)
+                await server.store.transact(partial(relabel, practice=practice, keys=keys))
     await _release_without_rule(server, practice)
 
     async def done(transaction: RecordTransaction) -> None:
         now = await transaction.get(Relabelling, practice)
-        if now is not None and now.change == rules.change:
+        if now is None or now.change != rules.change:
+            return
+        if now.spreads:
+            await transaction.put(Relabelling(key=practice, hides=False, spreads=True))
+        else:
             await transaction.delete(Relabelling, practice)
 
     await server.store.transact(done)
     return concerned
-
-
-async def _relabelled(server: Server, practice: str, keys: Sequence[ResourceKey]) -> None:
-    """Label rows in as many transactions as it takes; of one alone however much depends on it.
-
-    To refuse it would tell nobody, and leave the practice's patients without their records.
-    """
-    alone = len(keys) == 1
-    try:
-        await server.store.transact(partial(relabel, practice=practice, keys=keys, unbounded=alone))
-    except Unprocessable:
-        half = len(keys) // 2
-        await _relabelled(server, practice, keys[:half])
-        await _relabelled(server, practice, keys[half:])
 
 
 async def release_due(
@@ -130,7 +120,7 @@ async def release_due(
     if found is None or found.state != "waits" or found.due is None or found.due > now:
         return
     await transaction.put(msgspec.structs.replace(found, state="released", at=now, withheld=None))
-    await relabel(transaction, practice, [ResourceKey.parse(what)], unbounded=True)
+    await relabel(transaction, practice, [ResourceKey.parse(what)])
 
 
 def _types(rules: LabelRules, former: LabelRules) -> list[str]:
@@ -174,7 +164,7 @@ async def _release_without_rule(server: Server, practice: str) -> None:
             tree = None if row is None or row.deleted else json.parse(row.body)
             if await after_rules(transaction, rules, one, tree, now=server.clock()):
                 released.append(key)
-        await relabel(transaction, rules.key, released, unbounded=True)
+        await relabel(transaction, rules.key, released)
         return len(over[:AT_ONCE])
 
     while await server.store.transact(work):
