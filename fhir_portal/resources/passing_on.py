@@ -109,6 +109,16 @@ class Surroundings(Neighbours):
         rows = await self._transaction.referrers(key, practice)
         return [(self.facts(row), not _was_an_error(row)) for row in rows]
 
+    async def said_before(self, key: ResourceKey, practice: str) -> Mapping[str, Any]:
+        """Return what was deleted before a row was written over it, or says nothing."""
+        row = await self.stored(key, practice)
+        visible = Visibility.of_server(key.type, practice=practice)
+        last = None
+        if row is not None and row.version > 2:  # noqa: PLR2004 - one, its deletion, this one
+            last = await self._transaction.vread(key, row.version - 2, visible)
+        tree: Mapping[str, Any] = json.parse(last.body) if last is not None and last.body else {}
+        return tree or {"resourceType": key.type}
+
     async def listed_in(
         self, key: ResourceKey, practice: str, types: Collection[str]
     ) -> list[tuple[Mapping[str, Any] | None, frozenset[str]]]:
@@ -137,15 +147,21 @@ class Surroundings(Neighbours):
             found.add(row.key)
             if row.key.type in BOTH_WAYS:
                 lists.update(other for _, other in listing(await self.said(row) or {}))
-        while lists:  # what lists others may itself be listed
+        found |= await self.listed_below(lists, practice)
+        if tree is not None:
+            found.update(binaries_of(tree))
+        return found - {key}
+
+    async def listed_below(self, keys: Collection[ResourceKey], practice: str) -> set[ResourceKey]:
+        """Return what is listed, and what that lists: what lists others may itself be listed."""
+        lists, found = set(keys), set[ResourceKey]()
+        while lists:
             one = lists.pop()
             found.add(one)
             below = await self.stored(one, practice) if one.type in BOTH_WAYS else None
             if below is not None:
                 lists.update({other for _, other in listing(await self.said(below) or {})} - found)
-        if tree is not None:
-            found.update(binaries_of(tree))
-        return found - {key}
+        return found
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:
         """Store what was computed of a row."""
@@ -202,8 +218,10 @@ async def pass_on(
     changes = False
     if tree is not None and (held or _labels(facts)):
         changes = is_released or _takes_otherwise(old, tree, await around.rules(practice))
-        if changes and old:  # what it lists no more
-            near |= {other for _, other in set(listing(old)) - set(listing(tree))}
+        if changes:  # what it lists no more
+            before = old or await around.said_before(key, practice)
+            dropped = {other for _, other in set(listing(before)) - set(listing(tree))}
+            near |= await around.listed_below(dropped, practice)
     is_unsettled = _is_unsettled(with_labels(facts, held | _labels(facts)))
     if is_unsettled and changes:  # what depends on it is with the job already
         await around.leave({key, *near}, practice)
