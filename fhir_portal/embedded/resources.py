@@ -416,7 +416,7 @@ class ResourceChanges(Resources):
                 (key.type, key.id, practice),
             )
             found += [(key, ResourceKey.parse(to)) for (to,) in below.fetchall()]
-        return found
+        return list(dict.fromkeys(found))
 
     async def facts(self, keys: Collection[ResourceKey], practice: str) -> list[RowFacts]:
         found: list[RowFacts] = []

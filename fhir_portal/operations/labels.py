@@ -15,7 +15,14 @@ from fhir_portal.access.closure import IDENTITIES, conveyed_by
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.label_rules import EXCEPTIONS, RELEASABLE, LabelRules
-from fhir_portal.consent.labels import ACT_CODE, CONFIDENTIALITY, labels_of, staff_labels
+from fhir_portal.consent.labels import (
+    ACT_CODE,
+    CONFIDENTIALITY,
+    UNSETTLED,
+    WITHHELD,
+    labels_of,
+    staff_labels,
+)
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.errors import Conflict, NotFound, Unprocessable
@@ -34,6 +41,10 @@ LABELLED_BY_HAND: Final = (
     OWNERS.keys() - DERIVED - DIRECTORY - IDENTITIES - {"AuditEvent", "Consent"}
 )
 """Types that staff label: not who somebody is, what they granted, nor what follows other rows."""
+_SETTLING_WORDS: Final = (
+    "labels are being worked out, for much depends on what was changed; until that is done it is"
+    " not shown to patients, nor to whoever acts for them"
+)
 _MICROSECONDS: Final = 1_000_000
 _SYSTEMS: Final = frozenset({CONFIDENTIALITY, ACT_CODE})
 
@@ -77,7 +88,7 @@ async def label(call: Call) -> FhirResponse:
         kept = [held for held in before if not any(_is_same(one, held) for one in removed)]
         kept += [one for one in added if not any(_is_same(one, held) for held in kept)]
         if kept == before:
-            return row, sorted(row.facts.visibility_class.labels)
+            return row, _told(row)
         tree["meta"] = {**meta, "security": kept or [_normal()]}
         written = await update_in(
             transaction, call.server, call.as_practice, tree, _everything(call, row.key.type),
@@ -86,7 +97,7 @@ async def label(call: Call) -> FhirResponse:
         await record_provenance(
             transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
         )
-        return written.row, sorted(written.row.facts.visibility_class.labels)
+        return written.row, _told(written.row)
 
     row, now = await call.server.store.transact(work)
     return call.answer({"label": now}, row)
@@ -149,8 +160,9 @@ async def _released(call: Call, change: Any) -> FhirResponse:
         await record_provenance(
             transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
         )
-        again = await _named(transaction, call)
-        return again, sorted(again.facts.visibility_class.labels)
+        # Of whoever may not see it while its labels are being worked out, too: they did this.
+        again = await transaction.read(row.key, _everything(call, row.key.type)) or row
+        return again, _told(again)
 
     row, now = await call.server.store.transact(work)
     return call.answer({"label": now}, row)
@@ -209,14 +221,23 @@ async def _explained(
         found += _from(key, facts.visibility_class.labels, "reference")
     told = {one["code"] for one in found}
     left = row.facts.visibility_class.labels - told
+    if not UNSETTLED.isdisjoint(left):
+        found.append({"code": WITHHELD, "source": "settling", "reason": _SETTLING_WORDS})
     for one in await transaction.referrers(row.key, practice, deleted=True):
         found += _from(str(one.key), one.facts.visibility_class.labels & left, "list")
     return found
 
 
 def _from(key: str, held: frozenset[str], source: str) -> Iterator[dict[str, Any]]:
-    for one in sorted(held):
+    for one in sorted(held - UNSETTLED):
         yield {"code": one, "source": source, "from": {"reference": key}}
+
+
+def _told(row: Row) -> list[str]:
+    """Return the labels of a row for staff to read."""
+    held = row.facts.visibility_class.labels
+    unsettled = set() if held.isdisjoint(UNSETTLED) else {WITHHELD}
+    return sorted((held - UNSETTLED) | unsettled)
 
 
 def _coding(given: Any, name: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Labels are the least fixed point of `fhir_portal.access.closure`. One that was added spreads from
 row to row. Where one may have gone, every row that could have had it from here is first taken to
-have none, so that rows which name each other in a circle do not keep it alive. What was deleted counts
-as what it said last. What is too much is left to `fhir_portal.resources.settling`.
+have none, so that rows which name each other in a circle do not keep it alive. What was deleted
+counts as what it said last. What is too much is left to `fhir_portal.resources.settling`.
 """
 
 from __future__ import annotations

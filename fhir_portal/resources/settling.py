@@ -31,8 +31,8 @@ from fhir_portal.resources.store import ResourceTransaction
 SETTLE_JOB: Final = "settle"
 HIDDEN_AT_ONCE: Final = 20_000
 """Rows that the transaction of a write hides; with more the practice is hidden until all are."""
-PIECE: Final = 200
-"""Rows of one piece of work: some tenths of a second, in which nobody else can write."""
+PIECE: Final = 100
+"""Rows of one piece of work: a tenth of a second or two, in which nobody else can write."""
 
 Phase = Literal["hide", "compute", "show"]
 

@@ -18,9 +18,9 @@ Description: "Staff see which labels a resource of a record has, and where each 
 * insert Parameter(in, resource, 1, 1, Reference, [["What of the record it is about."]])
 * insert Parts(out, label, 0, *, [["A label it has."]])
 * insert Part(out, code, 1, 1, code, [["The label."]])
-* insert Part(out, source, 1, 1, code, [["`own`, `rule`, `release`, `reference` (what it refers to) or `list` (what lists it)."]])
+* insert Part(out, source, 1, 1, code, [["`own`, `rule`, `release`, `reference` (what it refers to), `list` (what lists it) or `settling` (it is being worked out, and hidden until then)."]])
 * insert Part(out, name, 0, 1, string, [["The rule."]])
-* insert Part(out, reason, 0, 1, string, [["Why the release waits, in words."]])
+* insert Part(out, reason, 0, 1, string, [["Why the release waits, or why it is being worked out, in words."]])
 * insert Part(out, until, 0, 1, dateTime, [["When it is released; absent where it waits for staff."]])
 * insert Part(out, from, 0, 1, Reference, [["The resource that it comes from."]])
 
