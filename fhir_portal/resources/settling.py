@@ -25,7 +25,7 @@ from fhir_portal.consent.labels import SETTLING
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job
-from fhir_portal.records import Record, RecordTransaction
+from fhir_portal.records import Record, RecordReader, RecordTransaction
 from fhir_portal.resources.store import ResourceTransaction
 
 SETTLE_JOB: Final = "settle"
@@ -128,6 +128,36 @@ async def next_pieces(
     before = f"{practice}/{phase}/"
     found = await transaction.every(SettlingPiece, after=before, limit=limit)
     return [piece for piece in found if piece.key.startswith(before)]
+
+
+async def under_way(reader: RecordReader, practice: str) -> list[str]:
+    """Say in lines for staff what of their practice is hidden while labels are being worked out."""
+    marker = await reader.get(Relabelling, practice)
+    found = await reader.get(Settling, practice)
+    lines: list[str] = []
+    if marker is not None and marker.shuts:
+        lines.append(_ALL_HIDDEN)
+    if found is not None and found.is_open:
+        lines.append(_SOME_HIDDEN)
+        job = await reader.get(Job, _job_key(found))
+        if job is None or job.due is None:
+            lines.append(_STOPPED)
+    return lines
+
+
+_ALL_HIDDEN: Final = (
+    "What is confidential is being worked out for all records of the practice. Until that is done"
+    " patients, and those who act for them, see nothing but who they are."
+)
+_SOME_HIDDEN: Final = (
+    "Much depends on something that was marked as confidential, or is so no more. What depends on"
+    " it is hidden from patients, from those who act for them, and from staff who do not see"
+    " everything, until it is worked out. You need do nothing."
+)
+_STOPPED: Final = (
+    "This has stopped. Tell whoever runs the server; it begins again with the next change of such"
+    " a resource."
+)
 
 
 def may_take(name: str, giver: str) -> bool:
