@@ -11,7 +11,7 @@ from fhir_portal.consent.label_rules import Relabelling
 from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job
-from fhir_portal.notify.lease import StaleLease
+from fhir_portal.notify.lease import StaleLease, fail
 from fhir_portal.operations import settling_jobs as module
 from fhir_portal.operations.label_jobs import relabel_practice
 from fhir_portal.operations.settling_jobs import settle_step, settling_jobs
@@ -302,7 +302,7 @@ async def test_a_job_that_was_given_up_is_there_again_with_the_next_write(
     (job,) = [one for one in await store.every(Job) if one.name == SETTLE_JOB]
     lost = await jobs.claim(store, SETTLE_JOB, "w", clock())
     assert lost is not None
-    await jobs.fail(store, lost, retry_at=None)
+    await fail(store, lost, retry_at=None)
     assert await worked_off(store, clock) == 0
     await chart.store(an_encounter("visit", meta=WITHHELD))
     await worked_off(store, clock)

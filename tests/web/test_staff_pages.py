@@ -15,6 +15,7 @@ from fhir_portal.consent.grant import Grant
 from fhir_portal.consent.label_rules import Relabelling
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.notify import jobs
+from fhir_portal.notify.lease import fail
 from fhir_portal.operations.invitation_task import CODE
 from fhir_portal.operations.settling_jobs import settle_step
 from fhir_portal.resources import passing_on
@@ -635,7 +636,7 @@ async def test_staff_read_what_is_hidden_while_labels_are_worked_out(
     )
     held = await jobs.claim(store, SETTLE_JOB, "w", clock())
     assert held is not None
-    await jobs.fail(store, held, retry_at=None)
+    await fail(store, held, retry_at=None)
     await browser.open(HOME)
     assert "all records of the practice" in browser.page.text
     assert "has stopped" in browser.page.text
