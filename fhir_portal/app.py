@@ -77,6 +77,7 @@ from fhir_portal.operations.proposal_jobs import proposal_jobs
 from fhir_portal.operations.refill_jobs import refill_jobs
 from fhir_portal.operations.sending import SendLog
 from fhir_portal.operations.settlement import settlement_jobs
+from fhir_portal.operations.settling_jobs import settling_jobs
 from fhir_portal.operations.staff_task import staff_task_jobs
 from fhir_portal.operations.transmission import Transmissions
 from fhir_portal.operations.transmit import LINK_PREFIX as TRANSMIT_LINK
@@ -329,6 +330,7 @@ class Application:
         self.jobs.update(proposal_jobs(self.portal.server))
         self.jobs.update(dispute_jobs(self.portal.server))
         self.jobs.update(label_jobs(self.portal.server))
+        self.jobs.update(settling_jobs(self.portal.server))
         compose = Composer(store, MadeBy(self.makers), settings.base_url)
         mail, deliveries = self._deliveries(compose)
         shares = Shares(

@@ -56,7 +56,7 @@ class Neighbours(Protocol):
     ) -> list[tuple[Mapping[str, Any] | None, frozenset[str]]]:
         """Return the labelled rows of these types that point at ``key``, and their labels.
 
-        ``None`` stands for the content of one that was deleted.
+        Of one that was deleted it is what it said last, ``None`` where that is not known.
         """
         ...
 
@@ -219,8 +219,11 @@ def edges_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def kept_edges(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return those of a resource that outlive it: what it listed stays as hidden as it was."""
-    return tuple(dict.fromkeys(str(key) for _, key in listing(tree)))
+    """Return those of a resource that outlive it.
+
+    What it listed stays as hidden as it was, and what refers to it follows what it named.
+    """
+    return tuple(dict.fromkeys(str(key) for _, key in conveying(tree)))
 
 
 def _edges(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -207,7 +207,7 @@ class Relations:
             if person is None or person.get("active") is False:
                 continue
             relabelling = await self._reader.get(Relabelling, practice_key)
-            is_settling = relabelling is not None and relabelling.hides
+            is_settling = relabelling is not None and relabelling.shuts
             seen: set[ResourceKey] = set()
             for link in person.get("link") or ():
                 target = local_target((link.get("target") or {}).get("reference") or "")

@@ -108,10 +108,12 @@ class LabelRules(Record, frozen=True, kw_only=True):
 
 
 class Relabelling(Record, frozen=True, kw_only=True):
-    """That stored resources of the practice, the ``key``, are not yet labelled by its rules.
+    """That stored resources of the practice, the ``key``, are not yet labelled as they should be.
 
-    ``before`` are the rules they may still be labelled by. While ``hides`` nobody of the practice's
-    patients, and nobody who acts for one, sees anything of a record.
+    ``before`` are the rules they may still be labelled by, ``change`` the rules they should be by
+    (0: they are). ``spreads`` says that a write concerned so many that not all are hidden yet.
+    While ``hides`` or ``spreads`` nobody of the practice's patients, and nobody who acts for one,
+    sees anything of a record.
     """
 
     kind: ClassVar[str] = "relabelling"
@@ -119,6 +121,12 @@ class Relabelling(Record, frozen=True, kw_only=True):
     before: tuple[LabelRule, ...] = ()
     hides: bool = True
     change: int = 0
+    spreads: bool = False
+
+    @property
+    def shuts(self) -> bool:
+        """Whether nothing of the practice's records is shown."""
+        return self.hides or self.spreads
 
 
 async def label_rules_of(reader: RecordReader, practice: str) -> LabelRules:

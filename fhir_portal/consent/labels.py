@@ -20,6 +20,11 @@ SUPPLIED: Final = "patient-supplied"
 WITHHELD: Final = "withheld"
 """Held back by the practice: from the patient and from every proxy."""
 UNKNOWN: Final = "-unknown"
+SETTLING: Final = "-settling"
+SETTLED: Final = "-settled"
+UNSETTLED: Final = frozenset({SETTLING, SETTLED})
+"""Stand where labels are being computed anew (`fhir_portal.resources.settling`): on what is not
+computed yet, and on what is and waits for the rest. No restricted reader is permitted either."""
 FOR_STAFF: Final[Mapping[str, str]] = {
     "appointments": "staff-appointments",
     "invite": "staff-invite",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from fhir_portal.access.visibility import RowFacts, Visibility
+from fhir_portal.access.visibility import RowFacts, Visibility, VisibilityClass
 from fhir_portal.embedded.database import Database
 from fhir_portal.embedded.query import ROW, Interned, Query, Where, compile_search, one_of
 from fhir_portal.fhir.errors import Conflict
@@ -366,6 +366,20 @@ class ResourceChanges(Resources):
         )
         self._execute("UPDATE edge SET owners = ? WHERE source = ?", (owners, rid))
 
+    async def relabel(self, labels: Mapping[ResourceKey, frozenset[str]], practice: str) -> None:
+        for key, held in labels.items():
+            found = self._execute(
+                "SELECT rid, vid, class FROM resource WHERE type = ? AND id = ? AND practice = ?",
+                (key.type, key.id, practice),
+            ).fetchone()
+            if found is None:
+                continue
+            rid, vid, class_id = found
+            sections = self._interned.text(class_id).sections
+            changed = self._interned.class_id(VisibilityClass(sections, held))
+            self._execute("UPDATE resource SET class = ? WHERE rid = ?", (changed, rid))
+            self._execute("UPDATE version SET class = ? WHERE vid = ?", (changed, vid))
+
     async def referrers(
         self,
         target: ResourceKey,
@@ -384,6 +398,25 @@ class ResourceChanges(Resources):
             (practice, str(target), *(types or ())),
         )
         return self._made(rows.fetchall())
+
+    async def edges(
+        self, keys: Collection[ResourceKey], practice: str
+    ) -> list[tuple[ResourceKey, ResourceKey]]:
+        found: list[tuple[ResourceKey, ResourceKey]] = []
+        for key in keys:  # each two seeks; see `facts`
+            above = self._execute(
+                "SELECT r.type, r.id FROM edge e CROSS JOIN resource r ON r.rid = e.source"
+                " WHERE e.practice = ? AND e.target = ?",
+                (practice, str(key)),
+            )
+            found += [(ResourceKey(*row), key) for row in above.fetchall()]
+            below = self._execute(
+                "SELECT e.target FROM resource r CROSS JOIN edge e INDEXED BY edge_source"
+                " ON e.source = r.rid WHERE r.type = ? AND r.id = ? AND r.practice = ?",
+                (key.type, key.id, practice),
+            )
+            found += [(key, ResourceKey.parse(to)) for (to,) in below.fetchall()]
+        return list(dict.fromkeys(found))
 
     async def facts(self, keys: Collection[ResourceKey], practice: str) -> list[RowFacts]:
         found: list[RowFacts] = []

@@ -461,6 +461,20 @@ class ResourceChanges(Resources):
         # The version in force now is what was derived anew; earlier ones keep what they had.
         self._changes.update(VERSION, version_id(facts.practice, key, row["v"]), judged)
 
+    async def relabel(self, labels: Mapping[ResourceKey, frozenset[str]], practice: str) -> None:
+        by_id = {row_id(practice, key): key for key in labels}
+        wanted = sorted(by_id)
+        for start in range(0, len(wanted), _BATCH):
+            some = wanted[start : start + _BATCH]
+            rows = await self._changes.find(
+                RESOURCE, {"_id": one_of(some)}, hint="_id_", fields=["v"], ids=some
+            )
+            for row in rows:
+                key = by_id[row["_id"]]
+                held = {"$set": {"lab": sorted(labels[key])}}
+                self._changes.update(RESOURCE, row["_id"], held)
+                self._changes.update(VERSION, version_id(practice, key, row["v"]), held)
+
     async def referrers(
         self,
         target: ResourceKey,
@@ -491,6 +505,26 @@ class ResourceChanges(Resources):
             and str(target) in row.get("e", ())
         ]
         return await self._made(sorted(rows, key=lambda row: str(row["_id"])))
+
+    async def edges(
+        self, keys: Collection[ResourceKey], practice: str
+    ) -> list[tuple[ResourceKey, ResourceKey]]:
+        asked = {str(key): key for key in keys}
+        fields = ("t", "i", "e")
+        own = sorted(row_id(practice, key) for key in keys)
+        below = await self._changes.find(
+            RESOURCE, {"_id": one_of(own)}, hint="_id_", fields=fields, ids=own
+        )
+        above = await self._changes.find(
+            RESOURCE, {"p": practice, "e": one_of(sorted(asked))}, hint="edge", fields=fields
+        )
+        found: dict[tuple[ResourceKey, ResourceKey], None] = {}
+        for row in [*below, *above]:
+            source = ResourceKey(row["t"], row["i"])
+            for to in row.get("e", ()):
+                if to in asked or str(source) in asked:
+                    found[source, ResourceKey.parse(to)] = None
+        return list(found)
 
     async def facts(self, keys: Collection[ResourceKey], practice: str) -> list[RowFacts]:
         ids = {row_id(practice, key) for key in keys}

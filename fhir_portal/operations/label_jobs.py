@@ -19,7 +19,6 @@ from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.label_rules import LabelRules, Relabelling, label_rules_of
 from fhir_portal.fhir import json
 from fhir_portal.fhir.definitions import served_types
-from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job, Work
@@ -81,6 +80,7 @@ async def set_rules(
             before=tuple(dict.fromkeys(former)),
             hides=bool(hides),
             change=rules.change,
+            spreads=pending is not None and pending.spreads,
         )
     )
     await jobs.enqueue(
@@ -150,7 +150,7 @@ def label_jobs(server: Server) -> Mapping[str, Work]:
 async def relabel_practice(server: Server, practice: str) -> int:
     """Label what a practice has stored as its rules say now; return how many rows differed."""
     marker = await server.store.get(Relabelling, practice)
-    if marker is None:
+    if marker is None or not marker.change:
         return 0
     rules = await label_rules_of(server.store, practice)
     former = LabelRules(key=practice, labels=marker.before)
@@ -160,49 +160,32 @@ async def relabel_practice(server: Server, practice: str) -> int:
             found = iter([row.key for row in page if _differs(row, rules, former)])
             while keys := list(islice(found, AT_ONCE)):
                 concerned += len(keys)
-                await _relabelled(server, practice, keys)
+                await server.store.transact(partial(_relabelled, server, practice, keys))
     await _release_without_rule(server, practice)
 
     async def done(transaction: RecordTransaction) -> None:
         now = await transaction.get(Relabelling, practice)
-        if now is not None and now.change == rules.change:
+        if now is None or now.change != rules.change:
+            return
+        if now.spreads:
+            await transaction.put(Relabelling(key=practice, hides=False, spreads=True))
+        else:
             await transaction.delete(Relabelling, practice)
 
     await server.store.transact(done)
     return concerned
 
 
-async def _relabelled(server: Server, practice: str, keys: Sequence[ResourceKey]) -> None:
-    """Label rows in as many transactions as it takes; of one alone however much depends on it.
-
-    To refuse it would tell nobody, and leave the practice's patients without their records.
-    """
-
-    async def work(transaction: ResourceTransaction) -> None:
-        await _relabelled_in(
-            transaction, server, practice, keys, "a rule is no more", unbounded=len(keys) == 1
-        )
-
-    try:
-        await server.store.transact(work)
-    except Unprocessable:
-        half = len(keys) // 2
-        await _relabelled(server, practice, keys[:half])
-        await _relabelled(server, practice, keys[half:])
-
-
-async def _relabelled_in(
-    transaction: ResourceTransaction,
+async def _relabelled(
     server: Server,
     practice: str,
     keys: Sequence[ResourceKey],
-    reason: str,
-    *,
-    unbounded: bool = True,
+    transaction: ResourceTransaction,
+    reason: str = "a rule is no more",
 ) -> None:
     """Label rows and record that the practice, by a rule, opened what its patients see by it."""
     opening = Opening(transaction, now=server.clock())
-    await relabel(transaction, practice, keys, opening=opening, unbounded=unbounded)
+    await relabel(transaction, practice, keys, opening=opening)
     if opening.rows:
         known = await transaction.get(Practice, practice)
         who = {"display": practice} if known is None else organization_of(known)
@@ -221,7 +204,7 @@ async def release_due(
         return
     await transaction.put(msgspec.structs.replace(found, state="released", at=now, withheld=None))
     reason = f"released by the rule {found.rule}"
-    await _relabelled_in(transaction, server, practice, [ResourceKey.parse(what)], reason)
+    await _relabelled(server, practice, [ResourceKey.parse(what)], transaction, reason)
 
 
 def _types(rules: LabelRules, former: LabelRules) -> list[str]:
@@ -277,4 +260,4 @@ async def _released_without(
         tree = None if row is None or row.deleted else json.parse(row.body)
         if await after_rules(transaction, rules, one, tree, now=server.clock()):
             released.append(key)
-    await _relabelled_in(transaction, server, practice, released, "a rule is no more")
+    await _relabelled(server, practice, released, transaction)

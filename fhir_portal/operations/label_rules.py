@@ -81,7 +81,7 @@ async def _standing(call: Call) -> dict[str, Any]:
     )
     return {
         "change": rules.change,
-        "running": marker is not None,
+        "running": marker is not None and bool(marker.change),
         "hides": marker is not None and marker.hides,
         "label": [
             {"name": one.name, "label": one.label, "type": [*one.types], "code": [*one.codes]}

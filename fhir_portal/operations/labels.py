@@ -18,6 +18,7 @@ from fhir_portal.consent.label_rules import EXCEPTIONS, RELEASABLE, LabelRules
 from fhir_portal.consent.labels import (
     ACT_CODE,
     CONFIDENTIALITY,
+    UNSETTLED,
     WITHHELD,
     labels_of,
     staff_labels,
@@ -43,6 +44,10 @@ LABELLED_BY_HAND: Final = (
     OWNERS.keys() - DERIVED - DIRECTORY - IDENTITIES - {"AuditEvent", "Consent"}
 )
 """Types that staff label: not who somebody is, what they granted, nor what follows other rows."""
+_SETTLING_WORDS: Final = (
+    "labels are being worked out, for much depends on what was changed; until that is done it is"
+    " not shown to patients, nor to whoever acts for them"
+)
 _MICROSECONDS: Final = 1_000_000
 _SYSTEMS: Final = frozenset({CONFIDENTIALITY, ACT_CODE})
 
@@ -87,7 +92,7 @@ async def label(call: Call) -> FhirResponse:
         kept += [one for one in added if not any(_is_same(one, held) for held in kept)]
         await note_by_hand(transaction, call.auth.practice, row.key, added=added, removed=removed)
         if kept == before:
-            return row, sorted(row.facts.visibility_class.labels)
+            return row, _told(row)
         tree["meta"] = {**meta, "security": kept or [_normal()]}
         written = await update_in(
             transaction, call.server, call.as_practice, tree, _everything(call, row.key.type),
@@ -96,7 +101,7 @@ async def label(call: Call) -> FhirResponse:
         await record_provenance(
             transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
         )
-        return written.row, sorted(written.row.facts.visibility_class.labels)
+        return written.row, _told(written.row)
 
     row, now = await call.server.store.transact(work)
     return call.answer({"label": now}, row)
@@ -160,12 +165,13 @@ async def _released(call: Call, change: Any) -> FhirResponse:
         await record_disclosure(
             transaction, call.server, practice, opening.rows, agent=_agent(call), reason=reason
         )
-        again = await _named(transaction, call)
+        # Of whoever may not see it while its labels are being worked out, too: they did this.
+        again = await transaction.read(row.key, _everything(call, row.key.type)) or row
         if again.version == row.version:  # it is held back, or hidden for another reason as well
             await record_provenance(
                 transaction, call, [str(row.key)], "UPDATE", reason=reason, for_staff=True
             )
-        return again, sorted(again.facts.visibility_class.labels)
+        return again, _told(again)
 
     row, now = await call.server.store.transact(work)
     return call.answer({"label": now}, row)
@@ -240,14 +246,23 @@ async def _explained(
         found += _from(key, facts.visibility_class.labels, "reference")
     told = {one["code"] for one in found}
     left = row.facts.visibility_class.labels - told
+    if not UNSETTLED.isdisjoint(left):
+        found.append({"code": WITHHELD, "source": "settling", "reason": _SETTLING_WORDS})
     for one in await transaction.referrers(row.key, practice, deleted=True):
         found += _from(str(one.key), one.facts.visibility_class.labels & left, "list")
     return found
 
 
 def _from(key: str, held: frozenset[str], source: str) -> Iterator[dict[str, Any]]:
-    for one in sorted(held):
+    for one in sorted(held - UNSETTLED):
         yield {"code": one, "source": source, "from": {"reference": key}}
+
+
+def _told(row: Row) -> list[str]:
+    """Return the labels of a row for staff to read."""
+    held = row.facts.visibility_class.labels
+    unsettled = set() if held.isdisjoint(UNSETTLED) else {WITHHELD}
+    return sorted((held - UNSETTLED) | unsettled)
 
 
 def _coding(given: Any, name: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Labels are the least fixed point of `fhir_portal.access.closure`. One that was added spreads from
 row to row. Where one may have gone, every row that could have had it from here is first taken to
-have none, so that rows which name each other in a circle do not keep it alive.
+have none, so that rows which name each other in a circle do not keep it alive. What was deleted
+counts as what it said last. What is too much is left to `fhir_portal.resources.settling`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from fhir_portal.access.closure import BOTH_WAYS, conveyed_by, listing
 from fhir_portal.access.owners import DERIVED, DIRECTORY, OWNERS, FromTargets
 from fhir_portal.access.visibility import RowFacts, Visibility, VisibilityClass
 from fhir_portal.consent.label_rules import LabelRules, label_rules_of, own_labels
-from fhir_portal.consent.labels import WITHHELD
+from fhir_portal.consent.labels import SETTLING, UNSETTLED, WITHHELD
 from fhir_portal.fhir import json
-from fhir_portal.fhir.errors import Unprocessable
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.release import is_held
+from fhir_portal.resources.settling import hide
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 MOST: Final = 10_000
-"""Rows computed anew for one write; beyond this the write is refused, not half done."""
+"""Rows computed anew for one write; beyond this they are hidden, and computed by a job."""
+
+
+class TooMany(Exception):
+    """More rows depend on this than one write computes."""
 
 
 _RULES: WeakKeyDictionary[ResourceTransaction, dict[str, LabelRules]] = WeakKeyDictionary()
@@ -44,6 +49,8 @@ class Surroundings(Neighbours):
         self.computed: dict[ResourceKey, RowFacts] = {}
         self._alone: set[ResourceKey] = set()
         """What nothing that is derived points at, as was seen just now."""
+        self.unsettled: set[ResourceKey] = set()
+        """Rows whose labels a job computes, and for which what was done here matters."""
 
     async def rules(self, practice: str) -> LabelRules:
         """Return the rules of a practice, read once in a transaction."""
@@ -61,10 +68,9 @@ class Surroundings(Neighbours):
         return labels
 
     def bound(self, number: int) -> None:
-        """Refuse to compute so many rows. Raises `Unprocessable`."""
+        """Refuse to compute so many rows. Raises `TooMany`."""
         if self._most is not None and number > self._most:
-            message = "too many resources depend on this one to change it in one step"
-            raise Unprocessable(message)
+            raise TooMany
 
     def facts(self, row: Row) -> RowFacts:
         """Return the facts of a row as they will be."""
@@ -72,8 +78,20 @@ class Surroundings(Neighbours):
 
     async def row(self, key: ResourceKey, practice: str) -> Row | None:
         """Return a living row."""
-        row = await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
+        row = await self.stored(key, practice)
         return None if row is None or row.deleted else row
+
+    async def stored(self, key: ResourceKey, practice: str) -> Row | None:
+        """Return a row, a deleted one too."""
+        return await self._transaction.read(key, Visibility.of_server(key.type, practice=practice))
+
+    async def said(self, row: Row) -> Mapping[str, Any] | None:
+        """Return what a row says, or said last before it was deleted, if that is known."""
+        if row.deleted:
+            visible = Visibility.of_server(row.key.type, practice=row.facts.practice)
+            last = await self._transaction.vread(row.key, row.version - 1, visible)
+            return json.parse(last.body) if last is not None and last.body else None
+        return json.parse(row.body)
 
     async def facts_of(self, key: ResourceKey, practice: str) -> RowFacts | None:
         if key.type not in OWNERS:
@@ -94,6 +112,16 @@ class Surroundings(Neighbours):
         rows = await self._transaction.referrers(key, practice)
         return [(self.facts(row), not _was_an_error(row)) for row in rows]
 
+    async def said_before(self, key: ResourceKey, practice: str) -> Mapping[str, Any]:
+        """Return what was deleted before a row was written over it, or says nothing."""
+        row = await self.stored(key, practice)
+        visible = Visibility.of_server(key.type, practice=practice)
+        last = None
+        if row is not None and row.version > 2:  # noqa: PLR2004 - one, its deletion, this one
+            last = await self._transaction.vread(key, row.version - 2, visible)
+        tree: Mapping[str, Any] = json.parse(last.body) if last is not None and last.body else {}
+        return tree or {"resourceType": key.type}
+
     async def listed_in(
         self, key: ResourceKey, practice: str, types: Collection[str]
     ) -> list[tuple[Mapping[str, Any] | None, frozenset[str]]]:
@@ -107,7 +135,7 @@ class Surroundings(Neighbours):
         for row in rows:
             labels = self.facts(row).visibility_class.labels
             if labels and row.key.type in types:
-                found.append((None if row.deleted else json.parse(row.body), labels))
+                found.append((await self.said(row), labels))
         return found
 
     async def dependants(
@@ -116,24 +144,46 @@ class Surroundings(Neighbours):
         """Return what may take labels from a resource; ``tree`` is what it says."""
         found = set[ResourceKey]()
         lists = set() if tree is None else {other for _, other in listing(tree)}
-        for row in await self._transaction.referrers(key, practice):
+        rows = await self._transaction.referrers(key, practice, deleted=True)
+        self.bound(len(rows))
+        for row in rows:
             found.add(row.key)
             if row.key.type in BOTH_WAYS:
-                lists.update(other for _, other in listing(json.parse(row.body)))
-        while lists:  # what lists others may itself be listed
-            one = lists.pop()
-            found.add(one)
-            below = await self.row(one, practice) if one.type in BOTH_WAYS else None
-            if below is not None:
-                lists.update({other for _, other in listing(json.parse(below.body))} - found)
+                lists.update(other for _, other in listing(await self.said(row) or {}))
+        found |= await self.listed_below(lists, practice)
         if tree is not None:
             found.update(binaries_of(tree))
         return found - {key}
+
+    async def listed_below(self, keys: Collection[ResourceKey], practice: str) -> set[ResourceKey]:
+        """Return what is listed, and what that lists: what lists others may itself be listed."""
+        lists, found = set(keys), set[ResourceKey]()
+        while lists:
+            one = lists.pop()
+            found.add(one)
+            below = await self.stored(one, practice) if one.type in BOTH_WAYS else None
+            if below is not None:
+                lists.update({other for _, other in listing(await self.said(below) or {})} - found)
+        return found
 
     async def reclassify(self, key: ResourceKey, before: RowFacts, facts: RowFacts) -> None:
         """Store what was computed of a row."""
         if self.opening is None or not await self.opening.version(before, facts):
             await self._transaction.reclassify(key, facts)
+
+    async def leave(self, keys: Collection[ResourceKey], practice: str) -> None:
+        """Leave rows, and all that depends on them, to the job."""
+        if keys:
+            await hide(self._transaction, practice, keys)
+
+    async def keep(self, key: ResourceKey, practice: str, labels: frozenset[str]) -> None:
+        """Give a row that was written the labels it had: the job is at it."""
+        await self._transaction.relabel({key: labels}, practice)
+
+    async def facts_now(self, key: ResourceKey, practice: str) -> RowFacts:
+        """Return the facts of a row that is there."""
+        (facts,) = await self._transaction.facts([key], practice)
+        return facts
 
     async def derived(self, facts: RowFacts) -> set[ResourceKey]:
         """Return the rows whose owners and sections follow a resource."""
@@ -167,29 +217,45 @@ async def pass_on(
     name now or named before; ``is_released`` says that its release has changed. What becomes
     visible besides is in ``opening``.
 
-    Raises:
-        Unprocessable: too much depends on this one.
+    Where too much depends on this one it is left to the job, and hidden until that is through.
     """
     key, practice = ResourceKey(facts.resource_type, facts.id), facts.practice
     around.opening = opening
     if opening is not None:
         opening.wrote(key)
-    waiting = set(binaries) | await around.derived(facts)
-    # A label may go with the reason that a derived row had for it, too.
-    losing = [await around.row(one, practice) for one in waiting]
-    suspects = {row.key: row.facts for row in losing if row is not None and _labels(row.facts)}
+    near = set(binaries)
+    changes = False
     if tree is not None and (held or _labels(facts)):
-        rules = await around.rules(practice)
-        if is_released or _takes_otherwise(old, tree, rules):
-            if held:
-                suspects[key] = with_labels(facts, held)
-            else:
-                waiting |= await around.dependants(key, practice, tree)
-    waiting |= await _taken_back(around, suspects)
-    await _settle(around, practice, waiting)
+        changes = is_released or _takes_otherwise(old, tree, await around.rules(practice))
+        if changes:  # what it lists no more
+            before = old or await around.said_before(key, practice)
+            dropped = {other for _, other in set(listing(before)) - set(listing(tree))}
+            near |= await around.listed_below(dropped, practice)
+    is_unsettled = _is_unsettled(with_labels(facts, held | _labels(facts)))
+    if is_unsettled and changes:  # what depends on it is with the job already
+        await around.leave({key, *near}, practice)
+        return await around.facts_now(key, practice)
+    try:
+        waiting = near | await around.derived(facts)
+        # A label may go with the reason that a derived row had for it, too.
+        losing = [await around.row(one, practice) for one in waiting]
+        suspects = {row.key: row.facts for row in losing if row is not None and _labels(row.facts)}
+        if changes and held:
+            suspects[key] = with_labels(facts, held)
+        elif changes:
+            waiting |= await around.dependants(key, practice, tree)
+        waiting |= await _taken_back(around, suspects)
+        await _settle(around, practice, waiting)
+    except TooMany:
+        await around.leave({key, *near}, practice)
+        return await around.facts_now(key, practice)
     now = around.computed.get(key, facts)
-    if opening is not None:
+    if is_unsettled:
+        await around.keep(key, practice, held)
+        now = with_labels(facts, held)
+    elif opening is not None:
         await opening.note(held, now)
+    await around.leave(around.unsettled, practice)
     return now
 
 
@@ -199,22 +265,24 @@ async def relabel(
     keys: Collection[ResourceKey],
     *,
     opening: Opening,
-    unbounded: bool = False,
 ) -> None:
     """Compute anew rows whose own labels changed though they were not written, and what follows.
 
-    What becomes visible by it is in ``opening``. ``unbounded`` is for work that nobody waits for
-    and that must be done.
-
-    Raises:
-        Unprocessable: too much depends on them.
+    What becomes visible by it is in ``opening``. Where too much does it is left to the job, and
+    hidden until that is through.
     """
-    around = Surroundings(transaction, unbounded=unbounded)
+    around = Surroundings(transaction)
     around.opening = opening
     rows = [row for row in [await around.row(key, practice) for key in keys] if row is not None]
+    with_job = {row.key for row in rows if not UNSETTLED.isdisjoint(_labels(row.facts))}
     suspects = {row.key: row.facts for row in rows if _labels(row.facts)}
-    waiting = {row.key for row in rows} | await _taken_back(around, suspects)
-    await _settle(around, practice, waiting)
+    try:
+        waiting = {row.key for row in rows} | await _taken_back(around, suspects)
+        await _settle(around, practice, waiting)
+    except TooMany:
+        await around.leave(keys, practice)
+    else:
+        await around.leave(around.unsettled | with_job, practice)
 
 
 async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]) -> None:
@@ -222,14 +290,21 @@ async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]
     stored: dict[ResourceKey, RowFacts] = {}
     computed = 0
     while waiting:
+        around.bound(computed + len(waiting))
         computed += 1
-        around.bound(computed)
         key = waiting.pop()
-        row = await around.row(key, practice)
-        if row is None:
+        row = await around.stored(key, practice)
+        here = None if row is None else await around.said(row)
+        if row is None or here is None:
             continue
-        here = json.parse(row.body)
         before, now = around.facts(row), await classify(here, practice, around)
+        if row.deleted:
+            now = with_labels(before, _labels(now))
+        if not UNSETTLED.isdisjoint(_labels(row.facts) | _labels(now)):
+            # What waits without any label is computed as everything will be then.
+            if _labels(row.facts) != {SETTLING} and _settled(now) != _settled(row.facts):
+                around.unsettled.add(key)
+            continue
         stored.setdefault(key, row.facts)
         if now == before:
             continue
@@ -265,16 +340,20 @@ async def _taken_back(
 
     Returns all of them: what labels they have is to be computed.
     """
-    found = dict(suspects)
-    waiting = list(suspects)
+    found = {key: facts for key, facts in suspects.items() if not _is_unsettled(facts)}
+    around.unsettled |= suspects.keys() - found.keys()
+    waiting = list(found)
     while waiting:
         each = waiting.pop()
         held, practice = _labels(found[each]), found[each].practice
-        row = await around.row(each, practice)
-        said = None if row is None else json.parse(row.body)
+        row = await around.stored(each, practice)
+        said = None if row is None else await around.said(row)
         for near in await around.dependants(each, practice, said) - found.keys():
-            row = await around.row(near, practice)
+            row = await around.stored(near, practice)
             if row is None or not _labels(row.facts) & held:
+                continue
+            if _is_unsettled(row.facts):
+                around.unsettled.add(near)
                 continue
             found[near] = row.facts
             around.bound(len(found))
@@ -286,6 +365,15 @@ async def _taken_back(
 
 def _labels(facts: RowFacts) -> frozenset[str]:
     return facts.visibility_class.labels
+
+
+def _is_unsettled(facts: RowFacts) -> bool:
+    return not UNSETTLED.isdisjoint(_labels(facts))
+
+
+def _settled(facts: RowFacts) -> RowFacts:
+    """Return facts as they are without the marks of the job."""
+    return with_labels(facts, _labels(facts) - UNSETTLED)
 
 
 def with_labels(facts: RowFacts, labels: frozenset[str]) -> RowFacts:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Final
 
 from fhir_portal.access.classify import binaries_of, classify, edges_of, kept_edges
-from fhir_portal.access.closure import BOTH_WAYS
 from fhir_portal.access.visibility import Visibility
+from fhir_portal.consent.labels import UNSETTLED
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.passing_on import Surroundings, pass_on
@@ -53,12 +53,12 @@ async def _reindexed(
         facts = await classify(tree, practice, around)
         now = Row(facts, row.version, row.updated, row.method, row.body)
         await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree)))
-        await pass_on(around, facts, tree, old={}, held=frozenset(), binaries=binaries_of(tree))
+        # What a job is at stays with it.
+        held = row.facts.visibility_class.labels & UNSETTLED
+        await pass_on(around, facts, tree, old={}, held=held, binaries=binaries_of(tree))
 
 
 async def _edges_it_left(transaction: ResourceTransaction, row: Row) -> tuple[str, ...]:
-    if row.key.type not in BOTH_WAYS:
-        return ()
     visible = Visibility.of_server(row.key.type, practice=row.facts.practice)
     living = await transaction.vread(row.key, row.version - 1, visible)
     return kept_edges(json.parse(living.body)) if living is not None and living.body else ()

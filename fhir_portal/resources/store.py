@@ -173,6 +173,10 @@ class ResourceTransaction(ResourceReader, RecordTransaction, Protocol):
         """Give the current version other owners, class or directory mark; the bytes stay."""
         ...
 
+    async def relabel(self, labels: Mapping[ResourceKey, frozenset[str]], practice: str) -> None:
+        """Give current rows of a practice, deleted ones too, other labels; the rest stays."""
+        ...
+
     async def reindex(self, new: NewVersion) -> None:
         """Give the current version other facts, index entries and edges, of `INDEX_VERSION`."""
         ...
@@ -188,6 +192,15 @@ class ResourceTransaction(ResourceReader, RecordTransaction, Protocol):
         """Return current rows of a practice that point at ``target``: of these types, or of all.
 
         With ``deleted`` also those that were deleted with edges.
+        """
+        ...
+
+    async def edges(
+        self, keys: Collection[ResourceKey], practice: str
+    ) -> list[tuple[ResourceKey, ResourceKey]]:
+        """Return what the rows of a practice with these keys point at, and what points at them.
+
+        Pairs of who points and at what, those of deleted rows included.
         """
         ...
 

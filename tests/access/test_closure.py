@@ -462,8 +462,46 @@ async def test_what_named_a_visit_is_not_told_by_its_history(
         await ehr.delete("Observation/s")
     await ehr.store(an_encounter("visit", meta=RESTRICTED))
     proxy = Caller(portal, a_proxy("ada", "friend", sections=["results", "visits"]))
-    assert (await proxy.get("Observation/s")).status == (200 if how == "moved" else 410)
+    assert (await proxy.get("Observation/s")).status == (200 if how == "moved" else 404)
     assert (await proxy.get("Observation/s/_history/1")).status == 404
     for path in ("Observation/s/_history", "_history"):
         assert b"Encounter/visit" not in (await proxy.get(path)).body
     assert (await ehr.get("Observation/s/_history/1")).status == 200
+
+
+async def test_what_is_listed_no_more_takes_nothing_more(store: Any, ehr: Caller) -> None:
+    await _ground(ehr)
+    await ehr.store(TARGETS["Observation/target"], labelled(LISTS["DiagnosticReport.result"][0]))
+    assert await labels(store, "Observation/target") == [{"R"}]
+    await ehr.store(labelled(_report()))
+    assert await labels(store, "Observation/target", "DiagnosticReport/s") == [set(), {"R"}]
+
+
+async def test_labels_reach_through_what_was_deleted(store: Any, ehr: Caller) -> None:
+    """What refers to it tells of the visit that it named, and is opened with that, too."""
+    await _ground(ehr)
+    about = a_communication("about", about=[reference("Observation/s")])
+    await ehr.store(an_encounter("visit"), SHADOWS["Observation.encounter"], about)
+    await ehr.delete("Observation/s")
+    keys = ("Observation/s", "Communication/about")
+    held: set[str]
+    for meta, held in ((RESTRICTED, {"R"}), (NORMAL, set()), (WITHHELD, {"withheld"})):
+        await ehr.store(an_encounter("visit", meta=meta))
+        assert await labels(store, *keys) == [held] * 2
+    await ehr.delete("Communication/about")
+    await ehr.store(an_encounter("visit", meta=NORMAL), an_encounter("visit", meta=RESTRICTED))
+    assert await labels(store, *keys) == [{"R"}] * 2
+    await ehr.store(about, an_observation("s"))
+    assert await labels(store, *keys) == [set()] * 2, "it is there again, and names no visit"
+
+
+async def test_a_circle_through_what_was_deleted_keeps_nothing_alive(
+    store: Any, ehr: Caller
+) -> None:
+    await _ground(ehr)
+    await ehr.store(_circle(0), _circle(1), _circle(2, RESTRICTED))
+    keys = [f"Communication/c{n}" for n in range(3)]
+    await ehr.delete(keys[0])
+    assert await labels(store, *keys) == [{"R"}] * 3
+    await ehr.store(_circle(2, NORMAL))
+    assert await labels(store, *keys) == [set()] * 3

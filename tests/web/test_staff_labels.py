@@ -336,6 +336,6 @@ async def test_what_there_is_to_choose_from_is_paged(staff: StaffWorld) -> None:
 
 
 async def test_while_rules_are_carried_out_it_is_said(staff: StaffWorld) -> None:
-    await staff.keep(LabelRules(key=SKIN), Relabelling(key=SKIN))
+    await staff.keep(LabelRules(key=SKIN, change=1), Relabelling(key=SKIN, change=1))
     browser = await staff.at(PAGE)
     assert "patients and those who act for them see nothing" in browser.text

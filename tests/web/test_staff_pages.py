@@ -12,14 +12,29 @@ from fhir_portal.access.relation import works
 from fhir_portal.accounts.levels import OPERATOR
 from fhir_portal.accounts.practice import Practice
 from fhir_portal.consent.grant import Grant
+from fhir_portal.consent.label_rules import Relabelling
 from fhir_portal.consent.sections import section_displays
+from fhir_portal.notify import jobs
+from fhir_portal.notify.lease import fail
 from fhir_portal.operations.invitation_task import CODE
+from fhir_portal.operations.settling_jobs import settle_step
+from fhir_portal.resources import passing_on
+from fhir_portal.resources.settling import SETTLE_JOB
 from fhir_portal.smart.client import disable_client, withdraw_approval
 from fhir_portal.smart.page_session import StaffSession
 from fhir_portal.smart.revocation import disable_account, remove_staff
 from fhir_portal.smart.staff_pages import CLIENT, IDLE_SECONDS
 from fhir_portal.smart.token import AccessToken
-from tests.builders import a_grant, a_patient, a_related_person, a_task
+from tests.builders import (
+    RESTRICTED,
+    a_grant,
+    a_patient,
+    a_related_person,
+    a_task,
+    an_encounter,
+    an_observation,
+    reference,
+)
 from tests.smart.launching import put
 from tests.smart.world import PASSWORD
 from tests.staff import a_level
@@ -595,3 +610,41 @@ async def test_a_grant_of_another_record_is_not_ended_by_this_ones_form(staff: S
     await submit(browser, f"{KIT}/grant", grant="bos", reason="x")
     assert browser.page.status_code == 404
     assert len(await staff.world.store.every(Grant)) == 2
+
+
+# --- what is being worked out ---------------------------------------------------------------------
+
+
+async def test_staff_read_what_is_hidden_while_labels_are_worked_out(
+    staff: StaffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_on, "MOST", 1)
+    browser = await staff.at()
+    assert "worked out" not in browser.page.text
+    visit = an_encounter("visit", of="kit")
+    results = [
+        an_observation(f"o{n}", of="kit", encounter=reference("Encounter/visit")) for n in range(4)
+    ]
+    await put(staff.world, SKIN, visit, *results, {**visit, "meta": RESTRICTED})
+    await browser.open(HOME)
+    assert "hidden from patients" in browser.page.text
+    assert "all records of the practice" not in browser.page.text
+    assert "has stopped" not in browser.page.text
+    store, clock = staff.world.store, staff.world.clock
+    await store.transact(
+        lambda t: t.put(Relabelling(key=SKIN, hides=False, spreads=True)),
+    )
+    held = await jobs.claim(store, SETTLE_JOB, "w", clock())
+    assert held is not None
+    await fail(store, held, retry_at=None)
+    await browser.open(HOME)
+    assert "all records of the practice" in browser.page.text
+    assert "has stopped" in browser.page.text
+    other = await staff.at(name=BOTH)
+    await submit(other, "/staff/practice", practice=FAMILY)
+    assert "worked out" not in other.page.text
+    await store.transact(lambda t: t.delete(Relabelling, SKIN))
+    while await store.transact(lambda t: settle_step(t, SKIN)):
+        pass
+    await browser.open(HOME)
+    assert "worked out" not in browser.page.text

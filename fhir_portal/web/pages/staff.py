@@ -21,6 +21,7 @@ from fhir_portal.accounts.levels import MEANS, in_order
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.consent.record import RecordDirectory
 from fhir_portal.portal import Portal
+from fhir_portal.resources.settling import under_way
 from fhir_portal.smart.server import AuthorizationServer
 from fhir_portal.smart.staff_pages import (
     LAUNCH_PATH,
@@ -149,6 +150,7 @@ class StaffPages:
             may=[MEANS[one] for one in permissions],
             pages=[one for one in pages_of(here) if one[0] != HOME],
             find=FIND if here.may("view") else "",
+            under_way=await under_way(self._desk.store, here.staff.practice),
         )
 
     # --- which practice ------------------------------------------------------------------------

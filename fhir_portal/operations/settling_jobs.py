@@ -1,0 +1,153 @@
+"""The job that computes labels which were too many for the transaction that changed them.
+
+Each step is one transaction of one piece, which puts the job off to have its turn among the others;
+whoever is killed has changed nothing of it, and another worker goes on with the same piece. First
+everything is hidden, then computed from below (`fhir_portal.resources.settling`): a row that gets
+other labels puts those that may take them, and are computed already, back among the waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from fhir_portal.access.classify import classify
+from fhir_portal.access.visibility import RowFacts
+from fhir_portal.consent.label_rules import Relabelling
+from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify.jobs import Job, Work
+from fhir_portal.notify.lease import Lease, finish_in, put_off_in
+from fhir_portal.resources.passing_on import Surroundings, with_labels
+from fhir_portal.resources.server import Server
+from fhir_portal.resources.settling import (
+    SETTLE_JOB,
+    Settling,
+    SettlingPiece,
+    add_pieces,
+    hide,
+    hide_dependants,
+    may_give,
+    may_take,
+    next_pieces,
+)
+from fhir_portal.resources.store import ResourceTransaction
+
+HIDDEN_IN_A_STEP: Final = 5_000
+SHOWN_IN_A_STEP: Final = 5
+"""Pieces."""
+
+
+def settling_jobs(server: Server) -> Mapping[str, Work]:
+    """Return the function of this job by its name."""
+
+    async def settled(held: Lease[Job]) -> None:
+        async def work(transaction: ResourceTransaction) -> None:
+            if await settle_step(transaction, held.work.practice):
+                await put_off_in(transaction, held, until=server.clock())
+            else:
+                await finish_in(transaction, held, now=server.clock())
+
+        await server.store.transact(work)
+
+    return {SETTLE_JOB: settled}
+
+
+async def settle_step(transaction: ResourceTransaction, practice: str) -> bool:
+    """Do one piece of what waits; false when there was nothing more."""
+    for piece in await next_pieces(transaction, practice, "hide"):
+        await _taken(transaction, piece)
+        await hide_dependants(transaction, practice, _keys(piece), most=HIDDEN_IN_A_STEP)
+        return True
+    await _open_practice(transaction, practice)
+    for piece in await next_pieces(transaction, practice, "compute"):
+        await _taken(transaction, piece)
+        await _compute(transaction, practice, _keys(piece))
+        return True
+    pieces = await next_pieces(transaction, practice, "show", limit=SHOWN_IN_A_STEP)
+    for piece in pieces:
+        await _taken(transaction, piece)
+        facts = await transaction.facts(_keys(piece), practice)
+        done = {
+            _key(one): _labels(one) - UNSETTLED
+            for one in facts
+            if SETTLED in _labels(one) and SETTLING not in _labels(one)
+        }
+        await transaction.relabel(done, practice)
+    if pieces:
+        return True
+    found = await transaction.get(Settling, practice)
+    if found is not None:
+        await transaction.put(msgspec.structs.replace(found, is_open=False))
+    return False
+
+
+async def _compute(
+    transaction: ResourceTransaction, practice: str, keys: list[ResourceKey]
+) -> None:
+    around = Surroundings(transaction, unbounded=True)
+    done: list[ResourceKey] = []
+    again: dict[ResourceKey, frozenset[str]] = {}
+    strays: set[ResourceKey] = set()
+    for key in keys:
+        row = await around.stored(key, practice)
+        if row is None or SETTLING not in _labels(row.facts) or key in around.computed:
+            continue
+        tree = await around.said(row)
+        now = row.facts
+        if tree is not None:
+            now = await classify(tree, practice, around)
+            if row.deleted:
+                now = with_labels(row.facts, _labels(now))
+        labels = _labels(now) - UNSETTLED
+        around.computed[key] = with_labels(now, labels | {SETTLED})
+        await around.reclassify(key, row.facts, around.computed[key])
+        done.append(key)
+        if with_labels(now, labels) == with_labels(row.facts, _labels(row.facts) - UNSETTLED):
+            continue
+        for facts in await transaction.facts(
+            await around.dependants(key, practice, tree), practice
+        ):
+            near = _key(facts)
+            held = _labels(around.computed.get(near, facts))
+            if SETTLED in held:
+                around.computed.pop(near, None)
+                again[near] = (held - {SETTLED}) | {SETTLING}
+                await transaction.relabel({near: again[near]}, practice)
+            elif not held & UNSETTLED and (
+                may_take(near.type, key.type) or may_give(key.type, near.type)
+            ):
+                strays.add(near)
+    await add_pieces(transaction, practice, "show", done)
+    await add_pieces(transaction, practice, "compute", again)
+    if strays:
+        await hide(transaction, practice, strays)
+
+
+async def _open_practice(transaction: ResourceTransaction, practice: str) -> None:
+    """Let the practice's patients see the rest: what may change is hidden row by row."""
+    marker = await transaction.get(Relabelling, practice)
+    if marker is None or not marker.spreads:
+        return
+    if marker.change:
+        await transaction.put(msgspec.structs.replace(marker, spreads=False))
+    else:
+        await transaction.delete(Relabelling, practice)
+
+
+async def _taken(transaction: ResourceTransaction, piece: SettlingPiece) -> None:
+    await transaction.delete(SettlingPiece, piece.key)
+
+
+def _keys(piece: SettlingPiece) -> list[ResourceKey]:
+    return [ResourceKey.parse(text) for text in piece.what]
+
+
+def _key(facts: RowFacts) -> ResourceKey:
+    return ResourceKey(facts.resource_type, facts.id)
+
+
+def _labels(facts: RowFacts) -> frozenset[str]:
+    return facts.visibility_class.labels
