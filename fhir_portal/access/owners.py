@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from fhir_portal.fhir.definitions import served_types
@@ -116,6 +117,7 @@ def references_at(tree: Mapping[str, Any], path: str) -> Iterator[str]:
             yield text
 
 
+@lru_cache(maxsize=4096)  # the text alone decides, and one transaction meets the same ones often
 def local_target(text: str) -> ResourceKey | None:
     """The resource on this server that a reference means, its version cut; else ``None``."""
     try:

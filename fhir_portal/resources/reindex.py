@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from fhir_portal.access.classify import binaries_of, classify, edges_of, kept_edges
-from fhir_portal.access.closure import BOTH_WAYS
+from fhir_portal.access.closure import BOTH_WAYS, links_at
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
@@ -50,9 +50,10 @@ async def _reindexed(
             continue
         tree = json.parse(row.body)
         around = Surroundings(transaction, unbounded=True)  # a server must come to serve
-        facts = await classify(tree, practice, around)
+        links = links_at(tree)
+        facts = await classify(tree, practice, around, links=links)
         now = Row(facts, row.version, row.updated, row.method, row.body)
-        await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree)))
+        await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree, links)))
         await pass_on(around, facts, tree, old={}, held=frozenset(), binaries=binaries_of(tree))
 
 

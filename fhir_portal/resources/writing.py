@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from fhir_portal.access.classify import binaries_of, classify, edges_of, kept_edges, unowned
+from fhir_portal.access.closure import links_at
 from fhir_portal.access.context import LABEL, AuthContext
 from fhir_portal.access.policy import Ask, Deny, decide
 from fhir_portal.access.visibility import Visibility
@@ -319,7 +320,8 @@ async def store_extracted(
     is_released = await release.before_write(
         transaction, await around.rules(auth.practice), old or {}, tree, now=server.clock()
     )
-    facts = await classify(tree, auth.practice, around)
+    links = links_at(tree)  # one walk: it is done for every write
+    facts = await classify(tree, auth.practice, around, links=links)
     updated = await transaction.next_instant(_milliseconds(server))
 
     def holds(criteria: tuple[Criterion, ...]) -> bool:
@@ -355,7 +357,7 @@ async def store_extracted(
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())
     _set_meta(tree, version, updated)
     row = Row(facts, version, updated, method, json.dumps(tree))
-    edges = edges_of(tree)
+    edges = edges_of(tree, links)
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
     now = await pass_on(
@@ -365,7 +367,7 @@ async def store_extracted(
         old=old or {},
         held=held,
         is_released=is_released,
-        binaries=[*binaries_of(old or {}), *touched],
+        binaries=[*(binaries_of(old) if old else ()), *touched],
     )
     if now != facts:
         row = msgspec.structs.replace(row, facts=now)
