@@ -34,7 +34,7 @@ from fhir_portal.access.owners import (
 from fhir_portal.access.visibility import NO_SECTION, UNCLASSIFIED, RowFacts, VisibilityClass
 from fhir_portal.consent.labels import UNKNOWN, is_listed_in_directory
 from fhir_portal.consent.sections import sections_of
-from fhir_portal.fhir.reference import ResourceKey, attachments_in
+from fhir_portal.fhir.reference import ResourceKey
 
 
 class Neighbours(Protocol):
@@ -251,7 +251,12 @@ def _edges(tree: Mapping[str, Any], links: Iterable[Link]) -> Iterator[str]:
             yield str(target)
 
 
-def binaries_of(tree: Mapping[str, Any]) -> list[ResourceKey]:
-    """Return the Binaries on this server that a resource's attachments name."""
-    keys = (local_target(holder["url"]) for _, holder in attachments_in(tree))
-    return [key for key in keys if key is not None and key.type == "Binary"]
+def binaries_of(
+    tree: Mapping[str, Any], links: Iterable[Link] | None = None
+) -> list[ResourceKey]:
+    """Return the Binaries on this server that a resource's attachments name.
+
+    ``links`` as of `classify`.
+    """
+    found = links_at(tree) if links is None else links
+    return [key for _, member, key in found if member == "url" and key.type == "Binary"]

@@ -341,12 +341,14 @@ class ResourceChanges(Resources):
 
     async def reindex(self, new: NewVersion) -> None:
         facts = new.row.facts
-        await self.reclassify(new.row.key, facts)
-        (rid,) = self._execute(
+        rid, *stored = self._execute(
             "UPDATE resource SET index_version = ? WHERE type = ? AND id = ? AND practice = ?"
-            " RETURNING rid",
+            " RETURNING rid, owners, class, directory",
             (INDEX_VERSION, *_place(facts)),
         ).fetchone()
+        class_id = self._interned.class_id(facts.visibility_class)
+        if stored != [" ".join(facts.owners), class_id, int(facts.directory)]:
+            await self.reclassify(new.row.key, facts)  # mostly the class is what it was
         self._reindex(new, rid)
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:

@@ -54,7 +54,8 @@ async def _reindexed(
         facts = await classify(tree, practice, around, links=links)
         now = Row(facts, row.version, row.updated, row.method, row.body)
         await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree, links)))
-        await pass_on(around, facts, tree, old={}, held=frozenset(), binaries=binaries_of(tree))
+        binaries = binaries_of(tree, links)
+        await pass_on(around, facts, tree, old={}, held=frozenset(), binaries=binaries)
 
 
 async def _edges_it_left(transaction: ResourceTransaction, row: Row) -> tuple[str, ...]:
