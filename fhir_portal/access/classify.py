@@ -251,9 +251,7 @@ def _edges(tree: Mapping[str, Any], links: Iterable[Link]) -> Iterator[str]:
             yield str(target)
 
 
-def binaries_of(
-    tree: Mapping[str, Any], links: Iterable[Link] | None = None
-) -> list[ResourceKey]:
+def binaries_of(tree: Mapping[str, Any], links: Iterable[Link] | None = None) -> list[ResourceKey]:
     """Return the Binaries on this server that a resource's attachments name.
 
     ``links`` as of `classify`.
