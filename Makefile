@@ -67,6 +67,7 @@ $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(BIN
 	@echo "Installing into $(VENV) ..."
 	@$(INSTALL) -r requirements/build.txt -r requirements/run.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q fhir_portal
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.run

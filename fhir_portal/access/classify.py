@@ -7,13 +7,14 @@ the transaction that changes either.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from fhir_portal.access.closure import (
     LISTED_BY,
+    Link,
     conveyed_by,
     conveying,
     conveys,
@@ -33,7 +34,7 @@ from fhir_portal.access.owners import (
 from fhir_portal.access.visibility import NO_SECTION, UNCLASSIFIED, RowFacts, VisibilityClass
 from fhir_portal.consent.labels import UNKNOWN, is_listed_in_directory
 from fhir_portal.consent.sections import sections_of
-from fhir_portal.fhir.reference import ResourceKey, attachments_in
+from fhir_portal.fhir.reference import ResourceKey
 
 
 class Neighbours(Protocol):
@@ -70,8 +71,17 @@ class Neighbours(Protocol):
         ...
 
 
-async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbours) -> RowFacts:
-    """Compute the facts of a resource (with its id set) as it would be stored."""
+async def classify(
+    tree: Mapping[str, Any],
+    practice: str,
+    neighbours: Neighbours,
+    *,
+    links: Iterable[Link] | None = None,
+) -> RowFacts:
+    """Compute the facts of a resource (with its id set) as it would be stored.
+
+    ``links`` are what `fhir_portal.access.closure.links_at` found in it, where that is known.
+    """
     name, own_id = tree["resourceType"], tree["id"]
     rule = OWNERS.get(name)
     labels = await neighbours.own_labels(tree, practice)
@@ -115,7 +125,7 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
                     owners = tuple(sorted({*owners, *context.owners}))
                     if context.resource_type != "Patient":  # that says whose it is, no more
                         sections |= _passed_on(context)
-    labels |= await _taken_on(tree, practice, neighbours)
+    labels |= await _taken_on(tree, practice, neighbours, links)
     return RowFacts(
         resource_type=name,
         id=own_id,
@@ -127,12 +137,15 @@ async def classify(tree: Mapping[str, Any], practice: str, neighbours: Neighbour
 
 
 async def _taken_on(
-    tree: Mapping[str, Any], practice: str, neighbours: Neighbours
+    tree: Mapping[str, Any],
+    practice: str,
+    neighbours: Neighbours,
+    links: Iterable[Link] | None,
 ) -> frozenset[str]:
     """Return the labels a resource takes from what it refers to and from what lists it."""
     own = ResourceKey(tree["resourceType"], tree["id"])
     labels = frozenset[str]()
-    targets = conveyed_by(tree)
+    targets = conveyed_by(tree, links)
     if targets:
         labels |= await neighbours.labels_of(targets, practice)
     return labels | await _from_lists(own, practice, neighbours, {own})
@@ -209,13 +222,13 @@ def wholes_of(tree: Mapping[str, Any]) -> tuple[ResourceKey, ...]:
     return tuple(key for key in keys if key is not None and key.type == "Communication")
 
 
-def edges_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+def edges_of(tree: Mapping[str, Any], links: Iterable[Link] | None = None) -> tuple[str, ...]:
     """Return the local resources that a change of this one, or of them, may concern.
 
     Directory entries it refers to, Binaries that its attachments name, the targets of a derived
-    row, and what it takes labels from: ``Type/id`` each.
+    row, and what it takes labels from: ``Type/id`` each. ``links`` as of `classify`.
     """
-    return tuple(dict.fromkeys(_edges(tree)))
+    return tuple(dict.fromkeys(_edges(tree, links_at(tree) if links is None else links)))
 
 
 def kept_edges(tree: Mapping[str, Any]) -> tuple[str, ...]:
@@ -226,9 +239,9 @@ def kept_edges(tree: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(key) for _, key in conveying(tree)))
 
 
-def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
+def _edges(tree: Mapping[str, Any], links: Iterable[Link]) -> Iterator[str]:
     name = tree["resourceType"]
-    for path, member, key in links_at(tree):  # one walk: it is done for every write
+    for path, member, key in links:
         shown = (key.type in DIRECTORY) if member == "reference" else (key.type == "Binary")
         if shown or conveys(name, path, key):
             yield str(key)
@@ -241,7 +254,10 @@ def _edges(tree: Mapping[str, Any]) -> Iterator[str]:
             yield str(target)
 
 
-def binaries_of(tree: Mapping[str, Any]) -> list[ResourceKey]:
-    """Return the Binaries on this server that a resource's attachments name."""
-    keys = (local_target(holder["url"]) for _, holder in attachments_in(tree))
-    return [key for key in keys if key is not None and key.type == "Binary"]
+def binaries_of(tree: Mapping[str, Any], links: Iterable[Link] | None = None) -> list[ResourceKey]:
+    """Return the Binaries on this server that a resource's attachments name.
+
+    ``links`` as of `classify`.
+    """
+    found = links_at(tree) if links is None else links
+    return [key for _, member, key in found if member == "url" and key.type == "Binary"]

@@ -10,7 +10,7 @@ those of what lists it, less what that one has from its other entries in the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,30 +70,34 @@ LISTED_BY: Final[Mapping[str, frozenset[str]]] = {
 """By type, the types that may list it."""
 
 
-def links_at(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, ResourceKey]]:
-    """Yield every local reference and attachment of a resource, contained ones included.
+Link = tuple[str, str, ResourceKey]
+"""Its path (member names, no numbers), the member that holds it (``reference`` or ``url``), and
+what it means."""
 
-    Each with its path (member names, no numbers), the member that holds it (``reference`` or
-    ``url``), and what it means.
-    """
+
+def links_at(tree: Mapping[str, Any]) -> list[Link]:
+    """Return every local reference and attachment of a resource, contained ones included."""
+    found: list[Link] = []
+    # Strings are met on the way to what holds them: most objects hold no link, and cost no look.
     stack: list[tuple[str, str, Any]] = [("", "", tree)]
     while stack:
         path, member, node = stack.pop()
-        if member:
-            text = node.get("reference")
-            held = "reference"
-            if text.__class__ is not str and attachment_like(member, node):
-                text, held = node["url"], "url"
-            if text.__class__ is str:
-                key = local_target(text)
-                if key is not None:
-                    yield path, held, key
         before = f"{path}." if path else ""
         for name, value in node.items():
-            if value.__class__ is dict:
+            kind = value.__class__
+            if kind is str:
+                if member and (
+                    name == "reference" or (name == "url" and attachment_like(member, node))
+                ):
+                    key = local_target(value)
+                    if key is not None:
+                        found.append((path, name, key))
+            elif kind is dict:
                 stack.append((before + name, name, value))
-            elif value.__class__ is list:
-                stack += [(before + name, name, item) for item in value if item.__class__ is dict]
+            elif kind is list:
+                place = before + name
+                stack += [(place, name, item) for item in value if item.__class__ is dict]
+    return found
 
 
 def conveys(name: str, path: str, key: ResourceKey) -> bool:
@@ -103,18 +107,27 @@ def conveys(name: str, path: str, key: ResourceKey) -> bool:
     return name not in NOT_FROM or path.partition(".")[0] not in NOT_FROM[name]
 
 
-def conveying(tree: Mapping[str, Any]) -> Iterator[tuple[str, ResourceKey]]:
-    """Yield what a resource takes labels from, each with the path at which it says so."""
+def conveying(
+    tree: Mapping[str, Any], links: Iterable[Link] | None = None
+) -> Iterator[tuple[str, ResourceKey]]:
+    """Yield what a resource takes labels from, each with the path at which it says so.
+
+    ``links`` are those of the resource, where they are known already.
+    """
     name = tree["resourceType"]
-    for path, _, key in links_at(tree):
+    if name in TAKE_NOTHING:
+        return
+    for path, _, key in links_at(tree) if links is None else links:
         if conveys(name, path, key):
             yield path, key
 
 
-def conveyed_by(tree: Mapping[str, Any]) -> frozenset[ResourceKey]:
-    """Return what a resource takes labels from, itself left out."""
+def conveyed_by(
+    tree: Mapping[str, Any], links: Iterable[Link] | None = None
+) -> frozenset[ResourceKey]:
+    """Return what a resource takes labels from, itself left out; ``links`` as of `conveying`."""
     own = ResourceKey(tree["resourceType"], tree["id"])
-    return frozenset(key for _, key in conveying(tree)) - {own}
+    return frozenset({key for _, key in conveying(tree, links)} - {own})
 
 
 def listing(tree: Mapping[str, Any]) -> Iterator[tuple[str, ResourceKey]]:

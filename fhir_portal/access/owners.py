@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from fhir_portal.fhir.definitions import served_types
@@ -118,10 +119,22 @@ def references_at(tree: Mapping[str, Any], path: str) -> Iterator[str]:
 
 def local_target(text: str) -> ResourceKey | None:
     """The resource on this server that a reference means, its version cut; else ``None``."""
+    return _known_target(text) if len(text) <= _LONGEST_KNOWN else _target(text)
+
+
+_LONGEST_KNOWN: Final = 200
+"""Longer ones are not kept: whoever writes could fill the memory with them."""
+
+
+def _target(text: str) -> ResourceKey | None:
     try:
         return Reference.parse(text).key
     except Invalid:
         return None
+
+
+# The text alone decides, and one transaction meets the same ones often.
+_known_target = lru_cache(maxsize=4096)(_target)
 
 
 def own_patients(tree: Mapping[str, Any]) -> tuple[str, ...]:

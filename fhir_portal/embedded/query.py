@@ -6,7 +6,7 @@ per candidate. User text only ever travels as a bound parameter.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -71,6 +71,7 @@ class Interned:
         self._classes: dict[int, VisibilityClass] = {}
         self._class_ids: dict[str, int] = {}
         self._slots: dict[tuple[str, str, str], int] = {}
+        self._given: dict[tuple[str, str], _Given] = {}
         self._permitted: dict[tuple[Any, Any], list[int]] = {}
         self._compiled: dict[tuple[int, str], tuple[Visibility, Where]] = {}
         self._standing: dict[tuple[int, int], tuple[SearchRequest, Visibility, Query]] = {}
@@ -84,6 +85,7 @@ class Interned:
         self._classes.clear()
         self._class_ids.clear()
         self._slots.clear()
+        self._given.clear()
         self._permitted.clear()
         self._compiled.clear()
         self._standing.clear()
@@ -176,20 +178,37 @@ class Interned:
         found = (self.slot(practice, resource_type, parameter) for practice in practices)
         return [slot for slot in found if slot is not None]
 
-    def slots_for_write(self, practice: str, resource_type: str) -> Callable[[str], int]:
-        """Return a function that numbers the parameters of one type (writer only)."""
+    def slots_for_write(self, practice: str, resource_type: str) -> Mapping[str, int]:
+        """Return the numbers of a type's parameters; who asks for one gives it (writer only)."""
+        found = self._given.get((practice, resource_type))
+        if found is None:
+            found = _Given(self, practice, resource_type)
+            self._given[practice, resource_type] = found
+        return found
 
-        def number(parameter: str) -> int:
-            found = self.slot(practice, resource_type, parameter)
-            if found is None:
-                found = self._connection.execute(
-                    "INSERT INTO slot (practice, type, parameter) VALUES (?, ?, ?)",
-                    (practice, resource_type, parameter),
-                ).lastrowid
-                assert found is not None  # noqa: S101 - an INSERT just gave it
-                self._slots[practice, resource_type, parameter] = found
-            return found
+    def give_slot(self, practice: str, resource_type: str, parameter: str) -> int:
+        """Return the number of (practice, type, parameter), giving it one if it is new."""
+        found = self.slot(practice, resource_type, parameter)
+        if found is None:
+            found = self._connection.execute(
+                "INSERT INTO slot (practice, type, parameter) VALUES (?, ?, ?)",
+                (practice, resource_type, parameter),
+            ).lastrowid
+            assert found is not None  # noqa: S101 - an INSERT just gave it
+            self._slots[practice, resource_type, parameter] = found
+        return found
 
+
+class _Given(dict[str, int]):
+    """The numbers of the parameters of one type, each looked up or given when first asked for."""
+
+    def __init__(self, interned: Interned, practice: str, resource_type: str) -> None:
+        super().__init__()
+        self._interned = interned
+        self._of = (practice, resource_type)
+
+    def __missing__(self, parameter: str) -> int:
+        number = self[parameter] = self._interned.give_slot(*self._of, parameter)
         return number
 
 

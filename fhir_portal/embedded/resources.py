@@ -263,22 +263,26 @@ class ResourceChanges(Resources):
         place = (facts.resource_type, facts.id, facts.practice)
         known = (" ".join(facts.owners), class_id, int(facts.directory))
         deleted = int(new.row.deleted)
+        state = (*known, new.row.version, new.row.updated, deleted, INDEX_VERSION)
         found = self._execute(
             "SELECT rid FROM resource WHERE type = ? AND id = ? AND practice = ?", place
         ).fetchone()
+        # The version's number is asked for first: so no row is written, and indexed, twice.
+        (vid,) = self._execute("SELECT coalesce(max(vid), 0) + 1 FROM version").fetchone()
         try:
             if found is None:
                 rid = self._execute(
                     "INSERT INTO resource (type, id, practice, owners, class, directory, version,"
-                    " updated, deleted, index_version, vid) VALUES (?,?,?,?,?,?,?,?,?,?,0)",
-                    (*place, *known, new.row.version, new.row.updated, deleted, INDEX_VERSION),
+                    " updated, deleted, index_version, vid) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    (*place, *state, vid),
                 ).lastrowid
             else:
                 (rid,) = found
-            vid = self._execute(
-                "INSERT INTO version (rid, version, type, id, practice, owners, class, directory,"
-                " updated, deleted, method, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            self._execute(
+                "INSERT INTO version (vid, rid, version, type, id, practice, owners, class,"
+                " directory, updated, deleted, method, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
+                    vid,
                     rid,
                     new.row.version,
                     *place,
@@ -288,15 +292,16 @@ class ResourceChanges(Resources):
                     new.row.method,
                     new.row.body,
                 ),
-            ).lastrowid
+            )
         except sqlite3.IntegrityError:
             message = f"{new.row.key} was changed by somebody else at the same time"
             raise Conflict(message) from None
-        self._execute(
-            "UPDATE resource SET owners = ?, class = ?, directory = ?, version = ?, updated = ?,"
-            " deleted = ?, index_version = ?, vid = ? WHERE rid = ?",
-            (*known, new.row.version, new.row.updated, deleted, INDEX_VERSION, vid, rid),
-        )
+        if found is not None:
+            self._execute(
+                "UPDATE resource SET owners = ?, class = ?, directory = ?, version = ?,"
+                " updated = ?, deleted = ?, index_version = ?, vid = ? WHERE rid = ?",
+                (*state, vid, rid),
+            )
         self._reindex(new, rid, is_new=found is None)
 
     def _reindex(self, new: NewVersion, rid: int | None, *, is_new: bool = False) -> None:
@@ -318,30 +323,32 @@ class ResourceChanges(Resources):
         facts, entries = new.row.facts, new.entries
         slots = self._interned.slots_for_write(facts.practice, facts.resource_type)
         many = self._database.writer.executemany
-        terms = {(slots(p), code, rid, system) for p, system, code in entries.tokens}
-        terms |= {(slots(p), target, rid, "") for p, target in entries.references}
-        terms |= {(slots(p), uri, rid, "") for p, uri in entries.uris}
+        terms = {(slots[p], code, rid, system) for p, system, code in entries.tokens}
+        terms.update((slots[p], target, rid, "") for p, target in entries.references)
+        terms.update((slots[p], uri, rid, "") for p, uri in entries.uris)
         if terms:
             many("INSERT INTO term VALUES (?,?,?,?)", sorted(terms))
         if entries.strings:
-            strings = {(slots(p), value, rid, exact) for p, value, exact in entries.strings}
+            strings = {(slots[p], value, rid, exact) for p, value, exact in entries.strings}
             many("INSERT INTO string VALUES (?,?,?,?)", sorted(strings))
         spans: set[tuple[Any, ...]] = {
-            (slots(p), low, high, rid, "", "") for p, low, high in entries.dates
+            (slots[p], low, high, rid, "", "") for p, low, high in entries.dates
         }
-        spans |= {(slots(p), low, high, rid, "", "") for p, low, high in entries.numbers}
-        spans |= {(slots(p), low, high, rid, s, c) for p, low, high, s, c in entries.quantities}
+        spans.update((slots[p], low, high, rid, "", "") for p, low, high in entries.numbers)
+        spans.update((slots[p], low, high, rid, s, c) for p, low, high, s, c in entries.quantities)
         if spans:
             many("INSERT INTO span VALUES (?,?,?,?,?,?)", spans)
 
     async def reindex(self, new: NewVersion) -> None:
         facts = new.row.facts
-        await self.reclassify(new.row.key, facts)
-        (rid,) = self._execute(
+        rid, *stored = self._execute(
             "UPDATE resource SET index_version = ? WHERE type = ? AND id = ? AND practice = ?"
-            " RETURNING rid",
+            " RETURNING rid, owners, class, directory",
             (INDEX_VERSION, *_place(facts)),
         ).fetchone()
+        class_id = self._interned.class_id(facts.visibility_class)
+        if stored != [" ".join(facts.owners), class_id, int(facts.directory)]:
+            await self.reclassify(new.row.key, facts)  # mostly the class is what it was
         self._reindex(new, rid)
 
     async def reclassify(self, key: ResourceKey, facts: RowFacts) -> None:

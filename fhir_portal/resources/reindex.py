@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from fhir_portal.access.classify import binaries_of, classify, edges_of, kept_edges
+from fhir_portal.access.closure import links_at
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.consent.labels import UNSETTLED
 from fhir_portal.fhir import json
@@ -50,12 +51,14 @@ async def _reindexed(
             continue
         tree = json.parse(row.body)
         around = Surroundings(transaction, unbounded=True)  # a server must come to serve
-        facts = await classify(tree, practice, around)
+        links = links_at(tree)
+        facts = await classify(tree, practice, around, links=links)
         now = Row(facts, row.version, row.updated, row.method, row.body)
-        await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree)))
+        await transaction.reindex(NewVersion(now, extract(key.type, tree), edges_of(tree, links)))
         # What a job is at stays with it.
         held = row.facts.visibility_class.labels & UNSETTLED
-        await pass_on(around, facts, tree, old={}, held=held, binaries=binaries_of(tree))
+        binaries = binaries_of(tree, links)
+        await pass_on(around, facts, tree, old={}, held=held, binaries=binaries)
 
 
 async def _edges_it_left(transaction: ResourceTransaction, row: Row) -> tuple[str, ...]:

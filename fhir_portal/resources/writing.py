@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from fhir_portal.access.classify import binaries_of, classify, edges_of, kept_edges, unowned
+from fhir_portal.access.closure import links_at
 from fhir_portal.access.context import LABEL, AuthContext, acting_for
 from fhir_portal.access.policy import Ask, Deny, decide
 from fhir_portal.access.visibility import Visibility
@@ -326,7 +327,8 @@ async def store_extracted(
     is_released = await release.before_write(
         transaction, await around.rules(auth.practice), old or {}, tree, now=server.clock()
     )
-    facts = await classify(tree, auth.practice, around)
+    links = links_at(tree)  # one walk: it is done for every write
+    facts = await classify(tree, auth.practice, around, links=links)
     updated = await transaction.next_instant(_milliseconds(server))
 
     def holds(criteria: tuple[Criterion, ...]) -> bool:
@@ -362,7 +364,7 @@ async def store_extracted(
         await rule(transaction, auth.practice, old or {}, tree, now=server.clock())
     stamp(tree, version, updated)
     row = Row(facts, version, updated, method, json.dumps(tree))
-    edges = edges_of(tree)
+    edges = edges_of(tree, links)
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
     opening = Opening(transaction, now=server.clock())
@@ -373,7 +375,7 @@ async def store_extracted(
         old=old or {},
         held=held,
         is_released=is_released,
-        binaries=[*binaries_of(old or {}), *touched],
+        binaries=[*(binaries_of(old) if old else ()), *touched],
         opening=opening,
     )
     await _record_opened(transaction, server, auth, row, opening.rows)

@@ -240,8 +240,8 @@ async def test_an_edge_that_is_left_out_is_noticed(
     name, _, path = edge.partition(".")
     old = closure.conveying
 
-    def without(tree: Json) -> Any:
-        return [one for one in old(tree) if (tree["resourceType"], one[0]) != (name, path)]
+    def without(tree: Json, links: Any = None) -> Any:
+        return [one for one in old(tree, links) if (tree["resourceType"], one[0]) != (name, path)]
 
     for module in (closure, classify):
         monkeypatch.setattr(module, "conveying", without)

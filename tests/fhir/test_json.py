@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_portal.fhir.errors import Invalid
-from fhir_portal.fhir.json import MAX_DEPTH, decimal, dumps, parse
+from fhir_portal.fhir.json import MAX_DEPTH, decimal, dumps, parse, reread
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ from fhir_portal.fhir.json import MAX_DEPTH, decimal, dumps, parse
 def test_a_number_comes_out_with_the_digits_it_came_in_with(number):
     body = f'{{"value":{number}}}'.encode()
     assert dumps(parse(body)) == body
+    assert dumps(reread(body)) == body, "as parse does, of what it found sound"
 
 
 @pytest.mark.parametrize(("text", "kind"), [("5", int), ("-5", int), ("5.0", msgspec.Raw)])

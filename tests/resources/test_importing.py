@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.portal import Portal
 from fhir_portal.resources.importing import Summary, files_in, import_files, operator
+from fhir_portal.resources.importing.preparing import prepare
 from fhir_portal.resources.importing.progress import ImportProgress, ImportRejection
+from fhir_portal.resources.importing.reading import Source, Stretch, in_order
 from fhir_portal.resources.portal_status import SYSTEM
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.store import ResourceStore, Row
@@ -999,6 +1002,67 @@ def test_the_command_checks_in_a_second_process(files: Files) -> None:
     assert "importing" in result.stderr
     again = run(path, "--practice", "new", "--jobs", "1")
     assert "0 created, 0 updated, 151 unchanged, 0 rejected" in again.stdout
+
+
+class Elsewhere(Executor):
+    """Another process, for what it has begun with when the importing one looks."""
+
+    def __init__(self, begins_with: int, *, ends: bool) -> None:
+        self.asked = 0
+        self._begins_with = begins_with
+        self._ends = ends
+
+    def submit(self, work: Any, /, *args: Any, **named: Any) -> Future[Any]:
+        """Begin with the first ones, and end at once or when the last one was asked for."""
+        future: Future[Any] = Future()
+        self.asked += 1
+        if self.asked <= self._begins_with:
+            future.set_running_or_notify_cancel()
+            if self._ends:
+                future.set_result(work(*args, **named))
+            else:
+                asyncio.get_running_loop().call_later(
+                    0.01, lambda: future.set_result(work(*args, **named))
+                )
+        return future
+
+
+@pytest.mark.parametrize(
+    ("begins_with", "ends", "here"), [(0, False, 4), (1, False, 3), (4, True, 0)]
+)
+async def test_what_no_other_process_has_begun_with_is_checked_here(
+    files: Files, monkeypatch: pytest.MonkeyPatch, *, begins_with: int, ends: bool, here: int
+) -> None:
+    """In the order of the file, each once, wherever it was checked."""
+    path = files.write("x.ndjson", lines(*(observation(f"o{n}") for n in range(350))))
+    source = Source(0, str(path), path, 0, ImportProgress(key="new/x"), [])
+    checked: list[int] = []
+
+    def check(stretch: Stretch, bases: tuple[str, ...]) -> None:
+        checked.append(stretch.line)
+        stretch.checked = prepare(stretch.pieces, bases)
+
+    async def found() -> AsyncIterator[Source]:
+        yield source
+
+    monkeypatch.setattr(Stretch, "check", check)
+    results = [
+        result.id
+        async for stretch in in_order(found(), Elsewhere(begins_with, ends=ends), ahead=1, bases=())
+        for result in await stretch.results(())
+    ]
+    assert results == [f"o{n}" for n in range(350)]
+    assert len(checked) == here
+
+
+def test_a_process_that_checks_does_not_load_the_server() -> None:
+    """It loads the program's own file and the checks (`multiprocessing`, spawn)."""
+    loaded = "import fhir_portal.__main__, fhir_portal.resources.importing.preparing, sys"
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{loaded}; print('fhir_portal.app' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert answer.stdout.strip() == "False"
 
 
 @pytest.mark.usefixtures("data")

@@ -23,10 +23,10 @@ async def test_rows_of_an_earlier_release_are_classified_as_if_written_now(
 ) -> None:
     trees = [a_patient("ada"), *chart("ada", "ada", "lark")]
     with monkeypatch.context() as earlier:
-        earlier.setattr(classify, "conveyed_by", lambda _: frozenset())
-        earlier.setattr(classify, "conveying", lambda _: iter(()))
+        earlier.setattr(classify, "conveyed_by", lambda *_: frozenset())
+        earlier.setattr(classify, "conveying", lambda *_: iter(()))
         earlier.setattr(classify, "LISTED_BY", {})
-        earlier.setattr(passing_on, "conveyed_by", lambda _: frozenset())
+        earlier.setattr(passing_on, "conveyed_by", lambda *_: frozenset())
         for module in _with_index_version():
             earlier.setattr(module, "INDEX_VERSION", INDEX_VERSION - 1)
         await ehr.store(*trees)

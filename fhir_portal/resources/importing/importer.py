@@ -375,7 +375,7 @@ class _Import:
         visible = self._permitted[prepared.type]
         assert isinstance(visible, Visibility)  # noqa: S101 - _allowed refused the others
         key = ResourceKey(prepared.type, prepared.id)
-        tree, entries = json.parse(prepared.body), prepared.entries
+        tree, entries = json.reread(prepared.body), prepared.entries
         if targets:
             for _, holder in references_in(tree):
                 holder["reference"] = targets.get(holder["reference"], holder["reference"])

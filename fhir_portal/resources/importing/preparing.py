@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fhir_portal.fhir import json
 from fhir_portal.fhir.errors import FhirError, Invalid, Issue
-from fhir_portal.fhir.reference import Reference, attachments_in, references_in
+from fhir_portal.fhir.reference import Reference, links_in, references_in
 from fhir_portal.resources.importing.splitting import (
     Addresses,
     Piece,
@@ -96,27 +96,46 @@ def _rewrite(
         the conditional references, and an issue for each that leads to no entry although it must.
     """
     keys = addresses.keys
+    leading_nowhere: list[dict[str, Any]] = []
+    for holder, member in links_in(tree):
+        text = holder[member]
+        if not (keys or addresses.closed) and "://" not in text:
+            continue
+        key = keys.get(address(text)) or keys.get(text.partition("/_history/")[0])
+        if key is not None:
+            holder[member] = key
+        elif (
+            addresses.closed
+            and member == "reference"
+            and (text.startswith("urn:") or _CONDITIONAL.match(text))
+        ):
+            leading_nowhere.append(holder)
+        elif "://" in text:
+            holder[member] = _seen_from(bases, text)
+    if not leading_nowhere:
+        return [], []
+    return _looked_at(tree, leading_nowhere)
+
+
+def _looked_at(
+    tree: dict[str, Any], holders: Sequence[dict[str, Any]]
+) -> tuple[list[Condition], list[Issue]]:
+    """Say of references that lead to no entry what each is, in the order of the resource."""
     conditions: list[Condition] = []
     dangling: list[Issue] = []
-    for member, holders in (("reference", references_in(tree)), ("url", attachments_in(tree))):
-        for path, holder in holders:
-            text = holder[member]
-            if not (keys or addresses.closed) and "://" not in text:
-                continue
-            must_lead = addresses.closed and member == "reference"
-            key = keys.get(address(text)) or keys.get(text.partition("/_history/")[0])
-            if key is not None:
-                holder[member] = key
-            elif must_lead and text.startswith("urn:"):
-                words = "This reference leads to no entry of the transaction."
-                dangling.append(Issue("invalid", words, path))
-            elif must_lead and _CONDITIONAL.match(text):
-                name, _, _ = text.partition("?")
-                stand_in = f"{name}/{hashlib.sha256(text.encode()).hexdigest()}"
-                conditions.append(Condition(text, stand_in, path))
-                holder[member] = stand_in
-            elif "://" in text:
-                holder[member] = _seen_from(bases, text)
+    wanted = {id(holder) for holder in holders}
+    for path, holder in references_in(tree):
+        if id(holder) not in wanted:
+            continue
+        text = holder["reference"]
+        if text.startswith("urn:"):
+            words = "This reference leads to no entry of the transaction."
+            dangling.append(Issue("invalid", words, path))
+        else:
+            name, _, _ = text.partition("?")
+            stand_in = f"{name}/{hashlib.sha256(text.encode()).hexdigest()}"
+            conditions.append(Condition(text, stand_in, path))
+            holder["reference"] = stand_in
     return conditions, dangling
 
 

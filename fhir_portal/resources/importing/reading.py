@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -57,12 +57,31 @@ class Stretch:
     done: bool = False
     pieces: list[Piece] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
-    answer: asyncio.Future[list[Prepared | Refused]] | None = None
+    answer: Future[list[Prepared | Refused]] | None = None
+    """What another process says of the pieces, if one was asked."""
+    checked: list[Prepared | Refused] | None = None
+    """What was found here."""
 
     async def results(self, bases: tuple[str, ...]) -> list[Prepared | Refused]:
         """Return what came of the pieces; checks them here if no other process does."""
-        checked = prepare(self.pieces, bases) if self.answer is None else await self.answer
-        return sorted([*self.refused, *checked], key=lambda one: one.place.order)
+        if self.checked is None and self.answer is not None:
+            self.checked = await asyncio.wrap_future(self.answer)
+        if self.checked is None:
+            self.check(bases)
+        return sorted([*self.refused, *(self.checked or ())], key=lambda one: one.place.order)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether `results` need not wait."""
+        return self.answer is None or self.checked is not None or self.answer.done()
+
+    def take_back(self) -> bool:
+        """Take the pieces back from the process that was asked, if it has not begun with them."""
+        return not self.is_checked and self.answer is not None and self.answer.cancel()
+
+    def check(self, bases: tuple[str, ...]) -> None:
+        """Check the pieces in this process."""
+        self.checked = prepare(self.pieces, bases)
 
 
 async def sources(
@@ -98,16 +117,31 @@ async def in_order(
     Without ``processes`` they are yet to be checked.
     """
     waiting: deque[Stretch] = deque()
-    loop = asyncio.get_running_loop()
     async for source in found:
         for stretch in stretches(source):
             if processes is not None and stretch.pieces:
-                stretch.answer = loop.run_in_executor(processes, prepare, stretch.pieces, bases)
+                stretch.answer = processes.submit(prepare, stretch.pieces, bases)
             waiting.append(stretch)
             if len(waiting) > ahead * _AHEAD:
+                _help(waiting, bases)
                 yield waiting.popleft()
     while waiting:
+        _help(waiting, bases)
         yield waiting.popleft()
+
+
+def _help(waiting: Iterable[Stretch], bases: tuple[str, ...]) -> None:
+    """Check what no other process has begun with, until the first that waits is checked.
+
+    To check costs more than to store: this process would wait for the others, and most of all
+    while they start.
+    """
+    first = next(iter(waiting))
+    for stretch in waiting:
+        if first.is_checked:
+            return
+        if stretch.take_back():
+            stretch.check(bases)
 
 
 def stretches(source: Source) -> Iterator[Stretch]:
