@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from fhir_portal.access.visibility import RowFacts, Visibility, VisibilityClass
+from fhir_portal.consent.labels import SELF_LABELS
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey, references_in
 from fhir_portal.resources.store import NewVersion, Row
@@ -14,7 +15,7 @@ from fhir_portal.search.indexer import IndexEntries, extract
 from fhir_portal.search.request import SearchRequest, parse_search
 from tests.builders import BASE, DERM, Json
 
-OPEN = frozenset({"R"})
+OPEN = SELF_LABELS
 KEY = ResourceKey.parse
 
 
