@@ -32,6 +32,7 @@ from fhir_portal.search.request import SearchRequest
 
 RELABEL_JOB: Final = "relabel"
 PAGE: Final = 500
+_ALL: Final = 1_000_000
 AT_ONCE: Final = 50
 """Rows whose own labels change in one transaction; what follows from them goes with them."""
 
@@ -164,7 +165,7 @@ async def _release_without_rule(server: Server, practice: str) -> None:
     async def work(transaction: ResourceTransaction) -> int:
         rules = await label_rules_of(transaction, practice)  # they may have been set since
         names = {rule.name for rule in rules.release}
-        waiting = await transaction.find(Release, "withheld", rules.key)
+        waiting = await transaction.find(Release, "withheld", rules.key, limit=_ALL)
         over = [one for one in waiting if one.state == "waits" and one.rule not in names]
         released: list[ResourceKey] = []
         for one in over[:AT_ONCE]:
