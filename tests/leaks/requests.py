@@ -670,7 +670,7 @@ REVINCLUDABLE: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "RelatedPerson": (("Consent", "actor", "provision.actor.reference"),),
 }
-SEARCHED = tuple(sorted({*REFERENCES, "Practitioner", "Organization", "Binary"}))
+SEARCHED = tuple(sorted({*REFERENCES, "Practitioner", "Organization", "Binary", "Person"}))
 REFUSED = 0.15
 """How often a search is of any type, the reader's scopes left aside."""
 
@@ -714,9 +714,9 @@ class Asking:
     def searchable(self, names: Sequence[str]) -> str:
         """Return a type, mostly one that the reader may search: the others are all answered 403."""
         open_to = [name for name in names if self.view.allows("s", name)]
-        if not open_to or self.rng.random() < REFUSED:
-            return self.tree(names)["resourceType"]
-        return self.tree(open_to)["resourceType"]
+        anything = not open_to or self.rng.random() < REFUSED
+        name: str = self.tree(names if anything else open_to)["resourceType"]
+        return name
 
     def criteria(self, name: str) -> list[Criterion]:
         rng = self.rng
