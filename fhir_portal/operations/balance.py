@@ -30,6 +30,8 @@ _OURS: Final = frozenset({BALANCE, CALCULATED})
 BILLS: Final = f"{PAYABLE},balanced"
 _MOST: Final = 200
 """Bills, and claims, that are looked at together."""
+_NAMED: Final = 100
+"""Claims that one search names: it takes 200 values at most."""
 _MICROSECONDS: Final = 1_000_000
 
 
@@ -157,12 +159,22 @@ async def _pending(call: Call, patient: str) -> list[_Pending]:
     if permitted_or_none(call.server, call.auth, "s", "Claim") is None:
         return []
     asked = [("patient", f"Patient/{patient}"), ("status", "active"), ("use", "claim")]
-    claims, _ = await _found(call, "Claim", asked)
+    claims, _ = await _found(call, "Claim", [*asked, ("_sort", "-created")])
     answered = set[str]()
-    left, more = [str(row.key) for row in claims], True
-    while (
-        left and more
-    ):  # a claim may have many answers: those that are known are asked for no more
+    for at in range(0, len(claims), _NAMED):
+        some = [str(row.key) for row in claims[at : at + _NAMED]]
+        answered |= await _answered(call, patient, some)
+    return [_of(row) for row in claims if str(row.key) not in answered]
+
+
+async def _answered(call: Call, patient: str, claims: Sequence[str]) -> set[str]:
+    """Return those of some claims that an insurer has answered.
+
+    One may have many answers: those that are known are asked for no more.
+    """
+    answered = set[str]()
+    left, more = list(claims), True
+    while left and more:
         asked = [
             ("patient", f"Patient/{patient}"), ("status", "active"), ("outcome:not", "queued"),
             ("request", ",".join(left)),
@@ -175,7 +187,7 @@ async def _pending(call: Call, patient: str) -> list[_Pending]:
         known = len(left)
         left = [name for name in left if name not in answered]
         more = more and len(left) < known
-    return [_of(row) for row in claims if str(row.key) not in answered]
+    return answered
 
 
 def _of(row: Row) -> _Pending:

@@ -26,7 +26,7 @@ from fhir_portal.operations.changed_contacts import (
 )
 from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.direct_change import accepted_outputs, change_patient, direct_fields
-from fhir_portal.operations.message_thread import record_provenance
+from fhir_portal.operations.message_thread import agent_of, record_provenance
 from fhir_portal.operations.on_file import OnFile
 from fhir_portal.resources.forms.request import concept, values_of
 from fhir_portal.resources.proposal import changed_since, is_open, proposed_in
@@ -99,7 +99,9 @@ async def _noted(
     proposals = proposed_in(task)
     fields = [field for one in proposals for field in one.fields]
     direct = direct_fields(await policy_of(transaction, call.auth.practice), call.auth)
-    if not waiting and fields == ["telecom"] and "telecom" in direct:
+    # What a proxy has proposed stays for staff, also where the patient proves the last of it.
+    is_own = (task.get("requester") or {}).get("reference") == agent_of(call)
+    if not waiting and fields == ["telecom"] and "telecom" in direct and is_own:
         (one,) = proposals
         visible = Visibility.of_server("Patient", practice=call.auth.practice)
         patient = None if one.base is None else await transaction.read(one.base, visible)

@@ -29,7 +29,7 @@ from fhir_portal.operations.call import Call
 from fhir_portal.operations.charting import subject_row
 from fhir_portal.operations.definition import parameter
 from fhir_portal.operations.message_thread import plain_text
-from fhir_portal.operations.shared_files import is_within
+from fhir_portal.operations.shared_files import is_within, was_an_error
 from fhir_portal.resources.interactions.read import key_of, unknown
 from fhir_portal.resources.permission import checked, permitted
 from fhir_portal.resources.store import ResourceReader, ResourceTransaction, Row
@@ -323,6 +323,11 @@ async def keep_link(
     return link, [*([row] if row is not None else []), *documents]
 
 
+def what_is_shown(link: ShareLink) -> tuple[Any, ...]:
+    """Return what makes two links show the same."""
+    return frozenset(link.sections), link.start, link.end, link.summary, link.documents
+
+
 async def _tell_person(call: Call, transaction: ResourceTransaction, link: ShareLink) -> None:
     """Tell an adult that somebody who acts for them shared their record, as of an app they add."""
     record, now = call.auth.record, call.server.clock()
@@ -363,8 +368,12 @@ async def _shareable(
     if row is None or row.deleted:
         raise unknown(key)
     checked([row], visible)
+    tree = json.parse(row.body)
+    if was_an_error(tree):
+        message = f"{key} was taken back: it is not shown to anybody else"
+        raise Unprocessable(message, expression=parameter("document"))
     outside = not row.facts.visibility_class.sections <= frozenset(wanted.sections)
-    if outside or not is_within(json.parse(row.body), wanted.start, wanted.end, zone):
+    if outside or not is_within(tree, wanted.start, wanted.end, zone):
         message = f"{key} is in none of the sections and days that were chosen"
         raise Unprocessable(message, expression=parameter("document"))
     return row

@@ -130,6 +130,11 @@ def is_within(tree: Mapping[str, Any], start: str | None, end: str | None, zone:
     return not too_late and not too_early
 
 
+def was_an_error(tree: Mapping[str, Any]) -> bool:
+    """Whether a DocumentReference was taken back: its file may be about somebody else."""
+    return tree.get("status") == "entered-in-error"
+
+
 def _swapped(form: str) -> tuple[str, str]:
     name, media = _FORMS[form]
     return media, name
@@ -161,7 +166,8 @@ async def _documents(
         except _NOT_THERE:
             continue
         tree = json.parse(answer.body)
-        if is_within(tree, link.start, link.end, ZoneInfo(link.zone)):
+        is_shown = is_within(tree, link.start, link.end, ZoneInfo(link.zone))
+        if is_shown and not was_an_error(tree):
             found.append((own_id, tree))
     return found
 

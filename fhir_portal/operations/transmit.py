@@ -34,6 +34,7 @@ from fhir_portal.operations.share_link import (
     prepared,
     until_of,
     wanted_of,
+    what_is_shown,
 )
 from fhir_portal.operations.transmission import (
     CODE,
@@ -51,7 +52,7 @@ from fhir_portal.resources.interactions.read import key_of
 from fhir_portal.resources.store import ResourceTransaction, Row
 from fhir_portal.resources.writing import create_in
 from fhir_portal.smart.outbound import AddressRefused, check_address
-from fhir_portal.smart.sharing import DAY
+from fhir_portal.smart.sharing import DAY, ShareLink
 
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
 LINK_PREFIX: Final = "share/"
@@ -90,7 +91,8 @@ async def transmit(call: Call) -> FhirResponse:
         NotSupported: the practice, or this server, has no such channel.
         Unprocessable: no address, or one that is none; the warning was not accepted.
         NotFound: the record or the document is absent, or hidden; the same words.
-        Conflict: the key is that of a sending to somebody else, or by another channel.
+        Conflict: the key is that of a sending to somebody else, by another channel, or of
+            something else.
     """
     policy = await policy_of_practice(call)
     way = _way(call, policy)
@@ -108,7 +110,9 @@ async def transmit(call: Call) -> FhirResponse:
             pass  # a proxy who does not see who it is may send what else they see
         before = await transaction.get(Transmission, key)
         if before is not None:
-            if (before.way, before.to) != (way, address.shown):
+            stored = await transaction.get(ShareLink, before.link)
+            is_same = stored is None or what_is_shown(stored) == what_is_shown(made.link)
+            if (before.way, before.to) != (way, address.shown) or not is_same:
                 message = "this key was used for another sending: choose a new one for each"
                 raise Conflict(message)
             return before, False, []

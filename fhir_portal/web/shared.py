@@ -146,7 +146,9 @@ class SharedPages:
                 way="app",
                 address=address_of(request),
             )
-            return JSONResponse(await self._files(opened, min(most, EMBEDDED)), headers=_HEADERS)
+            files = await self._files(opened, min(most, EMBEDDED))
+            answer = JSONResponse(files, headers=_HEADERS)
+            return while_allowed(self._downloads, opened.auth, answer)
         except NoName:
             return _refused(400, "recipient is plain text of 1 to 100 signs")
         except WrongPasscode as error:

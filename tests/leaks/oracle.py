@@ -373,6 +373,19 @@ class View:
             if key.startswith(f"{name}/") and versions[-1].tree is not None and self.sees(key, "s")
         ]
 
+    def nearly_seen(self) -> list[Json]:
+        """What is of the reader's record and sections, and hidden all the same."""
+        sections = self.reader.sections
+        return [
+            version.tree
+            for key, version in ((key, versions[-1]) for key, versions in self.rows.items())
+            if version.tree is not None
+            and version.facts.owners == {self.reader.patient}
+            and (sections is None or version.facts.sections <= sections)
+            and self.allows("s", key.partition("/")[0])
+            and not self.sees(key, "s")
+        ]
+
     def image(self) -> object:
         """Everything this reader can see, for comparing two states."""
         everything = [*self.rows, *self.shared]

@@ -670,7 +670,9 @@ REVINCLUDABLE: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "RelatedPerson": (("Consent", "actor", "provision.actor.reference"),),
 }
-SEARCHED = tuple(sorted({*REFERENCES, "Practitioner", "Organization", "Binary"}))
+SEARCHED = tuple(sorted({*REFERENCES, "Practitioner", "Organization", "Binary", "Person"}))
+REFUSED = 0.15
+"""How often a search is of any type, the reader's scopes left aside."""
 
 
 @dataclass
@@ -683,6 +685,13 @@ class Asking:
     """Every resource of the world by type, hidden ones included."""
     changed: Sequence[tuple[str, Json]]
     foreign: Foreign
+    missed: dict[str, list[Json]] = field(init=False)
+    """By type, what one label, or one step of a scope, keeps from the reader."""
+
+    def __post_init__(self) -> None:
+        self.missed = {}
+        for tree in self.view.nearly_seen():
+            self.missed.setdefault(tree["resourceType"], []).append(tree)
 
     def some_ask(self) -> Ask:
         kind = self.rng.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
@@ -696,8 +705,18 @@ class Asking:
         near = [t for _, t in self.changed if names is None or t["resourceType"] in names]
         if near and rng.random() < 0.5:
             return rng.choice(near)
+        missed = [name for name in self.missed if names is None or name in names]
+        if missed and rng.random() < 0.3:
+            return rng.choice(self.missed[rng.choice(missed)])
         name = rng.choice(names or SEARCHED)
         return rng.choice(self.trees[name])
+
+    def searchable(self, names: Sequence[str]) -> str:
+        """Return a type, mostly one that the reader may search: the others are all answered 403."""
+        open_to = [name for name in names if self.view.allows("s", name)]
+        anything = not open_to or self.rng.random() < REFUSED
+        name: str = self.tree(names if anything else open_to)["resourceType"]
+        return name
 
     def criteria(self, name: str) -> list[Criterion]:
         rng = self.rng
@@ -725,19 +744,19 @@ class Asking:
         return feed(self.rng.choice((7, 40, 300)), since)
 
     def search(self) -> Ask:
-        name = self.tree()["resourceType"]
+        name = self.searchable(SEARCHED)
         by_post = self.rng.random() < 0.2
         return search("search", name, self.criteria(name), [("_count", "200")], by_post=by_post)
 
     def total(self) -> Ask:
-        name = self.tree()["resourceType"]
+        name = self.searchable(SEARCHED)
         shape = self.rng.choice(
             ([("_total", "accurate"), ("_count", "200")], [("_summary", "count")])
         )
         return search("total", name, self.criteria(name), shape)
 
     def walk(self) -> Ask:
-        name = self.tree()["resourceType"]
+        name = self.searchable(SEARCHED)
         shape = [("_count", str(self.rng.choice((1, 2, 3, 5))))]
         if self.rng.random() < 0.7:
             shape.append(("_sort", self.rng.choice((*SORTS.get(name, ()), "_id", "_lastUpdated"))))
@@ -746,12 +765,13 @@ class Asking:
         return search("paging", name, self.criteria(name), shape, walk=True)
 
     def include(self) -> Ask:
-        name = self.tree(list(INCLUDABLE))["resourceType"]
+        name = self.searchable(list(INCLUDABLE))
         paths = self.rng.sample(INCLUDABLE[name], self.rng.randint(1, len(INCLUDABLE[name])))
-        return search("include", name, self.criteria(name), [("_count", "200")], includes=paths)
+        criteria = self.criteria(name) if self.rng.random() < 0.5 else []
+        return search("include", name, criteria, [("_count", "200")], includes=paths)
 
     def revinclude(self) -> Ask:
-        name = self.rng.choice(list(REVINCLUDABLE))
+        name = self.searchable(list(REVINCLUDABLE))
         rows = REVINCLUDABLE[name]
         chosen = self.rng.sample(rows, self.rng.randint(1, len(rows)))
         criteria = self.criteria(name) if self.rng.random() < 0.5 else []
@@ -787,12 +807,12 @@ class Asking:
     def message(self) -> Ask:
         rng, reader = self.rng, self.view.reader
         exists = None
-        if rng.random() < 0.5:
+        if rng.random() < 0.7:
             exists = criterion(rng, "Communication", self.tree(["Communication"]))
         return message(
             self.view,
             subject=rng.choice((reader.patient, reader.patient, reader.patient, "bo")),
-            sender=rng.choice((reader.user, reader.user, "Practitioner/lark", "Patient/bo")),
+            sender=rng.choice((*(reader.user,) * 6, "Practitioner/lark", "Patient/bo")),
             about=self.key() if rng.random() < 0.4 else None,
             attachment=f"Binary/{self.tree(['Binary'])['id']}" if rng.random() < 0.4 else None,
             if_none_exist=exists,

@@ -55,7 +55,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def test_a_planted_fault_is_caught(name: str, base: Place) -> None:
     with with_fault(name):
         built = not PLANTED[name].on_write
-        caught = run(2500, seed=7, stop_at_first=True, place=base if built else None, built=built)
+        caught = run(900, seed=7, stop_at_first=True, place=base if built else None, built=built)
     assert caught.findings, f"{name}: {PLANTED[name].breaks}"
     # Seen in an answer, not because the fault made the server stumble.
     assert all("found 500" not in finding.detail for finding in caught.findings)

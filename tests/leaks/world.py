@@ -62,6 +62,11 @@ class Reader:
         return self.user.startswith("Practitioner/")
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether they see few sections, or few types."""
+        return self.scope in {GRANULAR, NARROW, LABS} or self.sections in {MOTHER, FATHER}
+
+    @property
     def account(self) -> str:
         return self.name.partition("-")[0]
 

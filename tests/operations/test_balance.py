@@ -159,6 +159,16 @@ async def test_a_claim_of_long_ago_that_was_answered_waits_no_more(
     assert (await balance(house))["insurer"]["claim"] == reference("Claim/c")
 
 
+async def test_many_claims_are_no_reason_to_refuse(house: House) -> None:
+    """More than one search may name; the latest are looked at."""
+    for number in range(205):
+        day = f"{2010 + number // 12}-{1 + number % 12:02}-01"
+        await house.ehr.store(a_claim(f"c{number:03}", created=day))
+    found = await balance(house)
+    assert len(found["insurer"]) == 200
+    assert found["insurer"][0]["claim"] == reference("Claim/c204")
+
+
 # ---------------------------------------------------------------- who may
 
 

@@ -74,7 +74,8 @@ async def code_to(portal: Portal, store: EmbeddedStore, value: str) -> str:
         portal.collaborators.derive(KEY_PURPOSE), clock=portal.server.clock, random=bytes
     )
     sent = [one for one in await store.every(Challenge) if one.to == value]
-    return codes.code(sent[-1].key, sent[-1].attempt)
+    latest = max(sent, key=lambda one: one.expires)
+    return codes.code(latest.key, latest.attempt)
 
 
 async def proved(caller: Caller, task: Json, contact: str, code: str | None) -> Any:
@@ -304,3 +305,24 @@ async def test_how_a_patient_is_reached_no_proxy_changes_without_staff(
         assert (await ehr.get("Patient/kit")).json["telecom"] == [OLD]
         assert (await call(mother, f"Task/{task['id']}", "cancel-proposal")).status == 200
     assert (await ehr.get("Patient/kit")).json["address"] == [HOME], "that may be changed"
+
+
+async def test_what_a_proxy_proposed_stays_for_staff_when_the_patient_proves_the_last_of_it(
+    portal: Portal, practice: EmbeddedStore, ehr: Caller, clock: Clock
+) -> None:
+    """Else a code to the patient's own number would bring in the proxy's address with it."""
+    await lets(practice, "telecom")
+    proxy = a_proxy(sections=["demographics"], act=["demographics"])
+    mother = Caller(portal, replace(proxy, account="mother"))
+    kit = Caller(portal, replace(oneself("kit"), account="kit"))
+    hers = {"system": "email", "value": "mother@mail.example"}
+    made = await proposed(mother, details(telecom=[NEW, hers]), version(3), of="kit")
+    (task,) = (await mother.get("Task?status=requested")).entries
+    first, last = sorted(to_prove(made), key=lambda one: "@" not in one)
+    assert (await proved(mother, task, first, await code_to(portal, practice, first))).status == 200
+    clock.advance(60)
+    assert (await proved(kit, task, last, None)).status == 200
+    code = await code_to(portal, practice, last)
+    assert (await proved(kit, task, last, code)).status == 200
+    assert (await ehr.get("Patient/kit")).json["telecom"] == [OLD]
+    assert (await kit.get(f"Task/{task['id']}")).json["status"] == "requested"

@@ -10,11 +10,14 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.jobs import Job
 from fhir_portal.operations.form_request import REMIND
 from tests.builders import (
+    BASE,
     WITHHELD,
     Caller,
     Clock,
     Json,
+    a_binary,
     a_condition,
+    a_document,
     a_proxy,
     assert_outcome,
     oneself,
@@ -313,3 +316,24 @@ async def test_nobody_is_reminded_of_a_request_that_is_nobodys(
     assert await work_off(front.portal, forms, clock) == []
     (job,) = [one for one in await forms.every(Job) if one.name == REMIND]
     assert job.state == "done"
+
+
+@pytest.mark.parametrize("path", ["Patient.photo.url", "Coverage.extension.valueAttachment.url"])
+async def test_what_is_typed_into_a_form_leads_to_no_file(
+    front: Caller, kit: Caller, ehr: Caller, path: str
+) -> None:
+    """Else what staff are to decide about would be of the file's record, too, and take it away."""
+    await ehr.store(a_binary("hers"), a_document("hers", of="ada", binary="hers"))
+    ada = Caller(front.portal, oneself("ada"))
+    assert (await ada.get("Binary/hers")).status == 200
+    name = path.partition(".")[0]
+    takes = {"url": f"{SDC}itemExtractionContext", "valueCode": name}
+    element = f"http://hl7.org/fhir/StructureDefinition/{name}#{path}"
+    tree = form("odd", item("where", "url", definition=element), extension=[takes])
+    await ehr.store(tree)
+    assert (await asked(front, "kit", questionnaire_Canonical=tree["url"])).status == 201
+    own: Json = {"subject": reference("Patient/kit"), "source": reference("Patient/kit")}
+    for typed in ("Binary/hers", f"{BASE}/Binary/hers"):
+        said = response("odd", answer("where", {"valueUri": typed}), **own)
+        assert (await kit.post(said)).status == 201
+        assert (await ada.get("Binary/hers")).status == 200, typed

@@ -324,6 +324,27 @@ async def test_what_waits_for_staff_stays_and_goes_with_its_rule(
     assert await labels(store, "DiagnosticReport/report") == [set()]
 
 
+async def test_what_goes_with_its_rule_is_found_among_much_that_waits_on(
+    store: Any, ehr: Caller, clock: Clock
+) -> None:
+    await set_to(store, WAITS)
+    await ehr.store(a_patient("ada"), a_result(iso(clock())))
+    others = (f"DiagnosticReport/r{number:04}" for number in range(1001))
+    await keep(
+        store,
+        *(
+            Release(
+                key=f"{DERM}/{what}", practice=DERM, what=what, state="waits", at=START,
+                rule="reports", withheld=DERM,
+            )
+            for what in others
+        ),
+    )  # fmt: skip
+    await set_to(store, {"release": WAITS["release"][1:]}, now=clock())
+    await worked_off(a_portal(store, clock), clock)
+    assert await labels(store, "Observation/lab") == [set()]
+
+
 async def test_what_waits_for_staff_is_not_released_by_a_late_amendment(
     store: Any, ehr: Caller, clock: Clock
 ) -> None:

@@ -635,6 +635,27 @@ async def test_sent_twice_under_one_key_it_is_sent_once(
     assert len(await store.every(ShareLink)) == 1
     other = await send(ada, "link", key, what="Patient/ada")
     assert told(other)["task"] != told(first)["task"]
+    for narrower in (("section", "valueCode", "results"), ("start", "valueDate", "2029-01-01")):
+        answer = await send(ada, "link", key, narrower, what="Patient/ada")
+        assert_outcome(answer, 409, "conflict")
+    again = await send(ada, "link", key, what="Patient/ada")
+    assert told(again)["task"] == told(other)["task"]
+
+
+async def test_what_was_entered_in_error_is_sent_to_nobody(
+    ada: Caller, sending: Sending, ehr: Caller
+) -> None:
+    """It may be about somebody else, and its content may stand in the resource itself."""
+    letter = (await ehr.get("DocumentReference/letter")).json
+    letter["content"] = [{"attachment": {"contentType": "text/plain", "data": "c2VjcmV0"}}]
+    await ehr.store(letter)
+    await send(ada, "email", ACCEPTED)
+    await ehr.store(letter | {"status": "entered-in-error"})
+    await sending.deliver()
+    (one,) = await listed(ada)
+    assert one["status"] == "cancelled"
+    answer = await send(ada, "email", ACCEPTED)
+    assert (answer.status, "taken back" in str(answer.json)) == (422, True)
 
 
 async def test_a_sending_counts_as_a_link_of_the_day(ada: Caller) -> None:

@@ -298,6 +298,42 @@ async def test_a_long_file_ends_with_the_link(
         await http.get(path)
 
 
+async def test_a_manifest_with_long_files_in_it_ends_with_the_link(
+    http: httpx.AsyncClient, world: PortalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = base64.b64encode(bytes(LONG)).decode()
+    await world.put(a_binary("scan", content=content), a_document("scan", binary="scan"))
+    made = await a_link(await caller_of(world), "ada", *documents("scan"))
+
+    async def ends(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:LONG]
+        await world.world.store.transact(work)
+        yield body[LONG:]
+
+    async def work(transaction: Any) -> None:
+        stored = await transaction.get(ShareLink, made.key)
+        await end_share(transaction, stored, now=world.world.clock(), because="x")
+
+    assert len((await manifest(http, made)).content) > LONG
+    monkeypatch.setattr(downloads, "in_pieces", ends)
+    with pytest.raises(AssertionError, match=r"^$"):  # the answer has no end
+        await manifest(http, made)
+
+
+async def test_a_document_that_was_entered_in_error_is_shown_no_more(
+    http: httpx.AsyncClient, world: PortalWorld
+) -> None:
+    scan = a_document("scan", binary="scan")
+    scan["content"] = [{"attachment": {"contentType": "text/plain", "data": "c2VjcmV0"}}]
+    await world.put(scan)
+    made = await a_link(await caller_of(world), "ada", *documents("scan"))
+    before = [made.read(one["embedded"]) for one in (await manifest(http, made)).json()["files"]]
+    assert "DocumentReference" in {one["resourceType"] for one in before}
+    await world.put(scan | {"status": "entered-in-error"})
+    after = [made.read(one["embedded"]) for one in (await manifest(http, made)).json()["files"]]
+    assert "DocumentReference" not in {one["resourceType"] for one in after}
+
+
 # --- for people ----------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fhir_portal.access.closure import links_at
 from fhir_portal.consent.grant import IG
 from fhir_portal.fhir import json
 from fhir_portal.fhir.definitions import Element, structures
@@ -120,9 +121,11 @@ def proposals(
     response = Response(form, _worded(form, plain(answers)), now=now)
     found = [*_by_definition(response), *_by_template(response)]
     kept = list[Proposal]()
+    # What was typed as words is no reference and no file: nobody has looked at where it leads.
+    known = {key for tree in (answers, form.tree) for _, _, key in links_at(tree)}
     for made in found[:_MOST]:
         tree = finished(made, answers)
-        if tree is None:
+        if tree is None or any(key not in known for _, _, key in links_at(tree)):
             continue
         if tree["resourceType"] != "Patient":
             body = json.dumps(tree)
