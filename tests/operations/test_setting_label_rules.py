@@ -268,6 +268,9 @@ async def test_rules_are_set_by_who_administers_alone(
         assert answer.status == 403, who
     unseeing = Caller(portal, a_member_of_staff("desk", permissions=("administer",)))
     assert (await unseeing.get("Patient/$label-rules")).status == 403
+    for preview in (False, True):
+        answer = await set_as(unseeing, HIV_RULE, preview=preview)
+        assert answer.status == 403, "it tells the rules, and how much they concern"
     assert (await Caller(portal, an_ehr()).get("Patient/$label-rules")).status == 200
     elsewhere = Caller(portal, a_member_of_staff("desk", FAMILY, permissions=IN_CHARGE))
     await set_as(elsewhere, HIV_RULE)
