@@ -360,3 +360,11 @@ async def test_while_rules_are_carried_out_it_is_said(staff: StaffWorld) -> None
     await staff.keep(LabelRules(key=SKIN), Relabelling(key=SKIN))
     browser = await staff.at(PAGE)
     assert "patients and those who act for them see nothing" in browser.text
+
+
+async def test_a_list_that_is_opened_again_after_signing_in_leads_back_to_the_choice(
+    staff: StaffWorld,
+) -> None:
+    browser = await staff.at(f"{PAGE}/of?type=Observation")
+    assert browser.page.status_code == 200, "what was asked for is not kept through a sign-in"
+    assert "Label or hold back something else" in browser.text

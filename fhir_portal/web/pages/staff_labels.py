@@ -131,7 +131,9 @@ class RecordLabelPages:
         """What there is of a type in the record, the latest first."""
         here = await self._desk.at(request)
         patient = await self._patients.patient(here, request)
-        name = request.query_params.get("type", "")
+        name = request.query_params.get("type")
+        if name is None:  # a sign-in keeps an address without its query
+            return redirect(f"{FIND}/{patient['id']}/labels")
         who = "subject" if name in _BY_SUBJECT else "patient"
         query = (
             (who, f"Patient/{patient['id']}"),
