@@ -389,7 +389,7 @@ _BY_HAND: Final = OperationRule(
 )
 _LABELS: Final = {
     "label-rules": OperationRule("Patient", (("r", "Patient"),), staff="view"),
-    # Its preview counts what is in records, and it answers what $label-rules does: both are to view.
+    # Its preview counts what is in records, and it answers what $label-rules does: that is to view.
     "set-label-rules": OperationRule(
         "Patient",
         (("r", "Patient"), ("u", "Patient")),
