@@ -24,8 +24,8 @@ class OperationRule:
     ``staff`` is the permission that a member of staff needs; ``None``: it is not for them.
     ``system`` says whether an EHR may call it in its practice, ``grant_writing`` that its client
     then needs the grant-writing permission: it gives access to somebody, or ends a grant.
-    ``shows`` says that the answer holds resources: staff see them only if their level lets them
-    view, too.
+    ``shows`` says that the answer holds resources, or counts them: staff see that only if their
+    level lets them view, too.
     ``feature`` is what a practice may have switched off for its patients.
     ``section`` is the portal section in which patients, and proxies who see it, may call it;
     ``None``: it is not for them; `ANY_SECTION`: whoever sees any, and
@@ -397,8 +397,13 @@ _BY_HAND: Final = OperationRule(
 )
 _LABELS: Final = {
     "label-rules": OperationRule("Patient", (("r", "Patient"),), staff="view"),
+    # Its preview counts what is in records, and it answers what $label-rules does: that is to view.
     "set-label-rules": OperationRule(
-        "Patient", (("r", "Patient"), ("u", "Patient")), staff="administer", system=False
+        "Patient",
+        (("r", "Patient"), ("u", "Patient")),
+        staff="administer",
+        system=False,
+        shows=True,
     ),
     # What it lists is what the caller could search for, type by type.
     "labelled": OperationRule("Patient", (("r", "Patient"),), staff="view"),

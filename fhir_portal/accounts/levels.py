@@ -43,11 +43,13 @@ MEANS: Final[Mapping[Permission, str]] = {
     "and end that they do",
     "appointments": "hold, book, move and cancel appointments, and answer requests for them",
     "messages": "read and answer what patients write to the practice",
-    "documents": "give documents to patients, and take in theirs",
+    "documents": "give documents to patients, take in theirs, label what is in a record, and "
+    "release or hold back results",
     "billing": "work on bills and payments",
     "audit": "read who looked at what",
-    "administer": "change access levels, who has which, words of messages and settings; "
-    "open shut accounts again; end the portal for somebody; merge patients",
+    "administer": "change access levels, who has which, words of messages, settings, and the rules "
+    "that hide and delay what patients see; open shut accounts again; end the portal for somebody; "
+    "merge patients",
 }
 """What each permission lets somebody do, as people read it after "may"."""
 

@@ -7,6 +7,7 @@ staff release them; its reason is one of the exceptions of 45 CFR part 171, for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
@@ -157,10 +158,11 @@ def _codes(node: Any) -> Iterator[str]:
             yield from _codes(one)
 
 
+_CODE: Final = re.compile(r"^[^\s|]{0,200}\|[^\s|][^|]{0,99}$")
 _CODES: Final = {
     "type": "array",
     "maxItems": MOST_CODES,
-    "items": {"type": "string", "pattern": r"^[^\s|]{0,200}\|[^\s|][^|]{0,99}$"},
+    "items": {"type": "string", "pattern": _CODE.pattern},
 }
 _NAME: Final = {"type": "string", "pattern": r"^[a-z0-9][a-z0-9-]{0,63}$"}
 SCHEMA: Final[Mapping[str, Any]] = {
@@ -246,6 +248,10 @@ def _label_rule(one: Mapping[str, Any]) -> LabelRule:
     codes = [*one.get("codes", ()), *_listed(one.get("valueSet") or {})]
     if "valueSet" in one and not codes:
         raise InvalidRules(f"{one['name']}: the ValueSet lists no code: expand it first")
+    # A ValueSet's too: rules are set as a whole, and with one that is refused none can be changed.
+    wrong = next((code for code in codes if not _CODE.search(code)), None)
+    if wrong is not None:
+        raise InvalidRules(f"{one['name']}: {wrong[:120]!r} is no system|code")
     if len(codes) > MOST_CODES:
         raise InvalidRules(f"{one['name']}: {MOST_CODES} codes at most")
     return LabelRule(

@@ -7,7 +7,7 @@ once. Rules that were taken away show what they hid when the job is through.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -50,7 +50,7 @@ WAITING_LOOKED_AT: Final = 2_000
 
 
 class Foreseen(NamedTuple):
-    """What rules would do to what is stored, of ``looked_at`` rows (``is_whole``: of all).
+    """What rules would do to what is stored, of ``looked_at`` rows (``is_whole``: of all to see).
 
     ``labelled`` rows would get a label from a rule that they do not have, ``opened`` lose one that
     they have from a rule, whatever else hides them. What refers to them is not counted.
@@ -93,14 +93,17 @@ async def set_rules(
     return rules
 
 
-async def foreseen(server: Server, wanted: LabelRules) -> Foreseen:
-    """Count what rules would do in place of those that a practice has; nothing is changed."""
+async def foreseen(server: Server, wanted: LabelRules, counted: Collection[str]) -> Foreseen:
+    """Count what rules would do in place of those that a practice has; nothing is changed.
+
+    Only what is of the types ``counted`` is.
+    """
     before = await label_rules_of(server.store, wanted.key)
     labelled = opened = looked_at = 0
     released, is_whole = 0, True
     if {rule.name for rule in before.release} - {rule.name for rule in wanted.release}:
-        released, is_whole = await _released_by(server, wanted)
-    for name in _types(wanted, before):
+        released, is_whole = await _released_by(server, wanted, counted)
+    for name in [one for one in _types(wanted, before) if one in counted]:
         async for page in _pages(server, wanted.key, name):
             for row in page:
                 if looked_at == LOOKED_AT:
@@ -113,7 +116,9 @@ async def foreseen(server: Server, wanted: LabelRules) -> Foreseen:
     return Foreseen(labelled, opened, released, looked_at, is_whole)
 
 
-async def _released_by(server: Server, wanted: LabelRules) -> tuple[int, bool]:
+async def _released_by(
+    server: Server, wanted: LabelRules, counted: Collection[str]
+) -> tuple[int, bool]:
     """Count what waits by a rule that would be gone and by no other; whether that is all of it."""
     names = {rule.name for rule in wanted.release}
     waiting = await server.store.find(Release, "withheld", wanted.key, limit=WAITING_LOOKED_AT)
@@ -122,6 +127,8 @@ async def _released_by(server: Server, wanted: LabelRules) -> tuple[int, bool]:
         if one.state != "waits" or one.rule in names:
             continue
         key = ResourceKey.parse(one.what)
+        if key.type not in counted:
+            continue
         row = await server.store.read(key, Visibility.of_server(key.type, practice=wanted.key))
         tree = None if row is None or row.deleted else json.parse(row.body)
         if tree is not None and waits_on(wanted, one, tree, now=server.clock())[0] is None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fhir_portal.access.owners import DIRECTORY, OWNERS
 from fhir_portal.consent.label_rules import (
     InvalidRules,
     LabelRules,
@@ -20,11 +21,13 @@ from fhir_portal.consent.label_rules import (
     label_rules_of,
     read_rules,
 )
+from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.errors import Conflict, Forbidden, Unprocessable
 from fhir_portal.fhir.interaction import FhirResponse
 from fhir_portal.operations.call import Call
 from fhir_portal.operations.definition import Arguments, parameter
 from fhir_portal.operations.label_jobs import Foreseen, foreseen, set_rules
+from fhir_portal.resources.permission import permitted_or_none
 from fhir_portal.resources.release import Release
 from fhir_portal.resources.store import ResourceTransaction
 
@@ -48,7 +51,7 @@ async def set_label_rules(call: Call) -> FhirResponse:
     wanted, seen = _wanted(call), call.arguments.one("change")
     if call.arguments.one("preview"):
         _still(await label_rules_of(call.server.store, wanted.key), seen)
-        found = await foreseen(call.server, wanted)
+        found = await foreseen(call.server, wanted, _counted(call))
         return call.answer(await _standing(call) | {"foreseen": _told(found)})
 
     async def work(transaction: ResourceTransaction) -> str:
@@ -100,6 +103,18 @@ def _release(rule: ReleaseRule, waiting: Mapping[str, int]) -> dict[str, Any]:
         "hours": rule.hours,
         "waiting": waiting.get(rule.name, 0),
     }
+
+
+def _counted(call: Call) -> frozenset[str]:
+    """Return the types of which a preview may count: of records, those to be searched in whole."""
+    of_records = OWNERS.keys() - DIRECTORY
+    hidden = {
+        name
+        for name in of_records
+        if (visible := permitted_or_none(call.server, call.auth, "s", name)) is None
+        or visible.any_of is not None
+    }
+    return frozenset(served_types()) - hidden
 
 
 def _told(found: Foreseen) -> dict[str, Any]:

@@ -251,6 +251,17 @@ def test_the_codes_of_a_value_set_are_those_it_lists() -> None:
         read_rules(DERM, {"labels": [{"name": "x", "label": "HIV", "valueSet": filtered}]})
 
 
+@pytest.mark.parametrize("code", ["75622-1|HIV", "y" * 101, " 75622-1", ""])
+def test_a_value_set_holds_what_can_be_set_again(code: str) -> None:
+    """The rules are set as a whole: with one that is refused, none could be changed."""
+    listed = {
+        "resourceType": "ValueSet",
+        "compose": {"include": [{"system": "http://loinc.org", "concept": [{"code": code}]}]},
+    }
+    with pytest.raises(InvalidRules, match="hiv"):
+        read_rules(DERM, {"labels": [{"name": "hiv", "label": "HIV", "valueSet": listed}]})
+
+
 # ---------------------------------------------------------------- release
 
 WAITS: Json = {

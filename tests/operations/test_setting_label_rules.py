@@ -33,6 +33,7 @@ from tests.builders import (
     oneself,
     reference,
 )
+from tests.operations.booking import a_schedule, a_slot
 from tests.operations.test_label_rules import WAITS, a_report, a_result, iso, set_to, worked_off
 from tests.staff import a_member_of_staff
 
@@ -163,6 +164,37 @@ async def test_a_preview_counts_and_changes_nothing(store: Any, ehr: Caller, sta
     assert await labels(store, "Observation/test") == [{"HIV"}]
 
 
+async def test_a_preview_counts_what_the_token_may_search(
+    store: Any, portal: Any, ehr: Caller, staff: Caller, clock: Clock
+) -> None:
+    await set_to(store, WAITS)
+    await relabel_practice(staff.portal.server, DERM)
+    await ehr.store(an_observation("test", code="75622-1"), a_report(issued=iso(clock())))
+    counts = {}
+    for scope in (
+        *("", "user/Observation.rs", "user/Observation.rs?category=laboratory"),
+        "user/DiagnosticReport.rs",
+    ):
+        narrow = a_member_of_staff(
+            "desk", permissions=IN_CHARGE, scope=f"user/Patient.ru {scope}".strip()
+        )
+        answer = await set_as(Caller(portal, narrow), HIV_RULE, change=1, preview=True)
+        found = told(answer.json["parameter"])["foreseen"]
+        counts[scope.partition(".")[0] + "?" * ("?" in scope)] = (
+            found["labelled"], found["released"],
+        )  # fmt: skip
+    assert counts == {
+        "": (0, 0),
+        "user/Observation": (1, 0),
+        "user/Observation?": (0, 0),
+        "user/DiagnosticReport": (0, 1),
+    }
+    slots = rule("slots", label="R", type=["Slot"])
+    await ehr.store(a_schedule("lark", "Practitioner/desk"), a_slot("free", clock()))
+    answer = await set_as(staff, slots, change=1, preview=True)
+    assert told(answer.json["parameter"])["foreseen"]["labelled"] == 1, "it is of no record"
+
+
 async def test_a_preview_of_much_says_that_it_is_not_all(
     ehr: Caller, staff: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +300,9 @@ async def test_rules_are_set_by_who_administers_alone(
         assert answer.status == 403, who
     unseeing = Caller(portal, a_member_of_staff("desk", permissions=("administer",)))
     assert (await unseeing.get("Patient/$label-rules")).status == 403
+    for preview in (False, True):
+        answer = await set_as(unseeing, HIV_RULE, preview=preview)
+        assert answer.status == 403, "it tells the rules, and how much they concern"
     assert (await Caller(portal, an_ehr()).get("Patient/$label-rules")).status == 200
     elsewhere = Caller(portal, a_member_of_staff("desk", FAMILY, permissions=IN_CHARGE))
     await set_as(elsewhere, HIV_RULE)

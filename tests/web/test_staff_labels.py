@@ -131,13 +131,34 @@ async def test_a_result_that_waits_is_released_from_the_list(staff: StaffWorld) 
     assert not forms(browser, address)
     assert await labels(staff, "Observation/new") == set()
     await post(browser, address, {**old, "reason": "once more"})
-    assert browser.page.status_code == 409
+    assert browser.page.status_code == 412
     assert "changed meanwhile" in problem(browser)
     kept = await staff.world.store.get(Release, f"{SKIN}/Observation/new")
     assert kept is not None
     assert (kept.state, kept.words, kept.by) == (
         "released", "Talked about on the telephone", "Practitioner/admin",
     )  # fmt: skip
+
+
+async def test_a_list_of_before_does_not_release_what_a_colleague_held_back(
+    staff: StaffWorld,
+) -> None:
+    await waiting(staff)
+    address = f"{PAGE}/Observation/new"
+    browser, colleague = await staff.at(PAGE), await staff.at(address)
+    old = {**fields_of(forms(browser, address)[0]), "reason": "It waits by the rule alone"}
+    await acts(colleague, address, "hold", exception="preventing-harm", reason="I call first")
+    await post(browser, address, old)
+    assert browser.page.status_code == 412
+    for words in ("changed meanwhile", "Held back by staff.", "I call first"):
+        assert words in browser.text
+    await post(browser, address, {name: old[name] for name in old if name != "seen"})
+    assert browser.page.status_code == 412
+    kept = await staff.world.store.get(Release, f"{SKIN}/Observation/new")
+    assert kept is not None
+    assert (kept.state, kept.words) == ("held", "I call first")
+    await acts(browser, address, "release", reason="Called")
+    assert await labels(staff, "Observation/new") == set()
 
 
 @pytest.mark.requirement("portal", "S2-07")
@@ -339,3 +360,11 @@ async def test_while_rules_are_carried_out_it_is_said(staff: StaffWorld) -> None
     await staff.keep(LabelRules(key=SKIN, change=1), Relabelling(key=SKIN, change=1))
     browser = await staff.at(PAGE)
     assert "patients and those who act for them see nothing" in browser.text
+
+
+async def test_a_list_that_is_opened_again_after_signing_in_leads_back_to_the_choice(
+    staff: StaffWorld,
+) -> None:
+    browser = await staff.at(f"{PAGE}/of?type=Observation")
+    assert browser.page.status_code == 200, "what was asked for is not kept through a sign-in"
+    assert "Label or hold back something else" in browser.text

@@ -55,6 +55,8 @@ _CHANGED: Final = (
     "Below is how it is now."
 )
 _NO_REASON: Final = "Give a reason."
+_ON: Final = frozenset({"resource", "title", "date"})
+"""What ``$labelled`` says of a label beside what ``$labels`` does."""
 
 
 class RecordLabelPages:
@@ -129,7 +131,9 @@ class RecordLabelPages:
         """What there is of a type in the record, the latest first."""
         here = await self._desk.at(request)
         patient = await self._patients.patient(here, request)
-        name = request.query_params.get("type", "")
+        name = request.query_params.get("type")
+        if name is None:  # a sign-in keeps an address without its query
+            return redirect(f"{FIND}/{patient['id']}/labels")
         who = "subject" if name in _BY_SUBJECT else "patient"
         query = (
             (who, f"Patient/{patient['id']}"),
@@ -197,8 +201,10 @@ class RecordLabelPages:
         if not here.calls(_OPERATION[do]):
             raise Forbidden(f"the level '{here.staff.level}' does not let its holders do this")
         again = self._all if in_list else self._one
-        if not in_list and form.get("seen") != _version(*await self._looked_at(here, own_id, what)):
-            return await self._one(here, request, problem=_CHANGED, status=412)
+        version, labels = await self._looked_at(here, own_id, what)
+        now = _release_of(labels) if in_list else _version(version, labels)
+        if form.get("seen") != now:
+            return await again(here, request, problem=_CHANGED, status=412)
         if not reason:
             return await again(here, request, problem=_NO_REASON, status=400)
         given: list[tuple[str, str, Any]] = [
@@ -320,6 +326,15 @@ def _version(version: int | None, labels: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256(str(version).encode() + b"".join(told)).hexdigest()[:32]
 
 
+def _release_of(labels: Sequence[Mapping[str, Any]]) -> str:
+    """What stands for why something waits: a rule's delay is no doctor's word that came since.
+
+    ``labels`` are those of ``$labels``, or of ``$labelled``, which says besides what they are on.
+    """
+    waits = [one for one in labels if one["source"] == "release"]
+    return _version(None, [{k: v for k, v in one.items() if k not in _ON} for one in waits])
+
+
 def _grouped(
     here: AtDesk, patient: str, listed: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -338,10 +353,12 @@ def _grouped(
                 "date": here.moment(one.get("date")),
                 "labels": [],
                 "waits": False,
+                "seen": "",
             },
         )
         thing["labels"].append(_told(here, patient, one))
-        thing["waits"] = thing["waits"] or one["source"] == "release"
+        if one["source"] == "release":  # once at most
+            thing |= {"waits": True, "seen": _release_of([one])}
     return list(found.values())
 
 
