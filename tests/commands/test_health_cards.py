@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.commands.running import refused, run, told
@@ -40,6 +42,31 @@ def test_cards_of_a_patient_are_revoked() -> None:
     told("health-cards", "rotate", "elm")
     assert told("health-cards", "revoke", "elm", "Patient/ada") == {"patient": "ada", "lists": 2}
     assert "no id" in refused("health-cards", "revoke", "elm", "Patient/../x")
+
+
+def test_the_wrong_secret_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted fault: a key is made that the server cannot sign with; a list has what no card has.
+
+    Also where there is no key that could be opened: before the first, after the last.
+    """
+    told("keys", "rotate", "--now")
+    other = tmp_path / "other.key"
+    other.write_text("ab" * 32)
+
+    def refuses(*arguments: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setenv("FHIR_PORTAL_SECRET_KEY_FILE", str(other))
+            assert "another server secret" in refused("health-cards", *arguments)
+
+    refuses("rotate", "elm")
+    assert told("health-cards", "keys", "elm") == []
+    told("health-cards", "rotate", "elm")
+    kid = told("health-cards", "rotate", "elm", "--now")["kid"]
+    for arguments in (("rotate", "elm"), ("rotate", "elm", "--now"), ("revoke", "elm", "ada")):
+        refuses(*arguments)
+    told("health-cards", "withdraw", "elm", kid)
+    refuses("revoke", "elm", "ada")
+    assert states() == ["withdrawn", "verifying"]
 
 
 @pytest.mark.parametrize(
