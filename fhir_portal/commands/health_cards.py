@@ -20,7 +20,8 @@ from fhir_portal.commands.store import (
     refusal,
     run_in_store,
 )
-from fhir_portal.resources.store import PortalStore
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import InvalidSettings, load
 from fhir_portal.smart.health_card_keys import CardKeys, HealthCardKey, keys_of, state_of
 from fhir_portal.smart.keys import UnknownKey, WrongSecret, derive, load_server_keys
@@ -108,6 +109,8 @@ def revoke(
         own_id = patient.removeprefix("Patient/")
         if not _ID.fullmatch(own_id):
             raise Refused(f"'{patient}' is no id of a Patient")
+        if not await _was_ever(store, practice, own_id):
+            raise Refused(f"there is no patient '{own_id}' at '{practice}', nor was there one")
         count = await (await _card_keys(store)).revoke(practice, own_id, now=time.time())
         if not count:
             raise Refused(f"'{practice}' has no key that signed cards")
@@ -127,6 +130,16 @@ def _run(work: Callable[[PortalStore], Awaitable[T]]) -> T:
     except OSError as error:
         message = f"the server's key cannot be read: {error.strerror}"
     raise refusal(message)
+
+
+async def _was_ever(store: PortalStore, practice: str, patient: str) -> bool:
+    """Whether a Patient is or was here: cards of one who was deleted are revoked, too."""
+    key = ResourceKey("Patient", patient)
+
+    async def look(transaction: ResourceTransaction) -> bool:
+        return bool(await transaction.facts([key], practice))
+
+    return await store.transact(look)
 
 
 async def _card_keys(store: PortalStore) -> CardKeys:

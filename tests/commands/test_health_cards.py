@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from tests.builders import a_patient
 from tests.commands.running import refused, run, told
 
 pytestmark = pytest.mark.usefixtures("own_store")
@@ -36,7 +38,14 @@ def test_keys_are_rotated_and_withdrawn_for_one_practice() -> None:
     assert first["kid"] in refused("health-cards", "withdraw", "elm", first["kid"])
 
 
-def test_cards_of_a_patient_are_revoked() -> None:
+def kept(folder: Path, *ids: str, practice: str = "elm") -> None:
+    file = folder / "patients.ndjson"
+    file.write_text("".join(f"{json.dumps(a_patient(one))}\n" for one in ids))
+    assert run("import", str(file), "--practice", practice).exit_code == 0
+
+
+def test_cards_of_a_patient_are_revoked(tmp_path: Path) -> None:
+    kept(tmp_path, "ada")
     assert "no key" in refused("health-cards", "revoke", "elm", "ada")
     told("health-cards", "rotate", "elm")
     told("health-cards", "rotate", "elm")
@@ -44,11 +53,21 @@ def test_cards_of_a_patient_are_revoked() -> None:
     assert "no id" in refused("health-cards", "revoke", "elm", "Patient/../x")
 
 
+def test_who_is_no_patient_of_the_practice_is_not_said_to_be_revoked(tmp_path: Path) -> None:
+    """Planted fault: an id that was mistyped is put on the lists, and the cards stay good."""
+    told("practice", "add", "ash", "Ash Practice")
+    kept(tmp_path, "ada", practice="ash")
+    told("health-cards", "rotate", "elm")
+    for name in ("ada", "adda"):
+        assert f"no patient '{name}'" in refused("health-cards", "revoke", "elm", name)
+
+
 def test_the_wrong_secret_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted fault: a key is made that the server cannot sign with; a list has what no card has.
 
     Also where there is no key that could be opened: before the first, after the last.
     """
+    kept(tmp_path, "ada")
     told("keys", "rotate", "--now")
     other = tmp_path / "other.key"
     other.write_text("ab" * 32)
