@@ -237,7 +237,7 @@ def _name(names: Iterable[Json], now: float) -> dict[str, Any] | None:
 
 
 def _is_over(name: Json, now: float) -> bool:
-    end = (name.get("period") or {}).get("end")
+    end = str((name.get("period") or {}).get("end") or "")
     return bool(end) and period_of(end)[1] < now * 1_000_000
 
 
