@@ -20,10 +20,11 @@ from fhir_portal.commands.store import (
     refusal,
     run_in_store,
 )
-from fhir_portal.resources.store import PortalStore
+from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.resources.store import PortalStore, ResourceTransaction
 from fhir_portal.settings import InvalidSettings, load
 from fhir_portal.smart.health_card_keys import CardKeys, HealthCardKey, keys_of, state_of
-from fhir_portal.smart.keys import UnknownKey, derive
+from fhir_portal.smart.keys import UnknownKey, WrongSecret, derive, load_server_keys
 
 health_card_commands = typer.Typer(
     name="health-cards",
@@ -70,7 +71,7 @@ def rotate(
 
     async def work(store: PortalStore) -> dict[str, Any]:
         await known_practices(store, [practice])
-        made = await _card_keys(store).rotate(practice, now=time.time(), at_once=at_once)
+        made = await (await _card_keys(store)).rotate(practice, now=time.time(), at_once=at_once)
         return _shown(made, await keys_of(store, practice))
 
     print_found(_run(work), as_json=as_json)
@@ -88,7 +89,7 @@ def withdraw(
 
     async def work(store: PortalStore) -> dict[str, Any]:
         await known_practices(store, [practice])
-        ended = await _card_keys(store).withdraw(practice, kid, now=time.time())
+        ended = await (await _card_keys(store)).withdraw(practice, kid, now=time.time())
         return _shown(ended, [ended])
 
     print_found(_run(work), as_json=as_json)
@@ -108,7 +109,9 @@ def revoke(
         own_id = patient.removeprefix("Patient/")
         if not _ID.fullmatch(own_id):
             raise Refused(f"'{patient}' is no id of a Patient")
-        count = await _card_keys(store).revoke(practice, own_id, now=time.time())
+        if not await _was_ever(store, practice, own_id):
+            raise Refused(f"there is no patient '{own_id}' at '{practice}', nor was there one")
+        count = await (await _card_keys(store)).revoke(practice, own_id, now=time.time())
         if not count:
             raise Refused(f"'{practice}' has no key that signed cards")
         return {"patient": own_id, "lists": count}
@@ -122,15 +125,27 @@ def _run(work: Callable[[PortalStore], Awaitable[T]]) -> T:
         return run_in_store(work)
     except UnknownKey as error:
         message = f"there is no key '{error}'; see fhir-portal health-cards keys"
-    except InvalidSettings as error:
+    except (WrongSecret, InvalidSettings) as error:
         message = str(error)
     except OSError as error:
         message = f"the server's key cannot be read: {error.strerror}"
     raise refusal(message)
 
 
-def _card_keys(store: PortalStore) -> CardKeys:
+async def _was_ever(store: PortalStore, practice: str, patient: str) -> bool:
+    """Whether a Patient is or was here: cards of one who was deleted are revoked, too."""
+    key = ResourceKey("Patient", patient)
+
+    async def look(transaction: ResourceTransaction) -> bool:
+        return bool(await transaction.facts([key], practice))
+
+    return await store.transact(look)
+
+
+async def _card_keys(store: PortalStore) -> CardKeys:
+    """Raises `WrongSecret`: what it sealed the server could not open, nor know what it revoked."""
     secret = load().secret_key()
+    await load_server_keys(store, secret, now=time.time(), random=secrets.token_bytes)
     return CardKeys(store, functools.partial(derive, secret), secrets.token_bytes)
 
 

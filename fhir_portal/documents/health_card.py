@@ -21,6 +21,18 @@ SNOMED: Final = "http://snomed.info/sct"
 ICD11: Final = "http://id.who.int/icd11/mms"
 CLAIMS: Final = ("Patient.name", "Patient.birthDate")
 """What says whose a card is."""
+_USES: Final = ("official", "usual", "", "temp", "nickname")
+"""Of the names that somebody has, which is rather on a card, by ``HumanName.use``."""
+_NOT_NOW: Final = frozenset({"old", "maiden", "anonymous"})
+_UNKNOWN: Final = frozenset(
+    {
+        "http://terminology.hl7.org/CodeSystem/data-absent-reason",
+        "http://terminology.hl7.org/CodeSystem/v3-NullFlavor",
+    }
+)
+"""Code systems that say why there is no code."""
+_MODIFIERS: Final = frozenset({"modifierExtension", "implicitRules"})
+"""What may turn the meaning of all that stands beside it; no card has it."""
 _DAY_LENGTH: Final = 10
 _COVID: Final = frozenset(
     {"207", "208", "210", "211", "212", "217", "218", "219", "221", "225", "226", "227", "228"}
@@ -102,11 +114,11 @@ def within(doses: Sequence[Dose], value_sets: Collection[str]) -> list[Dose]:
     return [one for one in doses if one.own_id in ids]
 
 
-def identity_of(patient: Json, claims: Collection[str]) -> dict[str, Any]:
+def identity_of(patient: Json, claims: Collection[str], *, now: float) -> dict[str, Any]:
     """Return the Patient of a card. Raises `NotIdentified` if any of the claims is not known."""
     tree: dict[str, Any] = {"resourceType": "Patient"}
     if "Patient.name" in claims:
-        name = _name(patient.get("name") or ())
+        name = _name(patient.get("name") or (), now)
         if name is None:
             raise NotIdentified
         tree["name"] = [name]
@@ -156,12 +168,15 @@ def _bundle(doses: Sequence[Dose], patient: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _minimal(tree: Json) -> dict[str, Any] | None:
-    """Return an Immunization as a card has it; ``None`` for one without a code or a time."""
+    """Return an Immunization as a card has it.
+
+    ``None`` for one without a code or a time, and one that says more than a card can say.
+    """
     codings = _codings(tree.get("vaccineCode") or {})
     when = {
         name: tree[name] for name in ("occurrenceDateTime", "occurrenceString") if tree.get(name)
     }
-    if not codings or not when:
+    if not codings or not when or not _MODIFIERS.isdisjoint(tree):
         return None
     if "occurrenceDateTime" in when:
         when["occurrenceDateTime"] = when["occurrenceDateTime"][:_DAY_LENGTH]
@@ -188,7 +203,7 @@ def _codings(concept: Json) -> list[dict[str, str]]:
     """Codes by system, once each; where there is one of a system for vaccines, only such."""
     found: dict[str, str] = {}
     for one in concept.get("coding") or ():
-        if one.get("system") and one.get("code"):
+        if one.get("code") and one.get("system") and one["system"] not in _UNKNOWN:
             found.setdefault(one["system"], one["code"])
     known = [name for name in found if name in {CVX, SNOMED, ICD11}]
     return [{"system": name, "code": found[name]} for name in known or found]
@@ -197,6 +212,8 @@ def _codings(concept: Json) -> list[dict[str, str]]:
 def _organization(performers: Iterable[Json]) -> str:
     """Where it was given; who gave it is nobody's business."""
     for one in performers:
+        if not _MODIFIERS.isdisjoint(one):
+            continue
         actor = one.get("actor") or {}
         name = str(actor.get("reference") or "").rpartition("/")[0].rpartition("/")[2]
         if "Organization" in {name, actor.get("type")} and actor.get("display"):
@@ -204,10 +221,10 @@ def _organization(performers: Iterable[Json]) -> str:
     return ""
 
 
-def _name(names: Iterable[Json]) -> dict[str, Any] | None:
-    """The official name, or the usual one, or the first; none that somebody no longer has."""
-    known = [one for one in names if one.get("use") != "old"]
-    known.sort(key=lambda one: {"official": 0, "usual": 1}.get(one.get("use", ""), 2))
+def _name(names: Iterable[Json], now: float) -> dict[str, Any] | None:
+    """The official name, or the usual one, or another; none that somebody does not have now."""
+    known = [one for one in names if one.get("use") not in _NOT_NOW and not _is_over(one, now)]
+    known.sort(key=lambda one: _USES.index(one.get("use", "")))
     for one in known:
         given = [part for part in one.get("given") or () if part]
         parts = {"family": one.get("family"), "given": given}
@@ -217,6 +234,11 @@ def _name(names: Iterable[Json]) -> dict[str, Any] | None:
         if found:
             return found
     return None
+
+
+def _is_over(name: Json, now: float) -> bool:
+    end = str((name.get("period") or {}).get("end") or "")
+    return bool(end) and period_of(end)[1] < now * 1_000_000
 
 
 def _is_since(tree: Json, since: str) -> bool:

@@ -59,15 +59,16 @@ async def health_cards_issue(call: Call) -> FhirResponse:
     doses = within(doses_of(trees, since=since), value_sets)
     if not doses:
         return call.answer({}, *([subject] if subject is not None else ()))
+    practice, now = call.auth.practice, call.server.clock()
+    known = json.parse(subject.body) if subject is not None else {}
     try:
-        identity = identity_of(json.parse(subject.body) if subject is not None else {}, claims)
+        identity = identity_of(known, claims, now=now)
     except NotIdentified:
         message = (
             "a card says whose it is, and the name or the birth date that it needs for that is "
             "not on record, or you do not see it"
         )
         raise Unprocessable(message) from None
-    practice, now = call.auth.practice, call.server.clock()
     keys = CardKeys(call.server.store, call.collaborators.derive, call.collaborators.random)
     signer = await keys.signer(practice, now)
     issuer = issuer_of(call.collaborators.base, practice)

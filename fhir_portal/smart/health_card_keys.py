@@ -85,9 +85,9 @@ class CardKeys:
         signing = _signing(keys, now)
         if signing is None:
             signing = await self._add(practice, now=now, signs_from=now, first=True)
+        jwk = unseal(signing.sealed, self.derive(KEYS_PURPOSE))
         if any(one.sealed and one.number < signing.number for one in keys):
             await self._forget(practice, signing.number)
-        jwk = unseal(signing.sealed, self.derive(KEYS_PURPOSE))
         return CardSigner(signing.kid, ECKey.import_key(jwk))
 
     async def rotate(self, practice: str, *, now: float, at_once: bool = False) -> HealthCardKey:

@@ -36,7 +36,9 @@ def health_cards_router(reader: RecordReader) -> APIRouter:
         practice = await reader.get(Practice, request.path_params["practice"])
         if practice is None:
             return _answer(None)
-        return _answer(jwks_of(await keys_of(reader, practice.key)))
+        found = jwks_of(await keys_of(reader, practice.key))
+        # The next key signs as soon as it is made where there is none: nobody may keep that.
+        return _answer(found, kept=bool(found["keys"]))
 
     async def revoked(request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -56,8 +58,9 @@ def _preflight() -> Response:
     return Response(status_code=204, headers=allowed)
 
 
-def _answer(found: Mapping[str, Any] | None) -> Response:
+def _answer(found: Mapping[str, Any] | None, *, kept: bool = True) -> Response:
     if found is None:
         return Response(status_code=404, headers={**_HEADERS, "Cache-Control": "no-store"})
-    headers = {**_HEADERS, "Cache-Control": f"public, max-age={JWKS_SECONDS}"}
+    caching = f"public, max-age={JWKS_SECONDS}" if kept else "no-store"
+    headers = {**_HEADERS, "Cache-Control": caching}
     return Response(msgspec.json.encode(found), headers=headers, media_type="application/json")

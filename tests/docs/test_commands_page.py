@@ -64,6 +64,8 @@ def test_what_the_page_shows_is_what_the_commands_say(
     """Planted fault: a line of the page that no command prints."""
     monkeypatch.setenv("FHIR_PORTAL_DATA", str(tmp_path / "portal.db"))
     run_in_store(registers_itself)
+    ada = tmp_path / "ada.json"
+    ada.write_text('{"resourceType": "Patient", "id": "ada"}', "utf-8")
     kids: list[str] = []
     run = 0
     for step, shown in steps():
@@ -73,6 +75,8 @@ def test_what_the_page_shows_is_what_the_commands_say(
         assert program == "fhir-portal"
         if arguments[:2] == ["keys", "retire"]:  # the page's own kid is another one
             arguments[2] = kids[0]
+        if arguments[:2] == ["health-cards", "revoke"]:  # no command of the page brings a patient
+            assert CliRunner().invoke(cli, ["import", str(ada), "--practice", "elm"]).exit_code == 0
         result = CliRunner().invoke(cli, arguments, input=given)
         printed = result.output.rstrip("\n").splitlines()
         assert masked("\n".join(printed)) == masked("\n".join(shown)), command

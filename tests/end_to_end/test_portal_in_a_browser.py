@@ -5,6 +5,7 @@ Pictures of all of them are left in ``build/browser/portal``.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def first(path: str, link: str, record: str = "Patient/mara") -> Way:
     def go(browser: Browser, demo: Demo) -> None:
         at(path, record)(browser, demo)
         browser.follow(f'main a[href^="{link}"]')
+
+    return go
+
+
+def sheet(path: str) -> Way:
+    """A sheet to print, taken out of the sandbox that it is served in: axe-core waits by timers."""
+
+    def go(browser: Browser, demo: Demo) -> None:
+        at(path)(browser, demo)
+        content = str(browser.evaluate("return document.documentElement.outerHTML")).encode()
+        text = b64encode(b"<!doctype html>" + content).decode()
+        browser.open(f"data:text/html;charset=utf-8;base64,{text}")
 
     return go
 
@@ -134,6 +147,7 @@ PAGES: dict[str, tuple[Way, str]] = {
     "refill": (first("/portal/medications", "/portal/medications/refill/"), ""),
     "health": (at("/portal/health"), "Health problems"),
     "vaccines": (at("/portal/immunizations"), "Vaccines"),
+    "signed-card": (sheet("/portal/immunizations/card/html"), "Signed vaccine card"),
     "timeline": (at("/portal/timeline"), "Visits, results"),
     "desk-appointments": (at_desk("/staff/appointments"), "Appointments"),
     "desk-forms": (at_desk("/staff/forms"), "Forms"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -123,6 +124,23 @@ async def test_only_what_was_given_and_has_a_code_and_a_time_is_on_it(
     assert [one["vaccineCode"]["coding"][0]["code"] for one in found] == ["140", "26", "88"]
     assert [one.get("primarySource") for one in found] == [None, False, None]
     assert [one.get("isSubpotent") for one in found] == [None, None, True]
+
+
+async def test_what_a_card_could_not_say_rightly_is_on_none(ada: Caller, ehr: Caller) -> None:
+    """Planted faults: a modifier is left out of it; a code that says it is not known is signed."""
+    terms = "http://terminology.hl7.org/CodeSystem"
+    await ehr.store(
+        an_immunization("flu", modifierExtension=[{"url": "urn:refuted", "valueBoolean": True}]),
+        an_immunization("rules", vaccineCode=coded("3"), implicitRules="urn:rules"),
+        an_immunization("who", vaccineCode=coded("18"), performer=[
+            {"actor": {"reference": "Organization/derm", "display": "Hillside"},
+             "modifierExtension": [{"url": "urn:not-by", "valueBoolean": True}]}]),
+        an_immunization("unknown", vaccineCode=coded("unknown", f"{terms}/data-absent-reason")),
+        an_immunization("null", vaccineCode=coded("UNK", f"{terms}/v3-NullFlavor")),
+    )  # fmt: skip
+    found = resources_on(cards_in(await ada.get(VACCINES)), "Immunization")
+    assert [one["vaccineCode"]["coding"][0]["code"] for one in found] == ["18"]
+    assert "performer" not in found[0]
 
 
 async def test_what_is_taken_back_is_on_no_card_made_later(ada: Caller, ehr: Caller) -> None:
@@ -315,6 +333,45 @@ async def test_without_name_or_birth_date_there_is_no_card(ada: Caller, ehr: Cal
     await ehr.store(resource("Patient", "ada", birthDate="1984-05-12", name=[{"text": "Ada Q"}]))
     (patient,) = resources_on(cards_in(await ada.get(VACCINES)), "Patient")
     assert patient["name"] == [{"text": "Ada Q"}]
+
+
+MAIDEN = {"use": "maiden", "family": "Rook", "given": ["Ada"]}
+ENDED = {"use": "official", "family": "Rook", "given": ["Ada"], "period": {"end": "2020-05"}}
+PSEUDONYM = {"use": "anonymous", "family": "Rook"}
+NOW_CALLED = {"family": "Quill", "given": ["Ada"]}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [MAIDEN, ENDED, PSEUDONYM, {"use": "nickname", "text": "Rook"}, {"use": "temp", "text": "R"}],
+)
+async def test_it_is_the_name_that_somebody_has(
+    ada: Caller, ehr: Caller, other: dict[str, Any]
+) -> None:
+    """Planted fault: of names neither official nor usual, the first that is not ``old``."""
+    await ehr.store(resource("Patient", "ada", birthDate="1984-05-12", name=[other, NOW_CALLED]))
+    (patient,) = resources_on(cards_in(await ada.get(VACCINES)), "Patient")
+    assert patient["name"] == [{"family": "Quill", "given": ["Ada"]}]
+
+
+@pytest.mark.parametrize("only", [MAIDEN, ENDED, PSEUDONYM])
+async def test_a_name_that_somebody_does_not_have_is_on_no_card(
+    ada: Caller, ehr: Caller, only: dict[str, Any]
+) -> None:
+    await ehr.store(resource("Patient", "ada", birthDate="1984-05-12", name=[only]))
+    answer = await ada.get(VACCINES)
+    assert answer.status == 422
+    assert b"Rook" not in answer.body
+
+
+async def test_a_name_is_had_until_the_last_day_of_it(
+    ada: Caller, ehr: Caller, clock: Clock
+) -> None:
+    today = datetime.fromtimestamp(clock(), UTC).date().isoformat()
+    name = {**ENDED, "period": {"end": today}}
+    await ehr.store(resource("Patient", "ada", birthDate="1984-05-12", name=[name, NOW_CALLED]))
+    (patient,) = resources_on(cards_in(await ada.get(VACCINES)), "Patient")
+    assert patient["name"] == [{"family": "Rook", "given": ["Ada"]}]
 
 
 # ---------------------------------------------------------------- for whom

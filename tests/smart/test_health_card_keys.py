@@ -152,6 +152,17 @@ async def test_the_private_half_of_a_key_that_signs_no_more_is_destroyed(safe: S
     assert await safe.signer() == last
 
 
+async def test_no_private_half_is_destroyed_for_a_key_that_cannot_be_opened(safe: Safe) -> None:
+    """Planted fault: what signed before is forgotten, and then what signs now is opened."""
+    await safe.signer()
+    await safe.rotate()
+    kept = await safe.private()
+    safe.clock.advance(PUBLISHED_SECONDS)
+    with pytest.raises(WrongSecret):
+        await safe.with_secret(b"t" * 32).signer(ELM, safe.clock())
+    assert await safe.private() == kept
+
+
 async def test_one_that_signs_at_once_overtakes_one_that_waits(safe: Safe) -> None:
     await safe.signer()
     waiting = await safe.rotate()

@@ -60,6 +60,16 @@ async def test_every_origin_reads_the_keys_and_none_is_private(world: World) -> 
     assert (await get(world, KEYS, "POST")).status_code == 405
 
 
+async def test_that_there_is_no_key_yet_is_kept_by_nobody(world: World) -> None:
+    """Planted fault: who asked before the first card cannot verify it for five minutes."""
+    keys = keys_at(world)
+    assert (await get(world, KEYS)).headers["cache-control"] == "no-store"
+    kid = (await keys.signer("elm", world.clock())).kid
+    assert (await get(world, KEYS)).headers["cache-control"] == "public, max-age=300"
+    await keys.withdraw("elm", kid, now=world.clock())
+    assert (await get(world, KEYS)).headers["cache-control"] == "no-store"
+
+
 async def test_a_revocation_list_has_no_names(world: World) -> None:
     keys = keys_at(world)
     kid = (await keys.signer("elm", world.clock())).kid
