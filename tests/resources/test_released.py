@@ -331,7 +331,7 @@ async def test_what_a_transaction_opens_and_holds_back_is_not_shown_later(
 
 
 async def test_an_import_that_opens_and_corrects_shows_the_correction_alone(
-    store: Any, chart: Caller, portal: Any, clock: Clock
+    store: Any, chart: Caller, portal: Any
 ) -> None:
     """It does not know beforehand what it will write: the version between stays hidden."""
     visit = reference("Encounter/visit")
