@@ -65,7 +65,10 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
                 return
             thread = json.parse(header.body)
             await came_late(transaction, job.practice, header.key.id, tree)
-            await _note_in_thread(transaction, server, job.practice, Thread(header, thread), tree)
+            if _labels(row) <= _labels(header):
+                # Otherwise who sees the thread alone would learn that there is a message, and when.
+                known = Thread(header, thread)
+                await _note_in_thread(transaction, server, job.practice, known, tree)
             sender = (tree.get("sender") or {}).get("reference") or ""
             if is_practice_side(sender):
                 await _tell_patient(transaction, server, job.practice, row, tree)
@@ -77,6 +80,10 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
     return {SENT: tell}
 
 
+def _labels(row: Row) -> frozenset[str]:
+    return row.facts.visibility_class.labels
+
+
 async def _tell_patient(
     transaction: ResourceTransaction,
     server: Server,
@@ -84,7 +91,7 @@ async def _tell_patient(
     row: Row,
     tree: Mapping[str, Any],
 ) -> None:
-    labels = row.facts.visibility_class.labels
+    labels = _labels(row)
     patient = local_target((tree.get("subject") or {}).get("reference") or "")
     if patient is None or patient.type != "Patient" or not labels <= SELF_LABELS:
         return

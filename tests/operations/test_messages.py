@@ -918,3 +918,16 @@ async def test_plain_creates_count_as_messages_of_the_hour(
     assert (await ehr.post(a_communication(None, of="ada"))).status == 201
     clock.advance(3600)
     assert (await ada.post(a_communication(None, of="ada"))).status == 201
+
+
+async def test_a_message_that_is_hidden_leaves_its_thread_as_it_is(
+    practice: EmbeddedStore, portal: Portal, clock: Clock, kit: Caller, ehr: Caller
+) -> None:
+    """An answer that nobody sees, and when it was given, is not told by the header."""
+    thread = thread_of(await sent(kit))
+    before = (await kit.get(thread)).body
+    for own_id, meta in (("withheld", WITHHELD), ("restricted", RESTRICTED)):
+        clock.advance(60)
+        await ehr.store(of_an_ehr(own_id, thread, "psst", meta=meta))
+        await told(practice, portal)
+        assert (await kit.get(thread)).body == before
