@@ -20,7 +20,9 @@ from fhir_portal.consent.labels import PORTAL_TAG, SELF_LABELS, WITHHELD
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.reference import ResourceKey
+from fhir_portal.notify import jobs
 from fhir_portal.records import Record, RecordReader
+from fhir_portal.resources.communication import SENT
 from fhir_portal.resources.stamp import stamp
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
 from fhir_portal.search.indexer import extract
@@ -122,10 +124,12 @@ class Opening:
         return True
 
     async def note(self, held: frozenset[str], now: RowFacts) -> None:
-        """Keep for a while that a report was opened to its patient, if these facts open it."""
-        if now.resource_type != "DiagnosticReport":
-            return
+        """Note, if these facts open it, that a report is new, and that a message is not read."""
         if not opens(held, now.visibility_class.labels):
+            return
+        if now.resource_type == "Communication":
+            await self._have_noted(now)
+        if now.resource_type != "DiagnosticReport":
             return
         what = f"{now.resource_type}/{now.id}"
         for owner in now.owners:
@@ -139,6 +143,17 @@ class Opening:
                     expires=self._now + SHOWN_SECONDS,
                 )
             )
+
+    async def _have_noted(self, message: RowFacts) -> None:
+        """Have its thread say what it left out while the message was hidden."""
+        await jobs.enqueue(
+            self._transaction,
+            key=f"{SENT}.shown/{message.practice}/{message.id}/{self._now}",
+            practice=message.practice,
+            name=SENT,
+            now=self._now,
+            arguments={"message": message.id, "shown": "yes"},
+        )
 
 
 def as_known(transaction: ResourceTransaction, row: Row) -> Row:
