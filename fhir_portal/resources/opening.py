@@ -20,9 +20,8 @@ from fhir_portal.consent.labels import PORTAL_TAG, SELF_LABELS, WITHHELD
 from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.reference import ResourceKey
-from fhir_portal.notify import jobs
 from fhir_portal.records import Record, RecordReader
-from fhir_portal.resources.communication import SENT
+from fhir_portal.resources.event_rules import message_shown
 from fhir_portal.resources.stamp import stamp
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
 from fhir_portal.search.indexer import extract
@@ -128,7 +127,7 @@ class Opening:
         if not opens(held, now.visibility_class.labels):
             return
         if now.resource_type == "Communication":
-            await self._have_noted(now)
+            await message_shown(self._transaction, now.practice, now.id, now=self._now)
         if now.resource_type != "DiagnosticReport":
             return
         what = f"{now.resource_type}/{now.id}"
@@ -143,17 +142,6 @@ class Opening:
                     expires=self._now + SHOWN_SECONDS,
                 )
             )
-
-    async def _have_noted(self, message: RowFacts) -> None:
-        """Have its thread say what it left out while the message was hidden."""
-        await jobs.enqueue(
-            self._transaction,
-            key=f"{SENT}.shown/{message.practice}/{message.id}/{self._now}",
-            practice=message.practice,
-            name=SENT,
-            now=self._now,
-            arguments={"message": message.id, "shown": "yes"},
-        )
 
 
 def as_known(transaction: ResourceTransaction, row: Row) -> Row:
