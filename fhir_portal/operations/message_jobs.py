@@ -64,8 +64,14 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
             if header is None:
                 return
             thread = json.parse(header.body)
-            await came_late(transaction, job.practice, header.key.id, tree)
-            await _note_in_thread(transaction, server, job.practice, Thread(header, thread), tree)
+            if "shown" in job.arguments or await _came_after_it_was_sent(transaction, row, tree):
+                await came_late(transaction, job.practice, header.key.id, tree)
+            if _labels(row) <= _labels(header):
+                # Otherwise who sees the thread alone would learn that there is a message, and when.
+                known = Thread(header, thread)
+                await _note_in_thread(transaction, server, job.practice, known, tree)
+            if "shown" in job.arguments:
+                return  # of what was hidden until now nobody is sent anything
             sender = (tree.get("sender") or {}).get("reference") or ""
             if is_practice_side(sender):
                 await _tell_patient(transaction, server, job.practice, row, tree)
@@ -77,6 +83,22 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
     return {SENT: tell}
 
 
+async def _came_after_it_was_sent(
+    transaction: ResourceTransaction, row: Row, message: Mapping[str, Any]
+) -> bool:
+    """Whether somebody may have read what was sent later before this one came.
+
+    What was there when it was sent may have been read already: before the job's turn came.
+    """
+    visible = Visibility.of_server("Communication", practice=row.facts.practice)
+    first = await transaction.vread(row.key, 1, visible)
+    return first is None or first.updated - sent_at(message) >= _MILLISECONDS
+
+
+def _labels(row: Row) -> frozenset[str]:
+    return row.facts.visibility_class.labels
+
+
 async def _tell_patient(
     transaction: ResourceTransaction,
     server: Server,
@@ -84,7 +106,7 @@ async def _tell_patient(
     row: Row,
     tree: Mapping[str, Any],
 ) -> None:
-    labels = row.facts.visibility_class.labels
+    labels = _labels(row)
     patient = local_target((tree.get("subject") or {}).get("reference") or "")
     if patient is None or patient.type != "Patient" or not labels <= SELF_LABELS:
         return

@@ -213,6 +213,20 @@ async def message_sent(
     )
 
 
+async def message_shown(
+    transaction: ResourceTransaction, practice: str, own_id: str, *, now: float
+) -> None:
+    """Have the thread of a message say what it left out while the message was hidden."""
+    await _enqueue(
+        transaction,
+        practice,
+        communication.SENT,
+        f"{own_id} shown {now}",
+        {"message": own_id, "shown": "yes"},
+        now=now,
+    )
+
+
 async def task_stored(
     transaction: ResourceTransaction,
     practice: str,

@@ -7,9 +7,9 @@ Provenance that staff and EHRs alone see names the versions that came of it: nob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -21,6 +21,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.datetime import instant
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.records import Record, RecordReader
+from fhir_portal.resources.event_rules import message_shown
 from fhir_portal.resources.stamp import stamp
 from fhir_portal.resources.store import NewVersion, ResourceTransaction, Row
 from fhir_portal.search.indexer import extract
@@ -68,10 +69,16 @@ async def shown_since(
 
 @dataclass(slots=True)
 class _Changed:
-    """What one transaction wrote, and of what it only opened, the version from before it."""
+    """What one transaction wrote, and will; what it only opened is in ``former``, as it was."""
 
     written: set[ResourceKey] = field(default_factory=set)
-    former: dict[ResourceKey, int] = field(default_factory=dict)
+    expected: set[ResourceKey] = field(default_factory=set)
+    former: dict[ResourceKey, _Former] = field(default_factory=dict)
+
+
+class _Former(NamedTuple):
+    version: int
+    facts: RowFacts
 
 
 _CHANGED: WeakKeyDictionary[ResourceTransaction, _Changed] = WeakKeyDictionary()
@@ -103,21 +110,25 @@ class Opening:
         row = await self._transaction.read(key, visible)
         if row is None or row.deleted:
             return False
+        self._changed.former[key] = _Former(row.version, before)
+        if key in self._changed.expected:
+            return False  # its next version is on the way
         tree = json.parse(row.body)
         updated = await self._transaction.next_instant(int(self._now * 1000))
         stamp(tree, row.version + 1, updated)
         opened = Row(now, row.version + 1, updated, "PUT", json.dumps(tree))
         entries = extract(key.type, tree)
         await self._transaction.write(NewVersion(opened, entries, edges_of(tree)))
-        self._changed.former[key] = row.version
         self.rows.append(opened)
         return True
 
     async def note(self, held: frozenset[str], now: RowFacts) -> None:
-        """Keep for a while that a report was opened to its patient, if these facts open it."""
-        if now.resource_type != "DiagnosticReport":
-            return
+        """Note, if these facts open it, that a report is new, and that a message is not read."""
         if not opens(held, now.visibility_class.labels):
+            return
+        if now.resource_type == "Communication":
+            await message_shown(self._transaction, now.practice, now.id, now=self._now)
+        if now.resource_type != "DiagnosticReport":
             return
         what = f"{now.resource_type}/{now.id}"
         for owner in now.owners:
@@ -138,9 +149,30 @@ def as_known(transaction: ResourceTransaction, row: Row) -> Row:
 
     What another entry of the same transaction opened has a version that nobody was told of.
     """
+    former = _former(transaction, row.key)
+    return row if former is None else msgspec.structs.replace(row, version=former.version)
+
+
+def expect(transaction: ResourceTransaction, keys: Iterable[ResourceKey]) -> None:
+    """Say what a transaction is going to write: of that nothing is opened before it is written."""
+    _CHANGED.setdefault(transaction, _Changed()).expected.update(keys)
+
+
+async def hide_again(transaction: ResourceTransaction, key: ResourceKey) -> RowFacts | None:
+    """Take back that this transaction opened a row which it now writes; return what it was.
+
+    Nobody was to see what it said before: who opens and corrects it at once shows the correction.
+    """
+    former = _former(transaction, key)
+    if former is None:
+        return None
+    await transaction.reclassify(key, former.facts)
+    return former.facts
+
+
+def _former(transaction: ResourceTransaction, key: ResourceKey) -> _Former | None:
     changed = _CHANGED.get(transaction)
-    version = None if changed is None else changed.former.get(row.key)
-    return row if version is None else msgspec.structs.replace(row, version=version)
+    return None if changed is None else changed.former.get(key)
 
 
 def disclosures(

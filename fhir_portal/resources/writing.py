@@ -42,7 +42,7 @@ from fhir_portal.resources.event_rules import EVENT_RULES
 from fhir_portal.resources.files import require_no_files
 from fhir_portal.resources.forms import answering, handing_in
 from fhir_portal.resources.hand_labels import keep_by_hand
-from fhir_portal.resources.opening import Opening, as_known, disclosures
+from fhir_portal.resources.opening import Opening, as_known, disclosures, hide_again
 from fhir_portal.resources.passing_on import Surroundings, pass_on, with_labels
 from fhir_portal.resources.portal_status import put_status, without_status
 from fhir_portal.resources.server import Server
@@ -216,8 +216,9 @@ async def delete_in(
     await appointment.before_calendar_change(
         transaction, before.facts.practice, old, None, now=server.clock()
     )
+    facts = await hide_again(transaction, key) or before.facts
     row = Row(
-        unowned(before.facts),
+        unowned(facts),
         before.version + 1,
         await transaction.next_instant(_milliseconds(server)),
         "DELETE",
@@ -230,7 +231,7 @@ async def delete_in(
         row.facts,
         None,
         old=old,
-        held=before.facts.visibility_class.labels,
+        held=facts.visibility_class.labels,
         binaries=binaries_of(old),
         opening=opening,
     )
@@ -365,6 +366,7 @@ async def store_extracted(
     stamp(tree, version, updated)
     row = Row(facts, version, updated, method, json.dumps(tree))
     edges = edges_of(tree, links)
+    await hide_again(transaction, row.key)
     await transaction.write(NewVersion(row, entries, edges))
     touched = [ResourceKey.parse(edge) for edge in edges if edge.startswith("Binary/")]
     opening = Opening(transaction, now=server.clock())

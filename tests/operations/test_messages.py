@@ -20,6 +20,7 @@ from fhir_portal.accounts.messaging import (
 )
 from fhir_portal.documents.malware_scan import Infected
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.fhir.datetime import instant
 from fhir_portal.notify.jobs import Job, work_off
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.operations.attachments import TakenFiles
@@ -918,3 +919,56 @@ async def test_plain_creates_count_as_messages_of_the_hour(
     assert (await ehr.post(a_communication(None, of="ada"))).status == 201
     clock.advance(3600)
     assert (await ada.post(a_communication(None, of="ada"))).status == 201
+
+
+async def test_a_message_that_is_hidden_leaves_its_thread_as_it_is(
+    practice: EmbeddedStore, portal: Portal, clock: Clock, kit: Caller, ehr: Caller
+) -> None:
+    """An answer that nobody sees, and when it was given, is not told by the header."""
+    thread = thread_of(await sent(kit))
+    before = (await kit.get(thread)).body
+    for own_id, meta in (("withheld", WITHHELD), ("restricted", RESTRICTED)):
+        clock.advance(60)
+        await ehr.store(of_an_ehr(own_id, thread, "psst", meta=meta))
+        await told(practice, portal)
+        assert (await kit.get(thread)).body == before
+
+
+@pytest.mark.parametrize("went_on", ["", "and on"])
+async def test_a_message_that_is_shown_at_last_is_not_read_and_nobody_gets_mail(
+    accounts: EmbeddedStore, portal: Portal, clock: Clock, kit: Caller, desk: Caller, ehr: Caller,
+    went_on: str,
+) -> None:  # fmt: skip
+    """Also where what was sent after it was read."""
+    thread = thread_of(await sent(kit))
+    clock.advance(60)
+    late = {"sent": instant(int(clock() * 1e6))}
+    await ehr.store(of_an_ehr("psst", thread, "psst", meta=WITHHELD, **late))
+    clock.advance(60)
+    await told(accounts, portal)
+    if went_on:
+        await replied(desk, thread, "Since when?")
+    await done(kit, thread, "mark-read")
+    assert out(await read(kit, thread), "unread") == 0
+    before = await told(accounts, portal)
+    shown = {"tag": [{"system": "https://tags.example", "code": "open"}]}
+    await ehr.store(of_an_ehr("psst", thread, "psst", meta=shown, **late))
+    assert await told(accounts, portal) == before
+    assert out(await read(kit, thread), "unread") == 1
+    assert (await kit.get(thread)).json["status"] == "on-hold"
+    await done(kit, thread, "mark-read")
+    assert out(await read(kit, thread), "unread") == 0
+
+
+async def test_what_was_read_before_its_job_was_done_stays_read(
+    accounts: EmbeddedStore, portal: Portal, clock: Clock, kit: Caller, desk: Caller
+) -> None:
+    thread = thread_of(await sent(kit))
+    await told(accounts, portal)
+    clock.advance(60)
+    await replied(desk, thread, "Since when?")
+    clock.advance(2)
+    await done(kit, thread, "mark-read")
+    clock.advance(8)
+    await told(accounts, portal)
+    assert out(await read(kit, thread), "unread") == 0

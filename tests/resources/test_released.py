@@ -16,6 +16,7 @@ from fhir_portal.operations.label_jobs import label_jobs, release_due
 from fhir_portal.resources.opening import Opening, Shown, disclosures
 from fhir_portal.resources.passing_on import with_labels
 from fhir_portal.resources.release import HOUR, RELEASE_JOB, Release
+from fhir_portal.resources.writing import update_in
 from tests.access.test_closure import labels
 from tests.builders import (
     DERM,
@@ -24,6 +25,7 @@ from tests.builders import (
     WITHHELD,
     Caller,
     Clock,
+    Json,
     a_binary,
     a_practitioner,
     a_provenance,
@@ -39,6 +41,7 @@ from tests.operations.releasing import (
     LAB,
     OPEN,
     REPORT,
+    bare,
     chart,
     desk,
     portal,
@@ -279,6 +282,99 @@ async def test_a_transaction_is_held_against_the_versions_that_its_sender_knew(
     assert (etag, now["valueQuantity"]["value"]) == (f'W/"{version(now)}"', 73)
     stale = {**bundle, "entry": entries[1:]}
     assert (await chart.ask("POST", "", stale)).status == 412
+
+
+def put(tree: Json, **more: str) -> Json:
+    url = f"{tree['resourceType']}/{tree['id']}"
+    return {"resource": tree, "request": {"method": "PUT", "url": url, **more}}
+
+
+def transaction(*entries: Json) -> Json:
+    return {"resourceType": "Bundle", "type": "transaction", "entry": list(entries)}
+
+
+async def test_what_a_transaction_opens_and_corrects_shows_the_correction_alone(
+    chart: Caller, portal: Any
+) -> None:
+    """Nobody was to see the value of before."""
+    visit = reference("Encounter/visit")
+    await chart.store(an_encounter("visit", meta=WITHHELD))
+    await chart.store(an_observation("there", encounter=visit))
+    answer = await chart.ask("POST", "", transaction(
+        put(an_encounter("visit", meta=OPEN)),
+        put(an_observation("there", encounter=visit, value=73), ifMatch='W/"1"'),
+    ))  # fmt: skip
+    assert answer.status == 200, answer.body
+    assert answer.json["entry"][1]["response"]["etag"] == 'W/"2"'
+    ada = Caller(portal, oneself("ada"))
+    history = await ada.get("Observation/there/_history")
+    assert [one["valueQuantity"]["value"] for one in history.entries] == [73]
+    assert [version(one) for one in history.entries] == ["2"]
+    assert (await chart.get("Provenance?target=Observation/there")).entries == []
+
+
+async def test_what_a_transaction_opens_and_holds_back_is_not_shown_later(
+    chart: Caller, portal: Any
+) -> None:
+    ada = Caller(portal, oneself("ada"))
+    visit = reference("Encounter/visit")
+    await chart.store(an_encounter("visit", meta=WITHHELD))
+    await chart.store(an_observation("there", encounter=visit))
+    await chart.ask("POST", "", transaction(
+        put(an_encounter("visit", meta=OPEN)),
+        put(an_observation("there", encounter=visit, meta=WITHHELD)),
+    ))  # fmt: skip
+    assert (await ada.get("Observation/there")).status == 404
+    await chart.store(an_observation("there", encounter=visit, value=74, meta=OPEN))
+    history = await ada.get("Observation/there/_history")
+    assert [one["valueQuantity"]["value"] for one in history.entries] == [74]
+
+
+async def test_an_import_that_opens_and_corrects_shows_the_correction_alone(
+    store: Any, chart: Caller, portal: Any
+) -> None:
+    """It does not know beforehand what it will write: the version between stays hidden."""
+    visit = reference("Encounter/visit")
+    await chart.store(an_encounter("visit", meta=WITHHELD))
+    await chart.store(an_observation("there", encounter=visit))
+    server, auth = chart.portal.server, chart.auth
+
+    async def work(changes: Any) -> None:
+        for tree in (
+            an_encounter("visit", meta=OPEN), an_observation("there", encounter=visit, value=73),
+        ):  # fmt: skip
+            key = ResourceKey(tree["resourceType"], tree["id"])
+            visible = Visibility.of_server(key.type, practice=DERM)
+            await update_in(
+                changes, server, auth, tree, visible,
+                key=key, if_match='W/"1"', if_none_match=None,
+            )  # fmt: skip
+
+    await store.transact(work)
+    ada = Caller(portal, oneself("ada"))
+    history = await ada.get("Observation/there/_history")
+    assert [one["valueQuantity"]["value"] for one in history.entries] == [73]
+
+
+async def test_what_a_transaction_opens_and_deletes_is_not_shown_when_it_comes_again(
+    chart: Caller, portal: Any
+) -> None:
+    """The file of a hidden report and of one that is seen: the deletion of the first opens it."""
+    ada = Caller(portal, oneself("ada"))
+    form = [{"contentType": "application/pdf", "url": "Binary/scan"}]
+    await chart.store(
+        a_binary("scan"), bare(issued=iso(START), presentedForm=form, meta=WITHHELD),
+        bare(issued=iso(START), presentedForm=form) | {"id": "seen"},
+    )  # fmt: skip
+    assert (await ada.get("Binary/scan")).status == 404
+    answer = await chart.ask("POST", "", transaction(*(
+        {"request": {"method": "DELETE", "url": url}} for url in (REPORT, "Binary/scan")
+    )))  # fmt: skip
+    assert answer.status == 200, answer.body
+    assert (await ada.get("Binary/scan")).status == 404
+    await chart.store(a_binary("scan", content="JVBERi0y"))
+    history = await ada.get("Binary/scan/_history")
+    assert [one["data"] for one in history.entries if "data" in one] == ["JVBERi0y"]
 
 
 async def test_what_a_transaction_itself_wrote_has_the_version_that_was_answered(

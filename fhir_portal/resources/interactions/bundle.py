@@ -41,6 +41,7 @@ from fhir_portal.resources.interactions.create import conditional_match, pairs_o
 from fhir_portal.resources.interactions.read import key_of, read
 from fhir_portal.resources.interactions.search_type import search_type
 from fhir_portal.resources.interactions.vread import vread
+from fhir_portal.resources.opening import expect
 from fhir_portal.resources.permission import permitted
 from fhir_portal.resources.reservation import lift, require_none_lifted
 from fhir_portal.resources.server import Server
@@ -172,6 +173,7 @@ async def _transaction(
             # The order of a transaction means nothing (FHIR R4 §3.1.0.11.2): two appointments
             # may change places, and a new one take the time of one that is cancelled with it.
             await lift(transaction, auth.practice, own_id)
+        expect(transaction, [e.key for e in writes if e.key is not None and e.matched is None])
         for entry in writes:
             with _Named(entry.index):
                 response = await _apply(transaction, server, auth, entry, prefer)
