@@ -36,8 +36,8 @@ TRIES_IN_ALL: Final = 100_000
 """The same in all the life of a link, which ends with them.
 
 SMART Health Links wants such a count. A passcode is one of 30^8 (656,100,000,000): whoever uses up
-all of them has guessed it with a chance of 1 in 6 million. It takes more than four days in which nobody could open the
-link for the tries of at least a hundred networks: who may end it so has taken it away already.
+all of them has guessed it with a chance of 1 in 6 million. That takes at least a hundred networks,
+and more than four days in which their tries keep everybody else from opening the link anyway.
 """
 KEPT: Final = 400 * DAY
 """How long after its end a link and who used it are still listed."""

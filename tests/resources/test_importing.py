@@ -493,11 +493,11 @@ async def test_a_digit_a_label_and_the_order_of_members_are_changes(
 
 
 async def test_a_label_by_hand_is_no_change_of_the_file(server: Server, files: Files) -> None:
-    """The same file every night makes no versions of what staff labelled; and labels still change."""
+    """The same file every night makes no versions of what staff labelled."""
     key = ResourceKey("Observation", "o1")
     sdv = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "SDV"}
-    labelled = {"meta": {"security": [sdv]}}
-    sent = files.write("x.ndjson", lines(patient(), observation("o1", **labelled)))
+    labelled = observation("o1", meta={"security": [sdv]})
+    sent = files.write("x.ndjson", lines(patient(), labelled))
     await import_into(server, sent)
     (by_hand,) = RESTRICTED["security"]
     both = observation("o1", meta={"security": [sdv, by_hand]})
