@@ -48,7 +48,9 @@ async def mark_read(call: Call) -> FhirResponse:
                 message = "this is not one of the thread's messages"
                 raise Unprocessable(message, expression=parameter("upto"))
             latest = sent_at(found[0])
-        seen = [one["id"] for one in messages if sent_at(one) <= latest]
+        newest = sorted(rows, key=lambda row: row.updated, reverse=True)
+        unseen = {one["id"] for one in messages if sent_at(one) > latest}
+        seen = [row.key.id for row in newest if row.key.id not in unseen]
         read = await read_upto(transaction, call, thread.key.id, latest, seen=seen)
         policy = await messaging_of(transaction, call.auth.practice)
         for row, tree in zip(rows, messages, strict=True):

@@ -11,7 +11,7 @@ How far somebody has read is a record (`MessagesRead`), and not a version of a r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -53,6 +53,7 @@ LONGEST_TEXT: Final = 10_000
 LONGEST_SUBJECT: Final = 150
 MOST_SHOWN: Final = 200
 _MOST_READERS: Final = 200
+_MOST_SEEN: Final = 20
 _KEPT_SECONDS: Final = 90 * 86_400.0
 _MOST_AROUND: Final = 20
 _EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999
@@ -73,7 +74,8 @@ class MessagesRead(Record, frozen=True, kw_only=True):
 
     ``agent`` is their ``Patient``, ``RelatedPerson`` or ``Practitioner/<id>``, ``account`` whose
     that was. ``upto`` is when what they read last was sent, in milliseconds since 1970 UTC, and
-    ``late`` are the ids of messages that came after they had read what was sent later.
+    ``late`` are the ids of messages that came after they had read what was sent later; ``seen`` the
+    ids of the messages that were the newest here when they read.
     ``wrote`` says that they are of those who take part, and not only of those who look on.
     """
 
@@ -86,6 +88,7 @@ class MessagesRead(Record, frozen=True, kw_only=True):
     upto: int
     wrote: bool = False
     late: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 class SentMessage(Record, frozen=True, kw_only=True):
@@ -417,10 +420,13 @@ async def read_upto(
     thread: str,
     sent: int,
     *,
-    seen: Collection[str] = (),
+    seen: Sequence[str] = (),
     wrote: bool = False,
 ) -> MessagesRead:
-    """Note how far the caller has read, and the ids of what they saw; nothing is taken back."""
+    """Note how far the caller has read, and the ids of what they saw, what came last first.
+
+    Nothing is taken back.
+    """
     agent, practice = agent_of(call), call.auth.practice
     key = f"{practice}/{thread}/{agent}"
     before = await transaction.get(MessagesRead, key)
@@ -432,6 +438,7 @@ async def read_upto(
         upto=max(sent, before.upto if before else 0),
         wrote=wrote or (before is not None and before.wrote),
         late=tuple(one for one in before.late if one not in seen) if before else (),
+        seen=tuple(seen)[:_MOST_SEEN] or (before.seen if before else ()),
     )
     if now != before:
         await transaction.put(now)
@@ -441,13 +448,16 @@ async def read_upto(
 async def came_late(
     transaction: ResourceTransaction, practice: str, thread: str, message: Mapping[str, Any]
 ) -> None:
-    """Have a message that came now be unread, for those too who read what was sent after it."""
+    """Have a message that came now be unread, for those too who read what was sent after it.
+
+    Who looked at it before this was noted has read it.
+    """
     readers = await transaction.find(
         MessagesRead, "thread", f"{practice}/{thread}", limit=_MOST_READERS
     )
     own_id = str(message["id"])
     for one in readers:
-        if sent_at(message) <= one.upto and own_id not in one.late:
+        if sent_at(message) <= one.upto and own_id not in {*one.late, *one.seen}:
             late = (*one.late, own_id)[-MOST_SHOWN:]
             await transaction.put(msgspec.structs.replace(one, late=late))
 

@@ -2,7 +2,8 @@
 
 A try is counted before it is looked at, for the network it comes from and for all of them, and
 taken back where it was right: of tries that come at the same moment no more are looked at than are
-left. Who has used up what is theirs waits; the link goes on for everybody else.
+left. Who has used up what is theirs waits; the link goes on for everybody else, until so many were
+wrong as it takes in all its life.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from fhir_portal.smart.sharing import (
     TICKET_SECONDS,
     TRIES,
     TRIES_ANYWHERE,
+    TRIES_IN_ALL,
     ShareLink,
     ShareSecrets,
     ShareTicket,
     ShareView,
+    end_share,
     stored_under,
     typed_passcode,
     view_key,
@@ -208,12 +211,19 @@ class Shares:
             raise
 
     async def _failed(self, key: str) -> None:
-        """Note a wrong passcode: whoever made the link is told how many there were."""
+        """Note a wrong passcode: whoever made the link is told how many there were.
+
+        The last of all that a link takes ends it.
+        """
 
         async def note(transaction: Any) -> None:
             link = await transaction.get(ShareLink, key)
-            if link is not None:
-                await transaction.put(msgspec.structs.replace(link, failed=link.failed + 1))
+            if link is None:
+                return
+            after = msgspec.structs.replace(link, failed=link.failed + 1)
+            await transaction.put(after)
+            if after.failed >= TRIES_IN_ALL:
+                await end_share(transaction, after, now=self._clock(), because="guessed")
 
         await self._store.transact(note)
 

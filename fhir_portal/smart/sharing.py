@@ -30,9 +30,14 @@ TRIES: Final = 10
 TRIES_ANYWHERE: Final = 1000
 """The same for all networks together.
 
-A passcode is one of 30^8 (656,100,000,000). At 24,000 a day, every day of the year that a link
-lasts at most, whoever commands a hundred networks guesses it with a chance of 1 in 74,000; one
-network, at 240 a day, with 1 in 7 million. Nobody who has the address alone ends the link by it.
+Nobody who has the address alone ends the link by it.
+"""
+TRIES_IN_ALL: Final = 100_000
+"""The same in all the life of a link, which ends with them.
+
+SMART Health Links wants such a count. A passcode is one of 30^8 (656,100,000,000): whoever uses up
+all of them has guessed it with a chance of 1 in 6 million. That takes at least a hundred networks,
+and more than four days in which their tries keep everybody else from opening the link anyway.
 """
 KEPT: Final = 400 * DAY
 """How long after its end a link and who used it are still listed."""

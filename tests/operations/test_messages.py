@@ -578,6 +578,18 @@ async def test_what_comes_late_is_unread_whenever_it_was_sent(
     assert out(await read(desk, thread), "unread") == 2
 
 
+async def test_what_was_read_before_the_other_side_was_told_stays_read(
+    practice: EmbeddedStore, portal: Portal, clock: Clock, mother: Caller, desk: Caller
+) -> None:
+    """Whoever looks at once is quicker than the work that tells of a message."""
+    thread = thread_of(await sent(mother))
+    clock.advance(3600)
+    await replied(desk, thread)
+    assert out(await done(mother, thread, "mark-read"), "unread") == 0
+    await told(practice, portal)
+    assert out(await read(mother, thread), "unread") == 0
+
+
 async def test_staff_give_a_thread_to_one_of_them_and_back(
     practice: EmbeddedStore, ada: Caller, desk: Caller
 ) -> None:

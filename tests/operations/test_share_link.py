@@ -33,6 +33,7 @@ from fhir_portal.smart.sharing import (
     TICKET_SECONDS,
     TRIES,
     TRIES_ANYWHERE,
+    TRIES_IN_ALL,
     ShareLink,
     ShareView,
     end_shares,
@@ -535,9 +536,29 @@ async def test_a_network_guesses_no_faster_on_many_links(
         )
 
 
-def test_guessing_is_hopeless_at_the_pace_that_is_allowed() -> None:
-    a_year = TRIES_ANYWHERE * 24 * 365
-    assert a_year / len(SIGNS) ** 8 < 1 / 70_000
+async def test_a_link_takes_so_many_in_all_its_life(
+    portal: Portal, store: EmbeddedStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SMART Health Links: a total lifetime count of wrong passcodes, however slowly they come."""
+    monkeypatch.setattr(open_share, "TRIES_IN_ALL", 25)
+    link, shares = await a_link(await as_ada(portal)), shares_of(portal)
+    for number in range(25):
+        await opened(portal, link)
+        with pytest.raises(WrongPasscode):
+            await shares.open(link.handle, "22222222", recipient="x", way="app", address=HERE)
+        if number % TRIES == TRIES - 1:
+            clock.advance(3600)
+    assert await is_over(portal, link)
+    found = await stored(portal, link)
+    assert (found.state(clock()), found.because, found.failed) == ("ended", "guessed", 25)
+    assert await store.get(AccessToken, found.token) is None
+    (told,) = parts(await ask(await as_ada(portal), "share-links", get=True), "link")
+    assert (told["status"], told["wrong-tries"]) == ("ended", 25)
+
+
+def test_guessing_is_hopeless() -> None:
+    assert TRIES_IN_ALL / len(SIGNS) ** 8 < 1 / 6_000_000
+    assert TRIES_IN_ALL >= 100 * TRIES_ANYWHERE, "it takes days to take a link from somebody"
 
 
 async def test_a_missing_passcode_is_no_try(portal: Portal) -> None:

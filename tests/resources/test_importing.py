@@ -26,6 +26,7 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.fhir.definitions import served_types
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.portal import Portal
+from fhir_portal.resources.hand_labels import note_by_hand
 from fhir_portal.resources.importing import Summary, files_in, import_files, operator
 from fhir_portal.resources.importing.preparing import prepare
 from fhir_portal.resources.importing.progress import ImportProgress, ImportRejection
@@ -38,6 +39,7 @@ from fhir_portal.search.request import parse_search
 from tests.builders import (
     DERM,
     FAMILY,
+    RESTRICTED,
     WITHHELD,
     Clock,
     Json,
@@ -491,6 +493,30 @@ async def test_a_digit_a_label_and_the_order_of_members_are_changes(
     assert counts(await import_into(server, first)) == (1, 0, 0, 0)
     assert counts(await import_into(server, first)) == (0, 0, 1, 0)
     assert counts(await import_into(server, second)) == (0, 1, 0, 0)
+
+
+async def test_a_label_by_hand_is_no_change_of_the_file(server: Server, files: Files) -> None:
+    """The same file every night makes no versions of what staff labelled."""
+    key = ResourceKey("Observation", "o1")
+    sdv = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "SDV"}
+    labelled = observation("o1", meta={"security": [sdv]})
+    sent = files.write("x.ndjson", lines(patient(), labelled))
+    await import_into(server, sent)
+    (by_hand,) = RESTRICTED["security"]
+    both = observation("o1", meta={"security": [sdv, by_hand]})
+
+    async def label(transaction: Any) -> None:
+        await note_by_hand(transaction, PRACTICE, key, added=[by_hand], removed=[])
+
+    await server.store.transact(label)
+    await import_into(server, files.write("y.ndjson", lines(both)))
+    assert counts(await import_into(server, sent)) == (0, 0, 2, 0)
+    assert (await body(server, "Observation/o1"))["meta"]["security"] == [sdv, by_hand]
+    without = files.write("z.ndjson", lines(observation("o1", meta={"security": [by_hand]})))
+    assert counts(await import_into(server, without)) == (0, 1, 0, 0)
+    assert counts(await import_into(server, files.write("w.ndjson", lines(observation("o1"))))) == (
+        0, 0, 1, 0,
+    )  # fmt: skip
 
 
 async def test_version_and_time_in_the_source_are_not_changes(server: Server, files: Files) -> None:

@@ -130,6 +130,16 @@ async def test_the_days_of_a_filter_are_the_practices(portal: PortalWorld) -> No
         assert links(browser, f"{ONE}/") == found
 
 
+@pytest.mark.parametrize(("name", "found"), [("from", 2), ("to", 0)])
+async def test_a_year_that_was_mistyped_is_a_day_all_the_same(
+    portal: PortalWorld, name: str, found: int
+) -> None:
+    """A browser sends the year 0202 while somebody types 2027."""
+    browser = await portal.at(DOCUMENTS)
+    await asked(browser, **{name: "0202-03-05"})
+    assert (browser.page.status_code, len(links(browser, f"{ONE}/"))) == (200, found)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -301,7 +301,10 @@ async def test_with_a_practices_help_another_practices_links_are_not_told_and_en
     await submit(browser, "/recover/desk", code=started.code)
     await gives(browser, await code_for(world, browser))
     assert "Elsewhere" not in browser.text
-    await ends(browser, untick="Here")
+    form = forms(browser, PASSWORD)[0]
+    asked = {**fields_of(form), f"share-{elsewhere.id}": "shown"}  # what the page did not show
+    await post(browser, PASSWORD, {**asked, "new_password": NEW})
+    assert browser.heading == "You are signed in"
     assert (await stands(world, elsewhere), await stands(world, here)) == (False, True)
 
 

@@ -31,6 +31,7 @@ from fhir_portal.fhir.errors import (
 )
 from fhir_portal.fhir.reference import ResourceKey, references_in
 from fhir_portal.records import RecordTransaction
+from fhir_portal.resources.hand_labels import keep_by_hand
 from fhir_portal.resources.importing.preparing import Condition, Prepared, stay_with_parent
 from fhir_portal.resources.importing.progress import (
     KEPT_SECONDS,
@@ -388,8 +389,13 @@ class _Import:
                 version=1, method="PUT",
             )  # fmt: skip
             return row, "created"
-        if not before.deleted and _says_the_same(json.parse(before.body), tree):
-            return before, "unchanged"
+        if not before.deleted:
+            old = json.parse(before.body)
+            if "security" in (tree.get("meta") or {}) and LABEL in self._auth.permissions:
+                # What is there by hand is kept in an update, and makes none by itself.
+                await keep_by_hand(transaction, self._auth.practice, key, old, tree)
+            if _says_the_same(old, tree):
+                return before, "unchanged"
         written = await update_in(
             transaction, self._server, self._auth, tree, visible,
             key=key, if_match=None, if_none_match=None,

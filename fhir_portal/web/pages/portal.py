@@ -170,7 +170,8 @@ class AtPortal:
         Raises `OverflowError` at the ends of the calendar.
         """
         there = datetime.combine(day, time(), self.zone)
-        return f"{there.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        # Not by strftime, to which the year 202 has three digits.
+        return f"{there.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
 
     def moment(self, text: str | None) -> str:
         """A FHIR instant or dateTime in plain words, by the practice's clock and with its zone."""

@@ -411,8 +411,11 @@ class RecoveryPages:
     async def finish(self, request: Request) -> Response:
         browser, recovery, form = await self._posted(request, PASSWORD)
         new = form.get("new_password", "")
-        kept = _unticked(form, _SHOWN, _ENDS)
-        kept_links = _unticked(form, _SHOWN_LINK, _ENDS_LINK)
+        # Nobody keeps what they are not asked about: that of other practices after one's help.
+        kept = _unticked(form, _SHOWN, _ENDS) & {one.id for one in await self._apps(recovery)}
+        kept_links = _unticked(form, _SHOWN_LINK, _ENDS_LINK) & {
+            one.id for one in await self._links(recovery)
+        }
         account = await self._recoveries.owner(recovery)
         now = self._door.sessions.clock()
 
