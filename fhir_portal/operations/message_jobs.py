@@ -64,8 +64,7 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
             if header is None:
                 return
             thread = json.parse(header.body)
-            if "shown" in job.arguments or await _came_after_it_was_sent(transaction, row, tree):
-                await came_late(transaction, job.practice, header.key.id, tree)
+            await came_late(transaction, job.practice, header.key.id, tree)
             if _labels(row) <= _labels(header):
                 # Otherwise who sees the thread alone would learn that there is a message, and when.
                 known = Thread(header, thread)
@@ -81,18 +80,6 @@ def message_jobs(server: Server) -> Mapping[str, Work]:
         await server.store.transact(work)
 
     return {SENT: tell}
-
-
-async def _came_after_it_was_sent(
-    transaction: ResourceTransaction, row: Row, message: Mapping[str, Any]
-) -> bool:
-    """Whether somebody may have read what was sent later before this one came.
-
-    What was there when it was sent may have been read already: before the job's turn came.
-    """
-    visible = Visibility.of_server("Communication", practice=row.facts.practice)
-    first = await transaction.vread(row.key, 1, visible)
-    return first is None or first.updated - sent_at(message) >= _MILLISECONDS
 
 
 def _labels(row: Row) -> frozenset[str]:

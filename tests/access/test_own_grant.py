@@ -28,8 +28,6 @@ SENSITIVE = {
     "security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "SDV"}]
 }
 
-pytestmark = pytest.mark.requirement("portal", "S2-24")
-
 
 @pytest.fixture
 async def mother(portal: Portal, ehr: Caller) -> Caller:
