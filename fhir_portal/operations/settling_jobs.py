@@ -8,6 +8,7 @@ other labels puts those that may take them, and are computed already, back among
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,7 +20,14 @@ from fhir_portal.consent.label_rules import Relabelling
 from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
-from fhir_portal.notify.lease import Lease, finish_in, put_off_in
+from fhir_portal.notify.lease import (
+    Lease,
+    StaleLease,
+    back_off,
+    fail,
+    finish_in,
+    put_off_in,
+)
 from fhir_portal.resources.passing_on import Surroundings, with_labels
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.settling import (
@@ -35,7 +43,10 @@ from fhir_portal.resources.settling import (
 )
 from fhir_portal.resources.store import ResourceTransaction
 
+LONGEST_PAUSE: Final = 900.0
+"""Seconds after a step that failed: nothing of what waits is shown until it is done."""
 HIDDEN_IN_A_STEP: Final = 5_000
+HIDDEN_PIECES: Final = 10
 SHOWN_IN_A_STEP: Final = 5
 """Pieces."""
 
@@ -46,20 +57,34 @@ def settling_jobs(server: Server) -> Mapping[str, Work]:
     async def settled(held: Lease[Job]) -> None:
         async def work(transaction: ResourceTransaction) -> None:
             if await settle_step(transaction, held.work.practice):
-                await put_off_in(transaction, held, until=server.clock())
+                await put_off_in(transaction, held, until=server.clock(), got_on=True)
             else:
                 await finish_in(transaction, held, now=server.clock())
 
-        await server.store.transact(work)
+        try:
+            await server.store.transact(work)
+        except Exception as error:
+            await _try_again(server, held, error)
+            raise
 
     return {SETTLE_JOB: settled}
 
 
+async def _try_again(server: Server, held: Lease[Job], error: Exception) -> None:
+    """Put off a step that failed. It is never given up: patients would not see theirs again."""
+    wait = min(back_off(held.work.attempts), LONGEST_PAUSE)
+    with contextlib.suppress(StaleLease):
+        await fail(server.store, held, retry_at=server.clock() + wait, fault=type(error).__name__)
+
+
 async def settle_step(transaction: ResourceTransaction, practice: str) -> bool:
     """Do one piece of what waits; false when there was nothing more."""
-    for piece in await next_pieces(transaction, practice, "hide"):
-        await _taken(transaction, piece)
-        await hide_dependants(transaction, practice, _keys(piece), most=HIDDEN_IN_A_STEP)
+    pieces = await next_pieces(transaction, practice, "hide", limit=HIDDEN_PIECES)
+    if pieces:
+        for piece in pieces:
+            await _taken(transaction, piece)
+        keys = [key for piece in pieces for key in _keys(piece)]
+        await hide_dependants(transaction, practice, keys, most=HIDDEN_IN_A_STEP)
         return True
     await _open_practice(transaction, practice)
     for piece in await next_pieces(transaction, practice, "compute"):
@@ -107,6 +132,7 @@ async def _compute(
         done.append(key)
         if with_labels(now, labels) == with_labels(row.facts, _labels(row.facts) - UNSETTLED):
             continue
+        back: dict[ResourceKey, frozenset[str]] = {}
         for facts in await transaction.facts(
             await around.dependants(key, practice, tree), practice
         ):
@@ -114,12 +140,13 @@ async def _compute(
             held = _labels(around.computed.get(near, facts))
             if SETTLED in held:
                 around.computed.pop(near, None)
-                again[near] = (held - {SETTLED}) | {SETTLING}
-                await transaction.relabel({near: again[near]}, practice)
+                back[near] = (held - {SETTLED}) | {SETTLING}
             elif not held & UNSETTLED and (
                 may_take(near.type, key.type) or may_give(key.type, near.type)
             ):
                 strays.add(near)
+        await transaction.relabel(back, practice)
+        again |= back
     await add_pieces(transaction, practice, "show", done)
     await add_pieces(transaction, practice, "compute", again)
     if strays:
