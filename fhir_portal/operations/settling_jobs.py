@@ -17,7 +17,7 @@ import msgspec
 from fhir_portal.access.classify import classify
 from fhir_portal.access.visibility import RowFacts
 from fhir_portal.consent.label_rules import Relabelling
-from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED
+from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED, WITHHELD
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
 from fhir_portal.notify.lease import (
@@ -28,11 +28,13 @@ from fhir_portal.notify.lease import (
     finish_in,
     put_off_in,
 )
+from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.passing_on import Surroundings, with_labels
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.settling import (
     SETTLE_JOB,
     Settling,
+    SettlingOpened,
     SettlingPiece,
     add_pieces,
     hide,
@@ -56,7 +58,7 @@ def settling_jobs(server: Server) -> Mapping[str, Work]:
 
     async def settled(held: Lease[Job]) -> None:
         async def work(transaction: ResourceTransaction) -> None:
-            if await settle_step(transaction, held.work.practice):
+            if await settle_step(transaction, held.work.practice, now=server.clock()):
                 await put_off_in(transaction, held, until=server.clock(), got_on=True)
             else:
                 await finish_in(transaction, held, now=server.clock())
@@ -77,8 +79,11 @@ async def _try_again(server: Server, held: Lease[Job], error: Exception) -> None
         await fail(server.store, held, retry_at=server.clock() + wait, fault=type(error).__name__)
 
 
-async def settle_step(transaction: ResourceTransaction, practice: str) -> bool:
-    """Do one piece of what waits; false when there was nothing more."""
+async def settle_step(transaction: ResourceTransaction, practice: str, *, now: float = 0.0) -> bool:
+    """Do one piece of what waits; false when there was nothing more.
+
+    What has a new version because it was released meanwhile has it at ``now``, or the soonest.
+    """
     pieces = await next_pieces(transaction, practice, "hide", limit=HIDDEN_PIECES)
     if pieces:
         for piece in pieces:
@@ -94,19 +99,38 @@ async def settle_step(transaction: ResourceTransaction, practice: str) -> bool:
     pieces = await next_pieces(transaction, practice, "show", limit=SHOWN_IN_A_STEP)
     for piece in pieces:
         await _taken(transaction, piece)
-        facts = await transaction.facts(_keys(piece), practice)
-        done = {
-            _key(one): _labels(one) - UNSETTLED
-            for one in facts
-            if SETTLED in _labels(one) and SETTLING not in _labels(one)
-        }
-        await transaction.relabel(done, practice)
+        await _show(transaction, practice, _keys(piece), now)
     if pieces:
         return True
     found = await transaction.get(Settling, practice)
     if found is not None:
         await transaction.put(msgspec.structs.replace(found, is_open=False))
     return False
+
+
+async def _show(
+    transaction: ResourceTransaction, practice: str, keys: list[ResourceKey], now: float
+) -> None:
+    done = {
+        _key(one): one
+        for one in await transaction.facts(keys, practice)
+        if SETTLED in _labels(one) and SETTLING not in _labels(one)
+    }
+    labels = {key: _labels(one) - UNSETTLED for key, one in done.items()}
+    before = f"{practice}/"
+    opened = await transaction.every(SettlingOpened, after=before, limit=1)
+    if opened and opened[0].key.startswith(before):
+        opening = Opening(transaction, now=now)
+        for key, facts in done.items():
+            if await transaction.get(SettlingOpened, f"{practice}/{key}") is None:
+                continue
+            await transaction.delete(SettlingOpened, f"{practice}/{key}")
+            held = labels[key] | {WITHHELD}  # what its version before keeps
+            await transaction.relabel({key: held}, practice)
+            shown = with_labels(facts, labels[key])
+            if await opening.version(with_labels(facts, held), shown):
+                del labels[key]
+    await transaction.relabel(labels, practice)
 
 
 async def _compute(

@@ -24,7 +24,7 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.release import is_held
-from fhir_portal.resources.settling import hide
+from fhir_portal.resources.settling import SettlingOpened, hide
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 MOST: Final = 10_000
@@ -288,7 +288,7 @@ async def relabel(
     """Compute anew rows whose own labels changed though they were not written, and what follows.
 
     What becomes visible by it is in ``opening``. Where too much does it is left to the job, and
-    hidden until that is through.
+    hidden until that is through; then these rows, if they are visible, have a new version, too.
     """
     around = Surroundings(transaction)
     around.opening = opening
@@ -299,9 +299,12 @@ async def relabel(
         waiting = {row.key for row in rows} | await _taken_back(around, suspects)
         await _settle(around, practice, waiting)
     except TooMany:
+        with_job = {row.key for row in rows}
         await around.leave(keys, practice)
     else:
         await around.leave(around.unsettled | with_job, practice)
+    for key in with_job:
+        await transaction.put(SettlingOpened(key=f"{practice}/{key}"))
 
 
 async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]) -> None:

@@ -63,6 +63,15 @@ class SettlingPiece(Record, frozen=True, kw_only=True):
     what: tuple[str, ...]
 
 
+class SettlingOpened(Record, frozen=True, kw_only=True):
+    """That something, the ``key`` (``<practice>/<type>/<id>``), was released while it waited.
+
+    When it is shown it has a new version: nobody who polls was told of it under the one before.
+    """
+
+    kind: ClassVar[str] = "settling-opened"
+
+
 async def hide(
     transaction: ResourceTransaction, practice: str, keys: Collection[ResourceKey]
 ) -> None:

@@ -318,13 +318,13 @@ async def test_a_job_that_gets_on_is_not_given_up_for_what_failed_before(
     await chart.store(an_encounter("visit", meta=RESTRICTED))
     looks = 0
 
-    async def busy(*of: Any) -> bool:
+    async def busy(*of: Any, **more: Any) -> bool:
         nonlocal looks
         looks += 1
         if looks % 2 or looks > 20:
             message = "try again later"
             raise Unavailable(message)
-        return await settle_step(*of)
+        return await settle_step(*of, **more)
 
     with monkeypatch.context() as flaky:
         flaky.setattr(module, "settle_step", busy)
@@ -508,6 +508,38 @@ async def test_a_release_that_concerns_too_much_is_carried_out(
     assert [one["valueCode"] for one in released.json["parameter"]] == ["withheld"], "till then"
     await worked_off(store, clock)
     assert await labels(store, *keys) == [set()] * 10
+
+
+async def test_what_is_released_meanwhile_has_a_new_version_when_it_is_shown(
+    store: Any, chart: Caller, portal: Any, clock: Clock
+) -> None:
+    """Who polls learns of it: by its old version it would be older than the last question."""
+    every = ("view", "documents", "appointments", "invite", "recover", "billing")
+    staff = Caller(portal, a_member_of_staff("desk", permissions=every))
+    ada = Caller(portal, oneself("ada"))
+    for number in (1, 2):
+        await called(
+            staff, "hold-back", f"Observation/o{number}", exception="preventing-harm", reason="talk"
+        )
+    await chart.store(an_encounter("visit", meta=RESTRICTED))
+    await step(store)
+    for number in (1, 2):
+        answer = await called(staff, "release", f"Observation/o{number}", reason="we talked")
+        assert answer.status == 200
+    await called(
+        staff, "hold-back", "Observation/o2", exception="preventing-harm", reason="not yet"
+    )
+    clock.advance(60)
+    asked = (await chart.get("Patient/ada")).json["meta"]["lastUpdated"]
+    await worked_off(store, clock)
+    found = await ada.get(f"Observation?_lastUpdated=gt{asked}&_total=accurate")
+    assert [one["id"] for one in found.entries if one["meta"]["versionId"] == "2"] == ["o1"]
+    assert (await ada.get("Observation/o1/_history/1")).status == 404
+    limited = Caller(portal, a_member_of_staff("desk", permissions=("view",)))
+    assert (await limited.get("Observation/o1/_history/1")).status == 200
+    assert (await ada.get("Observation/o2")).status == 404
+    assert await labels(store, "Observation/o1", "Observation/o2") == [{"R"}, {"R", "withheld"}]
+    assert await store.every(settling.SettlingOpened) == []
 
 
 async def test_staff_are_told_that_it_is_being_worked_out(
