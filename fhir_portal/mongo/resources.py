@@ -510,16 +510,27 @@ class ResourceChanges(Resources):
         self, keys: Collection[ResourceKey], practice: str
     ) -> list[tuple[ResourceKey, ResourceKey]]:
         asked = {str(key): key for key in keys}
-        fields = ("t", "i", "e")
-        own = sorted(row_id(practice, key) for key in keys)
-        below = await self._changes.find(
-            RESOURCE, {"_id": one_of(own)}, hint="_id_", fields=fields, ids=own
-        )
+        fields = ("p", "t", "i", "e")
+        # As `referrers`: asked after writes of what is labelled, whose collecting it is not to end.
+        collected = await self._changes.collected(RESOURCE)
+        own = sorted({row_id(practice, key) for key in keys} - collected.keys())
+        rows = list(collected.values())
+        if own:
+            rows += await self._changes.find(
+                RESOURCE, {"_id": one_of(own)}, hint="_id_", fields=fields, ids=own
+            )
         above = await self._changes.find(
-            RESOURCE, {"p": practice, "e": one_of(sorted(asked))}, hint="edge", fields=fields
+            RESOURCE,
+            {"p": practice, "e": one_of(sorted(asked))},
+            hint="edge",
+            fields=fields,
+            ids=(),
         )
+        rows += [row for row in above if row["_id"] not in collected]
         found: dict[tuple[ResourceKey, ResourceKey], None] = {}
-        for row in [*below, *above]:
+        for row in rows:
+            if row["p"] != practice:
+                continue
             source = ResourceKey(row["t"], row["i"])
             for to in row.get("e", ()):
                 if to in asked or str(source) in asked:

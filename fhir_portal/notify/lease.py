@@ -212,10 +212,17 @@ async def fail_in(
     await _put(transaction, work, put)
 
 
-async def put_off_in(transaction: RecordTransaction, lease: Lease[W], *, until: float) -> None:
-    """Put work back that may not be done yet: no attempt of its own. Raises `StaleLease`."""
+async def put_off_in(
+    transaction: RecordTransaction, lease: Lease[W], *, until: float, got_on: bool = False
+) -> None:
+    """Put work back that may not be done yet: no attempt of its own. Raises `StaleLease`.
+
+    What ``got_on`` has its attempts anew: what failed before was another part of the work.
+    """
     work = await _held(transaction, lease)
-    put = msgspec.structs.replace(work, due=until, state="waiting", attempts=work.attempts - 1)
+    attempts = 0 if got_on else work.attempts - 1
+    fault = "" if got_on else work.fault
+    put = msgspec.structs.replace(work, due=until, state="waiting", attempts=attempts, fault=fault)
     await _put(transaction, work, put)
 
 

@@ -248,8 +248,12 @@ async def _explained(
     left = row.facts.visibility_class.labels - told
     if not UNSETTLED.isdisjoint(left):
         found.append({"code": WITHHELD, "source": "settling", "reason": _SETTLING_WORDS})
-    for one in await transaction.referrers(row.key, practice, deleted=True):
-        found += _from(str(one.key), one.facts.visibility_class.labels & left, "list")
+    if left - UNSETTLED:
+        pairs = await transaction.edges([row.key], practice)
+        above = sorted({source for source, target in pairs if target == row.key}, key=str)
+        for facts in await transaction.facts(above, practice):
+            key = f"{facts.resource_type}/{facts.id}"
+            found += _from(key, facts.visibility_class.labels & left, "list")
     return found
 
 

@@ -8,6 +8,7 @@ other labels puts those that may take them, and are computed already, back among
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,15 +17,24 @@ import msgspec
 from fhir_portal.access.classify import classify
 from fhir_portal.access.visibility import RowFacts
 from fhir_portal.consent.label_rules import Relabelling
-from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED
+from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED, WITHHELD
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.notify.jobs import Job, Work
-from fhir_portal.notify.lease import Lease, finish_in, put_off_in
+from fhir_portal.notify.lease import (
+    Lease,
+    StaleLease,
+    back_off,
+    fail,
+    finish_in,
+    put_off_in,
+)
+from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.passing_on import Surroundings, with_labels
 from fhir_portal.resources.server import Server
 from fhir_portal.resources.settling import (
     SETTLE_JOB,
     Settling,
+    SettlingOpened,
     SettlingPiece,
     add_pieces,
     hide,
@@ -35,7 +45,10 @@ from fhir_portal.resources.settling import (
 )
 from fhir_portal.resources.store import ResourceTransaction
 
+LONGEST_PAUSE: Final = 900.0
+"""Seconds after a step that failed: nothing of what waits is shown until it is done."""
 HIDDEN_IN_A_STEP: Final = 5_000
+HIDDEN_PIECES: Final = 10
 SHOWN_IN_A_STEP: Final = 5
 """Pieces."""
 
@@ -45,21 +58,38 @@ def settling_jobs(server: Server) -> Mapping[str, Work]:
 
     async def settled(held: Lease[Job]) -> None:
         async def work(transaction: ResourceTransaction) -> None:
-            if await settle_step(transaction, held.work.practice):
-                await put_off_in(transaction, held, until=server.clock())
+            if await settle_step(transaction, held.work.practice, now=server.clock()):
+                await put_off_in(transaction, held, until=server.clock(), got_on=True)
             else:
                 await finish_in(transaction, held, now=server.clock())
 
-        await server.store.transact(work)
+        try:
+            await server.store.transact(work)
+        except Exception as error:
+            await _try_again(server, held, error)
+            raise
 
     return {SETTLE_JOB: settled}
 
 
-async def settle_step(transaction: ResourceTransaction, practice: str) -> bool:
-    """Do one piece of what waits; false when there was nothing more."""
-    for piece in await next_pieces(transaction, practice, "hide"):
-        await _taken(transaction, piece)
-        await hide_dependants(transaction, practice, _keys(piece), most=HIDDEN_IN_A_STEP)
+async def _try_again(server: Server, held: Lease[Job], error: Exception) -> None:
+    """Put off a step that failed. It is never given up: patients would not see theirs again."""
+    wait = min(back_off(held.work.attempts), LONGEST_PAUSE)
+    with contextlib.suppress(StaleLease):
+        await fail(server.store, held, retry_at=server.clock() + wait, fault=type(error).__name__)
+
+
+async def settle_step(transaction: ResourceTransaction, practice: str, *, now: float = 0.0) -> bool:
+    """Do one piece of what waits; false when there was nothing more.
+
+    What has a new version because it was released meanwhile has it at ``now``, or the soonest.
+    """
+    pieces = await next_pieces(transaction, practice, "hide", limit=HIDDEN_PIECES)
+    if pieces:
+        for piece in pieces:
+            await _taken(transaction, piece)
+        keys = [key for piece in pieces for key in _keys(piece)]
+        await hide_dependants(transaction, practice, keys, most=HIDDEN_IN_A_STEP)
         return True
     await _open_practice(transaction, practice)
     for piece in await next_pieces(transaction, practice, "compute"):
@@ -69,19 +99,38 @@ async def settle_step(transaction: ResourceTransaction, practice: str) -> bool:
     pieces = await next_pieces(transaction, practice, "show", limit=SHOWN_IN_A_STEP)
     for piece in pieces:
         await _taken(transaction, piece)
-        facts = await transaction.facts(_keys(piece), practice)
-        done = {
-            _key(one): _labels(one) - UNSETTLED
-            for one in facts
-            if SETTLED in _labels(one) and SETTLING not in _labels(one)
-        }
-        await transaction.relabel(done, practice)
+        await _show(transaction, practice, _keys(piece), now)
     if pieces:
         return True
     found = await transaction.get(Settling, practice)
     if found is not None:
         await transaction.put(msgspec.structs.replace(found, is_open=False))
     return False
+
+
+async def _show(
+    transaction: ResourceTransaction, practice: str, keys: list[ResourceKey], now: float
+) -> None:
+    done = {
+        _key(one): one
+        for one in await transaction.facts(keys, practice)
+        if SETTLED in _labels(one) and SETTLING not in _labels(one)
+    }
+    labels = {key: _labels(one) - UNSETTLED for key, one in done.items()}
+    before = f"{practice}/"
+    opened = await transaction.every(SettlingOpened, after=before, limit=1)
+    if opened and opened[0].key.startswith(before):
+        opening = Opening(transaction, now=now)
+        for key, facts in done.items():
+            if await transaction.get(SettlingOpened, f"{practice}/{key}") is None:
+                continue
+            await transaction.delete(SettlingOpened, f"{practice}/{key}")
+            held = labels[key] | {WITHHELD}  # what its version before keeps
+            await transaction.relabel({key: held}, practice)
+            shown = with_labels(facts, labels[key])
+            if await opening.version(with_labels(facts, held), shown):
+                del labels[key]
+    await transaction.relabel(labels, practice)
 
 
 async def _compute(
@@ -107,6 +156,7 @@ async def _compute(
         done.append(key)
         if with_labels(now, labels) == with_labels(row.facts, _labels(row.facts) - UNSETTLED):
             continue
+        back: dict[ResourceKey, frozenset[str]] = {}
         for facts in await transaction.facts(
             await around.dependants(key, practice, tree), practice
         ):
@@ -114,12 +164,13 @@ async def _compute(
             held = _labels(around.computed.get(near, facts))
             if SETTLED in held:
                 around.computed.pop(near, None)
-                again[near] = (held - {SETTLED}) | {SETTLING}
-                await transaction.relabel({near: again[near]}, practice)
+                back[near] = (held - {SETTLED}) | {SETTLING}
             elif not held & UNSETTLED and (
                 may_take(near.type, key.type) or may_give(key.type, near.type)
             ):
                 strays.add(near)
+        await transaction.relabel(back, practice)
+        again |= back
     await add_pieces(transaction, practice, "show", done)
     await add_pieces(transaction, practice, "compute", again)
     if strays:

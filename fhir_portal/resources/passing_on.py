@@ -24,11 +24,13 @@ from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.resources.opening import Opening
 from fhir_portal.resources.release import is_held
-from fhir_portal.resources.settling import hide
+from fhir_portal.resources.settling import SettlingOpened, hide
 from fhir_portal.resources.store import ResourceTransaction, Row
 
 MOST: Final = 10_000
 """Rows computed anew for one write; beyond this they are hidden, and computed by a job."""
+READ_AT_ONCE: Final = 1_000
+"""Rows of which what they say is read together."""
 
 
 class TooMany(Exception):
@@ -142,18 +144,35 @@ class Surroundings(Neighbours):
         self, key: ResourceKey, practice: str, tree: Mapping[str, Any] | None
     ) -> set[ResourceKey]:
         """Return what may take labels from a resource; ``tree`` is what it says."""
-        found = set[ResourceKey]()
         lists = set() if tree is None else {other for _, other in listing(tree)}
-        rows = await self._transaction.referrers(key, practice, deleted=True)
-        self.bound(len(rows))
-        for row in rows:
-            found.add(row.key)
-            if row.key.type in BOTH_WAYS:
-                lists.update(other for _, other in listing(await self.said(row) or {}))
+        edges = await self._transaction.edges([key], practice)
+        found = {source for source, target in edges if target == key}
+        self.bound(len(found))  # before any of them is read
+        if any(one.type in BOTH_WAYS for one in found):
+            lists |= await self._listed_by_referrers(key, practice, found)
         found |= await self.listed_below(lists, practice)
         if tree is not None:
             found.update(binaries_of(tree))
         return found - {key}
+
+    async def _listed_by_referrers(
+        self, key: ResourceKey, practice: str, referrers: Collection[ResourceKey]
+    ) -> set[ResourceKey]:
+        """Return what is listed by those that point at a resource."""
+        if len(referrers) > READ_AT_ONCE:  # too many to read them all: rather some too many
+            listers = [one for one in referrers if one.type in BOTH_WAYS]
+            edges = await self._transaction.edges(listers, practice)
+            known = set(listers)
+            return {
+                target
+                for source, target in edges
+                if source in known and any(target.type in row.to for row in BOTH_WAYS[source.type])
+            }
+        rows = await self._transaction.referrers(key, practice, types=BOTH_WAYS, deleted=True)
+        found = set[ResourceKey]()
+        for row in rows:
+            found.update(other for _, other in listing(await self.said(row) or {}))
+        return found
 
     async def listed_below(self, keys: Collection[ResourceKey], practice: str) -> set[ResourceKey]:
         """Return what is listed, and what that lists: what lists others may itself be listed."""
@@ -269,7 +288,7 @@ async def relabel(
     """Compute anew rows whose own labels changed though they were not written, and what follows.
 
     What becomes visible by it is in ``opening``. Where too much does it is left to the job, and
-    hidden until that is through.
+    hidden until that is through; then these rows, if they are visible, have a new version, too.
     """
     around = Surroundings(transaction)
     around.opening = opening
@@ -280,9 +299,12 @@ async def relabel(
         waiting = {row.key for row in rows} | await _taken_back(around, suspects)
         await _settle(around, practice, waiting)
     except TooMany:
+        with_job = {row.key for row in rows}
         await around.leave(keys, practice)
     else:
         await around.leave(around.unsettled | with_job, practice)
+    for key in with_job:
+        await transaction.put(SettlingOpened(key=f"{practice}/{key}"))
 
 
 async def _settle(around: Surroundings, practice: str, waiting: set[ResourceKey]) -> None:

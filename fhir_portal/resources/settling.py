@@ -34,6 +34,8 @@ HIDDEN_AT_ONCE: Final = 20_000
 PIECE: Final = 100
 """Rows of one piece of work: a tenth of a second or two, in which nobody else can write."""
 
+_LOOKED_AT: Final = 1_000
+
 Phase = Literal["hide", "compute", "show"]
 
 
@@ -53,12 +55,21 @@ class Settling(Record, frozen=True, kw_only=True):
 class SettlingPiece(Record, frozen=True, kw_only=True):
     """Some rows that wait: ``key`` is ``<practice>/<phase>/<number, 12 digits>``.
 
-    Those to ``hide`` are hidden themselves; what may take labels from them is not known yet.
+    Those to ``hide`` may not be hidden yet, and what may take labels from them is not known.
     """
 
     kind: ClassVar[str] = "settling-piece"
 
     what: tuple[str, ...]
+
+
+class SettlingOpened(Record, frozen=True, kw_only=True):
+    """That something, the ``key`` (``<practice>/<type>/<id>``), was released while it waited.
+
+    When it is shown it has a new version: nobody who polls was told of it under the one before.
+    """
+
+    kind: ClassVar[str] = "settling-opened"
 
 
 async def hide(
@@ -76,37 +87,48 @@ async def hide(
 
 
 async def hide_dependants(
-    transaction: ResourceTransaction, practice: str, keys: Iterable[ResourceKey], *, most: int
+    transaction: ResourceTransaction, practice: str, keys: Collection[ResourceKey], *, most: int
 ) -> None:
-    """Hide what may take labels from rows that are hidden; what is beyond ``most`` is for the job.
+    """Hide rows and what may take labels from them; what is beyond ``most`` is for the job.
 
     Rows that lost their labels already and wait are left out: whatever had one from them did, too.
     """
+    hidden = dict.fromkeys(await _hide_those_shown(transaction, practice, keys, most=len(keys)))
     waiting = deque(keys)
-    hidden: dict[ResourceKey, None] = {}
+    shown: list[ResourceKey] = []
+    """What is found and beyond ``most``: to be found once more would take as long each time."""
     while waiting and len(hidden) < most:
-        some = list(islice(waiting, PIECE))
-        near = _reached(await transaction.edges(some, practice), set(some))
-        found = [
-            ResourceKey(facts.resource_type, facts.id)
-            for facts in await transaction.facts(near - hidden.keys(), practice)
-            if facts.visibility_class.labels != {SETTLING}
-        ]
-        now = found[: most - len(hidden)]
-        await transaction.relabel(dict.fromkeys(now, frozenset({SETTLING})), practice)
-        hidden |= dict.fromkeys(now)
-        waiting += now
-        if len(now) < len(found):
-            break  # these have more, and are looked at once more
-        for _ in some:
-            waiting.popleft()
+        some = [waiting.popleft() for _ in range(min(PIECE, len(waiting)))]
+        near = _reached(await transaction.edges(some, practice), set(some)) - hidden.keys()
+        rest = iter(near)
+        while len(hidden) < most and (part := list(islice(rest, _LOOKED_AT))):
+            left = most - len(hidden)
+            now = await _hide_those_shown(transaction, practice, part, most=left)
+            hidden |= dict.fromkeys(now)
+            waiting += now
+            if len(now) == left:
+                shown += set(part).difference(now)
+        shown += rest
     await add_pieces(transaction, practice, "compute", hidden)
-    await add_pieces(transaction, practice, "hide", waiting)
-    if waiting:
+    await add_pieces(transaction, practice, "hide", [*shown, *waiting])
+    if shown or waiting:
         marker = await transaction.get(Relabelling, practice) or Relabelling(
             key=practice, hides=False
         )
         await transaction.put(msgspec.structs.replace(marker, spreads=True))
+
+
+async def _hide_those_shown(
+    transaction: ResourceTransaction, practice: str, keys: Collection[ResourceKey], *, most: int
+) -> list[ResourceKey]:
+    """Hide those of the rows, ``most`` of them, that do not wait already; return them."""
+    found = [
+        ResourceKey(facts.resource_type, facts.id)
+        for facts in await transaction.facts(keys, practice)
+        if facts.visibility_class.labels != {SETTLING}
+    ][:most]
+    await transaction.relabel(dict.fromkeys(found, frozenset({SETTLING})), practice)
+    return found
 
 
 async def add_pieces(
@@ -140,7 +162,7 @@ async def under_way(reader: RecordReader, practice: str) -> list[str]:
     if found is not None and found.is_open:
         lines.append(_SOME_HIDDEN)
         job = await reader.get(Job, _job_key(found))
-        if job is None or job.due is None:
+        if job is None or job.due is None or job.attempts >= jobs.ATTEMPTS:
             lines.append(_STOPPED)
     return lines
 
@@ -155,8 +177,8 @@ _SOME_HIDDEN: Final = (
     " everything, until it is worked out. You need do nothing."
 )
 _STOPPED: Final = (
-    "This has stopped. Tell whoever runs the server; it begins again with the next change of such"
-    " a resource."
+    "This does not get on. Tell whoever runs the server; it is tried again every quarter of an"
+    " hour."
 )
 
 

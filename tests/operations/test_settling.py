@@ -9,6 +9,7 @@ import pytest
 
 from fhir_portal.consent.label_rules import Relabelling
 from fhir_portal.consent.labels import SETTLED, SETTLING, UNSETTLED
+from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.notify import jobs
 from fhir_portal.notify.jobs import Job
 from fhir_portal.notify.lease import StaleLease, fail
@@ -310,6 +311,73 @@ async def test_a_job_that_was_given_up_is_there_again_with_the_next_write(
     assert (await store.get(Job, job.key)).state == "failed"
 
 
+async def test_a_job_that_gets_on_is_not_given_up_for_what_failed_before(
+    store: Any, chart: Caller, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that has no time now and then, over some hundred steps, or none for a day."""
+    await chart.store(an_encounter("visit", meta=RESTRICTED))
+    looks = 0
+
+    async def busy(*of: Any, **more: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks % 2 or looks > 20:
+            message = "try again later"
+            raise Unavailable(message)
+        return await settle_step(*of, **more)
+
+    with monkeypatch.context() as flaky:
+        flaky.setattr(module, "settle_step", busy)
+        for _ in range(60):
+            await worked_off(store, clock)
+            clock.advance(1_000)
+        assert looks > 60, "it is tried all the time"
+    (job,) = [one for one in await store.every(Job) if one.name == SETTLE_JOB]
+    assert (job.state, job.fault) == ("waiting", "Unavailable")
+    assert "Tell whoever runs the server" in (await settling.under_way(store, DERM))[-1]
+    await worked_off(store, clock)
+    assert await marked(store) == set()
+    assert await settling.under_way(store, DERM) == []
+
+
+async def test_what_is_too_much_is_neither_read_nor_looked_up_again_with_every_step(
+    store: Any, chart: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory and time for a hundred thousand rows: their edges once, what they say not at all."""
+    monkeypatch.setattr(settling, "HIDDEN_AT_ONCE", 3)
+    read: list[str] = []
+    looked: list[str] = []
+
+    async def write(work: Any) -> Any:
+        async def spied(transaction: Any) -> Any:
+            referrers, edges = transaction.referrers, transaction.edges
+
+            async def read_referrers(*of: Any, **more: Any) -> Any:
+                found = await referrers(*of, **more)
+                read.extend(str(row.key) for row in found)
+                return found
+
+            async def look_at_edges(keys: Any, practice: str) -> Any:
+                looked.extend(map(str, keys))
+                return await edges(keys, practice)
+
+            transaction.referrers, transaction.edges = read_referrers, look_at_edges
+            return await work(transaction)
+
+        return await store.__class__.transact(store, spied)
+
+    with monkeypatch.context() as spy:
+        spy.setattr(store, "transact", write)
+        assert (await chart.put(an_encounter("visit", meta=RESTRICTED))).status == 200
+        assert set(read) <= {"Binary/b"}
+        while (marker := await store.get(Relabelling, DERM)) is not None and marker.spreads:
+            await step(store)
+    assert looked.count("Encounter/visit") == 3, "to count them, to hide them, and last itself"
+    while await step(store):
+        pass
+    assert await labels(store, *HIDDEN) == [{"R"}] * len(HIDDEN)
+
+
 async def test_other_jobs_have_their_turn_between_the_steps(
     store: Any, chart: Caller, clock: Clock
 ) -> None:
@@ -440,6 +508,38 @@ async def test_a_release_that_concerns_too_much_is_carried_out(
     assert [one["valueCode"] for one in released.json["parameter"]] == ["withheld"], "till then"
     await worked_off(store, clock)
     assert await labels(store, *keys) == [set()] * 10
+
+
+async def test_what_is_released_meanwhile_has_a_new_version_when_it_is_shown(
+    store: Any, chart: Caller, portal: Any, clock: Clock
+) -> None:
+    """Who polls learns of it: by its old version it would be older than the last question."""
+    every = ("view", "documents", "appointments", "invite", "recover", "billing")
+    staff = Caller(portal, a_member_of_staff("desk", permissions=every))
+    ada = Caller(portal, oneself("ada"))
+    for number in (1, 2):
+        await called(
+            staff, "hold-back", f"Observation/o{number}", exception="preventing-harm", reason="talk"
+        )
+    await chart.store(an_encounter("visit", meta=RESTRICTED))
+    await step(store)
+    for number in (1, 2):
+        answer = await called(staff, "release", f"Observation/o{number}", reason="we talked")
+        assert answer.status == 200
+    await called(
+        staff, "hold-back", "Observation/o2", exception="preventing-harm", reason="not yet"
+    )
+    clock.advance(60)
+    asked = (await chart.get("Patient/ada")).json["meta"]["lastUpdated"]
+    await worked_off(store, clock)
+    found = await ada.get(f"Observation?_lastUpdated=gt{asked}&_total=accurate")
+    assert [one["id"] for one in found.entries if one["meta"]["versionId"] == "2"] == ["o1"]
+    assert (await ada.get("Observation/o1/_history/1")).status == 404
+    limited = Caller(portal, a_member_of_staff("desk", permissions=("view",)))
+    assert (await limited.get("Observation/o1/_history/1")).status == 200
+    assert (await ada.get("Observation/o2")).status == 404
+    assert await labels(store, "Observation/o1", "Observation/o2") == [{"R"}, {"R", "withheld"}]
+    assert await store.every(settling.SettlingOpened) == []
 
 
 async def test_staff_are_told_that_it_is_being_worked_out(

@@ -629,7 +629,7 @@ async def test_staff_read_what_is_hidden_while_labels_are_worked_out(
     await browser.open(HOME)
     assert "hidden from patients" in browser.page.text
     assert "all records of the practice" not in browser.page.text
-    assert "has stopped" not in browser.page.text
+    assert "does not get on" not in browser.page.text
     store, clock = staff.world.store, staff.world.clock
     await store.transact(
         lambda t: t.put(Relabelling(key=SKIN, hides=False, spreads=True)),
@@ -639,7 +639,7 @@ async def test_staff_read_what_is_hidden_while_labels_are_worked_out(
     await fail(store, held, retry_at=None)
     await browser.open(HOME)
     assert "all records of the practice" in browser.page.text
-    assert "has stopped" in browser.page.text
+    assert "does not get on" in browser.page.text
     other = await staff.at(name=BOTH)
     await submit(other, "/staff/practice", practice=FAMILY)
     assert "worked out" not in other.page.text
