@@ -480,8 +480,8 @@ def lines_about_hidden(ground: Ground) -> None:
 
 def _classified(ground: Ground, alter: Callable[[RowFacts], RowFacts]) -> None:
     def make(old: Any) -> Any:
-        async def classified(*given: Any) -> RowFacts:
-            return alter(await old(*given))
+        async def classified(*given: Any, **known: Any) -> RowFacts:
+            return alter(await old(*given, **known))
 
         return classified
 
@@ -527,8 +527,8 @@ def labels(ground: Ground) -> None:
 @planted("a resource takes no labels from what it refers to", on_write=True)
 def labels_of_targets(ground: Ground) -> None:
     nothing = iter(())
-    _swap(ground, classify, "conveying", lambda _: lambda _: nothing)
-    _swap(ground, classify, "conveyed_by", lambda _: lambda _: frozenset())
+    _swap(ground, classify, "conveying", lambda _: lambda *_: nothing)
+    _swap(ground, classify, "conveyed_by", lambda _: lambda *_: frozenset())
 
 
 @planted("what a labelled resource lists takes no labels from it", on_write=True)
@@ -541,8 +541,10 @@ def _without_edge(name: str, path: str) -> None:
 
     def fault(ground: Ground) -> None:
         def make(old: Any) -> Any:
-            def conveying(tree: Any) -> list[Any]:
-                return [one for one in old(tree) if (tree["resourceType"], one[0]) != (name, path)]
+            def conveying(tree: Any, *links: Any) -> list[Any]:
+                dropped = (name, path)
+                found = old(tree, *links)
+                return [one for one in found if (tree["resourceType"], one[0]) != dropped]
 
             return conveying
 
