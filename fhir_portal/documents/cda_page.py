@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lxml import etree
 from markupsafe import Markup
 
 from fhir_portal.documents.ccda.xml import HL7
+from fhir_portal.documents.printed_sheet import template
 from fhir_portal.documents.wording import clean, day
 
 MEDIA: Final = frozenset(
@@ -57,8 +55,7 @@ def as_page(content: bytes) -> bytes:
     sections = list(_sections(root))
     other = root.find(f"{{{HL7}}}component/{{{HL7}}}nonXMLBody/{{{HL7}}}text")
     return (
-        _environment()
-        .get_template("cda.html")
+        template("cda.html")
         .render(
             title=_said(root, "title") or "Document",
             facts=_facts(root),
@@ -254,12 +251,3 @@ def _add_text(target: Element, text: str | None) -> None:
         target[-1].tail = (target[-1].tail or "") + text
     else:
         target.text = (target.text or "") + text
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )

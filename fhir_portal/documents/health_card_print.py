@@ -6,22 +6,17 @@ fonts. A code is 60 mm wide: what is scanned at 40 mm has room for a fold or a b
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import segno
 from fpdf import FPDF
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fhir_portal.accounts.practice import local_time
-from fhir_portal.documents.print_letters import ENCODING, POINT, paper_in, written
+from fhir_portal.documents.printed_sheet import begun, line, template
 
 TITLE: Final = "Signed vaccine card"
 READABLE: Final = (
@@ -85,7 +80,7 @@ def as_html(sheet: CardSheet) -> bytes:
         )
         for one in sheet.cards
     ]
-    page = _environment().get_template("health_card.html")
+    page = template("health_card.html")
     return page.render(
         title=TITLE, sheet=sheet, codes=codes, readable=READABLE, use=USE, too_long=TOO_LONG
     ).encode()
@@ -93,32 +88,25 @@ def as_html(sheet: CardSheet) -> bytes:
 
 def as_pdf(sheet: CardSheet) -> bytes:
     """Return it as a PDF."""
-    pdf = FPDF(format=paper_in(sheet.zone))
-    pdf.core_fonts_encoding = ENCODING
-    pdf.set_creation_date(datetime.fromtimestamp(sheet.made, ZoneInfo("UTC")))
-    pdf.set_lang("en")
-    pdf.set_title(TITLE)
-    pdf.set_margin(_MARGIN)
-    pdf.set_auto_page_break(auto=True, margin=_MARGIN)
-    pdf.add_page()
-    _line(pdf, sheet.practice, _SIZE)
-    _line(pdf, TITLE, _SIZE * 1.8, bold=True)
+    pdf = begun(TITLE, zone=sheet.zone, made=sheet.made, margin=_MARGIN)
+    line(pdf, sheet.practice, _SIZE)
+    line(pdf, TITLE, _SIZE * 1.8, bold=True)
     for name, value in sheet.whose:
-        _line(pdf, f"{name}: {value}", _SIZE * 1.1)
+        line(pdf, f"{name}: {value}", _SIZE * 1.1)
     for text in (sheet.origin, USE, READABLE):
-        _line(pdf, text, _SIZE)
+        line(pdf, text, _SIZE)
     for number, card in enumerate(sheet.cards, start=1):
         pdf.ln(_SIZE * 0.5)
         if pdf.will_page_break(_SIDE):
             pdf.add_page()
         if len(sheet.cards) > 1:
-            _line(pdf, sheet.heading(number), _SIZE * 1.2, bold=True)
+            line(pdf, sheet.heading(number), _SIZE * 1.2, bold=True)
         if card.code is None:
-            _line(pdf, TOO_LONG, _SIZE)
+            line(pdf, TOO_LONG, _SIZE)
         else:
             _code(pdf, card.code, sheet.heading(number))
         for vaccine, day in card.doses:
-            _line(pdf, f"{vaccine}: {day}", _SIZE)
+            line(pdf, f"{vaccine}: {day}", _SIZE)
     return bytes(pdf.output())
 
 
@@ -137,17 +125,3 @@ def drawn(code: tuple[str, str]) -> segno.QRCode:
     if int(made.version) > _LARGEST:
         raise ValueError("a card of this length has no code")
     return made
-
-
-def _line(pdf: FPDF, text: str, size: float, *, bold: bool = False) -> None:
-    pdf.set_font("Helvetica", style="B" if bold else "", size=size)
-    pdf.multi_cell(0, size * POINT * 1.35, written(text), align="L", new_x="LMARGIN", new_y="NEXT")
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )

@@ -7,21 +7,13 @@ template; the PDF has the core fonts and nothing but text.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
-
-from fpdf import FPDF
-from fpdf.fonts import FontFace
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fhir_portal.accounts.practice import local_time
 from fhir_portal.documents.chart import ordered
-from fhir_portal.documents.print_letters import ENCODING, POINT, paper_in, written
+from fhir_portal.documents.printed_sheet import begun, line, table, template
 from fhir_portal.documents.wording import Json, clean, day, number, person_name, words_of
 
 TITLE: Final = "Vaccines on record"
@@ -127,8 +119,7 @@ _KINDS: Final = ("PositiveInt", "String")
 def as_html(made: Certificate) -> bytes:
     """Return it as a page."""
     return (
-        _environment()
-        .get_template("immunization_certificate.html")
+        template("immunization_certificate.html")
         .render(
             title=TITLE, columns=COLUMNS, certificate=made, nothing=NONE, unnamed=UNNAMED,
             unsigned=UNSIGNED,
@@ -139,55 +130,20 @@ def as_html(made: Certificate) -> bytes:
 
 def as_pdf(made: Certificate) -> bytes:
     """Return it as a PDF."""
-    pdf = FPDF(format=paper_in(made.zone))
-    pdf.core_fonts_encoding = ENCODING
-    pdf.set_creation_date(datetime.fromtimestamp(made.made, ZoneInfo("UTC")))
-    pdf.set_lang("en")
-    pdf.set_title(TITLE)
-    pdf.set_margin(_MARGIN)
-    pdf.set_auto_page_break(auto=True, margin=_MARGIN)
-    pdf.add_page()
-    _line(pdf, made.practice, _SIZE)
-    _line(pdf, TITLE, _SIZE * 1.8, bold=True)
+    pdf = begun(TITLE, zone=made.zone, made=made.made, margin=_MARGIN)
+    line(pdf, made.practice, _SIZE)
+    line(pdf, TITLE, _SIZE * 1.8, bold=True)
     for name, value in made.whose:
-        _line(pdf, f"{name}: {value}", _SIZE * 1.1)
+        line(pdf, f"{name}: {value}", _SIZE * 1.1)
     if not made.whose:
-        _line(pdf, UNNAMED, _SIZE)
-    _line(pdf, made.origin, _SIZE)
+        line(pdf, UNNAMED, _SIZE)
+    line(pdf, made.origin, _SIZE)
     pdf.ln(_SIZE * 0.4)
     if made.doses:
-        _table(pdf, made)
+        rows = [dose.cells for dose in made.doses]
+        table(pdf, COLUMNS, rows, widths=(3, 2, 1.5, 2, 2), size=_SIZE)
     else:
-        _line(pdf, NONE, _SIZE)
+        line(pdf, NONE, _SIZE)
     pdf.ln(_SIZE * 0.4)
-    _line(pdf, UNSIGNED, _SIZE)
+    line(pdf, UNSIGNED, _SIZE)
     return bytes(pdf.output())
-
-
-def _table(pdf: FPDF, made: Certificate) -> None:
-    pdf.set_font("Helvetica", size=_SIZE)
-    with pdf.table(
-        headings_style=FontFace(emphasis="BOLD", fill_color=_HEAD),
-        line_height=_SIZE * POINT * 1.45,
-        text_align="LEFT",
-        borders_layout="HORIZONTAL_LINES",
-        padding=0.8,
-        col_widths=(3, 2, 1.5, 2, 2),
-    ) as table:
-        table.row([written(one) for one in COLUMNS])
-        for dose in made.doses:
-            table.row([written(one) for one in dose.cells])
-
-
-def _line(pdf: FPDF, text: str, size: float, *, bold: bool = False) -> None:
-    pdf.set_font("Helvetica", style="B" if bold else "", size=size)
-    pdf.multi_cell(0, size * POINT * 1.35, written(text), align="L", new_x="LMARGIN", new_y="NEXT")
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )

@@ -8,20 +8,18 @@ be. HTML stands alone: no script, no address of ours but the one to begin at.
 
 from __future__ import annotations
 
-import functools
 import io
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import segno
 from fpdf import FPDF
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fhir_portal.documents.print_letters import ENCODING, POINT, paper_in, written
+from fhir_portal.documents.print_letters import written
+from fhir_portal.documents.printed_sheet import begun, line, template
 
 LANGUAGES: Final = ("en", "es")
 _MARGIN: Final = 18.0
@@ -170,7 +168,7 @@ def as_html(sheet: Sheet) -> bytes:
     drawn = io.BytesIO()
     # Error correction M: a fold or a stain on the paper may cover a seventh of it.
     segno.make(sheet.link, error="m").save(drawn, kind="svg", xmldecl=False, svgns=True, scale=4)
-    page = _environment().get_template("instruction_sheet.html")
+    page = template("instruction_sheet.html")
     return page.render(
         sheet=sheet,
         words=sheet.words,
@@ -182,42 +180,41 @@ def as_pdf(sheet: Sheet, *, now: float) -> bytes:
     """Return the sheet as a PDF, made at ``now`` (seconds since 1970 UTC)."""
     size = _LARGE if sheet.large else _NORMAL
     small = size if sheet.large else size * 0.85
-    pdf = FPDF(format=paper_in(sheet.zone))
-    pdf.core_fonts_encoding = ENCODING
-    pdf.set_creation_date(datetime.fromtimestamp(now, ZoneInfo("UTC")))
-    pdf.set_lang(sheet.language)
-    pdf.set_title(written(sheet.words.title))
-    pdf.set_margin(_MARGIN)
-    pdf.set_auto_page_break(auto=True, margin=_MARGIN)
-    pdf.add_page()
+    pdf = begun(
+        written(sheet.words.title),
+        zone=sheet.zone,
+        made=now,
+        margin=_MARGIN,
+        language=sheet.language,
+    )
     words = sheet.words
-    _line(pdf, sheet.practice, size * 0.95)
-    _line(pdf, words.title, size * 1.6, bold=True)
+    line(pdf, sheet.practice, size * 0.95)
+    line(pdf, words.title, size * 1.6, bold=True)
     if sheet.whom:
-        _line(pdf, sheet.whom, size)
+        line(pdf, sheet.whom, size)
     pdf.ln(size * 0.35)
-    _line(pdf, words.begin, size * 1.2, bold=True)
+    line(pdf, words.begin, size * 1.2, bold=True)
     _begin(pdf, sheet, size)
     pdf.ln(size * 0.35)
     with pdf.unbreakable() as whole:
-        _line(whole, words.then, size * 1.2, bold=True)
+        line(whole, words.then, size * 1.2, bold=True)
         for name, value in (
             (words.code, sheet.code),
             (words.portal_id, sheet.portal_id),
             (words.word, sheet.word),
         ):
-            _line(whole, name, small)
-            _line(whole, value, size * 1.5, bold=True, family="Courier")
+            line(whole, name, small)
+            line(whole, value, size * 1.5, bold=True, family="Courier")
             whole.ln(size * 0.12)
-        _line(whole, words.ask, size)
+        line(whole, words.ask, size)
     pdf.ln(size * 0.35)
     with pdf.unbreakable() as whole:
-        _line(whole, sheet.until, size, bold=True)
-        _line(whole, words.keep, size)
+        line(whole, sheet.until, size, bold=True)
+        line(whole, words.keep, size)
         whole.ln(size * 0.25)
-        _line(whole, sheet.help, size)
+        line(whole, sheet.help, size)
         if sheet.phone:
-            _line(whole, sheet.phone, size * 1.2, bold=True)
+            line(whole, sheet.phone, size * 1.2, bold=True)
     return bytes(pdf.output())
 
 
@@ -231,24 +228,8 @@ def _begin(pdf: FPDF, sheet: Sheet, size: float) -> None:
     pdf.image(picture, x=_MARGIN - 3, y=top, w=side, h=side, alt_text=sheet.words.scan)
     pdf.set_left_margin(_MARGIN + side + 2)
     pdf.set_xy(_MARGIN + side + 2, top + side / 3)
-    _line(pdf, sheet.words.scan, size)
+    line(pdf, sheet.words.scan, size)
     pdf.set_left_margin(_MARGIN)
     pdf.set_xy(_MARGIN, max(pdf.get_y(), top + side))
-    _line(pdf, sheet.words.or_type, size)
-    _line(pdf, sheet.portal, size * 1.1, bold=True)
-
-
-def _line(
-    pdf: Any, text: str, size: float, *, bold: bool = False, family: str = "Helvetica"
-) -> None:
-    pdf.set_font(family, style="B" if bold else "", size=size)
-    pdf.multi_cell(0, size * POINT * 1.35, written(text), align="L", new_x="LMARGIN", new_y="NEXT")
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
+    line(pdf, sheet.words.or_type, size)
+    line(pdf, sheet.portal, size * 1.1, bold=True)

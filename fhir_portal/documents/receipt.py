@@ -7,18 +7,11 @@ escaping template.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
-
-from fpdf import FPDF
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fhir_portal.accounts.practice import local_time
-from fhir_portal.documents.print_letters import ENCODING, POINT, paper_in, written
+from fhir_portal.documents.printed_sheet import begun, line, template
 
 TITLE: Final = "Receipt"
 _MARGIN: Final = 18.0
@@ -67,40 +60,19 @@ class Receipt:
 
 def as_html(receipt: Receipt) -> bytes:
     """Return the receipt as a page to be printed."""
-    page = _environment().get_template("receipt.html")
+    page = template("receipt.html")
     return page.render(title=TITLE, receipt=receipt).encode()
 
 
 def as_pdf(receipt: Receipt) -> bytes:
     """Return the receipt as a PDF."""
-    pdf = FPDF(format=paper_in(receipt.zone))
-    pdf.core_fonts_encoding = ENCODING
-    pdf.set_creation_date(datetime.fromtimestamp(receipt.made, ZoneInfo("UTC")))
-    pdf.set_lang("en")
-    pdf.set_title(TITLE)
-    pdf.set_margin(_MARGIN)
-    pdf.set_auto_page_break(auto=True, margin=_MARGIN)
-    pdf.add_page()
-    _line(pdf, receipt.practice, _SIZE)
-    _line(pdf, TITLE, _SIZE * 1.6, bold=True)
+    pdf = begun(TITLE, zone=receipt.zone, made=receipt.made, margin=_MARGIN)
+    line(pdf, receipt.practice, _SIZE)
+    line(pdf, TITLE, _SIZE * 1.6, bold=True)
     for name, value in receipt.lines:
         pdf.ln(_SIZE * 0.15)
-        _line(pdf, name, _SIZE * 0.85)
-        _line(pdf, value, _SIZE, bold=name == receipt.lines[0][0])
+        line(pdf, name, _SIZE * 0.85)
+        line(pdf, value, _SIZE, bold=name == receipt.lines[0][0])
     pdf.ln(_SIZE * 0.4)
-    _line(pdf, receipt.foot, _SIZE * 0.85)
+    line(pdf, receipt.foot, _SIZE * 0.85)
     return bytes(pdf.output())
-
-
-def _line(pdf: FPDF, text: str, size: float, *, bold: bool = False) -> None:
-    pdf.set_font("Helvetica", style="B" if bold else "", size=size)
-    pdf.multi_cell(0, size * POINT * 1.35, written(text), align="L", new_x="LMARGIN", new_y="NEXT")
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )

@@ -6,17 +6,14 @@ elsewhere. All text goes through an escaping template.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fhir_portal.consent.sections import section_displays
 from fhir_portal.documents.archive import Member
+from fhir_portal.documents.printed_sheet import template
 
 _WORDS: Final = {
     "AllergyIntolerance": "Allergies",
@@ -104,8 +101,7 @@ def as_index(
     files = [one for one in filed if one.member.name.startswith("files/")]
     made_here = [one for one in filed if one.title and not _is_file(one)]
     return (
-        _environment()
-        .get_template("record_index.html")
+        template("record_index.html")
         .render(
             whose=whose,
             practice=practice,
@@ -138,12 +134,3 @@ def _rows(
 ) -> list[tuple[str, int, Sequence[str]]]:
     found = [(words_of(name), count, data.get(name, ())) for name, count in counts.items()]
     return sorted(found)
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )

@@ -6,19 +6,14 @@ its text through an escaping template; the PDF has the core fonts and nothing bu
 
 from __future__ import annotations
 
-import functools
-from datetime import datetime
-from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from fpdf import FPDF
-from fpdf.fonts import FontFace
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fhir_portal.accounts.practice import local_time
 from fhir_portal.documents.chart import NOTHING
-from fhir_portal.documents.print_letters import ENCODING, POINT, paper_in, written
+from fhir_portal.documents.print_letters import POINT
+from fhir_portal.documents.printed_sheet import begun, line, table, template
 from fhir_portal.documents.summary import TITLE, Section, Summary
 from fhir_portal.documents.wording import day
 
@@ -34,8 +29,7 @@ _HEAD: Final = (226, 236, 240)
 def as_html(summary: Summary) -> bytes:
     """Return the summary as a page."""
     return (
-        _environment()
-        .get_template("summary.html")
+        template("summary.html")
         .render(
             title=TITLE, about=ABOUT, nothing=NOTHING,
             facts=_facts(summary), sections=summary.sections, made=_made(summary),
@@ -47,20 +41,13 @@ def as_html(summary: Summary) -> bytes:
 def as_pdf(summary: Summary) -> bytes:
     """Return the summary as a PDF."""
     chart = summary.chart
-    pdf = FPDF(format=paper_in(chart.zone))
-    pdf.core_fonts_encoding = ENCODING
-    pdf.set_creation_date(datetime.fromtimestamp(chart.made, ZoneInfo("UTC")))
-    pdf.set_lang("en")
-    pdf.set_title(TITLE)
-    pdf.set_margin(_MARGIN)
-    pdf.set_auto_page_break(auto=True, margin=_MARGIN)
-    pdf.add_page()
-    _line(pdf, chart.practice, _SIZE)
-    _line(pdf, TITLE, _SIZE * 1.8, bold=True)
+    pdf = begun(TITLE, zone=chart.zone, made=chart.made, margin=_MARGIN)
+    line(pdf, chart.practice, _SIZE)
+    line(pdf, TITLE, _SIZE * 1.8, bold=True)
     for name, value in _facts(summary):
-        _line(pdf, f"{name}: {value}", _SIZE * 1.1)
-    _line(pdf, _made(summary), _SIZE)
-    _line(pdf, ABOUT, _SIZE)
+        line(pdf, f"{name}: {value}", _SIZE * 1.1)
+    line(pdf, _made(summary), _SIZE)
+    line(pdf, ABOUT, _SIZE)
     for section in summary.sections:
         _section(pdf, section)
     return bytes(pdf.output())
@@ -70,28 +57,13 @@ def _section(pdf: FPDF, section: Section) -> None:
     pdf.ln(_SIZE * 0.4)
     if pdf.will_page_break(_SIZE * POINT * 6):  # no heading alone at the foot of a page
         pdf.add_page()
-    _line(pdf, section.part.title, _SIZE * 1.3, bold=True)
+    line(pdf, section.part.title, _SIZE * 1.3, bold=True)
     if not section.items:
-        _line(pdf, NOTHING, _SIZE)
+        line(pdf, NOTHING, _SIZE)
         return
-    pdf.set_font("Helvetica", size=_SIZE)
-    style = FontFace(emphasis="BOLD", fill_color=_HEAD)
-    with pdf.table(
-        headings_style=style,
-        line_height=_SIZE * POINT * 1.45,
-        text_align="LEFT",
-        borders_layout="HORIZONTAL_LINES",
-        padding=0.8,
-        col_widths=(2, *(1 for _ in section.part.columns[1:])),
-    ) as table:
-        table.row([written(one) for one in section.part.columns])
-        for item in section.items:
-            table.row([written(one) for one in item.cells])
-
-
-def _line(pdf: FPDF, text: str, size: float, *, bold: bool = False) -> None:
-    pdf.set_font("Helvetica", style="B" if bold else "", size=size)
-    pdf.multi_cell(0, size * POINT * 1.35, written(text), align="L", new_x="LMARGIN", new_y="NEXT")
+    columns = section.part.columns
+    widths = (2, *(1 for _ in columns[1:]))
+    table(pdf, columns, [item.cells for item in section.items], widths=widths, size=_SIZE)
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
@@ -108,12 +80,3 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
 def _made(summary: Summary) -> str:
     chart = summary.chart
     return f"Made by {chart.practice} on {local_time(chart.zone, chart.made)}."
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
