@@ -7,8 +7,10 @@ which the stores compile into the query, or why not, which goes to the access lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from fhir_portal.access.context import GRANT_WRITING, AuthContext
 from fhir_portal.access.operations import ANY_SECTION, OPERATIONS, OperationRule
@@ -25,8 +27,7 @@ from fhir_portal.search.request import parse_query
 from fhir_portal.smart.scope import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """One question: a letter out of ``cruds`` (SMART App Launch 2.2 §2.0.2) on a type, now."""
 
     letter: str
@@ -34,15 +35,13 @@ class Ask:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True):
     """The caller may, within this visibility."""
 
     visible: Visibility
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(msgspec.Struct, frozen=True):
     """The caller may not. The reason speaks of the token and the type, never of stored data."""
 
     reason: str

@@ -6,7 +6,6 @@ Source: FHIR R4 §2.24.0.9 (Money); ISO 4217 for the digits of a currency.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -28,8 +27,7 @@ class NoAmount(Exception):
     """This is no amount of money that can be counted. The words say what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(msgspec.Struct, frozen=True):
     """``units`` of the smallest kind of a ``currency``: 1250 USD is twelve dollars and a half."""
 
     units: int

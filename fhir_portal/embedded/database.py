@@ -55,7 +55,9 @@ CREATE TABLE resource (
   index_version INTEGER NOT NULL, vid INTEGER NOT NULL);
 CREATE UNIQUE INDEX resource_key ON resource (type, id, practice);
 CREATE INDEX resource_of_practice ON resource (type, practice, rid) WHERE deleted = 0;
-CREATE INDEX resource_of_record ON resource (type, owners, practice, rid) WHERE deleted = 0;
+-- with all that tells whether a row of a record is shown: what is not, is not looked at
+CREATE INDEX resource_of_record ON resource (type, owners, practice, rid, class, deleted)
+  WHERE deleted = 0;
 CREATE INDEX resource_updated ON resource (type, practice, updated) WHERE deleted = 0;
 CREATE INDEX resource_stale ON resource (index_version);
 

@@ -71,6 +71,7 @@ class Interned:
         self._classes: dict[int, VisibilityClass] = {}
         self._class_ids: dict[str, int] = {}
         self._slots: dict[tuple[str, str, str], int] = {}
+        self._absent: set[tuple[str, str, str]] = set()  # as long as nothing is committed
         self._given: dict[tuple[str, str], _Given] = {}
         self._permitted: dict[tuple[Any, Any], list[int]] = {}
         self._compiled: dict[tuple[int, str], tuple[Visibility, Where]] = {}
@@ -85,6 +86,7 @@ class Interned:
         self._classes.clear()
         self._class_ids.clear()
         self._slots.clear()
+        self._absent.clear()
         self._given.clear()
         self._permitted.clear()
         self._compiled.clear()
@@ -157,6 +159,7 @@ class Interned:
             self._permitted.clear()
             self._compiled.clear()
             self._standing.clear()
+            self._absent.clear()
             self.populated.clear()
             self._epoch = epoch
 
@@ -165,10 +168,16 @@ class Interned:
         key = (practice, resource_type, parameter)
         found = self._slots.get(key)
         if found is None:
+            if not self._writing:
+                self.refresh()
+                if key in self._absent:
+                    return None
             row = self._connection.execute(
                 "SELECT slot FROM slot WHERE practice = ? AND type = ? AND parameter = ?", key
             ).fetchone()
             if row is None:
+                if not self._writing:
+                    self._absent.add(key)
                 return None
             found = self._slots[key] = row[0]
         return found

@@ -8,6 +8,7 @@ covers all of its span; dates, and times without a zone, are read as UTC. Source
 from __future__ import annotations
 
 import calendar
+import functools
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
@@ -58,6 +59,7 @@ def is_time(text: str) -> bool:
     return _TIME.fullmatch(text) is not None
 
 
+@functools.lru_cache(2048)  # what is shown is read as often as it is looked at
 def period_of(text: str) -> tuple[int, int]:
     """First and last microsecond covered by a date, dateTime or instant.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
+
+import msgspec
 
 from fhir_portal.fhir.errors import Invalid
 
@@ -38,8 +39,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ResourceKey:
+class ResourceKey(msgspec.Struct, frozen=True, order=True):
     """Which resource: ``Patient/7``."""
 
     type: str
@@ -61,8 +61,7 @@ class ResourceKey:
         return f"{self.type}/{self.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """``Reference.reference``, taken apart.
 
     ========================================== =====================================

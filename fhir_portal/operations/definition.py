@@ -243,15 +243,18 @@ def _written(known: Sequence[Parameter], values: Mapping[str, Any]) -> list[dict
     found: list[dict[str, Any]] = []
     looked_at = 0
     for parameter in known:
-        if parameter.name in values:
+        name, value = parameter.name, values.get(parameter.name)
+        if value is None:
+            looked_at += name in values
+            listed = []
+        else:
             looked_at += 1
-        value = values.get(parameter.name)
-        listed = value if isinstance(value, list) else [] if value is None else [value]
+            listed = value if isinstance(value, list) else [value]
         if len(listed) < parameter.least:
-            raise LookupError(f"the definition asks for {parameter.name}")
+            raise LookupError(f"the definition asks for {name}")
         for one in listed:
             held = _written(parameter.parts, one) if parameter.type is None else one
-            found.append({"name": parameter.name, parameter.member: held})
+            found.append({"name": name, parameter.member: held})
     if looked_at < len(values):
         unknown = set(values) - {one.name for one in known}
         raise LookupError(f"the definition returns no {', '.join(sorted(unknown))}")

@@ -8,7 +8,6 @@ server is opened on a `PortalStore`, which holds everything that lasts.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -56,8 +55,7 @@ def labelled_in(rows: Iterable[Row]) -> frozenset[str]:
     return frozenset(str(row.key) for row in rows if row.facts.visibility_class.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """A page of matches, the total when it was asked for, and where the next page starts.
 
     ``next`` holds the sort values and the id of the last match, all of it visible to the caller.
@@ -68,8 +66,7 @@ class Page:
     next: tuple[Any, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
+class HistoryPage(msgspec.Struct, frozen=True):
     """Versions in the order asked for; ``next`` is where the following page starts."""
 
     rows: tuple[Row, ...]
@@ -143,8 +140,7 @@ class ResourceReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class NewVersion:
+class NewVersion(msgspec.Struct, frozen=True):
     """What one write stores: the row, its index entries, and the local resources it points at.
 
     A deletion keeps the edges it is given, for `ResourceTransaction.referrers` with ``deleted``.

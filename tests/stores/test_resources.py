@@ -396,7 +396,9 @@ async def test_referrers_are_current_rows_of_the_practice(store: Any) -> None:
 
 async def test_referrers_may_be_of_some_types_and_deleted_with_their_edges(store: Any) -> None:
     about = a_provenance("p", about=["Observation/a"])
-    gone = replace(a_row(about | {"id": "r"}, version=2, deleted=True), edges=("Observation/a",))
+    gone = msgspec.structs.replace(
+        a_row(about | {"id": "r"}, version=2, deleted=True), edges=("Observation/a",)
+    )
     follows = an_observation("b", derivedFrom=[reference("Observation/a")])
     await write(store, a_row(about), a_row(about | {"id": "r"}), gone, a_row(follows))
 
@@ -447,7 +449,9 @@ async def test_a_row_is_indexed_anew_without_a_new_version(
     assert await store.stale_keys(1) != []
     assert sorted(await store.stale_keys(9)) == [(DERM, large.row.key), (DERM, A)]
     indexed = a_row(an_observation("a", performer="Practitioner/lark"), labels=["R"])
-    row = replace(indexed, row=msgspec.structs.replace(indexed.row, body=old.row.body))
+    row = msgspec.structs.replace(
+        indexed, row=msgspec.structs.replace(indexed.row, body=old.row.body)
+    )
 
     async def work(transaction: Any) -> None:
         await transaction.reindex(row)
@@ -491,6 +495,34 @@ async def test_referring_gives_no_more_than_its_limit(store: Any) -> None:
     performer = parameters_for("Observation")["performer"]
     rows = await store.referring(performer, [LARK], of_record(), limit=3)
     assert len(rows) == 3
+
+
+@pytest.mark.parametrize("writing", ["this process", "another"])
+async def test_what_nothing_was_indexed_by_is_found_once_something_is(
+    store: Any, opened: Any, writing: str
+) -> None:
+    """Also if another process wrote it, and if what came first was undone."""
+    writer = await opened() if writing == "another" else store
+    await write(store, a_row(an_observation("none")))
+    performer = parameters_for("Observation")["performer"]
+
+    async def known() -> list[str]:
+        rows = await store.referring(performer, [LARK], of_record(), limit=9)
+        assert await found(store, "performer=Practitioner/lark", of_record()) == [
+            row.facts.id for row in rows
+        ]
+        return [row.facts.id for row in rows]
+
+    async def undone(transaction: Any) -> None:
+        await transaction.write(a_row(an_observation("undone", performer="Practitioner/lark")))
+        raise RuntimeError("stopped")
+
+    assert await known() == []
+    with pytest.raises(RuntimeError, match="stopped"):
+        await writer.transact(undone)
+    assert await known() == []
+    await write(writer, a_row(an_observation("one", performer="Practitioner/lark")))
+    assert await known() == ["one"]
 
 
 # ---------------------------------------------------------------- transactions
