@@ -518,7 +518,11 @@ def _exists(alias: str, slots: Sequence[int], criterion: Criterion, now: int) ->
         tables = _TABLES[criterion.parameter.type]
         matched = Where("")
     else:
-        tables, matched = _matches("t", criterion, now)
+        # A row has few entries: to compare them (`+`: without the index) is cheaper than to look
+        # for each of several values in every row.
+        is_reference = criterion.parameter.type == "reference"
+        several = len(criterion.targets() if is_reference else criterion.values) > 1
+        tables, matched = _matches("+t" if several else "t", criterion, now)
     sql = (
         f"EXISTS (SELECT 1 FROM {tables} t INDEXED BY {tables}_rid"
         f" WHERE t.rid = {alias}.rid AND t.slot {slot}{matched.sql})"
