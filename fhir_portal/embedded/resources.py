@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -32,8 +33,13 @@ class Resources:
         self._writing = writing
 
     async def read(self, key: ResourceKey, visible: Visibility) -> Row | None:
-        found = await self._rows([key], visible, deleted=True)
-        return found[0] if found else None
+        if len(visible.practices) > 1:
+            found = await self._rows([key], visible, deleted=True)
+            return found[0] if found else None
+        bound = self._where(visible)
+        place = (visible.resource_type, key.id)
+        rows = await self._select(_reading(bound.sql), (*place, *bound.parameters))
+        return self._row(rows[0]) if rows else None
 
     async def read_many(self, keys: Iterable[ResourceKey], visible: Visibility) -> list[Row]:
         return await self._rows(keys, visible, deleted=False)
@@ -441,6 +447,15 @@ class ResourceChanges(Resources):
 
     def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._database.writer.execute(sql, parameters)
+
+
+@functools.lru_cache(1024)  # one text for each bound: SQLite keeps its statements by them
+def _reading(where: str) -> str:
+    """Return what reads the one row of a type, an id and a practice."""
+    return (
+        f"SELECT {ROW} FROM resource r CROSS JOIN version v ON v.vid = r.vid"
+        f" WHERE r.type = ? AND r.id = ?{where}"
+    )
 
 
 def _then(interned: Interned, visible: Visibility) -> Where:
