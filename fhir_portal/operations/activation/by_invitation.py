@@ -14,6 +14,7 @@ from fhir_portal.accounts.activation import (
     begin_in,
     count_typed,
     help_key,
+    help_matter,
 )
 from fhir_portal.accounts.assurance import Evidence, Over
 from fhir_portal.accounts.contacts import InvalidContact, mail_address, telephone_number
@@ -28,7 +29,7 @@ from fhir_portal.operations.activation.activations import (
     file_contacts_of,
     typed_date,
 )
-from fhir_portal.operations.activation.help import MATTERS, ask_for_help
+from fhir_portal.operations.activation.help import MATTERS
 from fhir_portal.operations.invitation_task import progress
 from fhir_portal.operations.same_person import initials, postal_code, same_initials
 from fhir_portal.records import RecordReader, RecordTransaction
@@ -210,13 +211,15 @@ async def _begun(
             await count_typed(transaction, f"{way} {what[:200]}", now=now)
             return None
         if counted.is_locked:
-            await ask_for_help(
+            await MATTERS.note(
                 transaction,
-                found.practice,
-                found.key,
-                "locked",
-                now=now,
-                invitation=found.key,
+                help_matter(
+                    found.practice,
+                    found.key,
+                    "locked",
+                    now=now,
+                    invitation=found.key,
+                ),
             )
         is_open = (await policy_of(transaction, found.practice)).portal
         return counted if is_open and found.is_usable(now) else None

@@ -14,6 +14,7 @@ from fhir_portal.accounts.activation import (
     activation_key,
     begin_in,
     help_key,
+    help_matter,
 )
 from fhir_portal.accounts.assurance import Evidence
 from fhir_portal.accounts.contacts import mail_address
@@ -31,7 +32,7 @@ from fhir_portal.operations.activation.activations import (
     file_contacts_of,
     typed_date,
 )
-from fhir_portal.operations.activation.help import MATTERS, ask_for_help
+from fhir_portal.operations.activation.help import MATTERS
 from fhir_portal.operations.matching import Match, Said, match
 from fhir_portal.operations.no_more_invitations import is_closed_for
 from fhir_portal.records import RecordTransaction
@@ -116,21 +117,23 @@ async def by_mail(
         if not key or (reason is None and not is_locked):
             await MATTERS.settle(transaction, help_key(key, about), now=now)
         else:
-            await ask_for_help(
+            await MATTERS.note(
                 transaction,
-                key,
-                about,
-                reason or "locked",
-                now=now,
-                patient=result.patient,
-                network=activation.network,
-                candidates=result.candidates,
-                typed={
-                    "mail": mail,
-                    "first": said.first[:LONGEST_TYPED],
-                    "last": said.last[:LONGEST_TYPED],
-                    "birth-date": said.birth_date,
-                },
+                help_matter(
+                    key,
+                    about,
+                    reason or "locked",
+                    now=now,
+                    patient=result.patient,
+                    network=activation.network,
+                    candidates=result.candidates,
+                    typed={
+                        "mail": mail,
+                        "first": said.first[:LONGEST_TYPED],
+                        "last": said.last[:LONGEST_TYPED],
+                        "birth-date": said.birth_date,
+                    },
+                ),
             )
         has_one = reason == "has-account" and may_send
         await outbox.enqueue(

@@ -12,6 +12,7 @@ from fhir_portal.accounts.activation import (
     ActivationOver,
     FileContact,
     count_typed,
+    help_matter,
     step_in,
 )
 from fhir_portal.accounts.assurance import Evidence
@@ -20,7 +21,7 @@ from fhir_portal.accounts.one_time_code import Challenge, WrongOneTimeCode
 from fhir_portal.accounts.proof import Spent
 from fhir_portal.operations.activation.activations import Activations, NotMatched
 from fhir_portal.operations.activation.by_invitation import security_code_proof
-from fhir_portal.operations.activation.help import ask_for_help
+from fhir_portal.operations.activation.help import MATTERS
 from fhir_portal.records import RecordTransaction
 from fhir_portal.resources.store import ResourceTransaction
 
@@ -155,10 +156,16 @@ async def give_security_code(
     async def count(transaction: RecordTransaction) -> bool:
         tries = await count_typed(transaction, f"code after {activation.key}", now=now)
         if tries >= TRIES:
-            await ask_for_help(
-                transaction, activation.practice, activation.key, "no-second-proof", now=now,
-                network=activation.network,
-            )  # fmt: skip
+            await MATTERS.note(
+                transaction,
+                help_matter(
+                    activation.practice,
+                    activation.key,
+                    "no-second-proof",
+                    now=now,
+                    network=activation.network,
+                ),
+            )
         return tries <= TRIES
 
     is_allowed = await store.transact(count)
@@ -185,14 +192,16 @@ async def ask_staff(activations: Activations, activation: Activation) -> None:
     now = activations.server.clock()
 
     async def leave(transaction: RecordTransaction) -> None:
-        await ask_for_help(
+        await MATTERS.note(
             transaction,
-            activation.practice,
-            activation.key,
-            "no-second-proof",
-            now=now,
-            invitation=activation.invitation,
-            network=activation.network,
+            help_matter(
+                activation.practice,
+                activation.key,
+                "no-second-proof",
+                now=now,
+                invitation=activation.invitation,
+                network=activation.network,
+            ),
         )
 
     await activations.server.store.transact(leave)
@@ -218,14 +227,16 @@ async def _tell_of_guesses(activations: Activations, activation: Activation, now
         return
 
     async def leave(transaction: ResourceTransaction) -> None:
-        await ask_for_help(
+        await MATTERS.note(
             transaction,
-            activation.practice,
-            activation.key,
-            "locked",
-            now=now,
-            invitation=activation.invitation,
-            network=activation.network,
+            help_matter(
+                activation.practice,
+                activation.key,
+                "locked",
+                now=now,
+                invitation=activation.invitation,
+                network=activation.network,
+            ),
         )
 
     await store.transact(leave)

@@ -6,14 +6,14 @@ from typing import Final
 
 from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts import invitation as invitations
-from fhir_portal.accounts.activation import count_typed
+from fhir_portal.accounts.activation import count_typed, help_matter
 from fhir_portal.accounts.invitation import LIFETIME, Invitation, NotUsable
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.accounts.throttle import TooManyAttempts
 from fhir_portal.fhir import json
 from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.operations.activation.activations import Activations
-from fhir_portal.operations.activation.help import ask_for_help
+from fhir_portal.operations.activation.help import MATTERS
 from fhir_portal.operations.invitation_end import expire_later
 from fhir_portal.operations.invitation_messages import send
 from fhir_portal.operations.invitation_task import follow
@@ -55,13 +55,15 @@ async def renew(activations: Activations, address: str, link: str) -> None:
         if code == "hand" or not is_sent or not await _is_as_it_was(transaction, there, now):
             # A new link makes the code void that the person was given, and where a contact is
             # not on file any more somebody else may have it: only staff can help.
-            await ask_for_help(
+            await MATTERS.note(
                 transaction,
-                there.practice,
-                there.key,
-                "expired",
-                now=now,
-                invitation=there.key,
+                help_matter(
+                    there.practice,
+                    there.key,
+                    "expired",
+                    now=now,
+                    invitation=there.key,
+                ),
             )
             return
         sent = await invitations.issue_again(
