@@ -39,6 +39,8 @@ _COMPILED: Final = 2000
 _RUNS: Final = 8
 _PROBE: Final = 500
 """Index rows counted per criterion to find the one to lead with; with fewer it leads at once."""
+_FEW_TARGETS: Final = 8
+"""So many are looked up at about the cost of comparing ten entries with them."""
 _PREFIX_END: Final = "\U0010ffff"
 
 
@@ -519,9 +521,11 @@ def _exists(alias: str, slots: Sequence[int], criterion: Criterion, now: int) ->
         matched = Where("")
     else:
         # A row has few entries: to compare them (`+`: without the index) is cheaper than to look
-        # for each of several values in every row.
-        is_reference = criterion.parameter.type == "reference"
-        several = len(criterion.targets() if is_reference else criterion.values) > 1
+        # for each of several values in every row. It may refer to thousands, though.
+        if criterion.parameter.type == "reference":
+            several = len(criterion.targets()) > _FEW_TARGETS
+        else:
+            several = len(criterion.values) > 1
         tables, matched = _matches("+t" if several else "t", criterion, now)
     sql = (
         f"EXISTS (SELECT 1 FROM {tables} t INDEXED BY {tables}_rid"

@@ -32,6 +32,9 @@ _SPAN = re.compile(
     rf"({_ZONE})?)?)?)?",
 )
 
+_LONGEST_KEPT = 40
+"""The digits of a second have no end: what is longer than anybody writes is not kept."""
+
 _SECOND_US = 1_000_000
 _MINUTE_US = 60 * _SECOND_US
 _DAY_US = 24 * 60 * _MINUTE_US
@@ -59,7 +62,6 @@ def is_time(text: str) -> bool:
     return _TIME.fullmatch(text) is not None
 
 
-@functools.lru_cache(2048)  # what is shown is read as often as it is looked at
 def period_of(text: str) -> tuple[int, int]:
     """First and last microsecond covered by a date, dateTime or instant.
 
@@ -69,6 +71,10 @@ def period_of(text: str) -> tuple[int, int]:
     Raises:
         ValueError: when it is none of these, or a day that the calendar does not have.
     """
+    return _kept_period(text) if len(text) <= _LONGEST_KEPT else _period(text)
+
+
+def _period(text: str) -> tuple[int, int]:
     match = _SPAN.fullmatch(text)
     if match is None:
         raise ValueError("not a FHIR date or dateTime")
@@ -93,6 +99,9 @@ def period_of(text: str) -> tuple[int, int]:
     unit = 10 ** (6 - len(digits))
     low += int(digits) * unit
     return low, low + unit - 1
+
+
+_kept_period = functools.lru_cache(2048)(_period)  # what is shown is read whenever it is looked at
 
 
 def period_in(text: str, zone: tzinfo) -> tuple[int, int]:

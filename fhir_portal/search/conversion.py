@@ -203,9 +203,12 @@ def _of_uri(type_: str, base: str) -> Convert | None:
     return rows
 
 
-@functools.lru_cache(maxsize=8192)
 def _target(text: str, base: str) -> str | None:
     """The indexed form of a reference's text, if it names something outside its resource."""
+    return _kept_form(text, base) if len(text) <= _LONGEST_KEPT else _form(text, base)
+
+
+def _form(text: str, base: str) -> str | None:
     try:
         reference = Reference.parse(text).seen_from(base)
     except Invalid:
@@ -217,12 +220,21 @@ def _target(text: str, base: str) -> str | None:
     return reference.url
 
 
-@functools.lru_cache(maxsize=8192)
 def _type_in(text: str) -> str | None:
+    return _kept_type(text) if len(text) <= _LONGEST_KEPT else _type(text)
+
+
+def _type(text: str) -> str | None:
     try:
         return Reference.parse(text).type
     except Invalid:
         return None
+
+
+_LONGEST_KEPT: Final = 512
+"""A URL has no end: a text longer than most is taken apart each time."""
+_kept_form = functools.lru_cache(maxsize=8192)(_form)
+_kept_type = functools.lru_cache(maxsize=8192)(_type)
 
 
 # --- date -----------------------------------------------------------------------------------------

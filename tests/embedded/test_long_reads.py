@@ -9,8 +9,8 @@ import pytest
 
 from fhir_portal.embedded import database
 from fhir_portal.embedded.store import EmbeddedStore
-from tests.builders import Clock, an_observation
-from tests.stores.rows import a_row, asked, of_practice, write
+from tests.builders import Clock, an_observation, reference
+from tests.stores.rows import a_row, asked, found, of_practice, of_record, write
 
 
 async def test_a_long_read_leaves_the_loop_to_others(
@@ -36,5 +36,23 @@ async def test_a_long_read_leaves_the_loop_to_others(
         beside.cancel()
         assert [row.facts.id for row in page.rows] == [f"o{n}" for n in range(399, 199, -1)]
         assert turns > 1
+    finally:
+        store.close()
+
+
+async def test_rows_that_refer_to_many_are_not_walked_for_a_few(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a few targets is looked for in the index; the read stays on the loop."""
+    store = EmbeddedStore.open(str(tmp_path / "portal.db"), clock=clock)
+    try:
+        many = [reference(f"Observation/of-{n}") for n in range(1_000)]
+        rows = [a_row(an_observation(f"o{n}", derivedFrom=many)) for n in range(20)]
+        last = [*many[1:], reference("Observation/last")]
+        await write(store, *rows, a_row(an_observation("o20", derivedFrom=last)))
+        monkeypatch.setattr(store.database, "_read_long", None)
+        query = "derived-from=Observation/none,Observation/last"
+        assert await found(store, query, of_record()) == ["o20"]
+        assert await found(store, "derived-from=last", of_record()) == ["o20"]
     finally:
         store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -204,3 +205,14 @@ def test_the_ends_of_the_calendar_are_days_in_every_zone(text, zone):
 def test_what_is_no_time_is_none_in_any_zone():
     with pytest.raises(ValueError, match="not a FHIR date"):
         period_in("yesterday", CHICAGO)
+
+
+def test_a_text_without_end_is_not_kept():
+    tracemalloc.start()
+    try:
+        for n in range(20):
+            assert period_of(f"2029-03-10T23:30:00.{n:06d}{'0' * 100_000}Z")[0] % SECOND == n
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 500_000

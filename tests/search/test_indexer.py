@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from decimal import Decimal
 from typing import Any
 
@@ -298,3 +299,16 @@ def test_entries_are_sorted_and_without_repetitions() -> None:
 def test_a_type_that_is_not_served_is_not_indexed() -> None:
     with pytest.raises(UnknownType):
         extract("MedicinalProduct", {})
+
+
+def test_a_reference_without_end_is_not_kept_in_memory():
+    tracemalloc.start()
+    try:
+        for n in range(20):
+            url = f"https://ehr.example/{n}/{'x' * 100_000}"
+            entries = entries_of("Observation", focus=[{"reference": url}])
+            assert rows(entries.references, "focus") == [(url,)]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
