@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 from fhir_portal.fhir.errors import InvalidSearch
+from fhir_portal.search.paths import paths_of
 from fhir_portal.search.registry import PARSED_AS, SearchParameter, repeated
 from fhir_portal.search.values import (
     Missing,
@@ -43,8 +45,9 @@ class Criterion:
         """The same with URLs directly under ``base`` as relative references."""
         if self.parameter.type != "reference":
             return self
+        also_url = _holds_urls(self.parameter)
         values = tuple(
-            value.seen_from(base) if isinstance(value, ReferenceValue) else value
+            value.seen_from(base, also_url=also_url) if isinstance(value, ReferenceValue) else value
             for value in self.values
         )
         return replace(self, values=values)
@@ -58,6 +61,13 @@ class Criterion:
             for target in value.targets(self.parameter.targets)
         ]
         return tuple(dict.fromkeys(found))
+
+
+@functools.cache
+def _holds_urls(parameter: SearchParameter) -> bool:
+    """Whether a reference parameter also finds canonicals and other URLs."""
+    paths = paths_of(parameter.resource_type, parameter.expression)
+    return any(path.type != "Reference" for path in paths)
 
 
 def parse_criterion(parameter: SearchParameter, modifier: str, text: str) -> Criterion:

@@ -182,7 +182,10 @@ class StringValue:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceValue:
-    """``id``, ``Type/id`` or an absolute or canonical URL; exactly ``id`` or ``url`` is there."""
+    """``id``, ``Type/id`` or an absolute or canonical URL.
+
+    Both ``id`` and ``url`` are there of a canonical under the server's own address.
+    """
 
     type: str | None
     id: str | None
@@ -209,12 +212,16 @@ class ReferenceValue:
             raise InvalidSearch("What stands before the / is not a resource type of FHIR R4.")
         return cls(reference.type, reference.id, None)
 
-    def seen_from(self, base: str) -> Self:
-        """The same, relative when the URL is a resource directly under ``base``."""
+    def seen_from(self, base: str, *, also_url: bool = False) -> Self:
+        """The same, relative when the URL is a resource directly under ``base``.
+
+        A canonical is kept as the URL that it is: it is asked for by that, too (``also_url``).
+        """
         if self.url is None:
             return self
         key = Reference.parse(self.url).seen_from(base).key
-        return self if key is None else type(self)(key.type, key.id, None)
+        url = self.url if also_url else None
+        return self if key is None else replace(self, type=key.type, id=key.id, url=url)
 
     def narrowed_to(self, resource_type: str) -> Self:
         """The same with the type that a ``:Type`` modifier named (§3.1.1.4.12).
@@ -227,11 +234,12 @@ class ReferenceValue:
         return replace(self, type=resource_type)
 
     def targets(self, types: Sequence[str]) -> tuple[str, ...]:
-        """The indexed forms that match: one, or for a bare id one for each possible type."""
-        if self.url is not None:
-            return (self.url,)
+        """The indexed forms that match: of a bare id one for each possible type."""
+        whole = () if self.url is None else (self.url,)
         if self.type is not None:
-            return (f"{self.type}/{self.id}",)
+            return (f"{self.type}/{self.id}", *whole)
+        if whole:
+            return whole
         return tuple(f"{type_}/{self.id}" for type_ in types or sorted(all_types()))
 
     def __str__(self) -> str:

@@ -189,6 +189,10 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
 def test_a_url_below_the_base_is_the_same_as_the_relative_reference() -> None:
     inside = ReferenceValue.parse("http://h/fhir/Patient/23").seen_from("http://h/fhir")
     assert inside == ReferenceValue("Patient", "23", None)
+    url = "http://h/fhir/Questionnaire/q"
+    canonical = ReferenceValue.parse(url).seen_from("http://h/fhir", also_url=True)
+    assert canonical.targets(("Questionnaire",)) == ("Questionnaire/q", url)
+    assert str(canonical) == url
     elsewhere = ReferenceValue.parse("http://h/fhir2/Patient/23")
     assert elsewhere.seen_from("http://h/fhir") == elsewhere
 

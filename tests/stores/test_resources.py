@@ -16,6 +16,7 @@ from fhir_portal.resources.store import INDEX_VERSION
 from fhir_portal.search.registry import parameters_for
 from fhir_portal.search.request import parse_query
 from tests.builders import (
+    BASE,
     DERM,
     FAMILY,
     OBSERVATION_CATEGORY,
@@ -485,6 +486,17 @@ async def test_targets_are_the_local_references_of_a_parameter(store: Any) -> No
     assert await store.targets(rows, parameters["performer"]) == [LARK]
     assert await store.targets(rows, parameters["derived-from"]) == [KEY("Observation/b")]
     assert await store.targets([], parameters["performer"]) == []
+
+
+async def test_a_canonical_of_the_servers_own_is_found(store: Any) -> None:
+    """As it was written, while a reference by its address is kept as ``Type/id``."""
+    form = f"{BASE}/Questionnaire/skin"
+    said = {"resourceType": "QuestionnaireResponse", "id": "r", "status": "completed"}
+    await write(store, a_row(said | {"questionnaire": f"{form}|2.0"}))
+    for visible in (of_record("QuestionnaireResponse"), of_practice("QuestionnaireResponse")):
+        for text in (form, f"{form}|2.0", f"https://other.example/x,{form}"):
+            assert await found(store, f"questionnaire={text}", visible) == ["r"]
+        assert await found(store, f"questionnaire={form}s", visible) == []
 
 
 async def test_referring_gives_no_more_than_its_limit(store: Any) -> None:
