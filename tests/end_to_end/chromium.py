@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from select import select
 from typing import Any, Final
 
 _FLAGS: Final = (
@@ -68,7 +69,11 @@ class Chromium:
             finally:
                 assert process.stdin is not None
                 process.stdin.close()  # it ends with its pipe
-                process.wait(timeout=20)
+                try:
+                    process.wait(timeout=20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
 
     @property
     def address(self) -> str:
@@ -103,6 +108,7 @@ class Chromium:
     def _message(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         while b"\0" not in self._rest:
+            assert select([self.process.stdout], [], [], _PATIENCE)[0], "Chromium says nothing"
             more = self.process.stdout.read(65_536)
             assert more, "Chromium has ended"
             self._rest += more
