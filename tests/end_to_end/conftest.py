@@ -96,7 +96,7 @@ def patient_token(demo: Demo, person: Callable[[str], Person]) -> str:
 
 
 @pytest.fixture(scope="session")
-def driver() -> Iterator[Driver]:
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """A chromedriver for all browsers."""
-    with Driver.running() as driver:
+    with Driver.running(tmp_path_factory.mktemp("chromium")) as driver:
         yield driver

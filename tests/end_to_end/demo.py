@@ -41,6 +41,8 @@ class Demo:
     place: Place
     workers: int = 2
     server: Running = field(init=False)
+    signed_in: dict[tuple[str, str], tuple[float, list[Any]]] = field(default_factory=dict)
+    """When somebody signed in, at a record or none, and the cookies they got (`entrance`)."""
 
     def __post_init__(self) -> None:
         self.server = Running(self.folder, self.place, workers=self.workers)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.end_to_end.browser import ROOT, Browser, Driver, missing
+from tests.end_to_end.browser import Browser, Driver, missing
 from tests.end_to_end.demo import Demo
+from tests.end_to_end.looks import NARROW, PICTURES, looked_at
 from tests.end_to_end.person import PASSWORD, Person
 from tests.end_to_end.test_pages_in_a_browser import CHALLENGE
 from tests.places import new_place
@@ -23,8 +23,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(missing()), reason=missing() or "all is there"),
 ]
-PICTURES = ROOT / "build" / "browser" / "pages"
-NARROW, WIDE = 320, 1280
+FOLDER = PICTURES / "pages"
 CALLBACK = "http://127.0.0.1:8765/callback"
 SCOPE = "launch/patient openid fhirUser offline_access patient/*.cruds"
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"  # RFC 7636 appendix B
@@ -45,8 +44,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture
-def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
-    with driver.browser(tmp_path / "profile") as browser:
+def browser(driver: Driver) -> Iterator[Browser]:
+    with driver.browser() as browser:
         yield browser
 
 
@@ -93,17 +92,6 @@ def apps(browser: Browser, demo: Demo, username: str) -> None:
     assert browser.text("h1") == "Connected apps"
 
 
-def looked_at(browser: Browser, name: str) -> None:
-    """No sideways scrolling at 320 px, nothing that axe-core objects to, and a picture."""
-    for scheme in ("light", "dark"):
-        browser.prefer(scheme)
-        for width in (NARROW, WIDE):
-            browser.resize(width)
-            browser.screenshot(PICTURES / f"{name}-{width}-{scheme}.png")
-            assert browser.overhang <= 0, f"{width} px, {scheme}"
-            assert browser.axe() == [], f"{width} px, {scheme}"
-
-
 def test_access_is_narrowed_and_ended_without_javascript(
     browser: Browser, home: Demo, person: Callable[[str], Person]
 ) -> None:
@@ -141,24 +129,24 @@ def test_the_pages_fit_and_can_be_used_by_everybody(
     connect(home, person, "mara", "Patient/mara")
     connect(home, person, "mara", "Patient/juno")
     apps(browser, home, "mara")
-    looked_at(browser, "apps")
+    looked_at(browser, FOLDER, "apps")
     browser.follow("main section a")
-    looked_at(browser, "apps-change")
+    looked_at(browser, FOLDER, "apps-change")
     end = datetime.now(UTC).date() + timedelta(days=30)
     browser.evaluate("document.getElementById('until').value = arguments[0]", end.isoformat())
     browser.follow("button.primary")
     assert browser.text("h1") == "Receipt: access narrowed"
-    looked_at(browser, "receipt-narrowed")
+    looked_at(browser, FOLDER, "receipt-narrowed")
     browser.follow("main > p a")
     browser.follow("main section a")
     browser.evaluate("document.querySelectorAll('[name=keep]').forEach((box) => box.click())")
     browser.follow("button.primary")
     assert browser.text("[role=alert]").startswith("That leaves the app nothing")
-    looked_at(browser, "apps-problem")
+    looked_at(browser, FOLDER, "apps-problem")
     browser.follow("section form button")
-    looked_at(browser, "receipt-ended")
+    looked_at(browser, FOLDER, "receipt-ended")
     browser.open(f"{home.server.base}/account/apps/nothing-here")
-    looked_at(browser, "apps-not-found")
+    looked_at(browser, FOLDER, "apps-not-found")
 
 
 def test_ending_by_keyboard(browser: Browser, home: Demo, person: Callable[[str], Person]) -> None:
@@ -177,7 +165,7 @@ def test_ending_by_keyboard(browser: Browser, home: Demo, person: Callable[[str]
 
 def test_the_sandbox_launches_reads_and_gives_its_token_back(browser: Browser, home: Demo) -> None:
     browser.open(f"{home.server.base}/developers")
-    looked_at(browser, "developers")
+    looked_at(browser, FOLDER, "developers")
     browser.follow("#sandbox-start")
     browser.type("#username", "mara")
     browser.type("#password", PASSWORD)
@@ -190,7 +178,7 @@ def test_the_sandbox_launches_reads_and_gives_its_token_back(browser: Browser, h
     assert browser.address == f"{home.server.base}/developers"
     assert '"patient": "mara"' in browser.text("#sandbox-token")
     assert '"resourceType": "Patient"' in browser.text("#sandbox-found")
-    looked_at(browser, "developers-done")
+    looked_at(browser, FOLDER, "developers-done")
     browser.click("#sandbox-revoke")
     browser.wait_for(
         "#sandbox-state", "The token is given back. Used again, it is answered with 401"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -53,8 +52,8 @@ def key(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture
-def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
-    with driver.browser(tmp_path / "profile") as browser:
+def browser(driver: Driver) -> Iterator[Browser]:
+    with driver.browser() as browser:
         yield browser
 
 

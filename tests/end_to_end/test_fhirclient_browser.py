@@ -40,8 +40,8 @@ def app(demo: Demo) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
-    with driver.browser(tmp_path / "profile") as browser:
+def browser(driver: Driver) -> Iterator[Browser]:
+    with driver.browser() as browser:
         yield browser
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -36,8 +35,8 @@ def app(demo: Demo) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
-    with driver.browser(tmp_path / "profile") as browser:
+def browser(driver: Driver) -> Iterator[Browser]:
+    with driver.browser() as browser:
         yield browser
 
 

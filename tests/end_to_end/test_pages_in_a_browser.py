@@ -6,22 +6,21 @@ Pictures of all of them are left in ``build/browser/pages``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.end_to_end.browser import ROOT, Browser, Driver, missing, served_app
+from tests.end_to_end.browser import Browser, Driver, missing, served_app
 from tests.end_to_end.demo import Demo
+from tests.end_to_end.looks import NARROW, PICTURES, looked_at
 from tests.end_to_end.person import PASSWORD
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(missing()), reason=missing() or "all is there"),
 ]
-PICTURES = ROOT / "build" / "browser" / "pages"
+FOLDER = PICTURES / "pages"
 SCOPE = "launch/patient openid fhirUser offline_access patient/*.cruds"
-NARROW, WIDE = 320, 1280
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"  # RFC 7636 appendix B
 
 POSTED = """
@@ -56,8 +55,8 @@ def app(demo: Demo) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
-    with driver.browser(tmp_path / "profile") as browser:
+def browser(driver: Driver) -> Iterator[Browser]:
+    with driver.browser() as browser:
         yield browser
 
 
@@ -156,17 +155,10 @@ PAGES: dict[str, tuple[Way, str]] = {
 def test_a_page_fits_and_can_be_used_by_everybody(
     browser: Browser, demo: Demo, app: str, name: str
 ) -> None:
-    """No sideways scrolling at 320 px (WCAG 1.4.10), and nothing that axe-core objects to."""
     way, heading = PAGES[name]
     way(browser, demo, app)
     assert browser.text("h1").startswith(heading)
-    for scheme in ("light", "dark"):
-        browser.prefer(scheme)
-        for width in (NARROW, WIDE):
-            browser.resize(width)
-            browser.screenshot(PICTURES / f"{name}-{width}-{scheme}.png")
-            assert browser.overhang <= 0, f"{width} px, {scheme}"
-            assert browser.axe() == [], f"{width} px, {scheme}"
+    looked_at(browser, FOLDER, name)
 
 
 def test_axe_would_object(browser: Browser) -> None:

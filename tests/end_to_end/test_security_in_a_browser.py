@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyotp
 import pytest
 
-from tests.end_to_end.browser import ROOT, Browser, Driver, missing
+from tests.end_to_end.browser import Browser, Driver, missing
 from tests.end_to_end.demo import Demo
+from tests.end_to_end.looks import NARROW, PICTURES, looked_at
 from tests.end_to_end.person import PASSWORD
 from tests.places import new_place
 
@@ -23,8 +23,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(missing()), reason=missing() or "all is there"),
 ]
-PICTURES = ROOT / "build" / "browser" / "pages"
-NARROW, WIDE = 320, 1280
+FOLDER = PICTURES / "pages"
 NEW = "seven quiet otters"
 DEVICE = {  # W3C WebAuthn Level 3, section 12: virtual authenticators
     "protocol": "ctap2",
@@ -47,8 +46,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture
-def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
-    with driver.browser(tmp_path / "profile") as browser:
+def browser(driver: Driver) -> Iterator[Browser]:
+    with driver.browser() as browser:
         yield browser
 
 
@@ -178,28 +177,15 @@ PAGES: dict[str, tuple[Way, str]] = {
 }
 
 
-def looked_at(browser: Browser, name: str) -> None:
-    """No sideways scrolling at 320 px (WCAG 1.4.10), and nothing that axe-core objects to."""
-    for scheme in ("light", "dark"):
-        browser.prefer(scheme)
-        for width in (NARROW, WIDE):
-            browser.resize(width)
-            browser.screenshot(PICTURES / f"{name}-{width}-{scheme}.png")
-            assert browser.overhang <= 0, f"{width} px, {scheme}"
-            assert browser.axe() == [], f"{width} px, {scheme}"
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_and_can_be_used_by_everybody(browser: Browser, home: Demo, name: str) -> None:
     way, heading = PAGES[name]
     way(browser, home)
     assert browser.text("h1") == heading
-    looked_at(browser, name)
+    looked_at(browser, FOLDER, name)
 
 
-def test_a_full_security_page_fits_too(
-    browser: Browser, driver: Driver, home: Demo, tmp_path: Path
-) -> None:
+def test_a_full_security_page_fits_too(browser: Browser, driver: Driver, home: Demo) -> None:
     """With passkeys, an app, other sessions and remembered browsers."""
     plug_in(browser)
     security(browser, home, "teodor")
@@ -209,17 +195,17 @@ def test_a_full_security_page_fits_too(
     browser.wait_for("h1", "Security")
     app = set_up_app(browser, home)
     code = recovery_codes(browser)[0]
-    with driver.browser(tmp_path / "other") as other:
+    with driver.browser() as other:
         security(other, home, "teodor")
         assert other.text("h1") == "Enter a code"
-        looked_at(other, "code")
+        looked_at(other, FOLDER, "code")
         other.type("#code", code)
         other.click("#remember")
         other.follow("button.primary")
         assert other.text("h1") == "Security"
         browser.open(f"{base(home)}/account/security")
         assert browser.text("[aria-labelledby=codes] p") == "9 left."
-        looked_at(browser, "security-full")
+        looked_at(browser, FOLDER, "security-full")
         browser.follow("[aria-labelledby=sessions] .entries button")
         assert browser.text("[role=status]") == "That browser is signed out."
         other.open(f"{base(home)}/account/security")
@@ -332,7 +318,7 @@ def test_a_passkey_is_made_and_signs_in_without_a_user_name(browser: Browser, ho
     browser.wait_for(".passkey .problem", "This device has a passkey for your account already.")
     # It also confirms who somebody is.
     browser.open(f"{base(home)}/account/confirm?then=/account/security/recovery-codes")
-    looked_at(browser, "confirm-passkey")
+    looked_at(browser, FOLDER, "confirm-passkey")
     browser.click(".passkey button")
     browser.wait_for("h1", "Recovery codes")
     # Removed, it signs nobody in any more.
@@ -342,7 +328,7 @@ def test_a_passkey_is_made_and_signs_in_without_a_user_name(browser: Browser, ho
     browser.follow("[aria-labelledby=leave] button")
     browser.click(".passkey button")
     browser.wait_for("[role=alert]#problem", "That passkey did not work here.")
-    looked_at(browser, "passkey-refused")
+    looked_at(browser, FOLDER, "passkey-refused")
 
 
 def test_a_device_that_did_not_verify_the_person_is_not_enough(
@@ -368,7 +354,7 @@ def test_who_has_no_passkey_here_signs_in_another_way(browser: Browser, home: De
     browser.open(f"{base(home)}/signin")
     browser.click(".passkey button")
     browser.wait_for(".passkey .problem", "No passkey was used.")
-    looked_at(browser, "passkey-none")
+    looked_at(browser, FOLDER, "passkey-none")
     browser.type("#username", "mara")
     browser.type("#password", PASSWORD)
     browser.follow("button.primary")

@@ -6,35 +6,31 @@ Pictures of all of them are left in ``build/browser/staff``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.browser import ROOT, Browser, Driver, missing
+from tests.end_to_end.browser import Browser, Driver, missing
 from tests.end_to_end.demo import Demo
-from tests.end_to_end.person import PASSWORD
+from tests.end_to_end.entrance import enter
+from tests.end_to_end.looks import PICTURES, looked_at
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(missing()), reason=missing() or "all is there"),
 ]
-PICTURES = ROOT / "build" / "browser" / "staff"
-NARROW, WIDE = 320, 1280
+FOLDER = PICTURES / "staff"
 JUNO = "/staff/patients/juno"
 
 
 @pytest.fixture
-def browser(driver: Driver, tmp_path: Path) -> Iterator[Browser]:
-    with driver.browser(tmp_path / "profile") as browser:
+def browser(driver: Driver) -> Iterator[Browser]:
+    with driver.browser() as browser:
         yield browser
 
 
 def at(browser: Browser, demo: Demo, path: str, username: str = "rosalind") -> None:
-    """Sign in on the way to a page."""
-    browser.open(f"{demo.server.base}{path}")
-    browser.type("#username", username)
-    browser.type("#password", PASSWORD)
-    browser.follow("button.primary")
+    """Staff, or somebody else, at a page."""
+    enter(browser, demo, path, username)
 
 
 def at_home(browser: Browser, demo: Demo) -> None:
@@ -225,14 +221,7 @@ PAGES: dict[str, tuple[Way, str]] = {
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_and_can_be_used_by_everybody(browser: Browser, demo: Demo, name: str) -> None:
-    """No sideways scrolling at 320 px (WCAG 1.4.10), and nothing that axe-core objects to."""
     way, heading = PAGES[name]
     way(browser, demo)
     assert browser.text("h1").startswith(heading)
-    for scheme in ("light", "dark"):
-        browser.prefer(scheme)
-        for width in (NARROW, WIDE):
-            browser.resize(width)
-            browser.screenshot(PICTURES / f"{name}-{width}-{scheme}.png")
-            assert browser.overhang <= 0, f"{width} px, {scheme}"
-            assert browser.axe() == [], f"{width} px, {scheme}"
+    looked_at(browser, FOLDER, name)

@@ -51,7 +51,6 @@ class Town:
     demo: Demo
     driver: Driver
     folder: Path
-    people: int = 0
     files: int = 0
     looked_at: set[str] = field(default_factory=set)
 
@@ -138,8 +137,7 @@ class Town:
     @contextmanager
     def person(self) -> Iterator[Walker]:
         """Somebody at a browser of their own."""
-        self.people += 1
-        with self.driver.browser(self.folder / f"profile-{self.people}") as browser:
+        with self.driver.browser() as browser:
             browser.resize(WIDE)
             yield Walker(self, browser)
 
