@@ -8,6 +8,7 @@ import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,6 +17,7 @@ from fhir_portal.portal import Portal
 from tests.builders import Ids
 
 _TAKEN: dict[Hashable, _Image] = {}
+_FILES: dict[Hashable, tuple[bytes, bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,21 @@ async def once(
         ids=ids.count,
         random=None if random is None else random.getstate(),
     )
+
+
+def lay_in_file(name: Hashable, file: Path) -> bool:
+    """Lay what `take_of_file` took where a store is going to be opened; whether there was any."""
+    image = _FILES.get(name)
+    if image is None:
+        return False
+    for path, content in zip((file, file.with_suffix(".log.db")), image, strict=True):
+        path.write_bytes(content)
+    return True
+
+
+def take_of_file(name: Hashable, store: EmbeddedStore) -> None:
+    """Take what is in the store in a file, for `lay_in_file`; nothing is patched by then."""
+    _FILES[name] = (store.database.writer.serialize(), store.log._connection.serialize())
 
 
 def _lay(image: bytes, into: sqlite3.Connection) -> None:
