@@ -86,7 +86,7 @@ class FhirWorld:
     @classmethod
     async def begin(cls, path: Path) -> Self:
         clock = Clock()
-        written = lay_in_file(cls, path / "portal.db")
+        written = lay_in_file("fhir world", path / "portal.db")
         store = EmbeddedStore.open(str(path / "portal.db"), clock=clock)
         portal = Portal.over(
             store,
@@ -106,7 +106,7 @@ class FhirWorld:
         world = cls(clock, store, portal, api)
         if not written:
             await world._write()
-            take_of_file(cls, store)
+            take_of_file("fhir world", store)
         return world
 
     async def _write(self) -> None:

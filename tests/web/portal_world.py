@@ -75,7 +75,7 @@ class PortalWorld:
         )
         found = cls(world)
         await once(
-            (cls, act),
+            ("portal world", act),
             world.store,
             functools.partial(found._write, act),
             random=world.random.__self__,

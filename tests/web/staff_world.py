@@ -83,7 +83,7 @@ class StaffWorld:
             ),
         )
         found = cls(world)
-        await once(cls, world.store, found._write, random=world.random.__self__)
+        await once("staff world", world.store, found._write, random=world.random.__self__)
         return found
 
     async def _write(self) -> None:
