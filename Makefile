@@ -17,6 +17,8 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := install
 .PHONY: install run test lint fix bench docs conformance lock clean
 .DELETE_ON_ERROR:
+# pytest keeps the test modules as it rewrote them, or it takes longer to read them than most run
+unexport PYTHONDONTWRITEBYTECODE
 
 install: $(VENV)/.run
 	@sed -n 's/^#   make/make/p' Makefile

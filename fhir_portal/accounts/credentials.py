@@ -32,6 +32,8 @@ SIGN_INS: Final = "100 per hour"
 """Right passwords of one account, from browsers that nobody knows; as many from known ones."""
 BY_ALL_NAMES: Final = "150 per hour"
 """Sign-ins to one account by all its names together, from browsers that nobody knows."""
+HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+"""Argon2id with 19 MiB and two passes."""
 _AT_ONCE: Final = 2
 _UNTYPABLE: Final = frozenset({"Cc", "Cs"})  # RFC 8264 §9.11, and half a character
 
@@ -47,13 +49,13 @@ class SignInRefused(Exception):
 
 
 class Passwords:
-    """Argon2id with 19 MiB and two passes, at most two at once in this process.
+    """Hashes of `HASHER`, at most two at once in this process.
 
     Whatever hashes raises `fhir_portal.fhir.errors.Unavailable` when ``most_waiting`` do.
     """
 
     def __init__(self, *, most_waiting: int = MOST_WAITING) -> None:
-        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        self._hasher = HASHER
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="argon2")
         self._most_waiting = most_waiting
         self._waiting = 0

@@ -25,5 +25,14 @@ def site(routers: Iterable[APIRouter], *, version: str) -> FastAPI:
         redirect_slashes=False,  # it would redirect to wherever the Host header says
     )
     for router in routers:
-        application.include_router(router)
+        take_in(application, router)
     return application
+
+
+def take_in(application: FastAPI, router: APIRouter) -> None:
+    """Serve a router's addresses too.
+
+    ``include_router`` would keep the router whole, so as to change its routes by what it is told:
+    each is made a second time at the first request, and each request is looked up twice.
+    """
+    application.router.routes.extend(router.routes)

@@ -24,7 +24,8 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.notify.security import OutboxNotices
 from fhir_portal.records import RecordTransaction
-from tests.smart.world import PASSWORD, Clock, password_hash, passwords
+from tests.builders import passwords
+from tests.smart.world import PASSWORD, Clock, password_hash
 
 ORIGINS = ("https://portal.example.org", "https://www.portal.example.org", "https://other.example")
 HOME = Place("192.0.2.1", device="Firefox on Linux")

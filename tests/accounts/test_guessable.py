@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fhir_portal.accounts.credentials import MAX_LENGTH, MIN_LENGTH, UnacceptablePassword
 from fhir_portal.accounts.guessable import is_leaked, is_of_the_place
-from tests.smart.world import passwords
+from tests.builders import passwords
 
 NAMES = ("mara.quill@example.org", "Marrowbrook Family Medicine", "Fern & Co")
 

@@ -491,7 +491,11 @@ async def adds(house: House, session: Session, answer: str) -> bool:
     return True
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     part=st.sampled_from((*PARTS, "id", "rawId", "type", "response")),
     value=JSON | st.binary(max_size=200).map(base64url),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.portal import Portal
 from tests.builders import (
     DIRECTORY,
@@ -26,44 +27,49 @@ from tests.builders import (
     resource,
     some_answers,
 )
+from tests.images import once
 
 
 @pytest.fixture
-async def as_ehr(ehr: Caller, other_ehr: Caller) -> Caller:
+async def as_ehr(store: EmbeddedStore, ehr: Caller, other_ehr: Caller) -> Caller:
     """The EHR, once it has written everybody's records."""
-    await ehr.store(
-        resource("Organization", "house", name="House", meta=DIRECTORY),
-        a_practitioner("lark"),
-        a_practitioner("wren"),
-        a_patient("ada"),
-        a_patient("bo", family="Berg"),
-        a_patient("kit", birthDate="2021-01-01"),
-    )
-    for own_id, doctor in (("ada", "lark"), ("bo", "wren"), ("kit", "wren")):
+
+    async def write() -> None:
         await ehr.store(
-            an_observation(f"pulse-{own_id}", of=own_id, performer=f"Practitioner/{doctor}"),
-            an_observation(f"lab-{own_id}", of=own_id, category="laboratory"),
-            an_observation(f"kept-{own_id}", of=own_id, meta=WITHHELD),
-            a_condition(f"rash-{own_id}", of=own_id),
-            an_encounter(f"visit-{own_id}", of=own_id),
-            a_binary(f"scan-{own_id}"),
-            a_document(f"letter-{own_id}", of=own_id, binary=f"scan-{own_id}"),
-            a_provenance(f"source-{own_id}", about=[f"Observation/lab-{own_id}"]),
-            a_communication(f"hello-{own_id}", of=own_id, sender=f"Patient/{own_id}"),
-            some_answers(f"form-{own_id}", of=own_id, source=f"Patient/{own_id}"),
+            resource("Organization", "house", name="House", meta=DIRECTORY),
+            a_practitioner("lark"),
+            a_practitioner("wren"),
+            a_patient("ada"),
+            a_patient("bo", family="Berg"),
+            a_patient("kit", birthDate="2021-01-01"),
         )
-    await ehr.store(
-        a_related_person("mother", of="kit"),
-        a_related_person("father", of="kit", relationship="father"),
-        a_grant("grant-mother", of="kit", to="mother", sections=["results", "messages"]),
-        a_grant("grant-father", of="kit", to="father", sections=["visits"]),
-        a_person("ada", links=["Patient/ada", "RelatedPerson/mother"]),
-    )
-    await other_ehr.store(
-        a_patient("kit", family="Stranger"),
-        an_observation("lab-kit", of="kit", category="laboratory", value=999),
-        an_observation("elsewhere", of="kit", category="laboratory"),
-    )
+        for own_id, doctor in (("ada", "lark"), ("bo", "wren"), ("kit", "wren")):
+            await ehr.store(
+                an_observation(f"pulse-{own_id}", of=own_id, performer=f"Practitioner/{doctor}"),
+                an_observation(f"lab-{own_id}", of=own_id, category="laboratory"),
+                an_observation(f"kept-{own_id}", of=own_id, meta=WITHHELD),
+                a_condition(f"rash-{own_id}", of=own_id),
+                an_encounter(f"visit-{own_id}", of=own_id),
+                a_binary(f"scan-{own_id}"),
+                a_document(f"letter-{own_id}", of=own_id, binary=f"scan-{own_id}"),
+                a_provenance(f"source-{own_id}", about=[f"Observation/lab-{own_id}"]),
+                a_communication(f"hello-{own_id}", of=own_id, sender=f"Patient/{own_id}"),
+                some_answers(f"form-{own_id}", of=own_id, source=f"Patient/{own_id}"),
+            )
+        await ehr.store(
+            a_related_person("mother", of="kit"),
+            a_related_person("father", of="kit", relationship="father"),
+            a_grant("grant-mother", of="kit", to="mother", sections=["results", "messages"]),
+            a_grant("grant-father", of="kit", to="father", sections=["visits"]),
+            a_person("ada", links=["Patient/ada", "RelatedPerson/mother"]),
+        )
+        await other_ehr.store(
+            a_patient("kit", family="Stranger"),
+            an_observation("lab-kit", of="kit", category="laboratory", value=999),
+            an_observation("elsewhere", of="kit", category="laboratory"),
+        )
+
+    await once("boundaries", store, write, portal=ehr.portal)
     return ehr
 
 

@@ -5,10 +5,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 
+from fhir_portal.accounts import credentials
 from tests.end_to_end.browser import Driver
 from tests.end_to_end.demo import CALLBACK, PUBLIC, Demo
 from tests.end_to_end.person import Person, parameters_of
@@ -30,6 +33,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         browser = metafunc.definition.get_closest_marker("browser")
         stores = ["file"] if browser else kinds("file")
         metafunc.parametrize("demo", stores, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hashing_as_the_servers_do(served_hasher: PasswordHasher) -> Iterator[None]:
+    """What is put into the store of a server of its own process is as that has it."""
+    with patch.object(credentials, "HASHER", served_hasher):
+        yield
 
 
 @pytest.fixture(scope="session")

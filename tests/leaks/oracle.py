@@ -7,12 +7,14 @@ written a second time, as plainly as possible, from the design.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.builders import Json
 from tests.leaks.world import Reader, Write
+
+T = TypeVar("T")
 
 SUBJECT = {
     **dict.fromkeys(
@@ -73,6 +75,18 @@ class Version:
 
 
 Rows = dict[str, list[Version]]
+
+
+def _once(find: Callable[[Any], T]) -> Callable[[Any], T]:
+    """What is found in a tree is found once: no tree is changed once a state may hold it."""
+    known: dict[int, tuple[Any, T]] = {}  # with the tree, whose id is nobody else's then
+
+    def found(tree: Any) -> T:
+        if id(tree) not in known:
+            known[id(tree)] = (tree, find(tree))
+        return known[id(tree)][1]
+
+    return found
 
 
 @dataclass
@@ -140,28 +154,24 @@ class State:
 
 SHADELESS = {*STAFF_ENTRIES, "Questionnaire", "Patient", "RelatedPerson", "Person", "Group"}
 """They neither give labels nor take them."""
-_NAMED: dict[int, tuple[Json, frozenset[str], dict[str, list[str]]]] = {}
 
 
+@_once
 def _named(tree: Json) -> tuple[frozenset[str], dict[str, list[str]]]:
     """What a resource is as hidden as, and what is as hidden as it is, by where it stands."""
-    found = _NAMED.get(id(tree))
-    if found is None:
-        name = tree["resourceType"]
-        texts = [*_values(tree, "reference"), *_values(tree, "url")]
-        named = frozenset(
-            text
-            for text in texts
-            if text.partition("/")[0] not in SHADELESS and name not in SHADELESS
-        )
-        lists: dict[str, list[str]] = {}
-        if name == "Encounter":
-            lists["when"] = list(_values(tree.get("appointment", []), "reference"))
-            lists["why"] = list(_values(tree.get("diagnosis", []), "reference"))
-        if name == "Observation":
-            lists["of"] = list(_values(tree.get("hasMember", []), "reference"))
-        found = _NAMED[id(tree)] = (tree, named, lists)
-    return found[1], found[2]
+    name = tree["resourceType"]
+    named = frozenset(
+        text
+        for text in _references(tree) | _urls(tree)
+        if text.partition("/")[0] not in SHADELESS and name not in SHADELESS
+    )
+    lists: dict[str, list[str]] = {}
+    if name == "Encounter":
+        lists["when"] = list(_values(tree.get("appointment", []), "reference"))
+        lists["why"] = list(_values(tree.get("diagnosis", []), "reference"))
+    if name == "Observation":
+        lists["of"] = list(_values(tree.get("hasMember", []), "reference"))
+    return named, lists
 
 
 def _closed(rows: Rows) -> dict[str, frozenset[str]]:
@@ -189,21 +199,20 @@ def _closed(rows: Rows) -> dict[str, frozenset[str]]:
             for keys in lists.values():
                 elsewhere = named - set(keys)
                 for key in keys:
-                    hidden = of(elsewhere - {key}) | set(_labels(tree))
+                    hidden = of(elsewhere - {key}) | _labels(tree)
                     if last.tree is None:
                         hidden = last.facts.labels
                     given.setdefault(key, set()).update(hidden)
             if last.tree is not None and tree["resourceType"] not in FOLLOWING:
-                for url in _values(tree, "url"):
-                    own = own_facts(tree)
-                    if own.owners:
+                for url in _urls(tree):
+                    if own_facts(tree).owners:
                         shade = shades[f"{tree['resourceType']}/{tree['id']}"]
                         given.setdefault(url, set()).update(shade)
         for key, versions in rows.items():
             tree = versions[-1].tree
             if tree is None:
                 continue
-            now = frozenset(_labels(tree)) | of(_named(tree)[0] - {key}) | given.get(key, set())
+            now = _labels(tree) | of(_named(tree)[0] - {key}) | given.get(key, set())
             if now != shades[key]:
                 shades[key] = now
                 pending = True
@@ -225,12 +234,13 @@ def adds_a_line(state: State, write: Write) -> tuple[str, str] | None:
     return None
 
 
+@_once
 def own_facts(tree: Json) -> Facts:
     name = tree["resourceType"]
     return Facts(
         owners=frozenset(_owners(tree)),
         sections=frozenset(_sections(tree)),
-        labels=frozenset(_labels(tree)),
+        labels=_labels(tree),
         listed=any(t.get("code") == "directory" for t in tree.get("meta", {}).get("tag", ()))
         and name in STAFF_ENTRIES,
     )
@@ -250,7 +260,7 @@ def followed_facts(key: str, tree: Json, rows: Rows) -> Facts:
             for other, versions in rows.items()
             if versions[-1].tree is not None
             and other.partition("/")[0] not in FOLLOWING
-            and key in set(_values(versions[-1].tree, "url"))
+            and key in _urls(versions[-1].tree)
             and versions[-1].facts.owners
         ]
     own = own_facts(tree)
@@ -288,14 +298,30 @@ def _sections(tree: Json) -> Iterator[str]:
         yield SECTION.get(name, "-")
 
 
-def _labels(tree: Json) -> Iterator[str]:
+@_once
+def _labels(tree: Json) -> frozenset[str]:
     meta = tree.get("meta", {})
-    yield from (one["code"] for one in meta.get("security", ()))
-    yield from (one["code"] for one in meta.get("tag", ()) if one["code"] == "withheld")
+    withheld = (one["code"] for one in meta.get("tag", ()) if one["code"] == "withheld")
+    return frozenset([*(one["code"] for one in meta.get("security", ())), *withheld])
+
+
+@_once
+def _references(tree: Json) -> frozenset[str]:
+    return frozenset(_values(tree, "reference"))
+
+
+@_once
+def _urls(tree: Json) -> frozenset[str]:
+    return frozenset(_values(tree, "url"))
+
+
+@_once
+def _text(tree: Json | None) -> str:
+    return repr(tree)
 
 
 def _values(node: Any, name: str) -> Iterator[str]:
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         for member, value in node.items():
             if member == name and isinstance(value, str):
                 yield value
@@ -327,7 +353,7 @@ class View:
             if versions[-1].tree is not None
             and key.partition("/")[0] in RECORD_TYPES
             and (self.sees(key, "r") or self.sees(key, "s"))
-            for reference in _values(versions[-1].tree, "reference")
+            for reference in _references(versions[-1].tree)
         }
 
     def allows(self, letter: str, name: str) -> bool:
@@ -391,7 +417,7 @@ class View:
         everything = [*self.rows, *self.shared]
         return {
             (key, letter): [
-                (number, repr((self.versions_of(key) or [])[number - 1].tree))
+                (number, _text((self.versions_of(key) or [])[number - 1].tree))
                 for number in self.versions(key, letter)
             ]
             for key in everything

@@ -7,6 +7,7 @@ from fhir_portal.embedded.store import EmbeddedStore
 from fhir_portal.portal import Portal
 from tests.access.conftest import family
 from tests.builders import DERM, FAMILY, Caller, a_patient, a_practice, changed, keep, resource
+from tests.images import once
 from tests.operations.invitations import staff
 
 __all__ = ["family"]
@@ -31,16 +32,22 @@ async def practice(accounts: EmbeddedStore, ehr: Caller) -> EmbeddedStore:
 
     Kit is a child, and Lia another one; neither Bo nor Cy has an account.
     """
-    await ehr.store(
-        resource("Organization", "derm", name="Dermatology", telecom=[PHONE]),
-        a_patient("bo", family="Reed", telecom=[mail("bo@mail.example"), mobile("+13125550142")]),
-        a_patient("cy", family="Sorrel", telecom=[mail("cy@mail.example")]),
-        a_patient("di", family="Thrift"),
-        a_patient("kit", birthDate="2020-03-01"),
-        a_patient("lia", birthDate="2022-08-19"),
-    )
-    zone = a_practice(zone="America/Chicago")
-    await keep(accounts, changed(zone, organization="Organization/derm"))
+
+    async def write() -> None:
+        await ehr.store(
+            resource("Organization", "derm", name="Dermatology", telecom=[PHONE]),
+            a_patient(
+                "bo", family="Reed", telecom=[mail("bo@mail.example"), mobile("+13125550142")]
+            ),
+            a_patient("cy", family="Sorrel", telecom=[mail("cy@mail.example")]),
+            a_patient("di", family="Thrift"),
+            a_patient("kit", birthDate="2020-03-01"),
+            a_patient("lia", birthDate="2022-08-19"),
+        )
+        zone = a_practice(zone="America/Chicago")
+        await keep(accounts, changed(zone, organization="Organization/derm"))
+
+    await once("practice", accounts, write, portal=ehr.portal)
     return accounts
 
 

@@ -29,6 +29,7 @@ from fhir_portal.smart.registration import METADATA_SCHEMA
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
 from fhir_portal.web.oauth import OAuthEndpoints
+from fhir_portal.web.site import take_in
 from tests.smart.launching import Practice
 from tests.smart.proofs import Holder
 from tests.smart.several import DETAILS, KIT, OWN, PIP, TYPE, a_family, consent, known_at
@@ -548,13 +549,14 @@ async def test_what_is_pushed_is_answered_as_described(
 
 @pytest.fixture
 async def site(world: World) -> World:
-    world.app.include_router(
+    take_in(
+        world.app,
         developers_router(
             server=world.server, store=world.store, clock=world.clock, random=world.random
-        )
+        ),
     )
-    world.app.include_router(
-        brands_router(store=world.store, issuer=world.server.issuer, clock=world.clock)
+    take_in(
+        world.app, brands_router(store=world.store, issuer=world.server.issuer, clock=world.clock)
     )
     return world
 

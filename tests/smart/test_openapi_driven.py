@@ -21,6 +21,7 @@ from fhir_portal.smart import server
 from fhir_portal.web.brands import brands_router
 from fhir_portal.web.developers import developers_router
 from fhir_portal.web.oauth import OAuthEndpoints
+from fhir_portal.web.site import take_in
 from tests.smart.test_openapi import KEYS, Description
 from tests.smart.world import REDIRECT, App, World
 
@@ -41,18 +42,20 @@ class Driven:
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
         self.world = self.runner.run(World.begin())
-        self.world.app.include_router(
+        take_in(
+            self.world.app,
             developers_router(
                 server=self.world.server,
                 store=self.world.store,
                 clock=self.world.clock,
                 random=self.world.random,
-            )
+            ),
         )
-        self.world.app.include_router(
+        take_in(
+            self.world.app,
             brands_router(
                 store=self.world.store, issuer=self.world.server.issuer, clock=self.world.clock
-            )
+            ),
         )
         self.app: App = self.runner.run(self.world.public_app())
         self.web: App = self.runner.run(self.world.confidential_app())

@@ -20,7 +20,7 @@ from lxml import html
 from fhir_portal.access.policy import understands
 from fhir_portal.access.writes import WriteTableScopes
 from fhir_portal.accounts.account import Account, add_account
-from fhir_portal.accounts.credentials import Passwords, SignIn
+from fhir_portal.accounts.credentials import SignIn
 from fhir_portal.accounts.one_time_code import KEY_PURPOSE, OneTimeCodes
 from fhir_portal.accounts.sessions import Sessions
 from fhir_portal.accounts.throttle import Throttle
@@ -45,6 +45,7 @@ from fhir_portal.web.launch import EhrLaunches, sees_by, visits_by
 from fhir_portal.web.oauth import OAuthEndpoints
 from fhir_portal.web.pages import pages_router
 from fhir_portal.web.site import site
+from tests.builders import passwords
 from tests.smart.hosts import Hosts
 
 BASE = "http://127.0.0.1:8000"
@@ -163,11 +164,6 @@ def childs_record(until: float | None = None) -> RecordAccess:
 @functools.cache
 def signing_key() -> RSAKey:
     return RSAKey.generate_key(2048, auto_kid=False)
-
-
-@functools.cache
-def passwords() -> Passwords:
-    return Passwords()
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.consent.record import RecordAccess
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.web.pages.activation import activation_router
+from fhir_portal.web.site import take_in
 from tests.builders import (
     DERM,
     FAMILY,
@@ -34,9 +35,10 @@ from tests.builders import (
     a_task,
     an_ehr,
     keep,
+    passwords,
 )
 from tests.matters import open_matters
-from tests.smart.world import Browser, World, passwords
+from tests.smart.world import Browser, World
 from tests.web.signing_in import submit
 
 HOME = "/account/apps"
@@ -68,14 +70,15 @@ class Town:
         town = cls(await World.begin())
         world = town.world
         sign_in = SignIn(world.store, passwords(), Throttle(world.store, world.clock))
-        world.app.include_router(
+        take_in(
+            world.app,
             activation_router(
                 portal=world.portal,
                 server=world.server,
                 sessions=world.sessions,
                 sign_in=sign_in,
                 home=HOME,
-            )
+            ),
         )
         await keep(world.store, a_practice(DERM), a_practice(FAMILY))
         await keep(

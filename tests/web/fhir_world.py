@@ -32,6 +32,7 @@ from fhir_portal.smart.issuer import Issuer
 from fhir_portal.smart.keys import derive
 from fhir_portal.smart.token import AccessToken, token_hash
 from fhir_portal.web.fhir import FhirApi
+from tests.images import lay_in_file, take_of_file
 
 ORIGIN = "http://127.0.0.1:8000"
 BASE = f"{ORIGIN}/fhir"
@@ -85,6 +86,7 @@ class FhirWorld:
     @classmethod
     async def begin(cls, path: Path) -> Self:
         clock = Clock()
+        written = lay_in_file("fhir world", path / "portal.db")
         store = EmbeddedStore.open(str(path / "portal.db"), clock=clock)
         portal = Portal.over(
             store,
@@ -102,8 +104,15 @@ class FhirWorld:
             max_transaction=MAX_TRANSACTION,
         )
         world = cls(clock, store, portal, api)
-        await world.insert(*_records())
-        ehr = await world.ehr()
+        if not written:
+            await world._write()
+            take_of_file("fhir world", store)
+        return world
+
+    async def _write(self) -> None:
+        """What is there on the first day."""
+        await self.insert(*_records())
+        ehr = await self.ehr()
         for resource in (
             patient("anna", name=[{"family": "Adler", "given": ["Anna"]}], birthDate="1980-02-03"),
             patient("ben", name=[{"family": "Berg", "given": ["Ben"]}]),
@@ -111,8 +120,7 @@ class FhirWorld:
             person("pb", "ben"),
         ):
             name, own_id = resource["resourceType"], resource["id"]
-            await world.perform(ehr, "update", name, own_id, body=resource)
-        return world
+            await self.perform(ehr, "update", name, own_id, body=resource)
 
     def close(self) -> None:
         self.store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from fhir_portal.operations.open_share import Shares
 from fhir_portal.web.downloads import Downloads
 from fhir_portal.web.pages.portal_rooms import portal_router
 from fhir_portal.web.shared import shared_router
+from fhir_portal.web.site import take_in
 from tests.builders import (
     DIRECTORY,
     a_grant,
@@ -22,11 +24,13 @@ from tests.builders import (
     a_practitioner,
     a_related_person,
     keep,
+    passwords,
     resource,
 )
+from tests.images import once
 from tests.operations.booking import DAY, a_schedule, a_slot
 from tests.smart.launching import put
-from tests.smart.world import PASSWORD, Browser, World, password_hash, passwords
+from tests.smart.world import PASSWORD, Browser, World, password_hash
 from tests.web.signing_in import submit
 
 SKIN = "skin"
@@ -43,7 +47,8 @@ class PortalWorld:
     @classmethod
     async def begin(cls, *, act: tuple[str, ...] = ("appointments",)) -> PortalWorld:
         world = await World.begin()
-        world.app.include_router(
+        take_in(
+            world.app,
             portal_router(
                 portal=world.portal,
                 server=world.server,
@@ -52,7 +57,7 @@ class PortalWorld:
                 store=world.store,
                 clock=world.clock,
                 random=world.random,
-            )
+            ),
         )
         shares = Shares(
             world.store,
@@ -64,10 +69,22 @@ class PortalWorld:
         )
         throttle = Throttle(world.store, world.clock)
         downloads = Downloads(world.portal)
-        world.app.include_router(
-            shared_router(shares, throttle=throttle, base=world.base, downloads=downloads)
+        take_in(
+            world.app,
+            shared_router(shares, throttle=throttle, base=world.base, downloads=downloads),
         )
         found = cls(world)
+        await once(
+            ("portal world", act),
+            world.store,
+            functools.partial(found._write, act),
+            random=world.random.__self__,
+        )
+        return found
+
+    async def _write(self, act: tuple[str, ...]) -> None:
+        """What is there on the first day."""
+        world = self.world
         await keep(
             world.store,
             Practice(key=SKIN, name="Hillside Dermatology", zone="America/Chicago"),
@@ -75,7 +92,7 @@ class PortalWorld:
         )
         lark = {"reference": "Practitioner/lark", "display": "Dr. Lark"}
         address = {"line": ["1 Elm Street"], "city": "Marrow"}
-        await found.put(
+        await self.put(
             a_patient("ada"),
             a_patient("kit", name=[{"family": "Quill", "given": ["Kit"]}], birthDate="2020-03-01"),
             a_patient("bo", family="Reed"),
@@ -100,7 +117,6 @@ class PortalWorld:
                 persons=[f"{SKIN}/Person/{name}"],
             )
             await keep(world.store, AccountPerson(key=f"{SKIN}/Person/{name}", account=account.key))
-        return found
 
     def close(self) -> None:
         self.world.close()

@@ -17,7 +17,8 @@ from fhir_portal.notify.recovery import OutboxRecoveries
 from fhir_portal.notify.security import OutboxNotices
 from fhir_portal.records import RecordTransaction
 from fhir_portal.web.pages.recover import birth_dates
-from tests.smart.world import BASE, Browser, World, passwords
+from tests.builders import passwords
+from tests.smart.world import BASE, Browser, World
 from tests.web.signing_in import submit
 
 NEW = "seven quiet otters"

@@ -18,7 +18,8 @@ from fhir_portal.accounts.own import OwnSignIn
 from fhir_portal.accounts.throttle import Throttle
 from fhir_portal.notify.outbox import OutboxMessage
 from fhir_portal.web.pages.signin import front_door
-from tests.smart.world import PASSWORD, Browser, World, passwords
+from tests.builders import passwords
+from tests.smart.world import PASSWORD, Browser, World
 
 SECURITY = "/account/security"
 MARA = "mara@example.org"

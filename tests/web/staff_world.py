@@ -20,6 +20,7 @@ from fhir_portal.fhir.reference import ResourceKey
 from fhir_portal.records import Record
 from fhir_portal.web.pages.apps import apps_router
 from fhir_portal.web.pages.staff import staff_router
+from fhir_portal.web.site import take_in
 from tests.builders import (
     a_grant,
     a_patient,
@@ -27,9 +28,11 @@ from tests.builders import (
     a_practitioner,
     a_related_person,
     keep,
+    passwords,
 )
+from tests.images import once
 from tests.smart.launching import put
-from tests.smart.world import PASSWORD, Browser, World, password_hash, passwords
+from tests.smart.world import PASSWORD, Browser, World, password_hash
 from tests.staff import a_level
 from tests.web.signing_in import post, submit
 
@@ -66,8 +69,9 @@ class StaffWorld:
             clock=world.clock,
             random=world.random,
         )
-        world.app.include_router(router)
-        world.app.include_router(
+        take_in(world.app, router)
+        take_in(
+            world.app,
             apps_router(
                 server=world.server,
                 sessions=world.sessions,
@@ -76,9 +80,15 @@ class StaffWorld:
                 log=world.store.log,
                 clock=world.clock,
                 random=world.random,
-            )
+            ),
         )
         found = cls(world)
+        await once("staff world", world.store, found._write, random=world.random.__self__)
+        return found
+
+    async def _write(self) -> None:
+        """What is there on the first day."""
+        world = self.world
         await keep(
             world.store,
             Practice(key=SKIN, name="Hillside Dermatology", zone="America/Chicago"),
@@ -106,11 +116,10 @@ class StaffWorld:
         )
         await put(world, FAMILY, a_patient("elsewhere", family="Quillfar"))
         for name in (ADMIN, DESK, READER, BLIND):
-            await found.member(name, SKIN)
+            await self.member(name, SKIN)
         for practice in (SKIN, FAMILY):
-            await found.member(BOTH, practice, level=READER)
-        await found.account("kits-mother", f"{SKIN}/Person/mara")
-        return found
+            await self.member(BOTH, practice, level=READER)
+        await self.account("kits-mother", f"{SKIN}/Person/mara")
 
     def close(self) -> None:
         self.world.close()

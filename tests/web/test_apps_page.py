@@ -24,6 +24,7 @@ from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.security_event import reason_of
 from fhir_portal.smart.token import AccessToken, TokenFamily
 from fhir_portal.web.pages.apps import APPS, NOT_THERE, RECEIPTS, apps_router
+from fhir_portal.web.site import take_in
 from tests.smart.several import OWN, PIP, listed, swap
 from tests.smart.world import (
     PASSWORD,
@@ -48,7 +49,8 @@ WRITING = (
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = await World.begin()
-    world.app.include_router(
+    take_in(
+        world.app,
         apps_router(
             server=world.server,
             sessions=world.sessions,
@@ -57,7 +59,7 @@ async def world() -> AsyncIterator[World]:
             log=world.store.log,
             clock=world.clock,
             random=world.random,
-        )
+        ),
     )
     yield world
     world.close()

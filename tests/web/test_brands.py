@@ -15,6 +15,7 @@ from fhir_portal.fhir.model import check
 from fhir_portal.smart.brands import FEATURE, brand_metadata, brands_bundle
 from fhir_portal.smart.issuer import Issuer
 from fhir_portal.web.brands import brands_router
+from fhir_portal.web.site import take_in
 from tests.smart.world import BASE, World
 
 DERM = Practice(key="derm", name="Hillside Dermatology")
@@ -25,8 +26,8 @@ ISSUER = Issuer(BASE)
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = await World.begin()
-    world.app.include_router(
-        brands_router(store=world.store, issuer=world.server.issuer, clock=world.clock)
+    take_in(
+        world.app, brands_router(store=world.store, issuer=world.server.issuer, clock=world.clock)
     )
     yield world
     world.close()

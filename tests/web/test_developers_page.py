@@ -9,16 +9,18 @@ import pytest
 from fhir_portal.resources.letters import NEEDED
 from fhir_portal.smart.client import Client, disable_client
 from fhir_portal.web.developers import SANDBOX, SCOPE, SCRIPT_PATH, developers_router
+from fhir_portal.web.site import take_in
 from tests.smart.world import BASE, World
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = await World.begin()
-    world.app.include_router(
+    take_in(
+        world.app,
         developers_router(
             server=world.server, store=world.store, clock=world.clock, random=world.random
-        )
+        ),
     )
     yield world
     world.close()
@@ -60,14 +62,15 @@ async def test_the_letters_that_interactions_need_are_published(world: World) ->
 async def test_where_no_bearer_tokens_are_given_out_the_page_says_so(world: World) -> None:
     """The sandbox has no proofs. Planted fault: it is offered, and gets no token."""
     other = await World.begin()
-    other.app.include_router(
+    take_in(
+        other.app,
         developers_router(
             server=other.server,
             store=other.store,
             clock=other.clock,
             random=other.random,
             dpop_required=True,
-        )
+        ),
     )
     browser = other.browser()
     await browser.open("/developers")
@@ -113,10 +116,11 @@ async def test_under_another_name_it_leads_to_the_right_one(world: World) -> Non
 
 async def test_where_no_app_could_be_registered_there_is_no_sandbox() -> None:
     world = await World.begin(base="http://portal.example", aliases=())
-    world.app.include_router(
+    take_in(
+        world.app,
         developers_router(
             server=world.server, store=world.store, clock=world.clock, random=world.random
-        )
+        ),
     )
     browser = world.browser()
     await browser.open("/developers")

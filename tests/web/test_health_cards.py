@@ -12,6 +12,7 @@ from fhir_portal.accounts.practice import Practice
 from fhir_portal.smart.health_card_keys import CardKeys
 from fhir_portal.smart.keys import derive
 from fhir_portal.web.health_cards import health_cards_router
+from fhir_portal.web.site import take_in
 from tests.builders import keep
 from tests.smart.world import World
 
@@ -21,7 +22,7 @@ KEYS = "/health-cards/elm/.well-known/jwks.json"
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = await World.begin()
-    world.app.include_router(health_cards_router(world.store))
+    take_in(world.app, health_cards_router(world.store))
     await keep(world.store, *(Practice(key=key, name=key) for key in ("elm", "oak")))
     yield world
     world.close()

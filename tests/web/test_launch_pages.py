@@ -23,6 +23,7 @@ from fhir_portal.smart.revocation import remove_staff
 from fhir_portal.smart.scope import ScopeSet
 from fhir_portal.smart.token import TokenFamily, token_hash
 from fhir_portal.web.pages.apps import APPS, apps_router
+from fhir_portal.web.site import take_in
 from tests.builders import changed, keep
 from tests.smart.launching import (
     AT_FAMILY,
@@ -59,7 +60,8 @@ VISIT_SCOPE = "launch/patient launch/encounter patient/Patient.rs patient/Encoun
 async def practice() -> AsyncIterator[Practice]:
     practice = await Practice.begin()
     world = practice.world
-    world.app.include_router(
+    take_in(
+        world.app,
         apps_router(
             server=world.server,
             sessions=world.sessions,
@@ -68,7 +70,7 @@ async def practice() -> AsyncIterator[Practice]:
             log=world.store.log,
             clock=world.clock,
             random=world.random,
-        )
+        ),
     )
     yield practice
     world.close()

@@ -23,6 +23,7 @@ from fhir_portal.web.pages.about import about_router
 from fhir_portal.web.pages.errors import PAGE_ERRORS
 from fhir_portal.web.pages.go import TARGETS, go_router
 from fhir_portal.web.pages.help import help_router
+from fhir_portal.web.site import take_in
 from tests.smart.world import BASE, PASSWORD, Browser, World
 from tests.web.signing_in import MARA, at_security, submit
 
@@ -60,7 +61,7 @@ CONTACT = PracticeContact(
 async def world() -> AsyncIterator[World]:
     world = await World.begin()
     for router in (help_router(world.store), about_router(), go_router()):
-        world.app.include_router(router)
+        take_in(world.app, router)
     await put(world, ELM, OAK, ASH, CONTACT)
     await put(world, PracticePolicy(key="oak", self_registration=("link",)))
     await put(world, PracticePolicy(key="ash", portal=False))
