@@ -134,10 +134,16 @@ class Show:
         assert found is not None
         return found.state
 
+    async def committed(self, key: str) -> str:
+        """The same between two transactions: one under way may show what is not committed yet."""
+        found = await self.store.transact(lambda transaction: transaction.get(OutboxMessage, key))
+        assert found is not None
+        return found.state
+
     async def until(self, key: str, state: str) -> None:
-        """Wait for a message to be in a state."""
+        """Wait for a message to be in a state for good, whoever dies then."""
         deadline = time.monotonic() + _PATIENCE
-        while await self.state(key) != state:
+        while await self.state(key) != state or await self.committed(key) != state:
             assert time.monotonic() < deadline, f"{key} does not become {state}; {self.said}"
             await asyncio.sleep(0.02)
 
@@ -180,10 +186,12 @@ class Show:
             self.outcome.taken.setdefault(key, []).append(one)
 
     async def finish(self, *keys: str) -> None:
-        """Have a worker that lives send the rest."""
-        with receiving() as receiver, self.worker(receiver.port):
+        """Have a worker that lives send the rest; it is not killed, but asked to stop."""
+        with receiving() as receiver, self.worker(receiver.port) as process:
             for key in keys:
                 await self.until(key, "done")
+            process.terminate()
+            await asyncio.to_thread(process.wait, _PATIENCE)
         self.note(receiver)
 
     async def die_in(self, window: Window, key: str) -> None:

@@ -528,10 +528,18 @@ async def try_reading_only(world: World, rounds: int) -> Counter[tuple[str, int]
     return found
 
 
-async def end_during_batch(world: World, way: Way, rounds: int) -> Counter[str]:
-    """End access while a process carries out a batch; how the batch went on."""
+async def end_during_batch(
+    world: World, way: Way, rounds: int, *, until_cut: int = 0
+) -> Counter[str]:
+    """End access while a process carries out a batch; how the batch went on.
+
+    If every batch was over first, which shows nothing, there are further rounds: ``until_cut``
+    at the most, of all.
+    """
     found: Counter[str] = Counter()
-    for number in range(rounds):
+    for number in range(max(rounds, until_cut)):
+        if number >= rounds and found["whole"] < number:
+            break
         world.turn = number
         await forget_tries(world.operator)
         tokens = await world.tokens()

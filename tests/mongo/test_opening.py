@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import gc
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -258,6 +259,7 @@ class TestOnAServer:
         await keep(store, Note(key="b"))
         await store.aclose()
         await wire.down()
+        wire.close()
 
     async def test_the_database_removes_what_expired_by_itself(self, place: Database) -> None:
         """The index is what does it; when the server looks is its own affair."""
@@ -277,18 +279,39 @@ class TestOnAServer:
 
 
 class _Wire:
-    """A wire to the server that can be cut."""
+    """A wire to the server that can be cut.
+
+    Its loop is its own: Motor, which closes a client, keeps everything else in its loop waiting.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._there = host, port
         self.port = _free_port()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
 
     async def up(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        await self._do(self._up())
 
     async def down(self) -> None:
+        await self._do(self._down())
+
+    def close(self) -> None:
+        """End it; it must be down."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _up(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+
+    async def _down(self) -> None:
         assert self._server is not None
         self._server.close()
         for one in list(self._open):

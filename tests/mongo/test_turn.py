@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ pytestmark = [
     pytest.mark.skipif(not SERVER, reason=NO_SERVER),
     pytest.mark.skipif(TRANSACTIONS, reason="this server has transactions"),
 ]
+
+Hurried = Callable[[], AbstractContextManager[None]]
 
 
 class _Dies(FaultyDriver):
@@ -63,6 +67,19 @@ async def _change_much(transaction: Any) -> None:
     await transaction.put(Note(key="b", value=1))
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Hurried:
+    """Have whoever dies give up soon; the living wait as ever, on however slow a machine."""
+
+    @contextlib.contextmanager
+    def soon() -> Iterator[None]:
+        with monkeypatch.context() as patched:
+            patched.setattr("fhir_portal.mongo.turn.WAIT_SECONDS", 0.2)
+            yield
+
+    return soon
+
+
 async def _commands(store: MongoStore, driver: Any) -> int:
     driver.seen = []
     await store.transact(_change_much)
@@ -70,9 +87,8 @@ async def _commands(store: MongoStore, driver: Any) -> int:
 
 
 async def test_whoever_dies_at_whichever_command_is_rolled_back(
-    place: Database, monkeypatch: pytest.MonkeyPatch
+    place: Database, hurried: Hurried
 ) -> None:
-    monkeypatch.setattr("fhir_portal.mongo.turn.WAIT_SECONDS", 0.2)
     dying, driver = await _opened(place, _Dies)
     living, _ = await _opened(place)
     commands = await _commands(dying, driver)
@@ -88,7 +104,8 @@ async def test_whoever_dies_at_whichever_command_is_rolled_back(
         driver.die_before(place_of_death)
         failed = False
         try:
-            await dying.transact(_change_much)
+            with hurried():
+                await dying.transact(_change_much)
         except Unavailable:
             failed = True
         driver.dies_before = -1
@@ -100,10 +117,9 @@ async def test_whoever_dies_at_whichever_command_is_rolled_back(
 
 
 async def test_one_who_dies_rolling_another_back_leaves_both_to_the_next(
-    place: Database, monkeypatch: pytest.MonkeyPatch
+    place: Database, hurried: Hurried
 ) -> None:
     """Planted: without the names of those owed in the turn, the first one's half stays."""
-    monkeypatch.setattr("fhir_portal.mongo.turn.WAIT_SECONDS", 0.2)
     first, first_driver = await _opened(place, _Dies)
     second, second_driver = await _opened(place, _Dies)
     third, _ = await _opened(place)
@@ -123,7 +139,8 @@ async def test_one_who_dies_rolling_another_back_leaves_both_to_the_next(
             ):
                 driver.die_before(count)
                 try:
-                    await store.transact(_change_much)
+                    with hurried():
+                        await store.transact(_change_much)
                     told.append(True)
                 except Unavailable:
                     told.append(False)
