@@ -62,7 +62,10 @@ class Amount(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The value with all the digits of its currency: ``12.50``."""
         digits = digits_of(self.currency)
-        return f"{Decimal(self.units).scaleb(-digits):.{digits}f}"
+        written = f"{abs(self.units):0{digits + 1}}"
+        point = len(written) - digits
+        sign, fraction = "-" if self.units < 0 else "", f".{written[point:]}" if digits else ""
+        return f"{sign}{written[:point]}{fraction}"
 
     @property
     def money(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 from fhir_portal.fhir.errors import InvalidSearch, Unavailable
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 SCHEMA_VERSION: Final = 1
 STEP: Final = 2_000
@@ -159,6 +160,12 @@ def _refused(error: sqlite3.OperationalError) -> Exception:
     return error
 
 
+def _require_interrupted(error: sqlite3.OperationalError) -> None:
+    """Raise what a caller is told, unless the statement only took too long."""
+    if "interrupted" not in str(error):
+        raise _refused(error) from None
+
+
 class _Budget:
     """Interrupts a statement inside ``with`` once it has taken its steps.
 
@@ -258,20 +265,49 @@ class Database:
             with self._budget:
                 return self.reader.execute(sql, parameters).fetchall()
         except sqlite3.OperationalError as error:
-            if "interrupted" not in str(error):
-                raise _refused(error) from None
+            _require_interrupted(error)
+        return await self._off_the_loop(self._read_long, sql, parameters)
+
+    def _read_long(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        with self._long_budget:
+            return self.long_reader.execute(sql, parameters).fetchall()
+
+    async def select_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[list[Any]]:
+        """Run several reads as of one moment; if one is long, all are moved off the event loop."""
+        try:
+            return self._together(self.reader, self._budget, statements)
+        except sqlite3.OperationalError as error:
+            _require_interrupted(error)
+        long = (self.long_reader, self._long_budget, statements)
+        return await self._off_the_loop(self._together, *long)
+
+    def _together(
+        self,
+        connection: sqlite3.Connection,
+        budget: _Budget,
+        statements: Sequence[tuple[str, Sequence[Any]]],
+    ) -> list[list[Any]]:
+        if not self.in_memory:  # there it is the writer's, which may be in a transaction
+            connection.execute("BEGIN")
+        try:
+            found = []
+            for sql, parameters in statements:
+                with budget:
+                    found.append(connection.execute(sql, parameters).fetchall())
+            return found
+        finally:
+            if not self.in_memory:
+                connection.execute("COMMIT")
+
+    async def _off_the_loop(self, read: Callable[..., R], *what: Any) -> R:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._read_thread, self._read_long, sql, parameters)
+            return await loop.run_in_executor(self._read_thread, read, *what)
         except sqlite3.OperationalError as error:
             if "interrupted" not in str(error):
                 raise
             message = "this request reads too much; narrow it"
             raise Unavailable(message) from None
-
-    def _read_long(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        with self._long_budget:
-            return self.long_reader.execute(sql, parameters).fetchall()
 
     async def write(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work`` in its own savepoint of the next commit; return once that is durable."""

@@ -57,13 +57,17 @@ class Resources:
     async def search(
         self, request: SearchRequest, visible: Visibility, *, after: Sequence[Any] | None = None
     ) -> Page:
-        query = await self._compiled(request, visible, after)
+        query = await self.compiled(request, visible, after)
         total = None
         if request.total == "accurate" or request.only_total:
             total = (await self._select(query.count_sql, query.count_parameters))[0][0]
         if request.only_total:
             return Page((), total, None)
         found = await self._select(query.sql, (*query.parameters, request.count + 1))
+        return self.page(found, request, total)
+
+    def page(self, found: Sequence[Any], request: SearchRequest, total: int | None = None) -> Page:
+        """Return the page of what a compiled search, asked for one more than the page, selected."""
         rows = tuple(self._made(found[: request.count]))
         following = None
         if len(found) > request.count:
@@ -71,9 +75,10 @@ class Resources:
             following = (*last[10:], last[2], last[1])
         return Page(rows, total, following)
 
-    async def _compiled(
-        self, request: SearchRequest, visible: Visibility, after: Sequence[Any] | None
+    async def compiled(
+        self, request: SearchRequest, visible: Visibility, after: Sequence[Any] | None = None
     ) -> Query:
+        """Compile a search, or return what was made of it before if it is a standing one."""
         if not request.standing or after is not None:
             return await compile_search(self._interned, self._select, request, visible, after)
         query = self._interned.standing(request, visible)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from fhir_portal.access.visibility import Visibility
 from fhir_portal.embedded.database import SCHEMA_VERSION, Database
 from fhir_portal.embedded.log import EmbeddedLog
 from fhir_portal.embedded.query import Interned
 from fhir_portal.embedded.records import RecordChanges, Records
 from fhir_portal.embedded.resources import ResourceChanges, Resources
 from fhir_portal.fhir.errors import Unavailable
+from fhir_portal.resources.store import Page
+from fhir_portal.search.request import SearchRequest
 
 T = TypeVar("T")
 
@@ -48,6 +51,15 @@ class EmbeddedStore(Resources, Records):
             return cls(Database(path, clock), EmbeddedLog(log))
         except sqlite3.Error as error:
             raise Unavailable(f"{path} cannot be opened: {error}") from error
+
+    async def search_all(self, asked: Sequence[tuple[SearchRequest, Visibility]]) -> list[Page]:
+        queries = [await self.compiled(request, visible) for request, visible in asked]
+        limited = [
+            (query.sql, (*query.parameters, request.count + 1))
+            for query, (request, _) in zip(queries, asked, strict=True)
+        ]
+        found = await self.database.select_all(limited)
+        return [self.page(rows, request) for rows, (request, _) in zip(found, asked, strict=True)]
 
     async def epoch(self) -> tuple[int, int]:
         return self.database.epoch()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self, TypeVar
 
+from fhir_portal.access.visibility import Visibility
 from fhir_portal.fhir.errors import Unavailable
 from fhir_portal.mongo import schema
 from fhir_portal.mongo.changes import Changes
@@ -24,6 +26,8 @@ from fhir_portal.mongo.reading import Reading
 from fhir_portal.mongo.records import RecordChanges, Records
 from fhir_portal.mongo.resources import ResourceChanges, Resources
 from fhir_portal.mongo.turn import LeaseTurns, TransactionTurns, prepare
+from fhir_portal.resources.store import Page
+from fhir_portal.search.request import SearchRequest
 
 T = TypeVar("T")
 
@@ -125,6 +129,9 @@ class MongoStore(Resources, Records):
         turns = LeaseTurns(driver, clock)
         await turns.recover()
         return cls(driver, facts, turns, clock, expire=expire)
+
+    async def search_all(self, asked: Sequence[tuple[SearchRequest, Visibility]]) -> list[Page]:
+        return await asyncio.gather(*(self.search(request, visible) for request, visible in asked))
 
     async def epoch(self) -> object:
         return await self.turns.epoch()

@@ -3,8 +3,8 @@
 Each part is what a search of the caller's would find: a type that the token or the grant does not
 let them see is left out, and does not count. So the numbers are those of the sections' own screens.
 
-The searches are the server's own, and ask nothing of a caller's but a day; rows are read for what
-is shown of them, without looking for faults that the write gate has looked for.
+The searches are the server's own, made together, and ask nothing of a caller's but a day; rows are
+read for what is shown of them, without looking for faults that the write gate has looked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypedDict
 
 from fhir_portal.access.policy import Ask, Deny, decide, decide_operation
+from fhir_portal.access.visibility import Visibility
 from fhir_portal.accounts.policy import policy_of
 from fhir_portal.billing.amount import Amount
 from fhir_portal.billing.invoice import PAYABLE, NotReckoned, balances_of
@@ -92,29 +93,42 @@ class _Looking:
     now: float
     rows: list[Row] = field(default_factory=list)
 
-    async def search(
-        self, resource_type: str, *asked: tuple[str, str], standing: bool = True
-    ) -> Page | None:
-        """Search as the caller would; ``None`` where they see nothing of the type.
+    async def search_all(self, **asked: Sequence[tuple[str, str]]) -> Mapping[str, Page | None]:
+        """Search types as the caller would; ``None`` where they see nothing of one."""
+        found: dict[str, Page | None] = dict.fromkeys(asked)
+        bounds = {name: self._visible(name) for name in asked}
+        seen = {name: visible for name, visible in bounds.items() if visible is not None}
+        pages = await self.call.server.store.search_all(
+            [
+                (self._request(standing_search(name, *asked[name]), visible), visible)
+                for name, visible in seen.items()
+            ]
+        )
+        for (name, visible), page in zip(seen.items(), pages, strict=True):
+            found[name] = self._shown(page, visible)
+        return found
 
-        Not ``standing`` is a search for ids: the store need not keep it.
-        """
-        auth, server = self.call.auth, self.call.server
+    async def search(self, resource_type: str, *asked: tuple[str, str]) -> Page | None:
+        """Search one type as the caller would, for what is asked but once."""
+        visible = self._visible(resource_type)
+        if visible is None:
+            return None
+        request = self._request(parse_search(resource_type, asked, base=""), visible)
+        return self._shown(await self.call.server.store.search(request, visible), visible)
+
+    def _visible(self, resource_type: str) -> Visibility | None:
+        auth = self.call.auth
         answer = decide(auth, Ask("s", resource_type, self.now))
         # Of a section that a grant leaves out a search finds nothing; here "none" would be untrue.
         shown = types_in(auth.record.sections if auth.record is not None else None)
-        if isinstance(answer, Deny) or resource_type not in shown:
-            return None
-        visible = answer.visible
-        if standing:
-            request = standing_search(resource_type, *asked)
-        else:
-            request = parse_search(resource_type, asked, base="")
-        if visible.record != self.call.request.id:
-            request = self._of_patient(request)
-        page = await server.store.search(request, visible)
+        return None if isinstance(answer, Deny) or resource_type not in shown else answer.visible
+
+    def _request(self, request: SearchRequest, visible: Visibility) -> SearchRequest:
+        return request if visible.record == self.call.request.id else self._of_patient(request)
+
+    def _shown(self, page: Page, visible: Visibility) -> Page:
         rows = checked(page.rows, visible)
-        if auth.record is None:  # a person's access is in the log of the record of their token
+        if self.call.auth.record is None:  # a person's access is in the log of their token's record
             self.rows += rows
         return page
 
@@ -147,26 +161,43 @@ async def portal_dashboard(call: Call) -> FhirResponse:
     """Return next and last visit, what is due, and what is new, as far as the caller may see it."""
     row = await call.target(call.server.store)
     looking = _Looking(call, call.server.clock(), [row])
+    pages = await looking.search_all(
+        Appointment=_coming_visits(_day(looking.now, 1)),
+        Encounter=_LATEST_VISIT,
+        Invoice=_OPEN_BILLS,
+        DiagnosticReport=_latest_reports(new_since(looking.now)),
+        Task=_OPEN_FORMS,
+        # Whoever holds no record of their own has read nothing and left nothing unread.
+        **({} if call.auth.record is None else {"Communication": _LATEST_MESSAGES}),
+    )
     values = {
-        "next-appointment": await _next_appointment(looking),
-        "last-visit": await _last_visit(looking),
-        "balance": await _balance(looking),
-        "new-results": await _new_results(looking),
-        "messages": await _messages(looking),
-        "forms-due": await _forms_due(looking),
+        "next-appointment": await _next_appointment(looking, pages["Appointment"]),
+        "last-visit": _last_visit(pages["Encounter"]),
+        "balance": await _balance(looking, pages["Invoice"]),
+        "new-results": await _new_results(looking, pages["DiagnosticReport"]),
+        "messages": await _messages(looking, pages.get("Communication")),
+        "forms-due": _forms_due(pages["Task"]),
     }
     return call.answer(values, *looking.rows)
 
 
-async def _next_appointment(looking: _Looking) -> Part | None:
-    """The first that is not over: one that has begun may be the one somebody arrives for."""
-    page = await looking.search(
-        "Appointment",
-        ("date", f"ge{_day(looking.now, 1)}"),
+@functools.lru_cache(8)
+def _coming_visits(since: str) -> Sequence[tuple[str, str]]:
+    return (
+        ("date", f"ge{since}"),
         ("status", COMING),
         ("_sort", "date"),
         ("_count", str(MOST)),
     )
+
+
+@functools.lru_cache(8)
+def _latest_reports(since: str) -> Sequence[tuple[str, str]]:
+    return (("issued", f"ge{since}"), ("_sort", "-issued"), ("_count", str(MOST)))
+
+
+async def _next_appointment(looking: _Looking, page: Page | None) -> Part | None:
+    """The first that is not over: one that has begun may be the one somebody arrives for."""
     call, now = looking.call, looking.now
     for row in page.rows if page is not None else ():
         tree = json.stored(row.body)
@@ -190,8 +221,7 @@ async def _next_appointment(looking: _Looking) -> Part | None:
     return None
 
 
-async def _last_visit(looking: _Looking) -> Part | None:
-    page = await looking.search("Encounter", *_LATEST_VISIT)
+def _last_visit(page: Page | None) -> Part | None:
     if page is None or not page.rows:
         return None
     period = _visit(page.rows[0].body).get("period") or {}
@@ -202,9 +232,8 @@ async def _last_visit(looking: _Looking) -> Part | None:
     }
 
 
-async def _balance(looking: _Looking) -> Part | None:
+async def _balance(looking: _Looking, page: Page | None) -> Part | None:
     """What is due on all open bills: nothing due is said, and differs from nothing known."""
-    page = await looking.search("Invoice", *_OPEN_BILLS)
     if page is None:
         return None
     found = await balances_of(looking.call.server.store, page.rows)
@@ -226,12 +255,9 @@ def _in_all(amounts: Sequence[Amount]) -> list[dict[str, Any]]:
     return [Amount(units, currency).money for currency, units in sorted(sums.items())]
 
 
-async def _messages(looking: _Looking) -> Part | None:
+async def _messages(looking: _Looking, page: Page | None) -> Part | None:
     """What is unread; `fhir_portal.operations.threads` tells of which conversations."""
     call = looking.call
-    if call.auth.record is None:
-        return None
-    page = await looking.search("Communication", *_LATEST_MESSAGES)
     if page is None:
         return None
     threads, of_thread = set[str](), dict[str, list[Mapping[str, Any]]]()
@@ -251,11 +277,7 @@ async def _messages(looking: _Looking) -> Part | None:
     return {"unread": unread, "more": page.next is not None}
 
 
-async def _new_results(looking: _Looking) -> Part | None:
-    since = new_since(looking.now)
-    page = await looking.search(
-        "DiagnosticReport", ("issued", f"ge{since}"), ("_sort", "-issued"), ("_count", str(MOST))
-    )
+async def _new_results(looking: _Looking, page: Page | None) -> Part | None:
     if page is None:
         return None
     found, more = [str(row.key) for row in page.rows], page.next is not None
@@ -263,14 +285,14 @@ async def _new_results(looking: _Looking) -> Part | None:
     while late and not more:
         some, late = late[:MOST], late[MOST:]
         ids = ("_id", ",".join(key.id for key in some))
-        page = await looking.search("DiagnosticReport", ids, ("_count", str(MOST)), standing=False)
+        page = await looking.search("DiagnosticReport", ids, ("_count", str(MOST)))
         seen = {row.key for row in page.rows} if page is not None else set()
         found += [str(key) for key in some if key in seen]
         more = len(found) > MOST
     return {
         "count": len(found[:MOST]),
         "more": more,
-        "since": since,
+        "since": new_since(looking.now),
         "latest": {"reference": found[0]} if found else None,
         "report": [{"reference": one} for one in found[:MOST]],
     }
@@ -286,8 +308,7 @@ async def _released(looking: _Looking) -> list[ResourceKey]:
     return await shown_since(call.server.store, call.auth.practice, str(call.request.id), since)
 
 
-async def _forms_due(looking: _Looking) -> Part | None:
-    page = await looking.search("Task", *_OPEN_FORMS)
+def _forms_due(page: Page | None) -> Part | None:
     if page is None:
         return None
     ends = [

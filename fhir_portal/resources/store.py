@@ -216,6 +216,13 @@ class ResourceStore(ResourceReader, RecordReader, Protocol):
         """
         ...
 
+    async def search_all(self, asked: Sequence[tuple[SearchRequest, Visibility]]) -> list[Page]:
+        """Run several searches together: the first page of each, in their order, without totals.
+
+        None waits for another; where the store can, all see the same moment.
+        """
+        ...
+
     async def transact(self, work: Callable[[ResourceTransaction], Awaitable[T]]) -> T:
         """Run ``work`` all or nothing; see `fhir_portal.records.RecordStore.transact`."""
         ...

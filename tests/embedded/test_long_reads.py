@@ -56,3 +56,23 @@ async def test_rows_that_refer_to_many_are_not_walked_for_a_few(
         assert await found(store, "derived-from=last", of_record()) == ["o20"]
     finally:
         store.close()
+
+
+async def test_a_long_read_among_others_takes_them_along(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves no transaction behind, in which the next would see what was there before."""
+    monkeypatch.setattr(database, "READ_STEPS", 2_000)
+    store = EmbeddedStore.open(str(tmp_path / "portal.db"), clock=clock)
+    try:
+        await write(store, *(a_row(an_observation(f"o{n}", value=n)) for n in range(400)))
+        one, many = asked("_id=o7"), asked("_sort=-value-quantity&_count=200")
+        for number in range(2):
+            pages = await store.search_all([(one, of_practice()), (many, of_practice())])
+            assert [row.version for row in pages[0].rows] == [number + 1]
+            assert len(pages[1].rows) == 200
+            await write(store, a_row(an_observation("o7", value=7), version=number + 2))
+        assert not store.database.reader.in_transaction
+        assert not store.database.long_reader.in_transaction
+    finally:
+        store.close()

@@ -488,6 +488,32 @@ async def test_targets_are_the_local_references_of_a_parameter(store: Any) -> No
     assert await store.targets([], parameters["performer"]) == []
 
 
+async def test_searches_made_together_find_what_each_finds(store: Any) -> None:
+    await write(
+        store,
+        *(a_row(an_observation(f"o{n}", value=n)) for n in range(5)),
+        a_row(an_observation("hidden", value=9), sections=("visits",), labels=["withheld"]),
+        a_row(an_observation("bos", value=10), owners=("bo",)),
+        a_row(a_condition("c")),
+    )
+    together = [
+        (asked("_count=2&_sort=-value-quantity"), of_record()),
+        (asked("_count=2&_sort=-value-quantity"), of_practice()),
+        (asked("", "Condition"), of_record("Condition")),
+        (asked("value-quantity=7"), of_record()),
+        (asked("performer=Practitioner/lark"), of_record(record="bo")),
+        (asked("_id=bos"), of_record()),
+    ]
+    pages = await store.search_all(together)
+    assert pages == [await store.search(request, visible) for request, visible in together]
+    assert [[row.facts.id for row in page.rows] for page in pages] == [
+        *(["o4", "o3"], ["bos", "hidden"], ["c"]),
+        *([], [], []),
+    ]
+    assert pages[0].next is not None
+    assert await store.search_all([]) == []
+
+
 async def test_a_canonical_of_the_servers_own_is_found(store: Any) -> None:
     """As it was written, while a reference by its address is kept as ``Type/id``."""
     form = f"{BASE}/Questionnaire/skin"
