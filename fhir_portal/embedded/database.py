@@ -296,7 +296,8 @@ class Database:
                     found.append(connection.execute(sql, parameters).fetchall())
             return found
         finally:
-            if not self.in_memory:
+            # A read error makes SQLite end it by itself.
+            if not self.in_memory and connection.in_transaction:
                 connection.execute("COMMIT")
 
     async def _off_the_loop(self, read: Callable[..., R], *what: Any) -> R:
@@ -304,8 +305,7 @@ class Database:
         try:
             return await loop.run_in_executor(self._read_thread, read, *what)
         except sqlite3.OperationalError as error:
-            if "interrupted" not in str(error):
-                raise
+            _require_interrupted(error)
             message = "this request reads too much; narrow it"
             raise Unavailable(message) from None
 

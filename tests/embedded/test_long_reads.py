@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from fhir_portal.embedded import database
 from fhir_portal.embedded.store import EmbeddedStore
+from fhir_portal.fhir.errors import InvalidSearch
 from tests.builders import Clock, an_observation, reference
 from tests.stores.rows import a_row, asked, found, of_practice, of_record, write
 
@@ -74,5 +76,25 @@ async def test_a_long_read_among_others_takes_them_along(
             await write(store, a_row(an_observation("o7", value=7), version=number + 2))
         assert not store.database.reader.in_transaction
         assert not store.database.long_reader.in_transaction
+    finally:
+        store.close()
+
+
+async def test_reads_made_together_fail_as_one_alone_does(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a thread too, and also where SQLite has ended the transaction, as after a read error."""
+    monkeypatch.setattr(database, "READ_STEPS", 2_000)
+    store = EmbeddedStore.open(str(tmp_path / "portal.db"), clock=clock)
+    numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 9000)"
+    long, undone = (f"{numbers} SELECT max(x) FROM n", ()), ("ROLLBACK", ())
+    too_many = (f"SELECT {','.join('?' * 300_000)}", (1,) * 300_000)
+    try:
+        for before in ((), (long,)):
+            with pytest.raises(InvalidSearch, match="too many values"):
+                await store.database.select_all([*before, too_many])
+            with pytest.raises(sqlite3.OperationalError, match="no such table"):
+                await store.database.select_all([*before, undone, ("SELECT 1 FROM absent", ())])
+            assert await store.database.select_all([*before, ("SELECT 7", ())])
     finally:
         store.close()
