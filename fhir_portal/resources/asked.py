@@ -48,7 +48,9 @@ def understood(server: Server, request: FhirRequest) -> Asked:
             message = "a paging link is used as it is"
             raise Invalid(message)
         pairs, after = server.pages.open(pairs[0][1], name)
-    asked = parse_search(name, pairs, base=server.base, lenient=request.lenient)
+    asked = parse_search(
+        name, pairs, base=server.base, aliases=server.aliases, lenient=request.lenient
+    )
     known = tuple(pair for pair in pairs if pair[0][:SHOWN] not in asked.ignored)
     return Asked(asked, known, after)
 

@@ -117,6 +117,7 @@ def parse_search(
     pairs: Sequence[tuple[str, str]],
     *,
     base: str,
+    aliases: Sequence[str] = (),
     lenient: bool = False,
 ) -> SearchRequest:
     """Read the parameters of a search.
@@ -125,6 +126,7 @@ def parse_search(
         resource_type: the type that is searched.
         pairs: names and values, percent-decoded, ``_format`` and ``_pretty`` taken out.
         base: the server's base address; URLs directly under it are read as ``Type/id``.
+        aliases: other spellings of it.
         lenient: drop unknown parameters and name them in ``ignored``. Modifiers, chains, includes,
             values and what R4 defines as a control of the search are refused all the same.
 
@@ -132,7 +134,8 @@ def parse_search(
         InvalidSearch: for anything that is not understood or not offered; it is named.
         UnknownType: when the type is not served.
     """
-    return _Parsing(resource_type, base=base, lenient=lenient).read(pairs)
+    bases = (base, *aliases)
+    return _Parsing(resource_type, bases=bases, lenient=lenient).read(pairs)
 
 
 @functools.lru_cache(64)
@@ -182,7 +185,7 @@ class _Parsing:
     """One reading of the pairs; each control of the search may come once, includes repeat."""
 
     resource_type: str
-    base: str
+    bases: Sequence[str]
     lenient: bool
     criteria: list[Criterion] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
@@ -235,7 +238,9 @@ class _Parsing:
             if "." in modifier:
                 raise InvalidSearch(f"{repeated(name)}: chained parameters are not supported.")
             criterion = parse_criterion(parameter, modifier, text)
-            self.criteria.append(criterion.seen_from(self.base))
+            for base in self.bases:
+                criterion = criterion.seen_from(base)
+            self.criteria.append(criterion)
         else:
             self._unknown(name, code)
 

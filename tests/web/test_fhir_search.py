@@ -39,6 +39,22 @@ async def test_a_post_finds_what_the_get_finds(charted):
         assert posted.content == got.content
 
 
+async def test_a_reference_may_name_the_server_as_the_searcher_does(charted):
+    """By each of its addresses; the condition of a create is a search, too."""
+    for base in (BASE, "http://localhost:8000/fhir"):
+        found = await charted.get("/fhir/Observation", params={"patient": f"{base}/Patient/anna"})
+        assert len(ids(found.json())) == 7
+        once = await charted.post(
+            "/fhir/Observation",
+            json=observation(),
+            headers={"If-None-Exist": f"_id=o0&patient={base}/Patient/anna"},
+        )
+        assert once.status_code == 200
+    other = "http://elsewhere.example/fhir/Patient/anna"
+    found = await charted.get("/fhir/Observation", params={"patient": other})
+    assert ids(found.json()) == []
+
+
 async def test_parameters_of_the_address_and_of_the_form_count_together(charted):
     response = await charted.post(
         "/fhir/Observation/_search?value-quantity=ge62", data={"value-quantity": "lt65"}

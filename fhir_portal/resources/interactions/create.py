@@ -66,7 +66,8 @@ async def conditional_match(
     if address not in {"", resource_type, server.url(resource_type)}:
         message = f"the condition must search {resource_type}"
         raise InvalidSearch(message)
-    search = parse_search(resource_type, pairs_of(query), base=server.base)
+    asked = pairs_of(query)
+    search = parse_search(resource_type, asked, base=server.base, aliases=server.aliases)
     if not search.criteria or search != SearchRequest(resource_type, search.criteria):
         message = "the condition holds search parameters, one at least, and nothing else"
         raise InvalidSearch(message)
