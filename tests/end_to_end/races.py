@@ -378,8 +378,9 @@ async def race_end_of_connection(racers: Racers) -> Outcome:
 
 
 def _is_of(message: OutboxMessage, receipts: Sequence[Receipt]) -> bool:
+    """Whether it tells who ended it; if somebody else had let the app in, they are told, too."""
     newest = max(receipts, key=lambda one: one.at)
-    return newest.key in message.key
+    return newest.key in message.key and message.to == f"account:{newest.account}"
 
 
 async def race_recovery_code(racers: Racers) -> Outcome:
